@@ -1,0 +1,21 @@
+"""Darknet's texts: .cfg, .data, names and lists. Nothing here needs torch."""
+
+from .data import DataFile, read_data, read_list, read_names
+from .reader import parse_cfg, read_cfg
+from .sections import SECTIONS, Cfg, Option, Section
+from .writer import format_cfg, write_cfg
+
+__all__ = [
+    "SECTIONS",
+    "Cfg",
+    "DataFile",
+    "Option",
+    "Section",
+    "format_cfg",
+    "parse_cfg",
+    "read_cfg",
+    "read_data",
+    "read_list",
+    "read_names",
+    "write_cfg",
+]

@@ -1,0 +1,97 @@
+"""Darknet's .data files, names files and lists of paths. Paths in them are relative to the working directory."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from ..errors import DataError
+from .reader import BLANKS, parse, read_options, read_text
+from .sections import Option, find_option, line_error, nearest, printable, read_integer
+
+
+@dataclass(frozen=True)
+class DataFile:
+    """The ``name=value`` lines of a .data file (src/option_list.c, read_data_cfg)."""
+
+    file: str
+    options: tuple[Option, ...]
+
+    def get(self, key: str, default: str | None = None) -> str | None:
+        """The value of ``key``, of the first such line; ``default`` where there is none."""
+        option = find_option(self.options, key)
+        return default if option is None else option.value
+
+    def require(self, key: str) -> str:
+        """The value of ``key``; :class:`DataError` where there is none."""
+        value = self.get(key)
+        if value is None:
+            raise self.missing(key)
+        return value
+
+    def integer(self, key: str, default: int | None = None) -> int:
+        """The value of ``key`` as an integer; without a default, :class:`DataError` where there is none."""
+        option = find_option(self.options, key)
+        if option is not None:
+            return read_integer(option, DataError)
+        if default is None:
+            raise self.missing(key)
+        return default
+
+    def error(self, key: str, message: str) -> DataError:
+        """The error to raise where the value of ``key`` is of no use."""
+        option = find_option(self.options, key)
+        if option is None:
+            return DataError(f"{printable(self.file)}: {message}")
+        return line_error(DataError, option.file, option.line, option.text, message)
+
+    def missing(self, key: str) -> DataError:
+        """The error to raise where a line for ``key`` is needed."""
+        near = nearest(key, [option.name for option in self.options])
+        hint = f"; line {find_option(self.options, near).line} says `{near}`, did you mean `{key}`?" if near else ""
+        return DataError(f"{printable(self.file)}: no `{key}` line; expected `{key}=...`{hint}")
+
+
+def read_data(path: str | os.PathLike[str]) -> DataFile:
+    """Read a .data file; :class:`DataError` where it cannot be read, or where it is none.
+
+    Blanks inside a value stay, unlike in Darknet, so that paths may have them.
+    """
+    file = os.fspath(path)
+    tree, lines = parse(read_text(path, DataError), file, DataError)
+    for node in tree.children:
+        if node.data == "section":
+            line = node.children[0].line
+            raise line_error(
+                DataError, file, line, lines[line - 1], "a section, and a .data file has none; is it a .cfg?"
+            )
+    options, _ = read_options(tree.children, file, lines, DataError, clean=lambda value: value.rstrip(BLANKS))
+    return DataFile(file, options)
+
+
+def read_names(path: str | os.PathLike[str]) -> list[str]:
+    """The names of the classes, one per line, in the order of their numbers (src/data.c, get_labels).
+
+    A blank line between names counts, as in Darknet: it is a class without a name. :class:`DataError` where
+    the file cannot be read, is no UTF-8, or holds no name.
+    """
+    text = read_text(path, DataError, limit=None)
+    lines = text.rstrip().split("\n")
+    for number, line in enumerate(lines, 1):
+        if not line.isascii() and any("\udc80" <= letter <= "\udcff" for letter in line):
+            raise line_error(DataError, os.fspath(path), number, line, "bytes that are no UTF-8; expected a UTF-8 file")
+    if lines == [""]:
+        raise DataError(f"{printable(os.fspath(path))}: no name in the file; expected one per line")
+    return [line.strip() for line in lines]
+
+
+def read_list(path: str | os.PathLike[str]) -> list[str]:
+    """The paths in a list file, one per line, as they are written (src/data.c, get_paths).
+
+    Blank lines are passed over. :class:`DataError` where the file cannot be read or holds no path.
+    """
+    lines = [line.rstrip("\r") for line in read_text(path, DataError, limit=None).split("\n")]
+    paths = [line for line in lines if line.strip()]
+    if not paths:
+        raise DataError(f"{printable(os.fspath(path))}: no path in the file; expected one per line")
+    return paths

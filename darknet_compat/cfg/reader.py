@@ -1,0 +1,145 @@
+"""Darknet's .cfg text -> sections. Errors are one line with file, line and the line itself."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from functools import cache
+from importlib import resources
+
+from lark import Lark, Tree
+from lark.exceptions import UnexpectedToken
+
+from ..errors import CfgError, DarknetError
+from .sections import SECTIONS, Cfg, Option, Section, line_error, nearest, printable
+
+# The longest stock .cfg has 30 thousand bytes; a million take a few seconds.
+MAX_BYTES = 2**20
+
+# src/utils.c, strip; \r is not among Darknet's, and is here so that files from Windows can be read.
+BLANKS = " \t\r"
+WITHOUT_BLANKS = str.maketrans("", "", BLANKS)
+
+# The terminal of grammar.lark that was expected -> what is wrong.
+MISTAKES = {
+    "EQUALS": "no `=` in the line; expected `name=value`",
+    "VALUE": "nothing behind the `=`; expected `name=value`",
+    "TYPE": "no name behind the `[`; expected one such as `[convolutional]`",
+    "CLOSE": "no `]` behind the section's name; expected one such as `[convolutional]`",
+    "NL": "text behind the `]`; expected it on a line of its own",
+}
+
+
+def read_cfg(path: str | os.PathLike[str]) -> Cfg:
+    """Read a .cfg file. :class:`CfgError` where it cannot be read, or where it is none."""
+    return parse_cfg(read_text(path, CfgError), os.fspath(path))
+
+
+def parse_cfg(text: str, file: str = "<text>") -> Cfg:
+    """Sections of a .cfg text; ``file`` is the name that its errors carry (src/parser.c, read_cfg).
+
+    The first section is ``[net]``, and every section is one that Darknet knows. Options are kept as text:
+    what they mean is the business of :meth:`Section.read`.
+    """
+    tree, lines = parse(text, file, CfgError)
+    heads = [node for node in tree.children if node.data == "section"]
+    outside, above = read_options(tree.children[: len(tree.children) - len(heads)], file, lines, CfgError)
+    if outside:
+        raise line_error(
+            CfgError, file, outside[0].line, outside[0].text, "option outside a section; expected `[net]` first"
+        )
+    if not heads:
+        raise CfgError(f"{printable(file)}:1: no section in the file; expected `[net]` first")
+    sections: list[Section] = []
+    for node in heads:
+        _, name, _, _, *body = node.children
+        name, line = squeezed(name), name.line
+        options, below = read_options(body, file, lines, CfgError)
+        section = Section(SECTIONS.get(name, name), f"[{name}]", file, line, lines[line - 1], options, above)
+        check_place(section, sections)
+        sections.append(section)
+        above = below
+    return Cfg(file, tuple(sections), above)
+
+
+def check_place(section: Section, before: list[Section]) -> None:
+    """Is this a section of Darknet, and ``[net]`` the first one and no other?"""
+    if section.type not in SECTIONS:
+        near = nearest(section.type, SECTIONS)
+        hint = f"did you mean `[{near}]`?" if near else f"expected one of {', '.join(SECTIONS)}"
+        raise section.error(f"unknown section; {hint}")
+    if not before and section.type != "net":
+        raise section.error("this is the first section; expected `[net]` before it")
+    if before and section.type == "net":
+        raise section.error(f"a second `[net]`; expected one network in a file, and line {before[0].line} begins it")
+
+
+def read_text(path: str | os.PathLike[str], kind: type[DarknetError], limit: int | None = MAX_BYTES) -> str:
+    """The text of a file, bytes that are no UTF-8 kept as surrogates; ``kind`` is the error to raise.
+
+    A file longer than ``limit`` bytes is refused; its rest is not read.
+    """
+    name = printable(os.fspath(path))
+    try:
+        with open(path, "rb") as file:
+            data = file.read() if limit is None else file.read(limit + 1)
+    except FileNotFoundError:
+        folder = "" if os.path.isabs(path) else f" in {printable(os.getcwd())}"
+        raise kind(f"{name}: no such file; expected one{folder}") from None
+    except IsADirectoryError:
+        raise kind(f"{name}: a folder; expected a file") from None
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise kind(f"{name}: cannot be read ({reason}); expected a text file") from None
+    if b"\0" in data:
+        offset = data.index(b"\0")
+        line = data.count(b"\n", 0, offset) + 1
+        raise kind(f"{name}:{line}: a zero byte at offset {offset}; expected text, and this is none")
+    if limit is not None and len(data) > limit:
+        raise kind(f"{name}: longer than {limit} bytes; expected a text of some thousand lines")
+    return data.decode("utf-8-sig", "surrogateescape")
+
+
+def parse(text: str, file: str, kind: type[DarknetError]) -> tuple[Tree, list[str]]:
+    """The text's tree and its lines; ``kind`` is the error to raise."""
+    lines = text.split("\n")
+    if lines[-1]:
+        text += "\n"
+    try:
+        return _parser().parse(text), lines
+    except UnexpectedToken as error:
+        mistake = next(message for terminal, message in MISTAKES.items() if terminal in error.expected)
+        raise line_error(kind, file, error.line, lines[error.line - 1], mistake) from None
+
+
+def squeezed(token: str) -> str:
+    """A token without its blanks, which Darknet takes out wherever they stand."""
+    return token.translate(WITHOUT_BLANKS)
+
+
+def read_options(
+    nodes: list[Tree], file: str, lines: list[str], kind: type[DarknetError], clean: Callable[[str], str] = squeezed
+) -> tuple[tuple[Option, ...], tuple[str, ...]]:
+    """The options among ``nodes``, and the comments and blank lines after the last of them.
+
+    ``kind`` is the error to raise; ``clean`` takes the blanks out of a value.
+    """
+    options = []
+    above: list[str] = []
+    for node in nodes:
+        if node.data == "gap":
+            above.append(node.children[0].rstrip())
+            continue
+        *names, _, value, _ = node.children
+        text = lines[value.line - 1]
+        if not names:
+            raise line_error(kind, file, value.line, text, "nothing before the `=`; expected `name=value`")
+        options.append(Option(squeezed(names[0]), clean(value), file, value.line, text, tuple(above)))
+        above = []
+    return tuple(options), tuple(above)
+
+
+@cache
+def _parser() -> Lark:
+    grammar = resources.files(__package__).joinpath("grammar.lark").read_text("utf-8")
+    return Lark(grammar, parser="lalr", start="text")

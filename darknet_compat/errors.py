@@ -1,0 +1,56 @@
+"""The errors that this project raises on purpose.
+
+Each carries one line: where (file and line, or byte offset), what was found,
+what was expected, and what to do. The command line prints that line and
+nothing else.
+"""
+
+from __future__ import annotations
+
+
+class DarknetError(Exception):
+    """Base of every error that bad input can cause. ``str(error)`` is one line."""
+
+
+class CfgError(DarknetError):
+    """A .cfg text that does not describe a network."""
+
+
+class CfgWarning(UserWarning):
+    """A .cfg line that Darknet reads past in silence: an unknown option, a repeated key."""
+
+
+class WeightsError(DarknetError):
+    """A .weights file that cannot be read or written."""
+
+
+class WeightsHeaderError(WeightsError):
+    """The first bytes are no .weights header."""
+
+
+class WeightsEndError(WeightsError):
+    """The file ends inside a layer."""
+
+
+class WeightsLeftoverError(WeightsError):
+    """Bytes are left over after the last layer."""
+
+
+class WeightsValueError(WeightsError):
+    """A number is NaN or infinite."""
+
+
+class PictureError(DarknetError):
+    """A picture that cannot be read or written."""
+
+
+class DataError(DarknetError):
+    """A .data, names, list or label file that cannot be used."""
+
+
+class ResultsError(DarknetError):
+    """A result or annotation file that cannot be scored."""
+
+
+class TrainingError(DarknetError):
+    """Training that cannot start, or that had to stop."""

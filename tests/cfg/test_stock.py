@@ -1,0 +1,54 @@
+"""The stock files of Darknet: all are read, and ours mean the same."""
+
+import pytest
+
+from darknet_compat.cfg import format_cfg, parse_cfg, read_cfg, read_data, read_names
+from tests.conftest import ROOT
+
+OURS = [
+    "darknet",
+    "darknet19",
+    "darknet19_448",
+    "resnet18",
+    "resnet34",
+    "resnet50",
+    "tiny",
+    "yolov2",
+    "yolov2-tiny",
+    "yolov2-tiny-voc",
+    "yolov2-voc",
+]
+
+
+def test_all_stock_cfgs_parse(darknet_share):
+    paths = sorted((darknet_share / "cfg").glob("*.cfg"))
+    assert len(paths) >= 45
+    for path in paths:
+        cfg = read_cfg(path)
+        lines = path.read_text().split("\n")
+        for section in cfg.sections:
+            assert lines[section.line - 1] == section.text
+            for option in section.options:
+                name, value = "".join(lines[option.line - 1].split()).split("=", 1)
+                assert (name, value) == (option.name, option.value)
+        count = sum(bool(line.strip()) and line.strip()[0] not in "#;" for line in lines)
+        assert count == sum(1 + len(section.options) for section in cfg.sections)
+        assert parse_cfg(format_cfg(cfg)).meaning() == cfg.meaning()
+
+
+def test_all_stock_data_files_parse(darknet_share):
+    paths = [*(darknet_share / "cfg").glob("*.data"), *(darknet_share / "cfg").glob("*.dataset")]
+    assert len(paths) >= 7
+    for path in paths:
+        assert read_data(path).integer("classes") > 0
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_our_cfg_means_the_same(name, darknet_share):
+    ours, stock = ROOT / "cfg" / f"{name}.cfg", darknet_share / "cfg" / f"{name}.cfg"
+    assert read_cfg(ours).meaning() == read_cfg(stock).meaning()
+
+
+@pytest.mark.parametrize("name", ["voc", "coco"])
+def test_our_names_are_the_same(name, darknet_share):
+    assert read_names(ROOT / "data" / f"{name}.names") == read_names(darknet_share / "data" / f"{name}.names")
