@@ -1,0 +1,32 @@
+# make test        all tests but the slow ones
+# make test-slow   the slow ones too
+# make lint        ruff, as CI runs it
+# make quickstart  from made data to a trained, exported, scored detector, under runs/quickstart
+#
+# Each first makes the virtual environment .venv with the versions of constraints.txt.
+
+PYTHON ?= python3
+BIN = .venv/bin
+
+.PHONY: test test-slow lint quickstart clean
+
+.venv/installed: setup.cfg pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[test]"
+	touch $@
+
+test: .venv/installed
+	$(BIN)/python -m pytest
+
+test-slow: .venv/installed
+	$(BIN)/python -m pytest -m "slow or not slow"
+
+lint: .venv/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+quickstart: .venv/installed
+	$(BIN)/python tools/quickstart.py
+
+clean:
+	rm -rf .venv build *.egg-info .pytest_cache .hypothesis .ruff_cache

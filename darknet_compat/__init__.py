@@ -1,0 +1,57 @@
+"""Darknet's networks in PyTorch: the same cfg, the same .weights, the same numbers.
+
+>>> from darknet_compat import load_network, read_cfg, save_weights
+>>> network = load_network("cfg/yolov2-tiny-voc.cfg", "yolov2-tiny-voc.weights")
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from .cfg import Cfg, read_cfg
+from .errors import DarknetError
+
+if TYPE_CHECKING:
+    import torch
+
+    from .network import Network
+
+__version__ = "0.1.0"
+__all__ = ["DarknetError", "load_network", "read_cfg", "save_weights"]
+
+
+def load_network(
+    cfg: str | os.PathLike[str] | Cfg,
+    weights: str | os.PathLike[str] | None = None,
+    *,
+    device: torch.device | str | None = None,
+    numerics: str = "cudnn",
+    clear: bool = False,
+) -> Network:
+    """Build the network of a .cfg file and fill it, in inference mode.
+
+    ``weights`` may end early; the layers it does not reach, or all without it, get Darknet's random start values.
+    ``network.report`` says which layers got numbers. ``clear`` sets ``network.seen`` to 0, as Darknet's ``-clear``.
+    ``numerics`` is "cudnn" (how the published weights were made), "gpu" or "cpu".
+
+    Raises :class:`DarknetError` with one line that names file and place.
+    """
+    # torch takes a second to load, so it is loaded where it is needed: reading a cfg needs none.
+    from .network import Network
+    from .weights import load_into
+
+    network = Network(cfg if isinstance(cfg, Cfg) else read_cfg(cfg), numerics)
+    network.report = load_into(network, weights, clear=clear)
+    return network.eval().to(device or "cpu")
+
+
+def save_weights(network: Network, path: str | os.PathLike[str], cutoff: int | None = None) -> None:
+    """Write a .weights file that Darknet reads: the layers before layer ``cutoff``, or all.
+
+    The header keeps the version that the network was loaded with (0.2.0 for a new one). The file is written whole or
+    not at all.
+    """
+    from .weights import save_weights as save
+
+    save(network, path, cutoff)

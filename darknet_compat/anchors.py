@@ -1,0 +1,143 @@
+"""Anchors from labels: k-means with the distance 1 - IOU, as the YOLOv2 paper has it.
+
+The boxes are compared as if they had one centre, so only their width and height count. Works on numpy alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from .errors import DataError
+from .files import whole_file
+from .labels import label_path, read_labels
+
+STARTS = 10
+ROUNDS = 300
+SHOWN = 20_000  # boxes in the picture; more would only darken it
+
+
+@dataclass(frozen=True)
+class Boxes:
+    """Sizes of labelled boxes, float64 (n, 2) as parts of the picture's width and height, and where they come from."""
+
+    sizes: np.ndarray
+    pictures: int
+    unlabelled: int
+    """Pictures without a label file."""
+
+
+def read_boxes(pictures: Sequence[str]) -> Boxes:
+    """The boxes in the label files of ``pictures``.
+
+    Raises DataError where no picture has a box, or where one is not larger than 0 and at most 1.
+    """
+    sizes = []
+    unlabelled = 0
+    for picture in pictures:
+        path = label_path(picture)
+        try:
+            rows = read_labels(path)
+        except FileNotFoundError:
+            unlabelled += 1
+            continue
+        wrong = ((rows[:, 3:] <= 0) | (rows[:, 3:] > 1)).any(1)
+        if wrong.any():
+            w, h = rows[wrong.argmax(), 3:]
+            raise DataError(
+                f"{path}: object {wrong.argmax() + 1} is {w:g} x {h:g}; expected w and h over 0 and at most 1"
+            )
+        sizes.append(rows[:, 3:])
+    if not any(map(len, sizes)):
+        first = f", the first is {label_path(pictures[0])}" if pictures else ""
+        raise DataError(
+            f"no box in the labels of {len(pictures)} pictures ({unlabelled} label files are missing{first}); "
+            "expected a text file beside each picture's folder: write them with tools/voc_label.py"
+        )
+    return Boxes(np.concatenate(sizes), len(pictures), unlabelled)
+
+
+def iou(boxes: np.ndarray, anchors: np.ndarray) -> np.ndarray:
+    """IOU of each size in ``boxes`` (n, 2) with each in ``anchors`` (k, 2) around one centre; (n, k)."""
+    shared = np.minimum(boxes[:, None, 0], anchors[:, 0]) * np.minimum(boxes[:, None, 1], anchors[:, 1])
+    return shared / (boxes.prod(1)[:, None] + anchors.prod(1) - shared)
+
+
+def spread(boxes: np.ndarray, k: int, random: np.random.Generator) -> np.ndarray:
+    """First anchors: boxes drawn with a chance that grows with the squared distance from those drawn before."""
+    anchors = boxes[random.integers(len(boxes), size=1)]
+    nearest = np.ones(len(boxes))
+    while len(anchors) < k:
+        nearest = np.minimum(nearest, 1 - iou(boxes, anchors[-1:])[:, 0])
+        chance = nearest**2
+        anchors = np.vstack([anchors, boxes[random.choice(len(boxes), p=chance / chance.sum())]])
+    return anchors
+
+
+def settle(boxes: np.ndarray, anchors: np.ndarray) -> tuple[np.ndarray, float]:
+    """Move each anchor to the mean of the boxes nearest to it, until none changes sides; with the average IOU.
+
+    The mean is not the best point for this distance, so the sides can change in a circle: there is a last round.
+    """
+    overlap = iou(boxes, anchors)
+    for _ in range(ROUNDS):
+        sides = overlap.argmax(1)
+        count = np.bincount(sides, minlength=len(anchors))
+        sums = [np.bincount(sides, boxes[:, axis], len(anchors)) for axis in (0, 1)]
+        means = np.stack(sums, 1) / np.maximum(count, 1)[:, None]
+        anchors = np.where(count[:, None] > 0, means, anchors)
+        overlap = iou(boxes, anchors)
+        if np.array_equal(overlap.argmax(1), sides):
+            break
+    return anchors, float(overlap.max(1).mean())
+
+
+def kmeans(boxes: np.ndarray, k: int, seed: int = 0) -> tuple[np.ndarray, float]:
+    """``k`` anchors for ``boxes`` (n, 2), sorted by area, in the boxes' unit, and their average IOU (0..1).
+
+    The best of several starts; one seed gives one result. Raises DataError with fewer than ``k`` different boxes.
+    """
+    different = len(np.unique(boxes, axis=0))
+    if not 1 <= k <= different:
+        raise DataError(f"{k} clusters asked for, but the labels hold boxes of {different} different sizes")
+    random = np.random.default_rng(seed)
+    anchors, average = max((settle(boxes, spread(boxes, k, random)) for _ in range(STARTS)), key=lambda run: run[1])
+    return anchors[anchors.prod(1).argsort(kind="stable")], average
+
+
+def cfg_line(anchors: np.ndarray, stride: int | None) -> str:
+    """The ``anchors = `` line of a cfg for ``anchors`` (k, 2) in pixels of the network's input.
+
+    In cells of ``stride`` pixels, as [region] has them, or in whole pixels, as [yolo] has them, with None.
+    """
+    if stride is None:
+        return "anchors = " + ", ".join(f"{w:.0f},{h:.0f}" for w, h in anchors)
+    return "anchors = " + ", ".join(f"{w / stride:.4f},{h / stride:.4f}" for w, h in anchors)
+
+
+def draw(path: Path, boxes: np.ndarray, anchors: np.ndarray, average: float) -> None:
+    """Draw ``boxes`` (n, 2), coloured by their nearest anchor, and ``anchors`` (k, 2), in pixels, to a PNG file."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 7), dpi=120, layout="constrained")
+    axes = figure.subplots()
+    some = boxes if len(boxes) <= SHOWN else boxes[np.random.default_rng(0).choice(len(boxes), SHOWN, replace=False)]
+    axes.scatter(*some.T, c=iou(some, anchors).argmax(1), cmap="tab10", s=6, alpha=0.4, linewidths=0)
+    axes.scatter(*anchors.T, marker="X", s=120, c="black", edgecolors="white", linewidths=1.2, zorder=3)
+    for w, h in anchors:
+        label = axes.annotate(f"{w:.0f} x {h:.0f}", (w, h), (8, 8), textcoords="offset points", weight="bold", zorder=4)
+        label.set_bbox({"facecolor": "white", "alpha": 0.8, "edgecolor": "none", "pad": 1.5})
+    axes.set(
+        xlim=(0, None),
+        ylim=(0, None),
+        xlabel="width, pixels of the network's input",
+        ylabel="height",
+        title=f"{len(boxes)} boxes, {len(anchors)} anchors, average IOU {100 * average:.1f} %",
+    )
+    axes.set_aspect("equal")
+    axes.grid(alpha=0.3)
+    with whole_file(path) as file:
+        figure.savefig(file, format="png")

@@ -1,0 +1,152 @@
+"""Boxes: IOU, non-maximum suppression, corners and centres, from the network's input back to the picture.
+
+Source: ``src/box.c`` and ``src/region_layer.c, correct_region_boxes``. A box is (x, y, w, h) with x, y at its centre,
+relative to the picture unless said otherwise. Everything is batched and runs on any device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def iou(a: Tensor, b: Tensor) -> Tensor:
+    """Intersection over union of boxes (..., 4) and (..., 4), which broadcast -> (...) (src/box.c, box_iou).
+
+    In Darknet's order of operations: float32 boxes give its result to the bit. Two boxes without area give NaN.
+    """
+    ax, ay, aw, ah = a.unbind(-1)
+    bx, by, bw, bh = b.unbind(-1)
+    w = _overlap(ax, aw, bx, bw).clamp_min_(0)
+    h = _overlap(ay, ah, by, bh).clamp_min_(0)
+    intersection = w.mul_(h)
+    return intersection / (aw * ah + bw * bh).sub_(intersection)
+
+
+def _overlap(x1: Tensor, w1: Tensor, x2: Tensor, w2: Tensor) -> Tensor:
+    left = torch.maximum(x1 - w1 / 2, x2 - w2 / 2)
+    return torch.minimum(x1 + w1 / 2, x2 + w2 / 2).sub_(left)
+
+
+def corners(boxes: Tensor) -> Tensor:
+    """(x, y, w, h) -> (left, top, right, bottom), in the last dimension."""
+    centre, half = boxes[..., :2], boxes[..., 2:] / 2
+    return torch.cat([centre - half, centre + half], -1)
+
+
+def centres(boxes: Tensor) -> Tensor:
+    """(left, top, right, bottom) -> (x, y, w, h), in the last dimension."""
+    first, last = boxes[..., :2], boxes[..., 2:]
+    return torch.cat([(first + last) / 2, last - first], -1)
+
+
+def unletterbox(
+    boxes: Tensor,
+    pictures: Sequence[tuple[int, int]],
+    net: tuple[int, int],
+    *,
+    relative: bool = True,
+    letter_box: bool = True,
+) -> Tensor:
+    """Boxes relative to the network's input -> boxes on each picture (src/region_layer.c, correct_region_boxes).
+
+    ``boxes`` (N, B, 4); ``pictures`` the N widths and heights; ``net`` the width and height of the network's input.
+    ``relative``: to the picture's size, else in its pixels. ``letter_box=False``: the picture had been stretched
+    over the whole input. Returns float32 (N, B, 4).
+    """
+    rows = []
+    for w, h in pictures:
+        new_w, new_h = fitted(w, h, *net) if letter_box else net
+        # What is a float in C is rounded to one; the rest is double there.
+        scale = [float(np.float32(new) / np.float32(size)) for new, size in zip((new_w, new_h), net, strict=True)]
+        offset = [(size - new) / 2 / size for new, size in zip((new_w, new_h), net, strict=True)]
+        grow = [float(np.float32(size) / np.float32(new)) for new, size in zip((new_w, new_h), net, strict=True)]
+        rows.append([*offset, *scale, *grow, *((1, 1) if relative else (w, h))])
+    table = torch.tensor(rows, dtype=torch.float64, device=boxes.device).reshape(-1, 1, 8)
+    offset, scale, grow, size = table.split(2, -1)
+    centre = ((boxes[..., :2] - offset) / scale).float() * size.float()
+    return torch.cat([centre, boxes[..., 2:].float() * grow.float() * size.float()], -1)
+
+
+def fitted(w: int, h: int, net_w: int, net_h: int) -> tuple[int, int]:
+    """The size that a picture of w x h takes inside the network's input (src/image.c, letterbox_image)."""
+    if np.float32(net_w) / np.float32(w) < np.float32(net_h) / np.float32(h):
+        return net_w, max(h * net_w // w, 1)
+    return max(w * net_h // h, 1), net_h
+
+
+def nms_sort(boxes: Tensor, objectness: Tensor, prob: Tensor, thresh: float) -> tuple[Tensor, Tensor]:
+    """Per class, a box falls where its IOU with a kept box of higher probability is over ``thresh``.
+
+    ``boxes`` (N, B, 4), ``objectness`` (N, B), ``prob`` (N, B, classes), 0 where a box is not of the class.
+    Returns ``prob`` with 0 for every box that fell, and ``order`` (N, B): the boxes' numbers in the sequence that
+    Darknet leaves them in, and prints them in. Boxes of objectness 0 take no part and come last in ``order``.
+
+    The result is that of src/box.c, do_nms_sort, ties included: its sort is stable, and each class starts from the
+    sequence that the class before left. With ``prob`` = objectness[..., None] it is do_nms_obj.
+    """
+    order = _without_empty(objectness)
+    positive = prob > 0
+    taking_part = (positive.any(-1) & (objectness != 0)).gather(1, order)
+    most = int(taking_part.sum(1).max())
+    if most == 0:
+        return prob, order
+    order = order.gather(1, (~taking_part).long().argsort(dim=1, stable=True))
+    rows, rest = order[:, :most], order[:, most:]
+    valid = torch.arange(most, device=prob.device) < taking_part.sum(1, keepdim=True)
+    p = prob.gather(1, _wide(rows, prob)) * valid[..., None]
+
+    alive = _keep(boxes.gather(1, _wide(rows, boxes)), p, thresh)
+    kept = torch.where(alive | ~valid[..., None], prob.gather(1, _wide(rows, prob)), 0)
+
+    # The sequence after the last class: by its probability, ties by the class before, and so on.
+    _, rank = torch.unique(p.flip(-1).flatten(0, 1), dim=0, return_inverse=True)
+    rows_in_order = rows.gather(1, rank.reshape_as(rows).argsort(dim=1, descending=True, stable=True))
+    return prob.scatter(1, _wide(rows, prob), kept), torch.cat([rows_in_order, rest], 1)
+
+
+def _wide(rows: Tensor, values: Tensor) -> Tensor:
+    return rows[..., None].expand(-1, -1, values.shape[-1])
+
+
+def _without_empty(objectness: Tensor) -> Tensor:
+    """The sequence (N, B) after do_nms_sort has put the boxes of objectness 0 behind: the last fills the first hole."""
+    here = objectness != 0
+    index = torch.arange(here.shape[1], device=here.device).expand(here.shape)
+    front = index < here.sum(1, keepdim=True)
+    holes = torch.where(front & ~here, index, here.shape[1]).sort(1).values
+    movers = here & ~front
+    number = movers.flip(1).cumsum(1).flip(1) - 1
+    place = torch.where(movers, holes.gather(1, number.clamp_min(0)), torch.where(here, index, index + here.shape[1]))
+    return place.argsort(1)
+
+
+def _keep(boxes: Tensor, p: Tensor, thresh: float) -> Tensor:
+    """Which probabilities survive: boxes (N, K, 4) in the sequence before the first sort, p (N, K, classes) -> bool."""
+    positive = p > 0
+    over = iou(boxes[:, :, None], boxes[:, None]) > thresh
+    image, i, j = over.triu(1).nonzero().unbind(1)
+    pair, k = (positive[image, i] & positive[image, j]).nonzero().unbind(1)
+    image, i, j = image[pair], i[pair], j[pair]
+    # Of two boxes the more probable one wins; of two equal ones the one that stood first after the class before.
+    first, second = p[image, i, k], p[image, j, k]
+    i_wins = first > second
+    tied = (first == second).nonzero().squeeze(1)
+    first, second = p[image[tied], i[tied]], p[image[tied], j[tied]]
+    classes = torch.arange(p.shape[-1], device=p.device)
+    decides = torch.where((first != second) & (classes < k[tied, None]), classes, -1).amax(1, keepdim=True)
+    i_wins[tied] = ((decides < 0) | (first > second).gather(1, decides.clamp_min(0))).squeeze(1)
+    winner = (image, torch.where(i_wins, i, j), k)
+    loser = (image, torch.where(i_wins, j, i), k)
+    # A box falls where a winner over it stands. From the top of each chain downward this settles, one link a round.
+    alive = positive
+    while True:
+        falls = alive[winner]
+        now = positive.clone()
+        now[tuple(index[falls] for index in loser)] = False
+        if torch.equal(now, alive):
+            return alive
+        alive = now

@@ -1,0 +1,57 @@
+"""The verb ``detector calc_anchors``: anchors from the labels of a data set."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+
+def add(detector_verbs: Any) -> None:
+    """Make the verb known to ``detector``."""
+    parser = detector_verbs.add_parser(
+        "calc_anchors",
+        help="compute anchors from the labels of a data set",
+        description="k-means on 1 - IOU over the boxes of the train list. Prints the average IOU and the line for the "
+        "cfg: in cells for [region], in pixels with -v3.",
+        epilog="example: darknet-compat detector calc_anchors cfg/voc.data -num_of_clusters 5 -width 416 -height 416",
+        allow_abbrev=False,
+    )
+    parser.add_argument("data", metavar="DATA", help=".data file; its train list names the pictures")
+    parser.add_argument(
+        "-num_of_clusters", "--num_of_clusters", type=int, default=5, metavar="N", help="anchors (default 5)"
+    )
+    parser.add_argument("-width", "--width", type=int, default=416, help="of the network's input (default 416)")
+    parser.add_argument("-height", "--height", type=int, default=416, help="of the network's input (default 416)")
+    parser.add_argument(
+        "-stride", "--stride", type=int, default=32, help="pixels per cell of the network's last map (default 32)"
+    )
+    parser.add_argument("-v3", "--v3", action="store_true", help="print pixels, as the [yolo] sections of v3 have them")
+    parser.add_argument("-show", "--show", type=Path, metavar="FILE.png", help="draw the boxes with the anchors")
+    parser.set_defaults(run=calc_anchors)
+
+
+def calc_anchors(options: argparse.Namespace) -> int:
+    """AlexeyAB's ``src/detector.c, calc_anchors``."""
+    from ..anchors import cfg_line, draw, kmeans, read_boxes
+    from ..cfg import read_data, read_list
+    from ..errors import DataError
+    from ..stock import find_stock
+
+    for name in ("num_of_clusters", "width", "height", "stride"):
+        if getattr(options, name) < 1:
+            raise DataError(f"-{name} is {getattr(options, name)}; expected 1 or more")
+    data = read_data(find_stock(options.data))
+    boxes = read_boxes(read_list(data.require("train")))
+    if boxes.unlabelled:
+        print(f"warning: {boxes.unlabelled} of {boxes.pictures} pictures have no label file", file=sys.stderr)
+    anchors, average = kmeans(boxes.sizes, options.num_of_clusters)
+    print(f"{len(boxes.sizes)} boxes in {boxes.pictures} pictures, {options.num_of_clusters} clusters")
+    print(f"avg IoU = {100 * average:.2f} %")
+    pixels = anchors * (options.width, options.height)
+    print(cfg_line(pixels, None if options.v3 else options.stride))
+    if options.show:
+        draw(options.show, boxes.sizes * (options.width, options.height), pixels, average)
+        print(f"picture: {options.show}")
+    return 0

@@ -1,0 +1,62 @@
+"""Verbs about a network itself: ``net`` prints its table, ``partial`` cuts its .weights file."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Any
+
+
+def add(verbs: Any) -> None:
+    """Make the verbs known to the command line."""
+    parser = verbs.add_parser(
+        "net",
+        help="print a network's layers: shapes, BFLOPs, parameters, memory, receptive field",
+        description="Print the table that Darknet prints, and per layer: parameters, MiB of output per picture, and "
+        "the width of the receptive field in pixels.",
+        epilog="example: darknet-compat net cfg/yolov2-voc.cfg",
+        allow_abbrev=False,
+    )
+    parser.add_argument("cfg", metavar="CFG")
+    parser.set_defaults(run=net)
+
+    parser = verbs.add_parser(
+        "partial",
+        help="cut a .weights file after its first layers",
+        description="Write the first LAYERS layers of WEIGHTS to OUT, with 0 images seen, as darknet partial does.",
+        epilog="example: darknet-compat partial cfg/darknet19_448.cfg darknet19_448.weights darknet19_448.conv.23 23",
+        allow_abbrev=False,
+    )
+    parser.add_argument("cfg", metavar="CFG")
+    parser.add_argument("weights", metavar="WEIGHTS")
+    parser.add_argument("out", metavar="OUT")
+    parser.add_argument("layers", metavar="LAYERS", type=int)
+    parser.set_defaults(run=partial)
+
+
+def net(options: argparse.Namespace) -> int:
+    from ..cfg import read_cfg
+    from ..network import Network
+    from ..stock import find_stock
+
+    print(Network(read_cfg(find_stock(options.cfg)), device="meta").table())
+    return 0
+
+
+def partial(options: argparse.Namespace) -> int:
+    """``examples/darknet.c, partial``: Darknet loads with clear, and writes version 0.2.0."""
+    from .. import load_network
+    from ..errors import WeightsError
+    from ..stock import find_stock
+    from ..weights import DARKNET_VERSION, save_weights
+
+    network = load_network(find_stock(options.cfg), find_stock(options.weights), clear=True)
+    if not 0 <= options.layers <= len(network.layers):
+        raise WeightsError(
+            f"{options.cfg}: LAYERS is {options.layers}; expected 0 to {len(network.layers)}, the network's layer count"
+        )
+    print(network.report, file=sys.stderr)
+    network.version = DARKNET_VERSION
+    save_weights(network, options.out, options.layers)
+    print(f"{options.out}: layers 0 to {options.layers - 1}", file=sys.stderr)
+    return 0

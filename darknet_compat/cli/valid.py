@@ -1,0 +1,140 @@
+"""The verbs that run a network over the ``valid`` list: valid, valid2, map, recall.
+
+Source: ``examples/detector.c, validate_detector, validate_detector_flip, validate_detector_recall``; AlexeyAB's
+``src/detector.c, validate_detector_map``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from .detector import add_network, fraction, load
+
+THRESH = 0.005  # float thresh = .005 in validate_detector
+
+
+def add(verbs: Any) -> None:
+    """Make the verbs known to the command line."""
+    for name, run, what in (
+        ("valid", valid, "write Darknet's result files for the pictures of DATA's valid list"),
+        ("valid2", valid2, "as valid, with the output for the mirrored picture averaged in, as Darknet does it"),
+    ):
+        parser = verbs.add_parser(
+            name,
+            help=what,
+            description=f"Run over the valid list and {what.split(',')[0].replace('as valid', 'write result files')}: "
+            "one comp4 file per class (eval=voc), coco_results.json (eval=coco) or imagenet-detection.txt "
+            "(eval=imagenet), in the folder that results= names.",
+            epilog=f"example: darknet-compat detector {name} cfg/voc.data cfg/yolov2-voc.cfg yolov2-voc.weights",
+            allow_abbrev=False,
+        )
+        add_network(parser)
+        parser.add_argument("-out", "--out", metavar="PREFIX", help="start of the result files' names")
+        parser.set_defaults(run=run)
+
+    parser = verbs.add_parser(
+        "map",
+        help="AlexeyAB's mAP table over the valid list",
+        description="Detect in the pictures of the valid list, hold the boxes against the label files, and print "
+        "AlexeyAB's table. It is not voc_eval: docs/scores.md says how the two differ.",
+        epilog="example: darknet-compat detector map cfg/voc.data cfg/yolov2-voc.cfg yolov2-voc.weights -points 11",
+        allow_abbrev=False,
+    )
+    add_network(parser)
+    parser.add_argument("-thresh", "--thresh", type=fraction, default=0.25, help="for TP, FP and F1 (default .25)")
+    parser.add_argument("-iou_thresh", "--iou_thresh", type=fraction, default=0.5, help="least IOU (default .5)")
+    parser.add_argument(
+        "-points", "--points", type=int, choices=(0, 11, 101), default=0, help="0: area; 11: VOC 2007; 101: COCO"
+    )
+    parser.set_defaults(run=map_)
+
+    parser = verbs.add_parser(
+        "recall",
+        help="Darknet's recall over the valid list",
+        description="For each picture of the valid list: proposals, truths found, their IOU and recall so far. "
+        "Pictures are stretched and boxes suppressed by objectness over IOU .4, as in Darknet.",
+        epilog="example: darknet-compat detector recall cfg/voc.data cfg/yolov2-voc.cfg yolov2-voc.weights",
+        allow_abbrev=False,
+    )
+    add_network(parser)
+    parser.set_defaults(run=recall)
+
+
+def _pictures(options: argparse.Namespace) -> tuple[Any, list[str]]:
+    """The .data file, and its valid list."""
+    from ..cfg import read_data, read_list
+    from ..stock import find_stock
+
+    data = read_data(find_stock(options.data))
+    return data, read_list(find_stock(data.get("valid", "data/train.list")))
+
+
+def _progress(found: Iterator[Any], total: int) -> Iterator[Any]:
+    from tqdm import tqdm
+
+    start = time.perf_counter()
+    yield from tqdm(found, total=total, unit="image", disable=None)
+    seconds = time.perf_counter() - start
+    print(f"Total Detection Time: {seconds:f} Seconds, {total / seconds:.1f} images/s", file=sys.stderr)
+
+
+def valid(options: argparse.Namespace, mirrored: bool = False) -> int:
+    from ..cfg import read_data
+    from ..detect import detect_files
+    from ..detect.results import ResultFiles
+    from ..stock import find_stock
+    from ..tree import read_map
+
+    data, paths = _pictures(options)
+    kind = data.get("eval", "voc")
+    if kind not in ResultFiles.PREFIX:
+        raise data.error("eval", f"eval is {kind!r}; expected one of {', '.join(ResultFiles.PREFIX)}")
+    classes = read_data(find_stock(options.data)).get("map")
+    network, names, letter_box = load(options)
+    names = names[: network.head.o.classes]
+    found = detect_files(
+        network, paths, batch=options.batch, letter_box=letter_box, mirrored=mirrored,
+        thresh=THRESH, relative=False, map=read_map(classes) if classes else None,
+    )  # fmt: skip
+    with ResultFiles(data.get("results", "results"), kind, names, options.out) as files:
+        for detections in _progress(found, len(paths)):
+            files.add(detections)
+    print(f"{len(paths)} pictures: {files.paths[0]}" + (f" ... {files.paths[-1].name}" if len(files.paths) > 1 else ""))
+    return 0
+
+
+def valid2(options: argparse.Namespace) -> int:
+    return valid(options, mirrored=True)
+
+
+def map_(options: argparse.Namespace) -> int:
+    from ..cfg import read_list
+    from ..detect import detect_files
+    from ..detect.scores import map_of
+    from ..evaluate.darknet_map import format_map
+
+    data, paths = _pictures(options)
+    network, names, letter_box = load(options)
+    found = detect_files(network, paths, batch=options.batch, letter_box=letter_box, thresh=THRESH, hier=0.0)
+    difficult = data.get("difficult")
+    table = map_of(
+        _progress(found, len(paths)), paths, names[: network.head.o.classes],
+        difficult=read_list(difficult) if difficult else None,
+        thresh=options.thresh, iou_thresh=options.iou_thresh, points=options.points,
+    )  # fmt: skip
+    print(format_map(table))
+    return 0
+
+
+def recall(options: argparse.Namespace) -> int:
+    from ..detect.scores import recall_of
+    from ..evaluate.darknet_map import recall_lines
+
+    _, paths = _pictures(options)
+    network, _, _ = load(options)
+    print("\n".join(recall_lines(recall_of(network, paths, batch=options.batch))))
+    return 0

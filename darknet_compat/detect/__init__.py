@@ -1,0 +1,5 @@
+"""From pictures to detections, and from detections to drawings and result files."""
+
+from .detections import Detections, detect, detect_files
+
+__all__ = ["Detections", "detect", "detect_files"]

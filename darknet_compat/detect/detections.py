@@ -1,0 +1,163 @@
+"""From pictures to detections: run the network, decode its head, suppress, map back to the picture.
+
+Source: ``examples/detector.c, test_detector, validate_detector``; ``src/network.c, get_network_boxes``.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..boxes import nms_sort, unletterbox
+from ..images import letterbox_picture, load_picture, resize_picture
+from ..network import Network
+
+NMS = 0.45  # examples/detector.c: float nms=.45 in test and valid alike
+HIER = 0.5
+
+
+@dataclass(frozen=True)
+class Detections:
+    """The detections of one picture, in the order in which Darknet holds them after NMS.
+
+    ``boxes`` (M, 4) float32: centre x, y, width, height in pixels of the picture, or ``relative`` to it.
+    ``prob`` (M, classes) float32, 0 where under the threshold or suppressed. ``width``, ``height``: the picture's.
+    """
+
+    path: str
+    width: int
+    height: int
+    boxes: np.ndarray
+    prob: np.ndarray
+    relative: bool
+
+    def corners(self) -> np.ndarray:
+        """Left, top, right, bottom (M, 4) in pixels, neither clipped nor rounded."""
+        centre, half = self.boxes[:, :2], self.boxes[:, 2:] / np.float32(2)
+        corners = np.concatenate([centre - half, centre + half], 1)
+        return corners * np.array([self.width, self.height] * 2, np.float32) if self.relative else corners
+
+    def as_json(self, names: Sequence[str]) -> dict[str, object]:
+        """picture, width, height and a list of {class_id, name, prob, box: [left, top, width, height] in pixels}."""
+        corners = self.corners().astype(float)
+        rows, classes = np.nonzero(self.prob)
+        return {
+            "picture": self.path,
+            "width": self.width,
+            "height": self.height,
+            "detections": [
+                {
+                    "class_id": int(index),
+                    "name": names[index],
+                    "prob": round(float(self.prob[row, index]), 6),
+                    "box": [round(value, 3) for value in (left, top, right - left, bottom - top)],
+                }
+                for row, index, (left, top, right, bottom) in zip(rows, classes, corners[rows], strict=True)
+            ],
+        }
+
+
+def detect(
+    network: Network,
+    pictures: Tensor,
+    sizes: Sequence[tuple[int, int]],
+    paths: Sequence[str],
+    *,
+    thresh: float = 0.5,
+    nms: float = NMS,
+    hier: float = HIER,
+    letter_box: bool = True,
+    relative: bool = True,
+    map: Sequence[int] | None = None,
+    mirrored: bool = False,
+    by_objectness: bool = False,
+) -> list[Detections]:
+    """Detections of a batch: ``pictures`` (N, channels, height, width) made from pictures of the N (width, height).
+
+    ``get_network_boxes`` with ``relative``, then ``do_nms_sort``: only probabilities over ``thresh`` are left, and of a
+    class no two boxes with an IOU over ``nms`` (0: all stay). ``hier`` is how sure a tree must be to go deeper, ``map``
+    the tree's classes to ask for. ``mirrored`` averages in the mirrored picture's output, as ``valid2`` does.
+    ``by_objectness`` takes objectness as the only class (``do_nms_obj``).
+    """
+    with torch.inference_mode():
+        output = network(pictures)
+        if mirrored:
+            output = network.head.average_mirrored(output, network(pictures.flip(3)))
+        boxes, objectness, prob = network.head.boxes(output, thresh, hier, map)
+        if by_objectness:
+            prob = objectness[..., None]
+        boxes = unletterbox(boxes, sizes, (network.width, network.height), relative=relative, letter_box=letter_box)
+        if nms:
+            prob, order = nms_sort(boxes, objectness, prob, nms)
+        else:
+            order = torch.arange(boxes.shape[1], device=boxes.device).expand(len(boxes), -1)
+        found = []
+        for image, (path, (width, height)) in enumerate(zip(paths, sizes, strict=True)):
+            kept = order[image][prob[image].gather(0, order[image, :, None].expand_as(prob[image])).any(1)]
+            found.append(
+                Detections(
+                    path, width, height, boxes[image, kept].cpu().numpy(), prob[image, kept].cpu().numpy(), relative
+                )
+            )
+    return found
+
+
+def detect_files(
+    network: Network,
+    paths: Iterable[str],
+    *,
+    batch: int = 1,
+    letter_box: bool = True,
+    workers: int = 2,
+    **options: Any,
+) -> Iterator[Detections]:
+    """Detections of many pictures, in order, while threads decode and letterbox the next ones.
+
+    No more than two batches of pictures wait at a time, however long the list. ``options`` are those of :func:`detect`.
+    Raises :class:`PictureError` where a picture cannot be read.
+    """
+    device = next(network.parameters()).device
+    for loaded in _batches(_loaded(paths, network.width, network.height, letter_box, workers, 2 * batch), batch):
+        names, sizes, inputs = zip(*loaded, strict=True)
+        pictures = torch.from_numpy(np.stack(inputs)).to(device, non_blocking=True)
+        yield from detect(network, pictures, sizes, names, letter_box=letter_box, **options)
+
+
+Loaded = tuple[str, tuple[int, int], np.ndarray]
+
+
+def _loaded(paths: Iterable[str], w: int, h: int, letter_box: bool, workers: int, ahead: int) -> Iterator[Loaded]:
+    """Path, size and network input of each picture, in order; at most ``ahead`` are under way."""
+
+    fit = letterbox_picture if letter_box else resize_picture
+
+    def load(path: str) -> Loaded:
+        picture, slot = load_picture(path), np.empty((3, h, w), np.float32)
+        fit(picture, slot)
+        return path, (picture.shape[1], picture.shape[0]), slot
+
+    paths = iter(paths)
+    with ThreadPoolExecutor(max_workers=max(workers, 1)) as pool:
+        waiting = deque(pool.submit(load, path) for path in islice(paths, ahead))
+        try:
+            while waiting:
+                loaded = waiting.popleft().result()
+                waiting.extend(pool.submit(load, path) for path in islice(paths, 1))
+                yield loaded
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def _batches(items: Iterable[Loaded], size: int) -> Iterator[list[Loaded]]:
+    items = iter(items)
+    while chunk := list(islice(items, size)):
+        yield chunk

@@ -1,0 +1,64 @@
+"""Drawing detections on a picture, in the manner of Darknet's predictions.
+
+Source: ``src/image.c, draw_detections, get_color``. Darknet's letters are pictures of a fixed size; here OpenCV draws
+them, so that labels can be read on any picture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from .detections import Detections
+
+# src/image.c, colors: red, green, blue of six hues; classes are spread over them.
+HUES = np.array([(1, 0, 1), (0, 0, 1), (0, 1, 1), (0, 1, 0), (1, 1, 0), (1, 0, 0)], np.float32)
+
+
+def class_colour(class_id: int, classes: int) -> tuple[int, int, int]:
+    """Red, green, blue (0..255) of a class, as ``get_color`` with ``class * 123457 % classes``."""
+    ratio = class_id * 123457 % classes / classes * 5
+    low = int(ratio)
+    mixed = HUES[low] * (low + 1 - ratio) + HUES[min(low + 1, 5)] * (ratio - low)
+    # draw_detections asks get_color for channel 2 as red and for channel 0 as blue.
+    blue, green, red = (round(float(value) * 255) for value in mixed)
+    return red, green, blue
+
+
+def draw_detections(picture: np.ndarray, detections: Detections, names: Sequence[str]) -> np.ndarray:
+    """A copy of ``picture`` (h, w, 3) uint8 RGB with a box and a label for each box that has a class.
+
+    A box of several classes gets the colour of the first, and all their names, as Darknet does.
+    """
+    import cv2
+
+    drawn = np.ascontiguousarray(picture).copy()
+    height, width = drawn.shape[:2]
+    line = max(int(height * 0.006), 1)
+    scale = max(min(height, width) / 900, 0.35)
+    thickness = max(round(scale * 1.6), 1)
+    labels = []
+    for box, prob in zip(detections.corners(), detections.prob, strict=True):
+        classes = np.flatnonzero(prob)
+        if not len(classes):
+            continue
+        red, green, blue = colour = class_colour(int(classes[0]), len(names))
+        left, top, right, bottom = (int(value) for value in box)
+        left, right = max(left, 0), min(right, width - 1)
+        top, bottom = max(top, 0), min(bottom, height - 1)
+        cv2.rectangle(drawn, (left, top), (right, bottom), colour, line)
+        text = ", ".join(f"{names[index]} {prob[index] * 100:.0f}%" for index in classes)
+        labels.append((text.encode("ascii", "replace").decode(), left, top, colour, red * 2 + green * 5 + blue))
+    # Labels come after all boxes, so that no box line runs through a word.
+    for text, left, top, colour, light in labels:
+        (text_width, text_height), below = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, thickness)
+        pad = max(text_height // 4, 2)
+        tall = text_height + below + 2 * pad
+        x = max(min(left, width - text_width - 2 * pad), 0)
+        y = top - tall if top >= tall else min(top, max(height - tall, 0))
+        cv2.rectangle(drawn, (x, y), (x + text_width + 2 * pad, y + tall), colour, cv2.FILLED)
+        ink = (0, 0, 0) if light > 4 * 255 else (255, 255, 255)
+        origin = (x + pad, y + pad + text_height)
+        cv2.putText(drawn, text, origin, cv2.FONT_HERSHEY_SIMPLEX, scale, ink, thickness, cv2.LINE_AA)
+    return drawn

@@ -1,0 +1,56 @@
+"""From a network's detections to the tables of ``detector map`` and ``detector recall``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..evaluate.annotations import read_label_files
+from ..evaluate.darknet_map import MapTable, RecallTable, detector_map, recall_counts
+from ..labels import label_path
+from ..network import Network
+from .detections import Detections, detect_files
+
+# examples/detector.c, validate_detector_recall
+RECALL_THRESH, RECALL_NMS = 0.001, 0.4
+
+
+def map_of(
+    found: Iterable[Detections],
+    paths: Sequence[str],
+    names: Sequence[str],
+    difficult: Sequence[str] | None = None,
+    **options: Any,
+) -> MapTable:
+    """AlexeyAB's table of the detections (relative to their pictures) of ``paths``, against their label files.
+
+    ``options`` are those of :func:`darknet_compat.evaluate.darknet_map.detector_map`.
+    """
+    truths = read_label_files([label_path(path) for path in paths], len(names))
+    hard = read_label_files([label_path(path) for path in difficult], len(names)) if difficult else None
+    image, class_id, prob, box = [], [], [], []
+    for index, detections in enumerate(found):
+        rows, classes = np.nonzero(detections.prob)
+        image.append(np.full(len(rows), index))
+        class_id.append(classes)
+        prob.append(detections.prob[rows, classes])
+        box.append(detections.boxes[rows])
+    joined = [np.concatenate(parts) for parts in (image, class_id, prob, box)]
+    return detector_map(names, *joined, truths, hard, **options)
+
+
+def recall_of(network: Network, paths: Sequence[str], batch: int = 1) -> RecallTable:
+    """Darknet's recall: stretched pictures, every box over objectness .001 whatever its class, IOU .4."""
+    truths = read_label_files([label_path(path) for path in paths], network.head.o.classes)
+    image, objectness, box = [], [], []
+    found = detect_files(
+        network, paths, batch=batch, letter_box=False, thresh=RECALL_THRESH, nms=RECALL_NMS, by_objectness=True
+    )
+    for index, detections in enumerate(found):
+        image.append(np.full(len(detections.prob), index))
+        objectness.append(detections.prob[:, 0])
+        box.append(detections.boxes)
+    joined = [np.concatenate(parts) for parts in (image, objectness, box)]
+    return recall_counts(*joined, truths, len(paths))

@@ -1,0 +1,356 @@
+"""Darknet's picture arithmetic: load, resize, letterbox, place, distort, flip, save.
+
+Two forms of a picture go through here. A *picture* is what a file decodes to: uint8 RGB, (h, w, 3). *Planes* are
+Darknet's own form: float32 RGB, (3, h, w), 0..1. The functions on planes follow ``src/image.c`` step by step. The
+functions that end in ``_picture`` and write into a slot of a network's input do the same from uint8, several times
+faster, and agree with them within 1e-6 (1e-5 after a change of colours, but for pixels whose shifted hue is exactly 1:
+Darknet paints these magenta, OpenCV's colour conversion red, which is right). OpenCV is loaded only by the functions
+that read, write or recolour a picture, torch only by the fast forms.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from darknet_compat.errors import PictureError
+from darknet_compat.files import whole_file
+
+GREY = 0.5  # what surrounds a letterboxed or placed picture
+JPEG_QUALITY = 80  # src/image.c, save_image
+
+
+def load_picture(path: str | os.PathLike[str]) -> np.ndarray:
+    """Decode a JPEG, PNG or BMP file to uint8 RGB (h, w, 3).
+
+    A grey picture gives three equal planes, transparency is dropped, 16 bits per colour keep their upper 8. A note in
+    the file on how to turn it (EXIF) is left alone, as stb_image in Darknet leaves it: label files of Darknet data
+    sets describe the pixels as they are stored.
+
+    Raises PictureError where the file is missing, empty, cut short or no picture.
+    """
+    import cv2
+
+    try:
+        encoded = Path(path).read_bytes()
+    except OSError as error:
+        raise PictureError(f"{path}: cannot read the picture: {error.strerror}; check the path") from None
+    if not encoded:
+        raise PictureError(f"{path}: the file is empty, expected a JPEG, PNG or BMP picture; copy it again")
+    try:
+        picture = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    except cv2.error:
+        picture = None
+    if picture is None:
+        raise PictureError(
+            f"{path}: {len(encoded)} bytes that do not decode, expected a whole JPEG, PNG or BMP picture; "
+            "the file is damaged, cut short or of another kind"
+        )
+    return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
+
+
+def save_picture(picture: np.ndarray, path: str | os.PathLike[str]) -> None:
+    """Write a uint8 RGB picture (h, w, 3); the suffix (.jpg, .png, .bmp) says in which form. JPEG has quality 80.
+
+    Raises PictureError where the suffix is unknown or the folder cannot be written.
+    """
+    import cv2
+
+    suffix = Path(path).suffix.lower()
+    if suffix not in (".jpg", ".jpeg", ".png", ".bmp"):
+        raise PictureError(f"{path}: cannot write a picture of suffix {suffix!r}, expected .jpg, .png or .bmp")
+    bgr = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
+    encoded = cv2.imencode(suffix, bgr, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1]
+    try:
+        with whole_file(path) as file:
+            file.write(encoded.tobytes())
+    except OSError as error:
+        raise PictureError(f"{path}: cannot write the picture: {error.strerror}") from None
+
+
+def to_planes(picture: np.ndarray) -> np.ndarray:
+    """uint8 (h, w, 3) -> float32 (3, h, w), 0..1."""
+    return (picture.transpose(2, 0, 1) / 255.0).astype(np.float32)
+
+
+def to_picture(planes: np.ndarray) -> np.ndarray:
+    """float32 planes (3, h, w) -> uint8 (h, w, 3), clipped to 0..1 and cut down, not rounded, as Darknet saves them."""
+    return (np.clip(planes, 0, 1) * 255).astype(np.uint8).transpose(1, 2, 0)
+
+
+class Taps(NamedTuple):
+    """Linear interpolation along one axis: output i is weight_low[i]*in[low[i]] + weight_high[i]*in[high[i]]."""
+
+    low: np.ndarray
+    high: np.ndarray
+    weight_low: np.ndarray
+    weight_high: np.ndarray
+
+    def part(self, which: slice) -> Taps:
+        return Taps(*(array[which] for array in self))
+
+
+def _taps(positions: np.ndarray, size: int) -> Taps:
+    """Taps at float32 positions >= 0; what lies past the last input counts as zero."""
+    low = positions.astype(np.int64)
+    share = positions - low.astype(np.float32)
+    inside = low + 1 < size
+    return Taps(low, np.where(inside, low + 1, low), 1 - share, np.where(inside, share, np.float32(0)))
+
+
+def _aligned_positions(size: int, new: int) -> np.ndarray:
+    # One output pixel would divide by zero (Darknet reads outside the picture then); it takes the first input.
+    scale = np.float32(size - 1) / np.float32(max(new - 1, 1))
+    return np.arange(new, dtype=np.float32) * scale
+
+
+def _resize_columns(size: int, new: int) -> Taps:
+    taps = _taps(_aligned_positions(size, new), size)
+    for array, value in zip(taps, (size - 1, size - 1, 1, 0), strict=True):
+        array[-1] = value  # resize_image takes the last column as it is
+    return taps
+
+
+def _resize_rows(size: int, new: int) -> Taps:
+    taps = _taps(_aligned_positions(size, new), size)
+    # resize_image leaves out the lower neighbour of the last row. Where rounding puts that row a hair above the
+    # last one of the input, all its weight was there, and the row comes out black. So it does here.
+    taps.weight_high[-1] = 0
+    return taps
+
+
+@functools.lru_cache(maxsize=1024)  # a data set has few sizes, and a picture of 416 few heights to take
+def _place_taps(size: int, new: int) -> Taps:
+    # The product in this order: it is what gcc -Ofast makes of ((float)x / w) * im.w, to the last bit.
+    scale = np.float32(size) * (np.float32(1) / np.float32(new))
+    return _taps(np.arange(new, dtype=np.float32) * scale, size)
+
+
+def _interpolate(array: np.ndarray, taps: Taps, axis: int) -> np.ndarray:
+    shape = [1] * array.ndim
+    shape[axis] = -1
+    low, high = (array.take(index, axis) for index in (taps.low, taps.high))
+    return low * taps.weight_low.reshape(shape) + high * taps.weight_high.reshape(shape)
+
+
+def resize(planes: np.ndarray, w: int, h: int) -> np.ndarray:
+    """Planes (c, H, W) -> (c, h, w): bilinear with the corners aligned, width first (`src/image.c, resize_image`)."""
+    return _interpolate(
+        _interpolate(planes, _resize_columns(planes.shape[2], w), 2), _resize_rows(planes.shape[1], h), 1
+    )
+
+
+def letterbox_size(picture_w: int, picture_h: int, w: int, h: int) -> tuple[int, int]:
+    """The size a picture takes inside a letterbox of w x h; by integer division, so it can be 0 for a sliver."""
+    if np.float32(w) / np.float32(picture_w) < np.float32(h) / np.float32(picture_h):
+        return w, picture_h * w // picture_w
+    return picture_w * h // picture_h, h
+
+
+def letterbox(planes: np.ndarray, w: int, h: int) -> np.ndarray:
+    """Planes (c, H, W) -> (c, h, w): resized with its aspect kept, amid .5 grey (`src/image.c, letterbox_image`)."""
+    new_w, new_h = letterbox_size(planes.shape[2], planes.shape[1], w, h)
+    boxed = np.full((planes.shape[0], h, w), GREY, np.float32)
+    if new_w and new_h:
+        x, y = (w - new_w) // 2, (h - new_h) // 2
+        boxed[:, y : y + new_h, x : x + new_w] = resize(planes, new_w, new_h)
+    return boxed
+
+
+def place(planes: np.ndarray, w: float, h: float, dx: float, dy: float, canvas: np.ndarray) -> None:
+    """Scale planes (c, H, W) to w x h and write them into ``canvas`` (c, h', w') at column dx, row dy.
+
+    Sizes and offsets are cut to integers, as C cuts them; what falls outside the canvas is left out. Bilinear from the
+    upper left corner, with zero beyond the picture (`src/image.c, place_image`).
+    """
+    w, h = int(w), int(h)
+    columns, x = _overlap(w, int(dx), canvas.shape[2])
+    rows, y = _overlap(h, int(dy), canvas.shape[1])
+    part = canvas[:, y, x]
+    if part.size:
+        wide = _interpolate(planes, _place_taps(planes.shape[2], w).part(columns), 2)
+        part[:] = _interpolate(wide, _place_taps(planes.shape[1], h).part(rows), 1)
+
+
+def _overlap(size: int, offset: int, room: int) -> tuple[slice, slice]:
+    """Which of ``size`` pixels, put down at ``offset``, lie within 0..room, and where."""
+    start, stop = max(offset, 0), max(min(offset + size, room), 0)
+    return slice(start - offset, stop - offset), slice(start, stop)
+
+
+def rgb_to_hsv(planes: np.ndarray) -> np.ndarray:
+    """RGB planes -> hue 0..1, saturation, value (`src/image.c, rgb_to_hsv`); the hue of a grey pixel is 0."""
+    r, g, b = planes
+    value = planes.max(0)
+    delta = value - planes.min(0)
+    divisor = np.where(delta > 0, delta, np.float32(1))
+    hue = np.where(r == value, (g - b) / divisor, np.where(g == value, 2 + (b - r) / divisor, 4 + (r - g) / divisor))
+    hue = np.where(hue < 0, hue + 6, hue) / np.float32(6)
+    saturation = delta / np.where(value > 0, value, np.float32(1))
+    return np.stack([np.where(delta > 0, hue, np.float32(0)), saturation, value])
+
+
+def hsv_to_rgb(hsv: np.ndarray) -> np.ndarray:
+    """The way back (`src/image.c, hsv_to_rgb`). A hue of exactly 1 counts to the last sector, as it does there."""
+    hue, saturation, value = hsv
+    hue = hue * np.float32(6)
+    sector = np.floor(hue)
+    share = hue - sector
+    p = value * (1 - saturation)
+    q = value * (1 - saturation * share)
+    t = value * (1 - saturation * (1 - share))
+    sectors = [sector == i for i in range(5)]
+    red = np.select(sectors, [value, q, p, p, t], value)
+    green = np.select(sectors, [t, value, value, q, p], p)
+    blue = np.select(sectors, [p, p, t, value, value], q)
+    return np.stack([red, green, blue])
+
+
+def distort(planes: np.ndarray, hue: float, saturation: float, exposure: float) -> np.ndarray:
+    """Shift the hue (in turns, -1..1), scale saturation and value, clip to 0..1 (`src/image.c, distort_image`)."""
+    h, s, v = rgb_to_hsv(planes)
+    h = h + np.float32(hue)
+    h = np.where(h > 1, h - 1, h)
+    h = np.where(h < 0, h + 1, h)
+    return np.clip(hsv_to_rgb(np.stack([h, s * np.float32(saturation), v * np.float32(exposure)])), 0, 1)
+
+
+def flip(planes: np.ndarray) -> np.ndarray:
+    """Mirror left and right (`src/image.c, flip_image`)."""
+    return np.ascontiguousarray(planes[:, :, ::-1])
+
+
+# The fast forms: from a uint8 picture straight into a slot (3, h, w) of a float32 batch. Rows are gathered and mixed
+# first, while they are bytes and contiguous; then the picture is turned on its side, so that columns are contiguous
+# too; a last turn brings it upright and apart into planes. Values stay in 0..255 until the last step.
+
+
+def letterbox_picture(picture: np.ndarray, slot: np.ndarray) -> None:
+    """What ``letterbox`` does, from a uint8 picture (h, w, 3) into ``slot``, float32 (3, H, W)."""
+    new_w, new_h = letterbox_size(picture.shape[1], picture.shape[0], slot.shape[2], slot.shape[1])
+    slot.fill(GREY)
+    if new_w and new_h:
+        x, y = (slot.shape[2] - new_w) // 2, (slot.shape[1] - new_h) // 2
+        resize_picture(picture, slot[:, y : y + new_h, x : x + new_w])
+
+
+def resize_picture(picture: np.ndarray, slot: np.ndarray) -> None:
+    """What ``resize`` does, from a uint8 picture (h, w, 3) into ``slot``, float32 (3, H, W), whose size it takes."""
+    columns = _resize_columns(picture.shape[1], slot.shape[2])
+    rows = _resize_rows(picture.shape[0], slot.shape[1])
+    _upright(_sideways(picture, columns, rows), slot)
+
+
+def place_picture(
+    picture: np.ndarray,
+    slot: np.ndarray,
+    w: float,
+    h: float,
+    dx: float,
+    dy: float,
+    hue: float = 0.0,
+    saturation: float = 1.0,
+    exposure: float = 1.0,
+    mirror: bool = False,
+) -> None:
+    """``place`` on grey, ``distort`` and, where ``mirror``, ``flip``, from a uint8 picture into ``slot`` (3, H, W).
+
+    The picture part of `src/data.c, load_data_detection`.
+    """
+    w, h, dx, dy = int(w), int(h), int(dx), int(dy)
+    columns, x = _overlap(w, slot.shape[2] - dx - w if mirror else dx, slot.shape[2])
+    rows, y = _overlap(h, dy, slot.shape[1])
+    part = slot[:, y, x]
+    if not part.size:
+        x = y = slice(0, 0)
+    grey = min(max(GREY * exposure, 0), 1)  # the grey around the picture is distorted with it
+    for margin in (slot[:, : y.start], slot[:, y.stop :], slot[:, y, : x.start], slot[:, y, x.stop :]):
+        margin.fill(grey)
+    if not part.size:
+        return
+    across = _place_taps(picture.shape[1], w)
+    if mirror:
+        across = across.part(slice(None, None, -1))
+    turned = _sideways(picture, across.part(columns), _place_taps(picture.shape[0], h).part(rows))
+    _upright(turned, part, hue, saturation, exposure)
+
+
+def crop_picture(
+    picture: np.ndarray,
+    slot: np.ndarray,
+    left: int,
+    top: int,
+    w: int,
+    h: int,
+    hue: float = 0.0,
+    saturation: float = 1.0,
+    exposure: float = 1.0,
+    mirror: bool = False,
+) -> None:
+    """Stretch the rectangle (left, top, w, h) of a uint8 picture over ``slot`` (3, H, W), then distort and mirror.
+
+    AlexeyAB's augmentation (`src/image_opencv.cpp, image_data_augmentation`): the rectangle may reach beyond the
+    picture, whose mean colour is there, and OpenCV's INTER_LINEAR on bytes resizes it. He distorts in bytes too; here
+    it is done in float32, as Darknet does it.
+    """
+    import cv2
+
+    inside = picture[max(0, top) : max(0, top + h), max(0, left) : max(0, left + w)]
+    if inside.shape[:2] == (h, w):
+        cropped = inside
+    else:
+        cropped = np.empty((h, w, 3), np.uint8)
+        cropped[:] = np.rint(cv2.mean(picture)[:3])
+        y, x = max(0, -top), max(0, -left)
+        cropped[y : y + inside.shape[0], x : x + inside.shape[1]] = inside
+    sized = cv2.resize(cropped, (slot.shape[2], slot.shape[1]), interpolation=cv2.INTER_LINEAR)
+    if mirror:
+        sized = cv2.flip(sized, 1)
+    _upright(cv2.transpose(sized).astype(np.float32), slot, hue, saturation, exposure)
+
+
+def _sideways(picture: np.ndarray, columns: Taps, rows: Taps) -> np.ndarray:
+    """Interpolate a uint8 picture (h, w, 3) -> float32 0..255, turned on its side: (columns, rows, 3)."""
+    import cv2
+
+    upright = _mix(picture, rows)
+    return _mix(cv2.transpose(upright), columns)
+
+
+def _mix(array: np.ndarray, taps: Taps) -> np.ndarray:
+    """_interpolate along axis 0, in one pass of torch where numpy needs three."""
+    import torch
+
+    shape = (len(taps.low), *array.shape[1:])
+    low, high = (torch.from_numpy(array.take(index, 0)).view(shape[0], -1).float() for index in (taps.low, taps.high))
+    # A copy, for torch takes no negative strides, which mirrored taps have.
+    low.lerp_(high, torch.from_numpy(taps.weight_high.copy())[:, None])
+    mixed = low.numpy().reshape(shape)
+    for edge in np.flatnonzero((taps.weight_high == 0) & (taps.weight_low < 1)):
+        mixed[edge] *= taps.weight_low[edge]  # what lies past the edge counts as zero
+    return mixed
+
+
+def _upright(
+    turned: np.ndarray, slot: np.ndarray, hue: float = 0.0, saturation: float = 1.0, exposure: float = 1.0
+) -> None:
+    """Float32 0..255 (w, h, 3), turned on its side -> distorted planes 0..1 in ``slot`` (3, h, w)."""
+    import cv2
+    import torch
+
+    scale = exposure / 255
+    if hue or saturation != 1:
+        hsv = cv2.cvtColor(turned, cv2.COLOR_RGB2HSV)
+        degrees = 360 * (hue % 1)  # the way back takes up to two turns, and none below zero
+        change = np.array([[1, 0, 0, degrees], [0, saturation, 0, 0], [0, 0, scale, 0]], np.float32)
+        turned = cv2.cvtColor(cv2.transform(hsv, change), cv2.COLOR_HSV2RGB)
+        scale = 1.0
+    w, h = turned.shape[:2]
+    planes = torch.from_numpy(cv2.transpose(turned.reshape(w, h * 3))).view(h, 3, w).permute(1, 0, 2)
+    if scale != 1:
+        planes = planes * scale
+    torch.clamp(planes, 0, 1, out=torch.from_numpy(slot))

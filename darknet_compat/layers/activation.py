@@ -1,0 +1,73 @@
+"""[activation]: one function on every value; and the table of all of Darknet's activations.
+
+Source: ``src/activations.h``, ``src/activation_layer.c``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..cfg import Section
+from .base import Layer, Place, register
+
+
+def _stair(x: Tensor) -> Tensor:
+    step = torch.floor(x)
+    return torch.where(step % 2 == 0, torch.floor(x / 2), x - step + torch.floor(x / 2))
+
+
+def _plse(x: Tensor) -> Tensor:
+    return torch.where(x < -4, 0.01 * (x + 4), torch.where(x > 4, 0.01 * (x - 4) + 1, 0.125 * x + 0.5))
+
+
+def _lhtan(x: Tensor) -> Tensor:
+    return torch.where(x < 0, 0.001 * x, torch.where(x > 1, 0.001 * (x - 1) + 1, x))
+
+
+# The constants are those of src/activations.h. Its gradients are the true derivatives, so autograd gives them.
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "logistic": torch.sigmoid,
+    "loggy": lambda x: 2 * torch.sigmoid(x) - 1,
+    "relu": F.relu,
+    "elu": F.elu,
+    "selu": lambda x: 1.0507 * F.elu(x, alpha=1.6732),
+    "relie": lambda x: F.leaky_relu(x, 0.01),
+    "ramp": lambda x: F.relu(x) + 0.1 * x,
+    "linear": lambda x: x,
+    "tanh": torch.tanh,
+    "plse": _plse,
+    "leaky": lambda x: F.leaky_relu(x, 0.1),
+    "stair": _stair,
+    "hardtan": F.hardtanh,
+    "lhtan": _lhtan,
+}
+
+
+def activation_name(section: Section, name: str) -> str:
+    """``name`` if Darknet has such an activation; Darknet itself would take relu in silence."""
+    if name not in ACTIVATIONS:
+        raise section.error(
+            f"no activation is called {name!r}; expected one of {', '.join(sorted(ACTIVATIONS))}", "activation"
+        )
+    return name
+
+
+@register("activation")
+class Activation(Layer):
+    """One activation on every value of the layer before."""
+
+    options = {"activation": "linear"}
+
+    def __init__(self, section: Section, place: Place) -> None:
+        super().__init__(section, place)
+        self.activation = activation_name(section, self.o.activation)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return ACTIVATIONS[self.activation](x)
+
+    def row(self) -> str:
+        return f"Activation Layer: {self.input.outputs} inputs"

@@ -1,0 +1,142 @@
+"""[batchnorm], and the batch normalisation that [convolutional] and [connected] share.
+
+Source: ``src/batchnorm_layer.c``, ``src/blas.c, normalize_cpu``, ``src/blas_kernels.cu``.
+
+Darknet normalises in three ways, told apart by ``numerics``:
+
+========  ======================================  ==================================
+numerics  a batch is normalised by                the running variance takes
+========  ======================================  ==================================
+cudnn     its biased variance, eps 1e-5 in root   its unbiased variance
+gpu       its unbiased variance, eps 1e-5 in root its unbiased variance
+cpu       its unbiased variance, root + 1e-6      its unbiased variance
+========  ======================================  ==================================
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..cfg import Section
+from .base import Layer, Place, register
+
+EPS = 1e-5  # .00001 in src/blas_kernels.cu, and what src/batchnorm_layer.c passes to cuDNN
+CPU_EPS = 1e-6  # .000001f in src/blas.c, normalize_cpu
+MOMENTUM = 0.01  # .01 and .99 in forward_batchnorm_layer
+
+
+def root(variance: Tensor, numerics: str) -> Tensor:
+    """What a value less its mean is divided by, per channel."""
+    if numerics == "cpu":
+        return variance.sqrt() + CPU_EPS
+    return (variance + EPS).sqrt()
+
+
+class _UnbiasedBatchNorm(torch.autograd.Function):
+    """Training-mode normalisation as Darknet's own kernels do it, with Darknet's own backward.
+
+    Its backward is that of the biased variance and of eps inside the root, whichever forward ran: it is
+    written out because autograd would give the true derivative, which is another.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, mean: Tensor, variance: Tensor, scales: Tensor, biases: Tensor, numerics: str):  # noqa: ANN205
+        centred = x - mean.view(1, -1, 1, 1)
+        x_norm = centred / root(variance, numerics).view(1, -1, 1, 1)
+        ctx.save_for_backward(centred, x_norm, variance, scales)
+        return x_norm * scales.view(1, -1, 1, 1) + biases.view(1, -1, 1, 1)
+
+    @staticmethod
+    def backward(ctx: Any, delta: Tensor):  # noqa: ANN205
+        centred, x_norm, variance, scales = ctx.saved_tensors
+        count = delta.numel() // delta.shape[1]
+        bias_updates = delta.sum((0, 2, 3))
+        scale_updates = (delta * x_norm).sum((0, 2, 3))
+        delta = delta * scales.view(1, -1, 1, 1)
+        inverse = (variance + EPS).rsqrt()
+        mean_delta = -inverse * delta.sum((0, 2, 3))
+        variance_delta = -0.5 * inverse**3 * (delta * centred).sum((0, 2, 3))
+        x_delta = (
+            delta * inverse.view(1, -1, 1, 1)
+            + centred * (2 / count * variance_delta).view(1, -1, 1, 1)
+            + (mean_delta / count).view(1, -1, 1, 1)
+        )
+        return x_delta, None, None, scale_updates, bias_updates, None
+
+
+def batch_norm(
+    x: Tensor,
+    scales: Tensor,
+    biases: Tensor,
+    rolling_mean: Tensor,
+    rolling_variance: Tensor,
+    *,
+    numerics: str,
+    training: bool,
+) -> Tensor:
+    """Normalise ``x`` (N, c, h, w) per channel, then ``* scales + biases``.
+
+    In training the batch's own mean and variance are used, and ``rolling_mean`` and ``rolling_variance`` (c,)
+    move toward them in place by .01.
+    """
+    if numerics == "cudnn":
+        return F.batch_norm(x, rolling_mean, rolling_variance, scales, biases, training, MOMENTUM, EPS)
+    if not training:
+        factor = scales / root(rolling_variance, numerics)
+        return (x - rolling_mean.view(1, -1, 1, 1)) * factor.view(1, -1, 1, 1) + biases.view(1, -1, 1, 1)
+    with torch.no_grad():
+        variance, mean = torch.var_mean(x, (0, 2, 3), unbiased=True)
+        rolling_mean.lerp_(mean, MOMENTUM)
+        rolling_variance.lerp_(variance, MOMENTUM)
+    return _UnbiasedBatchNorm.apply(x, mean, variance, scales, biases, numerics)
+
+
+@register("batchnorm")
+class Batchnorm(Layer):
+    """Batch normalisation as a layer of its own.
+
+    Darknet neither saves nor trains its biases and never updates its scales (``parser.c,
+    save_batchnorm_weights``; the layer has no update function), so here both are no parameters.
+    """
+
+    resizable = False
+
+    def __init__(self, section: Section, place: Place) -> None:
+        super().__init__(section, place)
+        self.numerics = place.numerics
+        c = self.input.c
+        self.register_buffer("biases", self.tensor(c), persistent=False)
+        self.register_buffer("scales", self.tensor(c))
+        self.register_buffer("rolling_mean", self.tensor(c))
+        self.register_buffer("rolling_variance", self.tensor(c))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return batch_norm(
+            x,
+            self.scales,
+            self.biases,
+            self.rolling_mean,
+            self.rolling_variance,
+            numerics=self.numerics,
+            training=self.training,
+        )
+
+    def numbers(self, *, transposed: bool = False, loading: bool = False) -> list[tuple[str, Tensor]]:
+        return [
+            ("scales", self.scales),
+            ("rolling_mean", self.rolling_mean),
+            ("rolling_variance", self.rolling_variance),
+        ]
+
+    def start(self) -> None:
+        self.biases.zero_()
+        self.scales.fill_(1)
+        self.rolling_mean.zero_()
+        self.rolling_variance.zero_()
+
+    def row(self) -> str:
+        return f"Batch Normalization Layer: {self.input.w} x {self.input.h} x {self.input.c} image"

@@ -1,0 +1,460 @@
+"""[region]: YOLOv2's head, its boxes and its loss.
+
+Source: ``src/region_layer.c``.
+
+The map is (N, num*(coords+1+classes), h, w): for each of ``num`` anchors the planes x, y, w, h, those of a mask where
+coords > 4, objectness, and one for each class. Boxes are numbered as in Darknet: anchor*h*w + row*w + column.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..boxes import iou
+from ..cfg import Section
+from ..errors import CfgWarning
+from ..tree import Hierarchy, read_map, read_tree
+from .base import Layer, Place, Shape, register
+
+# forward_region_layer's constants.
+PRIOR_IMAGES = 12800
+PRIOR_SCALE = 0.01
+CLASS_ONLY = 100000  # a truth with x and y above says what the picture shows, and not where
+RECALL_IOU = 0.5
+
+
+class RegionFigures(NamedTuple):
+    """What Darknet prints about a batch, as tensors of one number each. Without a truth the means are NaN."""
+
+    cost: Tensor
+    """The sum of delta^2, before the logistic's gradient: the loss that Darknet logs."""
+    avg_iou: Tensor
+    """Mean IOU of the truths with the boxes predicted in their slots."""
+    avg_class: Tensor
+    """Mean probability of the truths' classes."""
+    obj: Tensor
+    """Mean objectness in the truths' slots."""
+    no_obj: Tensor
+    """Mean objectness of all boxes."""
+    avg_recall: Tensor
+    """The share of truths with an IOU over .5."""
+    count: Tensor
+    """The number of truths, an integer."""
+
+
+class RegionLoss(NamedTuple):
+    """``loss`` is for autograd; ``figures`` is for the log."""
+
+    loss: Tensor
+    figures: RegionFigures
+
+
+def region_line(figures: RegionFigures) -> str:
+    """The line that Darknet prints (src/region_layer.c, forward_region_layer). Waits for the device."""
+    _, avg_iou, avg_class, obj, no_obj, recall, count = torch.stack([figure.double() for figure in figures]).tolist()
+    line = (
+        f"Region Avg IOU: {avg_iou:f}, Class: {avg_class:f}, Obj: {obj:f}, No Obj: {no_obj:f}, "
+        f"Avg Recall: {recall:f},  count: {count:.0f}"
+    )
+    # 0/0 on Darknet's processors is a NaN with its sign set, and C prints that sign.
+    return line.replace("nan", "-nan")
+
+
+@register("region")
+class Region(Layer):
+    """YOLOv2's head. Its values are the activated map; :meth:`boxes` and :meth:`loss` say the rest."""
+
+    options = {
+        "coords": 4,
+        "classes": 20,
+        "num": 1,
+        "anchors": [float],
+        "softmax": 0,
+        "background": 0,
+        "tree": str,
+        "map": str,
+        # for the loss
+        "max": 30,
+        "thresh": 0.5,
+        "rescore": 0,
+        "bias_match": 0,
+        "classfix": 0,
+        "coord_scale": 1.0,
+        "object_scale": 1.0,
+        "noobject_scale": 1.0,
+        "class_scale": 1.0,
+        "mask_scale": 1.0,
+        # for the loader of pictures
+        "jitter": 0.2,
+        "random": 0,
+        # which Darknet reads and does not use
+        "log": 0,
+        "sqrt": 0,
+        "absolute": 0,
+    }
+
+    anchors: Tensor
+    """(num, 2) widths and heights in cells."""
+
+    def __init__(self, section: Section, place: Place) -> None:
+        super().__init__(section, place)
+        self.register_buffer("anchors", torch.tensor(self._anchors()).reshape(-1, 2), persistent=False)
+        self.hierarchy = self._hierarchy()
+        numbers = read_map(self.o.map) if self.o.map else None
+        if numbers and max(numbers) >= self.o.classes:
+            raise section.error(f"{self.o.map} maps to class {max(numbers)}; expected classes={self.o.classes}", "map")
+        # The last entry stands for every class that is out of range.
+        self.register_buffer("map", None if numbers is None else torch.tensor([*numbers, -1]), persistent=False)
+
+    def _anchors(self) -> list[float]:
+        found, expected = self.o.anchors, 2 * self.o.num
+        if len(found) > expected:
+            raise self.section.error(f"{len(found)} anchor numbers; expected 2*num = {expected}", "anchors")
+        if found and len(found) < expected:
+            message = f"{len(found)} anchor numbers; expected 2*num = {expected}: the others are .5, as in Darknet"
+            warnings.warn(str(self.section.error(message, "anchors")), CfgWarning, stacklevel=2)
+        return found + [0.5] * (expected - len(found))
+
+    def _hierarchy(self) -> Hierarchy | None:
+        if not self.o.tree:
+            return None
+        tree = read_tree(self.o.tree)
+        if tree.n != self.o.classes:
+            raise self.section.error(f"{self.o.tree} has {tree.n} classes; expected classes={self.o.classes}", "tree")
+        return Hierarchy(tree)
+
+    def shape(self) -> Shape:
+        o = self.o
+        for name, least in (("num", 1), ("classes", 1), ("coords", 4), ("max", 1)):
+            self.at_least(name, least)
+        expected = o.num * (o.classes + o.coords + 1)
+        if self.input.c != expected:
+            raise self.section.error(
+                f"the layer before gives {self.input.c} channels; "
+                f"expected filters={expected} in the layer before: num*(classes+coords+1)"
+            )
+        return self.input
+
+    def row(self) -> str:
+        return "detection"
+
+    def forward(self, map: Tensor) -> Tensor:
+        """The activated map, of the raw map's shape (forward_region_layer_gpu).
+
+        x, y, objectness and masks pass the logistic; classes a softmax, one per group of the tree, or without
+        ``softmax`` and ``tree`` the logistic. w and h stay. With ``background`` objectness is the background's
+        class instead, and takes part in the softmax.
+        """
+        o = self.o
+        xy, wh, mask, objectness, classes = self._planes(map).split([2, 2, o.coords - 4, 1, o.classes], 2)
+        parts = [xy.sigmoid(), wh]
+        if o.coords > 4:
+            parts.append(mask.sigmoid())
+        if self.hierarchy is not None:
+            parts += [objectness if o.background else objectness.sigmoid(), self.hierarchy.softmax(classes, 2)]
+        elif o.softmax and o.background:
+            parts.append(torch.cat([objectness, classes], 2).softmax(2))
+        else:
+            parts.append(objectness if o.background else objectness.sigmoid())
+            parts.append(classes.softmax(2) if o.softmax else classes.sigmoid())
+        return torch.cat(parts, 2).flatten(1, 2)
+
+    def _planes(self, map: Tensor) -> Tensor:
+        """(N, num*planes, h, w) -> (N, num, planes, h, w)."""
+        return map.unflatten(1, (self.o.num, self.o.coords + 1 + self.o.classes))
+
+    def boxes(
+        self, output: Tensor, thresh: float, hier: float = 0.5, map: Sequence[int] | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """What the activated map says (get_region_detections): boxes, objectness and probabilities.
+
+        Returns xywh (N, B, 4) relative to the network's input, objectness (N, B), and prob (N, B, classes), which is
+        objectness times the class's value. Both are 0 where they are not over ``thresh``.
+
+        With a tree prob is of one class only: where :meth:`Hierarchy.top` ends with ``hier``, and it is the
+        objectness. Or with ``map``, a list of classes of the tree, prob is (N, B, len(map)), the probabilities of
+        these. Without a tree ``map`` is not looked at.
+        """
+        planes = self._planes(output)
+        xywh = self._xywh(*planes[:, :, :4].unbind(2))
+        scale = planes[:, :, self.o.coords]
+        scale = torch.ones_like(scale) if self.o.background else scale
+        objectness = torch.where(scale > thresh, scale, 0)
+        classes = planes[:, :, self.o.coords + 1 :]
+        if self.hierarchy is None:
+            prob = objectness[:, :, None] * classes
+            prob = torch.where(prob > thresh, prob, 0)
+        else:
+            classes = self.hierarchy.predictions(classes, 2)
+            if map is not None:
+                chosen = torch.as_tensor(map, device=output.device)
+                prob = scale[:, :, None] * classes.index_select(2, chosen)
+                prob = torch.where(prob > thresh, prob, 0)
+            else:
+                top = self.hierarchy.top(classes, hier, 2)
+                number = torch.arange(self.o.classes, device=output.device)[:, None, None]
+                prob = objectness[:, :, None] * (number == top[:, :, None])
+        prob = prob.movedim(2, -1).flatten(1, 3)
+        return xywh.flatten(1, 3), objectness.flatten(1), prob
+
+    def average_mirrored(self, output: Tensor, mirrored: Tensor) -> Tensor:
+        """The mean of an activated map and of the one of the mirrored picture, as ``valid2`` has it.
+
+        As get_region_detections does it for a batch of 2, to the letter: it turns each row of the second map around
+        and negates what it takes for x, which are the first ``num`` planes, except in the middle column of an odd
+        width. These are x, y, w, h and objectness of the first box, and a logistic x would need 1 - x: with Darknet's
+        own arithmetic ``valid2`` scores worse than ``valid``.
+        """
+        back = mirrored.flip(3)
+        width = back.shape[3]
+        sign = back.new_ones(back.shape[1], 1, width)
+        sign[: self.o.num] = -1
+        if width % 2:
+            sign[: self.o.num, :, width // 2] = 1
+        return (output + sign * back) / 2
+
+    def _xywh(self, x: Tensor, y: Tensor, w: Tensor, h: Tensor) -> Tensor:
+        """Boxes (N, num, rows, columns, 4) from the planes, x and y activated (get_region_box)."""
+        rows, columns = x.shape[-2:]
+        anchor_w, anchor_h = self.anchors[:, :, None, None].unbind(1)
+        column = torch.arange(columns, device=x.device)
+        row = torch.arange(rows, device=x.device)[:, None]
+        return torch.stack(
+            [(x + column) / columns, (y + row) / rows, w.exp() * anchor_w / columns, h.exp() * anchor_h / rows], -1
+        )
+
+    def loss(self, map: Tensor, truth: Tensor, seen: int | Tensor) -> RegionLoss:
+        """The loss of a raw map (forward_region_layer, backward_region_layer_gpu), in float32.
+
+        ``truth`` (N, any, 5) holds rows x, y, w, h, class, relative to the picture; a picture's rows end at the first
+        x of 0, or after ``max``. ``seen`` is the number of pictures of the whole training so far, these included.
+
+        The gradient with respect to the map is minus what Darknet passes on: its delta, times the logistic's gradient
+        for x, y and objectness. What Darknet would read or write outside of its arrays is defined here: a truth
+        whose centre is outside the picture takes no slot and is not counted, though boxes that overlap it are still
+        spared the objectness loss; a truth of a class that is none trains its box and objectness only.
+
+        Waits for no device, and gives the same bits in every run. Raises CfgError where the section has an option
+        whose loss is not built.
+        """
+        for name, built in (("coords", 4), ("background", 0), ("classfix", 0)):
+            if getattr(self.o, name) != built:
+                raise self.section.error(
+                    f"the loss with {name}={getattr(self.o, name)} is not built here; expected {name}={built}", name
+                )
+        with torch.autocast(map.device.type, enabled=False):
+            return self._loss(map.float(), truth[:, : self.o.max].float(), seen)
+
+    def _loss(self, map: Tensor, truth: Tensor, seen: int | Tensor) -> RegionLoss:
+        o = self.o
+        planes = self._planes(map).flatten(3)
+        xy, wh, objectness, classes = planes.split([2, 2, 1, o.classes], 2)
+        xy, objectness = xy.sigmoid(), objectness.squeeze(2).sigmoid()
+
+        with torch.no_grad():
+            # Rows behind the end become zeros: boxes without area, which overlap nothing.
+            truth = torch.where((truth[:, :, :1] != 0).cumprod(1) != 0, truth, 0)
+            predicted = torch.cat([xy, wh], 2).unflatten(3, map.shape[2:])
+            predicted = self._xywh(*predicted.unbind(2)).flatten(1, 3)
+            slots = self._slots(truth, predicted, objectness, classes, map.shape[2:])
+            over = (iou(predicted[:, None], truth[:, :, None, :4]) > o.thresh).any(1)
+            spared = slots.taken | (over & ~slots.class_only)
+            no_object = (o.noobject_scale * ~spared).reshape_as(objectness)
+            prior = PRIOR_SCALE * (seen < PRIOR_IMAGES) * ~(slots.taken | slots.class_only)
+            prior = prior.reshape_as(objectness)[:, :, None]
+
+        # What the boxes in the truths' slots say: (N, T, 5 + classes).
+        picture = torch.arange(len(map), device=map.device)[:, None]
+        at = planes[picture, slots.slot // planes.shape[3], :, slots.slot % planes.shape[3]]
+        at_box = torch.cat([at[..., :2].sigmoid(), at[..., 2:4]], -1)
+        at_objectness = at[..., 4].sigmoid()
+
+        with torch.no_grad():
+            overlap = iou(predicted[picture, slots.slot], truth[..., :4])
+            wins = slots.boxed & ~_later(slots.slot, slots.boxed).any(2)
+            coord_scale = torch.where(wins, o.coord_scale * (2 - truth[..., 2] * truth[..., 3]), 0)[..., None]
+            object_goal = overlap if o.rescore else 1.0
+
+        class_loss, class_cost, class_sum = self._classes(at[..., 5:], slots)
+        losses, costs = zip(
+            _squares(no_object, objectness),
+            _squares(prior, xy - 0.5),
+            _squares(prior, wh),
+            # The goals of rows that are no truths may be infinite, so they are taken out before anything is summed.
+            _squares(coord_scale, torch.where(wins[..., None], slots.box - at_box, 0)),
+            _squares(o.object_scale * wins, torch.where(wins, object_goal - at_objectness, 0)),
+            (class_loss, class_cost),
+            strict=True,
+        )
+        count = slots.boxed.sum()
+        figures = RegionFigures(
+            cost=sum(costs),
+            avg_iou=torch.where(slots.boxed, overlap, 0).sum() / count,
+            avg_class=class_sum / (count + slots.class_only.sum()),
+            obj=(at_objectness.detach() * slots.boxed).sum() / count,
+            no_obj=(objectness.detach().flatten(1) * ~slots.class_only).sum() / objectness.numel(),
+            avg_recall=(slots.boxed & (overlap > RECALL_IOU)).sum() / count,
+            count=count,
+        )
+        return RegionLoss(sum(losses), figures)
+
+    def _slots(
+        self, truth: Tensor, predicted: Tensor, objectness: Tensor, classes: Tensor, grid: Sequence[int]
+    ) -> _Slots:
+        """Which box each truth is for, and what it asks of it.
+
+        ``truth`` (N, T, 5), zeros behind the end; ``predicted`` (N, B, 4), ``objectness`` (N, num, h*w) activated,
+        ``classes`` (N, num, classes, h*w) raw; ``grid`` (h, w).
+        """
+        o, (rows, columns) = self.o, grid
+        x, y, w, h, number = truth.unbind(2)
+        column, row = (x * columns).trunc(), (y * rows).trunc()
+        inside = (x != 0) & (column >= 0) & (column < columns) & (row >= 0) & (row < rows)
+        cell = torch.where(inside, row * columns + column, 0).long()
+        if o.bias_match:
+            sizes = torch.stack([self.anchors[:, 0] / columns, self.anchors[:, 1] / rows], 1)
+        else:
+            picture = torch.arange(len(truth), device=truth.device)[:, None]
+            sizes = predicted.unflatten(1, (o.num, -1))[picture, :, cell, 2:]
+        fit = iou(F.pad(sizes, (2, 0)), F.pad(truth[:, :, None, 2:4], (2, 0)))
+        # Of equal ones the first; anchor 0 where none overlaps or the IOU is no number.
+        anchor = torch.where(fit > 0, fit, 0).argmax(2)
+        anchor_w, anchor_h = self.anchors[anchor].unbind(-1)
+        box = [x * columns - column, y * rows - row, (w * columns / anchor_w).log(), (h * rows / anchor_h).log()]
+        slot = anchor * (rows * columns) + cell
+
+        number = number.long()
+        known = _in_range(number if self.map is None else self.map[_in_range(number, len(self.map) - 1)], o.classes)
+        boxed = inside
+        takes = inside
+        class_only = torch.zeros_like(inside[:, :1])
+        if self.hierarchy is not None:
+            # YOLO9000's pictures without places: the first truth so marked counts, no other, and the map does not.
+            marked = (x > CLASS_ONLY) & (y > CLASS_ONLY)
+            marked = marked & (marked.cumsum(1) == 1)
+            class_only = marked.any(1, keepdim=True)
+            known = torch.where(marked, _in_range(number, o.classes), known)
+            best = self._likeliest((known * marked).sum(1), objectness, classes)
+            slot = torch.where(marked, best[:, None], slot)
+            boxed = inside & ~class_only
+            takes = boxed | marked
+
+        # One column more, for the truths that take no slot.
+        taken = torch.zeros(len(truth), predicted.shape[1] + 1, dtype=torch.bool, device=truth.device)
+        taken = taken.scatter(1, torch.where(takes, slot, predicted.shape[1]), True)[:, :-1]
+        return _Slots(slot, torch.stack(box, -1), known, boxed, takes & (known >= 0), class_only, taken)
+
+    def _likeliest(self, number: Tensor, objectness: Tensor, classes: Tensor) -> Tensor:
+        """The box (N,) that most probably shows the class ``number`` (N,) (get_hierarchy_probability)."""
+        path = self.hierarchy.path[number]
+        picture = torch.arange(len(path), device=path.device)[:, None]
+        steps = self.hierarchy.softmax(classes, 2)[picture, :, path.clamp_min(0)]
+        p = objectness * torch.where((path >= 0)[..., None, None], steps, 1).prod(1)
+        return torch.where(p > 0, p, 0).flatten(1).argmax(1)
+
+    def _classes(self, z: Tensor, slots: _Slots) -> tuple[Tensor, Tensor, Tensor]:
+        """Loss and cost of the classes in the truths' slots, and the sum for Avg Class (delta_region_class).
+
+        ``z`` (N, T, classes), raw. Each way finds the goal of each value, and the values that are a truth's to train
+        because no later truth has them.
+        """
+        scale = self.o.class_scale
+        later = _later(slots.slot, slots.classed)
+        if self.hierarchy is not None:
+            log_p = self.hierarchy.softmax(z, 2, log=True)
+            p = log_p.detach().exp()
+            goal, trained, counted = self._tree_goals(p, slots, later)
+            loss = -(log_p * goal * trained).sum()
+        else:
+            goal = (torch.arange(z.shape[2], device=z.device) == slots.known[..., None]) & slots.classed[..., None]
+            trained = (slots.classed & ~later.any(2))[..., None]
+            if self.o.softmax:
+                log_p = z.log_softmax(2)
+                p = log_p.detach().exp()
+                counted = p * goal
+                loss = -(log_p * goal * trained).sum()
+            else:
+                p = z.detach().sigmoid()
+                opens = self._opens(p[..., 0], slots, later)
+                counted = p * goal * opens[..., None]
+                # The slot's classes are those of all its truths from the last one that opened it.
+                stays = slots.classed & ~(later & opens[:, None]).any(2)
+                together = later.mT | torch.eye(later.shape[1], dtype=torch.bool, device=z.device)
+                goal = (together & stays[:, None]).float() @ goal.float() > 0
+                loss = (F.binary_cross_entropy_with_logits(z, goal.float(), reduction="none") * trained).sum()
+        cost = (scale * (goal.float() - p) * trained).square().sum()
+        return scale * loss, cost, counted.sum()
+
+    def _tree_goals(self, p: Tensor, slots: _Slots, later: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Goals of the groups on each truth's path, which a later truth takes over group by group."""
+        tree = self.hierarchy
+        path = tree.path[slots.known]
+        node = path.clamp_min(0)
+        group = torch.where(path >= 0, tree.group[node], tree.groups)
+        again = (later[..., None] & (group[:, :, None] == group[:, None])).any(2)
+        # One column more, for the steps that a short path lacks.
+        size = (*slots.known.shape, tree.groups + 1)
+        trained = torch.zeros(size, dtype=torch.bool, device=p.device)
+        trained = trained.scatter(2, group, slots.classed[..., None] & ~again).index_select(2, tree.group)
+        goal = F.pad(torch.zeros_like(p), (0, 1)).scatter(2, torch.where(path >= 0, path, p.shape[2]), 1)[..., :-1]
+        probability = torch.where(path >= 0, p.gather(2, node), 1).prod(2)
+        return goal, trained, probability * slots.classed
+
+    def _opens(self, p0: Tensor, slots: _Slots, later: Tensor) -> Tensor:
+        """Without a softmax: which truths (N, T) set all classes of their slot anew, and which only add their own.
+
+        Darknet adds where the delta of class 0 is not zero. So the first truth of a slot sets all, those after it
+        add, but for values of class 0 (``p0``) so far gone that their delta vanishes: at 0 that is while class 0 was
+        none of the goals, at 1 while it was.
+        """
+        zero_without = self.o.class_scale * p0 == 0
+        zero_with = self.o.class_scale * (1 - p0) == 0
+        earlier = later.mT
+        first = (slots.known == 0)[:, None]
+        number = torch.arange(earlier.shape[1], device=p0.device)
+        before = torch.where(earlier, number, -1).amax(2, keepdim=True)
+        right_before = (earlier & first & (number == before)).any(2)
+        again = (zero_without & ~(earlier & first).any(2)) | (zero_with & right_before) | (zero_without & zero_with)
+        return slots.classed & (~earlier.any(2) | again)
+
+
+class _Slots(NamedTuple):
+    """Where a batch's truths (N, T) stand among its boxes (N, B)."""
+
+    slot: Tensor
+    """(N, T) the number of the truth's box; of no meaning where the truth takes none."""
+    box: Tensor
+    """(N, T, 4) what that box's x, y (activated), w and h should be."""
+    known: Tensor
+    """(N, T) the class, through the map; -1 where it is none."""
+    boxed: Tensor
+    """(N, T) does the truth train its box and objectness?"""
+    classed: Tensor
+    """(N, T) does it train the class?"""
+    class_only: Tensor
+    """(N, 1) is the picture one without places?"""
+    taken: Tensor
+    """(N, B) is the box that of a truth?"""
+
+
+def _later(slot: Tensor, takes: Tensor) -> Tensor:
+    """(N, T, T): do both truths take the same slot, and the second of them after the first?"""
+    same = (slot[:, :, None] == slot[:, None]) & takes[:, :, None] & takes[:, None]
+    return same.triu(1)
+
+
+def _in_range(number: Tensor, count: int) -> Tensor:
+    """``number``, or -1 where it is not within 0..count-1."""
+    return torch.where((number >= 0) & (number < count), number, -1)
+
+
+def _squares(scale: Tensor, error: Tensor) -> tuple[Tensor, Tensor]:
+    """The loss scale/2 * error^2, whose gradient is Darknet's delta, and the cost: the sum of delta^2."""
+    delta = scale * error
+    return (delta * error).sum() / 2, delta.detach().square().sum()

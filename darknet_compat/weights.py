@@ -1,0 +1,269 @@
+"""The .weights file: header, reader, writer, and what a cut-off file holds.
+
+Source: ``src/parser.c, load_weights_upto, save_weights_upto``. The layout stands in ``docs/weights-format.md``. This
+file knows the header; the order of the numbers is each layer's own affair (``Layer.numbers``).
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .errors import (
+    DarknetError,
+    WeightsEndError,
+    WeightsError,
+    WeightsHeaderError,
+    WeightsLeftoverError,
+    WeightsValueError,
+)
+from .files import whole_file
+from .layers import Layer
+from .network import Network
+
+DARKNET_VERSION = (0, 2, 0)  # major, minor, revision in save_weights_upto
+TRANSPOSED = 1000  # load_weights_upto: above it, connected weights stand as (inputs, outputs)
+# Real versions are 0.1.0, 0.2.0, 0.2.5 and some just above 1000. The four bytes of a float32 read as a far larger int.
+MOST_VERSION = 100_000
+CHUNK = 2**18  # numbers read at a time: 1 MiB, which stays in a core's cache
+
+
+@dataclass(frozen=True)
+class Header:
+    """The first 16 or 20 bytes of a .weights file. ``seen`` counts images."""
+
+    version: tuple[int, int, int]
+    seen: int
+
+    @property
+    def wide(self) -> bool:
+        """True where ``seen`` takes 8 bytes, as load_weights_upto decides it."""
+        major, minor, _ = self.version
+        return major * 10 + minor >= 2 and major < 1000 and minor < 1000
+
+    @property
+    def transposed(self) -> bool:
+        """True where connected weights stand as (inputs, outputs)."""
+        major, minor, _ = self.version
+        return major > TRANSPOSED or minor > TRANSPOSED
+
+    @property
+    def size(self) -> int:
+        return 20 if self.wide else 16
+
+    def pack(self) -> bytes:
+        return struct.pack("<3iQ" if self.wide else "<3ii", *self.version, self.seen)
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What a .weights file gave: indexes of layers with numbers in the file, and of those that kept theirs."""
+
+    path: str
+    header: Header
+    loaded: list[int]
+    kept: list[int]
+
+    def __str__(self) -> str:
+        version = ".".join(map(str, self.header.version))
+        text = f"{self.path}: version {version}, seen {self.header.seen:,} images, {_some(self.loaded)} got numbers"
+        return f"{text}, {_some(self.kept)} kept their start values" if self.kept else text
+
+
+def _some(indexes: list[int]) -> str:
+    """ "no layers", "layer 3", "3 layers (0-4)"."""
+    if not indexes:
+        return "no layers"
+    if len(indexes) == 1:
+        return f"layer {indexes[0]}"
+    return f"{len(indexes)} layers ({indexes[0]}-{indexes[-1]})"
+
+
+def read_header(file: BinaryIO, path: str) -> Header:
+    """Read the header at the start of an open file.
+
+    Raises :class:`WeightsHeaderError` where the bytes cannot be one.
+    """
+    start = file.read(12)
+    if len(start) < 12:
+        raise WeightsHeaderError(
+            f"{path}: offset 0: the file has {len(start)} bytes; expected a header of 16 or 20; is it a .weights file?"
+        )
+    version = struct.unpack("<3i", start)
+    if not all(0 <= part <= MOST_VERSION for part in version):
+        raise WeightsHeaderError(
+            f"{path}: offset 0: the version reads {'.'.join(map(str, version))}; expected one such as 0.1.0 or 0.2.0; "
+            "is it a .weights file?"
+        )
+    wide = Header(version, 0).wide
+    rest = file.read(8 if wide else 4)
+    if len(rest) < (8 if wide else 4):
+        raise WeightsHeaderError(
+            f"{path}: offset 12: the file ends in the count of images seen; expected {8 if wide else 4} bytes, "
+            f"found {len(rest)}"
+        )
+    (seen,) = struct.unpack("<Q" if wide else "<i", rest)
+    if not 0 <= seen < 2**62:
+        raise WeightsHeaderError(
+            f"{path}: offset 12: the count of images seen reads {seen}; expected 0 or more; the file is damaged"
+        )
+    return Header(version, seen)
+
+
+def load_weights(network: Network, path: str | os.PathLike[str]) -> LoadReport:
+    """Read a .weights file into the network's tensors, without a second copy of them.
+
+    A file may end between two layers: later layers keep what they hold. ``network.seen`` and ``network.version`` become
+    the file's. Every number is checked to be finite.
+
+    Raises :class:`WeightsError`, by kind of damage, with layer, offset, expected and found counts. The network is then
+    partly filled.
+    """
+    path = os.fspath(path)
+    try:
+        with open(path, "rb", buffering=0) as file:
+            size = os.fstat(file.fileno()).st_size
+            header = read_header(file, path)
+            report = _read_layers(network, file, path, header, size)
+    except OSError as error:
+        raise WeightsError(f"{path}: {error.strerror}; expected a .weights file") from None
+    network.seen, network.version = header.seen, header.version
+    return report
+
+
+def _read_layers(network: Network, file: BinaryIO, path: str, header: Header, size: int) -> LoadReport:
+    loaded, kept = [], []
+    offset = header.size
+    for layer in network.layers:
+        tensors = [] if layer.o.dontload else layer.numbers(transposed=header.transposed, loading=True)
+        wanted = 4 * sum(tensor.numel() for _, tensor in tensors)
+        if not tensors or offset == size:
+            if layer.numbers():
+                kept.append(layer.index)
+            continue
+        if size - offset < wanted:
+            raise WeightsEndError(
+                f"{path}: offset {offset}: the file ends inside layer {layer.index} [{layer.type}]: expected "
+                f"{wanted // 4:,} numbers, found {(size - offset) // 4:,}; {_fit(network, header, size)}"
+            )
+        for name, tensor in tensors:
+            _read_tensor(file, tensor, path, layer, name, offset)
+            offset += 4 * tensor.numel()
+        loaded.append(layer.index)
+    if offset < size:
+        raise WeightsLeftoverError(
+            f"{path}: offset {offset}: {size - offset:,} bytes are left over after the last layer; "
+            f"{_fit(network, header, size)}"
+        )
+    return LoadReport(path, header, loaded, kept)
+
+
+@torch.no_grad()
+@np.errstate(over="ignore", invalid="ignore")
+def _read_tensor(file: BinaryIO, tensor: Tensor, path: str, layer: Layer, name: str, offset: int) -> None:
+    direct = tensor.device.type == "cpu" and tensor.is_contiguous()
+    buffer = tensor if direct else torch.empty(tensor.shape)
+    numbers = buffer.detach().numpy().reshape(-1)
+    finite = True
+    for first in range(0, len(numbers), CHUNK):
+        chunk = numbers[first : first + CHUNK]
+        _fill(file, memoryview(chunk).cast("B"), path, offset)
+        # A sum is finite only if all its numbers are (or it overflowed: then look closer). The chunk is still in cache.
+        finite &= math.isfinite(chunk.sum())
+    if not finite:
+        bad = np.flatnonzero(~np.isfinite(numbers))
+        if bad.size:
+            raise WeightsValueError(
+                f"{path}: offset {offset + 4 * int(bad[0])}: {name}[{bad[0]}] of layer {layer.index} [{layer.type}] is "
+                f"{numbers[bad[0]]}; expected finite numbers, found {bad.size} that are not; the training that wrote "
+                "this file had diverged, or the file is damaged"
+            )
+    if not direct:
+        tensor.copy_(buffer)
+
+
+def _fill(file: BinaryIO, view: memoryview, path: str, offset: int) -> None:
+    while len(view):
+        count = file.readinto(view)
+        if not count:
+            raise WeightsEndError(f"{path}: offset {offset}: the file became shorter while it was read")
+        view = view[count:]
+
+
+def _fit(network: Network, header: Header, size: int) -> str:
+    """What the file would fit, computed: the sum for this cfg, and the stock cfg whose first layers fill it exactly."""
+    found = (size - header.size) // 4
+    asked = sum(tensor.numel() for layer in network.layers for _, tensor in layer.numbers())
+    text = f"this file holds {found:,} numbers, the cfg asks for {asked:,}"
+    if (size - header.size) % 4:
+        return f"{text}; {(size - header.size) % 4} bytes make no number: the file is damaged or its copy broke off"
+    fits = _stock_fit(found)
+    return f"{text}; it fits {fits}" if fits else f"{text}; are cfg and weights of the same network?"
+
+
+def _stock_fit(found: int) -> str | None:
+    from .cfg import read_cfg
+    from .stock import stock_files
+
+    for path in stock_files("cfg", ".cfg"):
+        try:
+            network = Network(read_cfg(path), device="meta")
+        except DarknetError:
+            continue
+        total = 0
+        layers = [layer for layer in network.layers if layer.numbers()]
+        for layer in layers:
+            total += sum(tensor.numel() for _, tensor in layer.numbers())
+            if total == found:
+                if layer is layers[-1]:
+                    return path.name
+                return f"the first {layer.index + 1} layers of {path.name}"
+    return None
+
+
+def save_weights(network: Network, path: str | os.PathLike[str], cutoff: int | None = None) -> None:
+    """Write the numbers of the layers before layer ``cutoff`` (default: all), with ``network.version`` and ``seen``.
+
+    The file is written whole or not at all. Raises :class:`WeightsError` where it cannot be written.
+    """
+    header = Header(network.version, network.seen)
+    if not header.wide and network.seen >= 2**31:
+        raise WeightsError(
+            f"{path}: a header of version {'.'.join(map(str, network.version))} cannot count {network.seen} images; "
+            "expected fewer than 2,147,483,648; set network.version to (0, 2, 0)"
+        )
+    if cutoff is not None and cutoff < 0:
+        raise WeightsError(f"{path}: cutoff is {cutoff}; expected a layer count, 0 or more")
+    try:
+        with whole_file(Path(path)) as file:
+            file.write(header.pack())
+            for layer in network.layers[:cutoff]:
+                if layer.o.dontsave:
+                    continue
+                for _, tensor in layer.numbers(transposed=header.transposed):
+                    numbers = tensor.detach().to("cpu", torch.float32).contiguous().numpy()
+                    file.write(memoryview(numbers.reshape(-1)).cast("B"))
+    except OSError as error:
+        raise WeightsError(f"{path}: {error.strerror}; the file was not written") from None
+
+
+def load_into(network: Network, path: str | os.PathLike[str] | None, *, clear: bool = False) -> LoadReport | None:
+    """Fill a new network: from a file if there is one, with start values where the file gives none."""
+    if path is None:
+        network.start()
+        return None
+    report = load_weights(network, path)
+    with torch.no_grad():
+        for index in report.kept:
+            network.layers[index].start()
+    if clear:
+        network.seen = 0
+    return report

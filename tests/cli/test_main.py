@@ -1,0 +1,91 @@
+"""The command line as a person meets it: help, wrong commands, one-line errors, exit codes, what gets loaded."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from tests.conftest import ROOT
+
+NO_TENSORS = (["--help"], ["detector", "--help"], ["detector", "test", "--help"], ["net", "--help"], ["nonsense"],
+              ["detector", "test"], ["voc_eval", "--help"], ["voc_eval", "--results", "none"],
+              ["detector", "calc_anchors", "none.data"])  # fmt: skip
+
+
+def run(*arguments, cwd=None):
+    return subprocess.run(
+        [sys.executable, "-m", "darknet_compat", *map(str, arguments)], capture_output=True, text=True, cwd=cwd
+    )
+
+
+@pytest.mark.parametrize("arguments", NO_TENSORS, ids=" ".join)
+def test_torch_is_not_loaded_where_no_tensor_is_needed(arguments):
+    code = (
+        "import sys\nfrom darknet_compat.cli import main\n"
+        f"try:\n    main({arguments!r})\nexcept SystemExit:\n    pass\n"
+        "print('LOADED', [name for name in ('torch', 'cv2', 'matplotlib') if name in sys.modules])"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "LOADED []" in result.stdout, result.stdout + result.stderr
+
+
+def test_the_package_loads_no_torch():
+    code = "import sys, darknet_compat, darknet_compat.cfg, darknet_compat.evaluate; print('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "found"),
+    [
+        ((), "required: VERB"),
+        (("detector",), "required: VERB"),
+        (("train",), "invalid choice: 'train'"),
+        (("net",), "required: CFG"),
+        (("detector", "test", "a", "b", "c", "d", "-thresh", "2"), "2 is not from 0 to 1"),
+        (("detector", "test", "a", "b", "c", "d", "-batch", "0"), "0 is under 1"),
+        (("detector", "test", "a", "b", "c", "d", "-numerics", "tpu"), "invalid choice: 'tpu'"),
+    ],
+)
+def test_a_wrong_command_exits_2_with_one_line(arguments, found):
+    result = run(*arguments)
+    assert result.returncode == 2
+    assert found in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "found"),
+    [
+        (("net", "none.cfg"), "none.cfg"),
+        (("detector", "test", "none.data", "a", "b", "c.jpg"), "c.jpg: no such picture"),
+        (("partial", "none.cfg", "a", "b", "3"), "none.cfg"),
+    ],
+)
+def test_a_job_that_fails_exits_1_with_one_line(arguments, found, tmp_path):
+    result = run(*arguments, cwd=tmp_path)
+    assert result.returncode == 1
+    assert found in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert "Traceback" not in result.stderr
+
+
+def test_debug_shows_where_an_error_came_from(tmp_path):
+    result = run("net", "none.cfg", "-debug", cwd=tmp_path)
+    assert "Traceback" in result.stderr
+
+
+def test_warnings_are_one_line_each(tmp_path):
+    (tmp_path / "x.cfg").write_text("[net]\nwidth=8\nheight=8\nchannels=3\n[convolutional]\nfilterz=3\n")
+    result = run("net", "x.cfg", cwd=tmp_path)
+    assert result.returncode == 0
+    assert "warning: x.cfg:6: filterz=3: unknown option" in result.stderr
+    assert "did you mean `filters`?" in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_a_closed_pipe_is_no_error():
+    command = f"{sys.executable} -m darknet_compat net {ROOT}/cfg/yolov2.cfg | head -1"
+    result = subprocess.run(command, shell=True, capture_output=True, text=True)
+    assert result.stderr == ""

@@ -1,0 +1,80 @@
+"""The one comparator between a network here and the same network in libdarknet, with its tolerance in sight."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from darknet_compat.cfg import read_cfg
+from darknet_compat.network import Network
+from darknet_compat.weights import save_weights
+
+CFGS = ["yolov2", "yolov2-voc", "yolov2-tiny", "yolov2-tiny-voc", "darknet19", "darknet19_448", "darknet", "tiny",
+        "resnet18", "resnet34", "resnet50"]  # fmt: skip
+TOLERANCE = 1e-4  # of the largest value of a layer
+
+
+def randomise(network: Network, seed: int = 0) -> Network:
+    """Fill a network with numbers that keep values of ordinary size through many layers, and miss no code path."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def uniform(tensor, low, high):
+        tensor.copy_(torch.rand(tensor.shape, generator=generator) * (high - low) + low)
+
+    with torch.no_grad():
+        for layer in network.layers:
+            tensors = dict(layer.numbers())
+            for name, tensor in tensors.items():
+                if name == "weights":
+                    fan_in = tensor[0].numel()
+                    tensor.copy_(torch.randn(tensor.shape, generator=generator) * (2 / fan_in) ** 0.5)
+                elif name == "rolling_variance":
+                    uniform(tensor, 0.5, 1.5)
+                elif name == "scales":
+                    uniform(tensor, 0.8, 1.2)
+                else:
+                    uniform(tensor, -0.2, 0.2)
+    network.seen = 64_000
+    return network.eval()
+
+
+def network_of(text: str, folder: Path, seed: int = 0, numerics: str = "cpu") -> tuple[Network, Path, Path]:
+    """A random network of a cfg text, and the cfg and .weights files of it."""
+    cfg, weights = folder / "net.cfg", folder / "net.weights"
+    cfg.write_text(text)
+    network = randomise(Network(read_cfg(cfg), numerics), seed)
+    save_weights(network, weights)
+    return network, cfg, weights
+
+
+def worst_layer(network: Network, reference, x: np.ndarray) -> tuple[float, int]:
+    """The largest max|a-b| / max|b| of all layers but [cost], and its layer's index."""
+    reference.set_batch(len(x))
+    reference.predict(x)
+    with torch.inference_mode():
+        outputs = network.outputs(torch.from_numpy(x))
+    worst = (0.0, -1)
+    for layer, output in zip(network.layers, outputs, strict=True):
+        if layer.type == "cost":  # libdarknet's cost layer holds errors, and none without a truth
+            continue
+        expected = reference.layer_output(layer.index).reshape(output.shape)
+        difference = np.abs(output.numpy() - expected).max() / max(np.abs(expected).max(), 1e-30)
+        worst = max(worst, (float(difference), layer.index))
+    return worst
+
+
+def check_layers(darknet, text: str, folder: Path, seed: int = 0, batch: int = 2) -> None:
+    """Every layer of the network of ``text`` gives libdarknet's values on random pictures."""
+    network, cfg, weights = network_of(text, folder, seed)
+    reference = darknet.load_network(cfg, weights)
+    x = np.random.default_rng(seed).random((batch, *network.input), np.float32)
+    difference, index = worst_layer(network, reference, x)
+    assert difference <= TOLERANCE, f"layer {index} [{network.layers[index].type}] is off by {difference:.2g}"
+
+
+def net(width: int, height: int, channels: int, *sections: str, batch: int = 2) -> str:
+    """A cfg text of [net] and the given sections."""
+    head = f"[net]\nbatch={batch}\nwidth={width}\nheight={height}\nchannels={channels}\n"
+    return head + "\n".join(sections) + "\n"

@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from darknet_compat.detect.detections import Detections
+from darknet_compat.detect.draw import class_colour, draw_detections
+
+NAMES = [f"class {index}" for index in range(20)]
+
+
+def one_box(box, index=3, size=(640, 480)):
+    prob = np.zeros((1, 20), np.float32)
+    prob[0, index] = 0.87
+    return Detections("x.jpg", *size, np.array([box], np.float32), prob, relative=True)
+
+
+def test_classes_have_their_own_colours():
+    colours = {class_colour(index, 20) for index in range(20)}
+    assert len(colours) == 20
+
+
+@pytest.mark.parametrize("size", [(640, 480), (60, 40), (4000, 3000), (20, 900)])
+@pytest.mark.parametrize(
+    "box", [(0.5, 0.5, 0.5, 0.5), (0.02, 0.02, 0.1, 0.1), (0.99, 0.99, 0.5, 0.5), (2, 2, 0.1, 0.1)]
+)
+def test_drawing_changes_a_copy_within_the_picture(size, box):
+    picture = np.full((size[1], size[0], 3), 128, np.uint8)
+    drawn = draw_detections(picture, one_box(box, size=size), NAMES)
+    assert drawn.shape == picture.shape
+    assert (picture == 128).all()
+    assert (drawn != 128).any()
+
+
+def test_the_box_has_the_classes_colour_where_the_box_is():
+    picture = np.zeros((480, 640, 3), np.uint8)
+    drawn = draw_detections(picture, one_box((0.5, 0.5, 0.5, 0.5)), NAMES)
+    assert tuple(drawn[240, 160]) == class_colour(3, 20)
+    assert tuple(drawn[240, 320]) == (0, 0, 0)
+
+
+def test_nothing_found_draws_nothing():
+    picture = np.random.default_rng(0).integers(0, 255, (48, 64, 3), dtype=np.uint8)
+    nothing = Detections("x.jpg", 64, 48, np.empty((0, 4), np.float32), np.empty((0, 20), np.float32), True)
+    assert (draw_detections(picture, nothing, NAMES) == picture).all()
+
+
+def test_a_name_beyond_ascii_is_drawn():
+    picture = np.zeros((480, 640, 3), np.uint8)
+    assert draw_detections(picture, one_box((0.5, 0.5, 0.5, 0.5)), ["名前"] * 20).any()

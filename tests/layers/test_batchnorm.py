@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from darknet_compat.cfg import parse_cfg
+from darknet_compat.layers.batchnorm import batch_norm
+from darknet_compat.network import Network
+from tests.compare import net, randomise
+
+
+def test_the_layer_normalises_each_channel():
+    """libdarknet's CPU build crashes in a [batchnorm] (it never allocates l.x), so this is plain arithmetic."""
+    network = randomise(Network(parse_cfg(net(6, 5, 3, "[batchnorm]")), "cpu"))
+    layer, x = network.layers[0], torch.rand(2, 3, 5, 6)
+    layer.biases.zero_()
+    expected = torch.empty_like(x)
+    for c in range(3):
+        root = layer.rolling_variance[c].double().sqrt() + 1e-6
+        expected[:, c] = (x[:, c].double() - layer.rolling_mean[c]) / root * layer.scales[c]
+    torch.testing.assert_close(network(x), expected)
+
+
+def plain(x, scales, biases, numerics):
+    """Forward in training as the C files have it, channel by channel, in double precision."""
+    out, means, variances = np.empty_like(x), [], []
+    for channel in range(x.shape[1]):
+        values = x[:, channel].astype(np.float64)
+        mean, count = values.sum() / values.size, values.size
+        unbiased = ((values - mean) ** 2).sum() / (count - 1)
+        biased = ((values - mean) ** 2).sum() / count
+        root = {
+            "cudnn": np.sqrt(biased + 1e-5),
+            "gpu": np.sqrt(unbiased + 1e-5),
+            "cpu": np.sqrt(unbiased) + 1e-6,
+        }[numerics]
+        out[:, channel] = (values - mean) / root * scales[channel] + biases[channel]
+        means.append(mean * 0.01)
+        variances.append(unbiased * 0.01 + 0.99)
+    return out, np.array(means), np.array(variances)
+
+
+@pytest.mark.parametrize("numerics", ["cudnn", "gpu", "cpu"])
+def test_each_numerics_in_training(numerics):
+    rng = np.random.default_rng(3)
+    x = rng.normal(1, 0.02, (2, 3, 4, 5)).astype(np.float32)  # a small variance makes eps visible
+    scales, biases = rng.random(3, np.float32) + 0.5, rng.random(3, np.float32)
+    mean, variance = torch.zeros(3), torch.ones(3)
+    out = batch_norm(
+        torch.from_numpy(x), torch.from_numpy(scales), torch.from_numpy(biases), mean, variance,
+        numerics=numerics, training=True,
+    )  # fmt: skip
+    expected, expected_mean, expected_variance = plain(x, scales, biases, numerics)
+    np.testing.assert_allclose(out, expected, atol=2e-5)
+    np.testing.assert_allclose(mean, expected_mean, rtol=1e-5)
+    np.testing.assert_allclose(variance, expected_variance, rtol=1e-5)
+
+
+def test_the_numerics_differ_where_the_variance_is_small():
+    x = torch.full((1, 1, 1, 2), 1.0)
+    arguments = (x, torch.ones(1), torch.zeros(1), torch.zeros(1), torch.full((1,), 1e-6))
+    cpu = batch_norm(*arguments, numerics="cpu", training=False)
+    cudnn = batch_norm(*arguments, numerics="cudnn", training=False)
+    assert cpu[0, 0, 0, 0] > 3 * cudnn[0, 0, 0, 0]

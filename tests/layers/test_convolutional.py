@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import pytest
+
+from darknet_compat.cfg import parse_cfg
+from darknet_compat.errors import CfgError
+from darknet_compat.layers.activation import ACTIVATIONS
+from darknet_compat.network import Network
+from tests.compare import check_layers, net
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        "filters=5\nsize=3\nstride=1\npad=1\nactivation=leaky\nbatch_normalize=1",
+        "filters=5\nsize=3\nstride=2\npad=1\nactivation=leaky\nbatch_normalize=1",
+        "filters=6\nsize=5\nstride=3\npadding=1\nactivation=linear",
+        "filters=8\nsize=3\npad=1\ngroups=2\nactivation=relu\nbatch_normalize=1",
+        "filters=4\nsize=1\ngroups=4\nactivation=linear",
+        "filters=3\nsize=2\nstride=2\nactivation=leaky",
+        "filters=3\nsize=7\nstride=2\npad=1\nactivation=leaky",
+        "filters=7",
+    ],
+)
+@pytest.mark.parametrize("size", [(16, 16), (13, 11)])
+def test_outputs_are_darknets(darknet, tmp_path, options, size):
+    check_layers(darknet, net(*size, 4, f"[convolutional]\n{options}"), tmp_path)
+
+
+@pytest.mark.parametrize("activation", sorted(ACTIVATIONS))
+def test_every_activation(darknet, tmp_path, activation):
+    # Scaled by batch normalisation, so that each activation's pieces are all reached.
+    sections = (
+        "[conv]\nfilters=4\nsize=3\npad=1\nactivation=linear",
+        f"[conv]\nfilters=4\nsize=1\nbatch_normalize=1\nactivation={activation}",
+    )
+    check_layers(darknet, net(12, 10, 3, *sections), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("options", "found"),
+    [
+        ("filters=0", "filters is 0; expected 1 or more"),
+        ("filters=4\nactivation=laeky", "no activation is called 'laeky'"),
+        ("filters=4\ngroups=2", "3 channels and 4 filters do not both divide into 2 groups"),
+        ("filters=4\nsize=9", "the output would be"),
+        ("filters=4\nstride=0", "stride is 0; expected 1 or more"),
+        ("filters=4\nxnor=1", "not built here"),
+    ],
+)
+def test_errors_name_the_line(options, found):
+    with pytest.raises(CfgError, match="<text>:") as error:
+        Network(parse_cfg(net(8, 8, 3, f"[convolutional]\n{options}")))
+    assert found in str(error.value)
+    assert "\n" not in str(error.value)

@@ -1,0 +1,57 @@
+"""[activation], [avgpool], [dropout] and [cost]: one short check each."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from darknet_compat.cfg import parse_cfg
+from darknet_compat.errors import CfgError
+from darknet_compat.layers.activation import ACTIVATIONS
+from darknet_compat.network import Network
+from tests.compare import check_layers, net
+
+CONV = "[conv]\nfilters=4\nactivation=linear"
+
+
+@pytest.mark.parametrize("activation", sorted(ACTIVATIONS))
+def test_activation_values_and_gradients_are_darknets(darknet, activation):
+    x = torch.linspace(-6.031, 6.013, 1001, requires_grad=True)
+    y = ACTIVATIONS[activation](x)
+    expected = darknet.activate(x.detach().numpy(), activation)
+    torch.testing.assert_close(y.detach(), torch.from_numpy(expected), atol=1e-5, rtol=1e-4)
+    y.sum().backward()
+    gradient = darknet.gradient(expected, activation)
+    torch.testing.assert_close(x.grad, torch.from_numpy(gradient), atol=1e-3, rtol=1e-3)
+
+
+def test_activation_layer(darknet, tmp_path):
+    check_layers(darknet, net(6, 5, 3, CONV, "[activation]\nactivation=leaky"), tmp_path)
+
+
+def test_avgpool(darknet, tmp_path):
+    check_layers(darknet, net(6, 5, 3, CONV, "[avgpool]"), tmp_path)
+
+
+def test_dropout_does_nothing_in_inference(darknet, tmp_path):
+    check_layers(darknet, net(6, 5, 3, CONV, "[dropout]\nprobability=.3", "[connected]\noutput=5"), tmp_path)
+
+
+def test_dropout_in_training_changes_the_layer_before():
+    network = Network(parse_cfg(net(6, 5, 3, CONV, "[dropout]", "[route]\nlayers=0,1"))).start().train()
+    with torch.no_grad():
+        network.layers[0].biases.fill_(1)
+    first, second = network(torch.rand(2, 3, 5, 6)).chunk(2, 1)
+    assert torch.equal(first, second)
+    assert (first == 0).any()
+
+
+def test_dropout_of_everything_is_refused():
+    with pytest.raises(CfgError, match="probability is 1"):
+        Network(parse_cfg(net(6, 5, 3, "[dropout]\nprobability=1")))
+
+
+def test_cost_hands_on_what_it_gets():
+    network = Network(parse_cfg(net(6, 5, 3, "[cost]\ntype=sse")))
+    x = torch.rand(2, 3, 5, 6)
+    assert torch.equal(network(x), x)

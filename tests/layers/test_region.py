@@ -1,0 +1,406 @@
+from __future__ import annotations
+
+import warnings
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from darknet_compat.boxes import iou, unletterbox
+from darknet_compat.cfg import parse_cfg
+from darknet_compat.errors import CfgError, CfgWarning, DataError
+from darknet_compat.layers.base import Place, Shape
+from darknet_compat.layers.region import Region, RegionFigures, region_line
+from darknet_compat.tree import read_tree
+from tests.layers.region_oracle import Options, plain_loss
+from tests.test_tree import random_tree, write_tree
+
+CASES = 1000
+FIGURES = ("avg_iou", "avg_class", "obj", "no_obj", "avg_recall", "count")
+
+
+def build(h, w, anchors, classes, channels=None, **options):
+    """A Region of a [region] section with these options."""
+    num = options.pop("num", len(anchors) // 2)
+    options = {"num": num, "classes": classes, **options}
+    if anchors:
+        options["anchors"] = ",".join(map(str, anchors))
+    text = "[net]\n[region]\n" + "".join(f"{name}={value}\n" for name, value in options.items())
+    c = channels or num * (classes + options.get("coords", 4) + 1)
+    place = Place(0, [], Shape(c, h, w), SimpleNamespace())
+    return Region(parse_cfg(text, "net.cfg").layers[0], place)
+
+
+def random_truth(rng, batch, rows, classes, h, w, marks=False):
+    """Truths as a loader gives them, of 0 to ``rows`` in each picture, some in one cell, some with equal boxes."""
+    truth = np.zeros((batch, max(rows, 1), 5), np.float32)
+    for picture in truth:
+        for t in range(int(rng.integers(0, rows + 1))):
+            size = rng.uniform(0.01, 1, 2) ** 2 + 0.002
+            picture[t] = [*rng.uniform(0.001, 0.999, 2), *np.minimum(size, 1), rng.integers(0, classes)]
+            if t and rng.random() < 0.4:
+                other = picture[rng.integers(0, t)]
+                # The same cell, and mostly the same size.
+                picture[t, :2] = (np.floor(other[:2] * [w, h]) + rng.uniform(0.05, 0.95, 2)) / [w, h]
+                if rng.random() < 0.7:
+                    picture[t, 2:4] = other[2:4] * rng.uniform(0.95, 1.05, 2)
+            if marks and rng.random() < 0.1:
+                picture[t, :4] = [200000, 300000, 0.5, 0.5]
+    return truth
+
+
+def random_case(rng, folder, largest=19, rows=40):
+    """Options, raw map, truth, seen."""
+    large = rng.random() < 0.1
+    h, w = (int(n) for n in rng.integers(1, largest + 1 if large else 8, 2))
+    batch, num = int(rng.integers(1, 5)), int(rng.integers(1, 6))
+    options = {
+        "softmax": int(rng.integers(0, 2)),
+        "rescore": int(rng.integers(0, 2)),
+        "bias_match": int(rng.integers(0, 2)),
+        "thresh": round(float(rng.choice([0.3, 0.5, 0.6, 0.9])), 3),
+        "coord_scale": float(rng.choice([1, 0.5, 2])),
+        "object_scale": float(rng.choice([1, 5])),
+        "noobject_scale": float(rng.choice([1, 0.5])),
+        "class_scale": float(rng.choice([1, 1, 2, 0])),
+    }
+    classes = int(rng.choice([1, 2, 3, 20]))
+    asked = classes
+    if rng.random() < 0.3:
+        tree = write_tree(folder / "a.tree", random_tree(rng, int(rng.integers(1, 30))))
+        classes = asked = read_tree(tree).n
+        options["tree"] = tree
+    if rng.random() < 0.2:
+        asked = int(rng.integers(1, 10))
+        (folder / "a.map").write_text("".join(f"{n}\n" for n in rng.integers(0, classes, asked)))
+        options["map"] = folder / "a.map"
+    anchors = [round(float(a), 3) for a in rng.uniform(0.05, 1.2, 2 * num) * np.tile([w, h], num)]
+    raw = rng.normal(size=(batch, num * (5 + classes), h, w)).astype(np.float32)
+    if rng.random() < 0.1:
+        # Values so far gone that the logistic is exactly 0 or 1, on either side.
+        values = raw.reshape(batch, num, 5 + classes, h, w)[:, :, 4:]
+        values[np.abs(values) > 0.3] *= 1000
+    marks = "tree" in options and rng.random() < 0.5
+    # A mark names a class of the tree, which must be one of the map's too.
+    truth = random_truth(rng, batch, int(rng.integers(0, rows + 1)), min(asked, classes), h, w, marks)
+    seen = int(rng.choice([0, 64, 12799, 12800, 500000]))
+    return h, w, anchors, classes, options, raw, truth, seen
+
+
+def clear_of_ties(region, raw, truth):
+    """Move ``thresh`` away from every IOU that is nearly equal to it, since rounding decides there."""
+    xywh, _, _ = region.boxes(region.forward(torch.from_numpy(raw)), 0)
+    overlaps = iou(xywh[:, None], torch.from_numpy(truth)[:, :, None, :4]).nan_to_num().flatten()
+    while bool(((overlaps - region.o.thresh).abs() < 1e-6).any()):
+        region.o.thresh += 1e-5
+
+
+def gradient_of(region, raw, truth, seen):
+    map = torch.from_numpy(raw).requires_grad_()
+    loss, figures = region.loss(map, torch.from_numpy(truth), seen)
+    return torch.autograd.grad(loss, map)[0].numpy(), figures
+
+
+def check_figures(figures, expected, cost):
+    assert float(figures.cost) == pytest.approx(cost, rel=1e-4, abs=1e-6)
+    for name in FIGURES:
+        assert float(getattr(figures, name)) == pytest.approx(expected[name], abs=1e-4, nan_ok=True), name
+
+
+@pytest.mark.parametrize("part", range(4))
+def test_loss_is_darknets(darknet, tmp_path, part):
+    rng = np.random.default_rng(part)
+    seen_truths = 0
+    with darknet.capture():
+        for _ in range(CASES // 4):
+            h, w, anchors, classes, options, raw, truth, seen = random_case(rng, tmp_path)
+            region = build(h, w, anchors, classes, **options)
+            clear_of_ties(region, raw, truth)
+            files = {name: options.pop(name, None) for name in ("tree", "map")}
+            options["thresh"] = region.o.thresh
+            reference = darknet.region(len(raw), w, h, len(anchors) // 2, classes, anchors, **files, **options)
+            expected = reference.forward(raw, truth, seen)
+            gradient, figures = gradient_of(region, raw, truth, seen)
+            difference = np.abs(gradient + expected.gradient).max()
+            assert difference <= 1e-5 * np.abs(expected.gradient).max()
+            check_figures(figures, expected.figures, expected.cost)
+            seen_truths += expected.figures["count"]
+    assert seen_truths > 1000
+
+
+@pytest.mark.parametrize("part", range(2))
+def test_loss_is_that_of_the_plain_loops(tmp_path, part):
+    """With ``max`` over Darknet's 30, truths outside of the picture, and classes that are none."""
+    rng = np.random.default_rng(100 + part)
+    for _ in range(40):
+        h, w, anchors, classes, options, raw, truth, seen = random_case(rng, tmp_path, largest=6, rows=60)
+        if rng.random() < 0.5:
+            options["max"] = int(rng.choice([1, 5, 50]))
+        if rng.random() < 0.5:
+            odd = rng.random(truth.shape[:2]) < 0.2
+            truth[..., 4][odd & (truth[..., 0] < 100000)] = rng.choice([-1, classes, 1000])
+            odd = (rng.random(truth.shape[:2]) < 0.2) & (truth[..., 0] != 0)
+            truth[..., :2][odd] = rng.uniform(-1, 2, (int(odd.sum()), 2))
+        region = build(h, w, anchors, classes, **options)
+        clear_of_ties(region, raw, truth)
+        options["thresh"] = region.o.thresh
+        options["tree"] = read_tree(options["tree"]) if "tree" in options else None
+        if "map" in options:
+            options["map"] = [int(n) for n in options["map"].read_text().split()]
+        expected = plain_loss(Options(anchors, classes, **options), raw, truth, seen)
+        gradient, figures = gradient_of(region, raw, truth, seen)
+        difference = np.abs(gradient.reshape(expected.gradient.shape) - expected.gradient).max()
+        assert difference <= 1e-5 * np.abs(expected.gradient).max()
+        check_figures(figures, expected.figures, expected.figures["cost"])
+
+
+def test_plain_loops_are_darknets(darknet, tmp_path):
+    rng = np.random.default_rng(7)
+    for _ in range(20):
+        h, w, anchors, classes, options, raw, truth, seen = random_case(rng, tmp_path, largest=5)
+        files = {name: options.pop(name, None) for name in ("tree", "map")}
+        reference = darknet.region(len(raw), w, h, len(anchors) // 2, classes, anchors, **files, **options)
+        expected = reference.forward(raw, truth, seen)
+        options["tree"] = read_tree(files["tree"]) if files["tree"] else None
+        options["map"] = [int(n) for n in files["map"].read_text().split()] if files["map"] else None
+        found = plain_loss(Options(anchors, classes, **options), raw, truth, seen)
+        np.testing.assert_allclose(found.delta.reshape(raw.shape), expected.delta, atol=1e-5)
+        assert found.figures == pytest.approx(
+            {**expected.figures, "cost": expected.cost}, rel=1e-4, abs=1e-4, nan_ok=True
+        )
+
+
+@pytest.mark.parametrize("coords", [4, 6])
+@pytest.mark.parametrize("softmax", [0, 1])
+@pytest.mark.parametrize("background", [0, 1])
+def test_forward_is_darknets(darknet, coords, softmax, background):
+    rng = np.random.default_rng(0)
+    region = build(3, 4, [1, 2, 3, 4], 5, coords=coords, softmax=softmax, background=background)
+    reference = darknet.region(2, 4, 3, 2, 5, [1, 2, 3, 4], coords=coords, softmax=softmax, background=background)
+    raw = rng.normal(size=reference.shape).astype(np.float32)
+    expected = reference.forward(raw).output.reshape(2, 2, -1, 3, 4)
+    output = region(torch.from_numpy(raw)).numpy().reshape(expected.shape)
+    # The CPU build leaves the mask's planes raw, the GPU build, which counts, does not.
+    expected[:, :, 4:coords] = 1 / (1 + np.exp(-expected[:, :, 4:coords]))
+    np.testing.assert_allclose(output, expected, atol=1e-6)
+
+
+def test_forward_of_a_tree_is_darknets(darknet, tmp_path):
+    rng = np.random.default_rng(0)
+    tree = write_tree(tmp_path / "a.tree", random_tree(rng, 25))
+    region = build(3, 4, [1, 2, 3, 4], 25, tree=tree)
+    reference = darknet.region(2, 4, 3, 2, 25, [1, 2, 3, 4], tree=tree)
+    raw = rng.normal(size=reference.shape).astype(np.float32)
+    np.testing.assert_allclose(region(torch.from_numpy(raw)).numpy(), reference.forward(raw).output, atol=1e-6)
+
+
+@pytest.mark.parametrize("relative", [True, False])
+@pytest.mark.parametrize("background", [0, 1])
+def test_boxes_are_darknets(darknet, relative, background):
+    rng = np.random.default_rng(1)
+    anchors = [1.3, 1.7, 3.2, 4, 5, 8]
+    for softmax, thresh, (w, h) in ((1, 0.3, (500, 375)), (1, 0.005, (333, 500)), (0, 0.5, (40, 40))):
+        region = build(5, 7, anchors, 4, softmax=softmax, background=background)
+        reference = darknet.region(1, 7, 5, 3, 4, anchors, softmax=softmax, background=background)
+        raw = rng.normal(size=reference.shape).astype(np.float32) * 2
+        reference.forward(raw)
+        expected = reference.boxes(w, h, 7 * 32, 5 * 32, thresh=thresh, relative=relative)
+        xywh, objectness, prob = region.boxes(region(torch.from_numpy(raw)), thresh)
+        xywh = unletterbox(xywh, [(w, h)], (7 * 32, 5 * 32), relative=relative)
+        np.testing.assert_allclose(xywh[0].numpy(), expected.boxes, rtol=2e-6, atol=1e-6 * (1 if relative else 500))
+        np.testing.assert_allclose(objectness[0].numpy(), expected.objectness, atol=1e-6)
+        np.testing.assert_allclose(prob[0].numpy(), expected.prob, atol=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_boxes_of_a_tree_are_darknets(darknet, tmp_path, seed):
+    # Darknet's map has 200 entries, and so many classes at least.
+    rng = np.random.default_rng(seed)
+    tree = write_tree(tmp_path / "a.tree", random_tree(rng, 230))
+    region = build(3, 4, [1, 2, 3, 4], 230, tree=tree)
+    reference = darknet.region(1, 4, 3, 2, 230, [1, 2, 3, 4], tree=tree)
+    raw = rng.normal(size=reference.shape).astype(np.float32) * 3
+    output = region(torch.from_numpy(raw))
+    chosen = rng.integers(0, 230, 200)
+    for thresh, hier, map in ((0.2, 0.5, None), (0.1, 0.05, None), (0.01, 0.5, chosen)):
+        reference.forward(raw)
+        expected = reference.boxes(4, 3, 4, 3, thresh=thresh, hier=hier, map=map)
+        _, objectness, prob = region.boxes(output, thresh, hier, None if map is None else map.tolist())
+        np.testing.assert_allclose(objectness[0].numpy(), expected.objectness, atol=1e-6)
+        np.testing.assert_allclose(prob[0].numpy(), expected.prob[:, : prob.shape[2]], atol=1e-6)
+        assert (expected.prob > 0).sum() > 5
+
+
+def test_boxes_of_a_batch_are_those_of_its_pictures():
+    region = build(5, 7, [1, 2, 3, 4], 4, softmax=1)
+    output = region(torch.randn(3, 18, 5, 7))
+    together = region.boxes(output, 0.3)
+    for i in range(3):
+        for whole, part in zip(together, region.boxes(output[i : i + 1], 0.3), strict=True):
+            torch.testing.assert_close(whole[i : i + 1], part, rtol=0, atol=0)
+
+
+def tree_region(tmp_path, **options):
+    (tmp_path / "a.tree").write_text("a -1\nb -1\nc 0\nd 0\n")
+    return build(3, 4, [1, 2, 3, 4], 4, tree=tmp_path / "a.tree", **options)
+
+
+@pytest.mark.parametrize("kind", ["softmax", "logistic", "tree"])
+def test_gradient_is_that_of_the_loss(tmp_path, kind):
+    """What autograd returns is the slope of the scalar, so the loss can be minimised as it stands."""
+    rng = np.random.default_rng(3)
+    region = tree_region(tmp_path) if kind == "tree" else build(3, 4, [1, 2, 3, 4], 4, softmax=int(kind == "softmax"))
+    truth = torch.from_numpy(random_truth(rng, 2, 6, 4, 3, 4))
+    map = torch.from_numpy(rng.normal(size=(2, 18, 3, 4)).astype(np.float32)).requires_grad_()
+    gradient = torch.autograd.grad(region.loss(map, truth, 0).loss, map)[0]
+    direction = torch.randn_like(map)
+    step = 1e-2
+    ahead, behind = (float(region.loss(map.detach() + s * step * direction, truth, 0).loss) for s in (1, -1))
+    assert (ahead - behind) / (2 * step) == pytest.approx(float((gradient * direction).sum()), rel=2e-2, abs=1e-2)
+
+
+def test_seen_may_be_a_tensor_and_the_map_of_lower_precision():
+    region = build(3, 4, [1, 2, 3, 4], 4, softmax=1)
+    truth = torch.from_numpy(random_truth(np.random.default_rng(0), 2, 6, 4, 3, 4))
+    map = torch.randn(2, 18, 3, 4).bfloat16()
+    for seen in (12799, 12800):
+        expected = region.loss(map.float(), truth, seen)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            found = region.loss(map, truth, torch.tensor(seen))
+        assert found.loss.dtype == torch.float32
+        assert found.loss == expected.loss
+        assert found.figures == expected.figures
+
+
+class NoWaiting(TorchDispatchMode):
+    """Refuses what would make the host wait for a GPU: values read back, shapes that depend on values, constants sent."""
+
+    refused = ("_local_scalar_dense", "nonzero", "masked_select", "equal.default", "lift_fresh", "unique")
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        assert not any(name in str(function) for name in self.refused), function
+        if str(function).startswith(("aten.index.", "aten.index_put.")):
+            assert all(index is None or index.dtype == torch.int64 for index in args[1])
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("kind", ["softmax", "logistic", "tree"])
+def test_loss_waits_for_no_device(tmp_path, kind):
+    region = tree_region(tmp_path) if kind == "tree" else build(3, 4, [1, 2, 3, 4], 4, softmax=int(kind == "softmax"))
+    map, truth, seen = torch.randn(2, 18, 3, 4, requires_grad=True), torch.rand(2, 30, 5), torch.tensor(64)
+    with NoWaiting():
+        region.loss(map, truth, seen).loss.backward()
+
+
+def test_loss_is_the_same_in_every_run():
+    rng = np.random.default_rng(5)
+    region = build(13, 13, [1, 2, 3, 4], 20, softmax=1)
+    raw = rng.normal(size=(4, 50, 13, 13)).astype(np.float32)
+    truth = random_truth(rng, 4, 30, 20, 13, 13)
+    first, _ = gradient_of(region, raw, truth, 0)
+    torch.use_deterministic_algorithms(True)
+    try:
+        for _ in range(3):
+            np.testing.assert_array_equal(gradient_of(region, raw, truth, 0)[0], first)
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+def test_a_box_that_is_no_number_is_no_match():
+    region = build(1, 1, [1, 1, 2, 2, 3, 3], 1)
+    map = torch.zeros(1, 3, 6, 1, 1)
+    map[:, 0, 2:4, 0, 0] = torch.tensor([200.0, -200.0])  # inf * 0
+    figures = region.loss(map.flatten(1, 2), torch.tensor([[[0.5, 0.5, 0.9, 0.9, 0]]]), 20000).figures
+    assert float(figures.avg_iou) == pytest.approx(0.81 / 4)
+
+
+def test_printed_line_is_darknets(darknet):
+    region = build(3, 4, [1, 2, 3, 4], 4, softmax=1)
+    reference = darknet.region(2, 4, 3, 2, 4, [1, 2, 3, 4], softmax=1)
+    raw = np.zeros(reference.shape, np.float32)
+    truth = np.zeros((2, 30, 5), np.float32)
+    for rows in (0, 2):
+        truth[:, :rows] = [0.5, 0.5, 0.25, 0.75, 1]
+        figures = region.loss(torch.from_numpy(raw), torch.from_numpy(truth), 0).figures
+        assert region_line(figures) == reference.forward(raw, truth).line
+    assert region_line(RegionFigures(*map(torch.tensor, (9.0, 0.5, 0.25, 1.0, 0.0, 0.125, 3)))) == (
+        "Region Avg IOU: 0.500000, Class: 0.250000, Obj: 1.000000, No Obj: 0.000000, Avg Recall: 0.125000,  count: 3"
+    )
+
+
+def test_forward_and_boxes_export():
+    region = build(3, 4, [1, 2, 3, 4], 4, softmax=1)
+
+    class Head(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.region = region
+
+        def forward(self, map):
+            return self.region.boxes(self.region(map), 0.1)
+
+    map = torch.randn(2, 18, 3, 4)
+    program = torch.export.export(Head(), (map,), dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=64)},))
+    other = torch.randn(5, 18, 3, 4)
+    for found, expected in zip(program.module()(other), Head()(other), strict=True):
+        torch.testing.assert_close(found, expected)
+
+
+def test_shape_row_and_resize():
+    region = build(13, 13, [1, 2], 20)
+    assert region.output == Shape(25, 13, 13)
+    assert region.row() == "detection"
+    assert region.resizable
+    region.set_shape(Place(0, [], Shape(25, 10, 19), SimpleNamespace()))
+    assert region.output == Shape(25, 10, 19)
+    assert list(region.state_dict()) == []
+
+
+def test_defaults_and_anchors():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        region = build(1, 1, [], 20, num=3)
+    assert region.anchors.tolist() == [[0.5, 0.5]] * 3
+    assert (region.o.thresh, region.o.jitter, region.o.max, region.o.softmax) == (0.5, 0.2, 30, 0)
+    with pytest.warns(CfgWarning, match=r"net\.cfg:5: anchors=1,2: 2 anchor numbers; expected 2\*num = 4"):
+        region = build(1, 1, [1, 2], 20, num=2)
+    assert region.anchors.tolist() == [[1, 2], [0.5, 0.5]]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"channels": 30}, r"gives 30 channels; expected filters=50 in the layer before: num\*\(classes\+coords\+1\)"),
+        ({"anchors": [1, 2, 3, 4, 5, 6]}, r"anchors=1,2,3,4,5,6: 6 anchor numbers; expected 2\*num = 4"),
+        ({"coords": 3}, r"coords=3: coords is 3; expected 4 or more"),
+        ({"num": 0}, r"num=0: num is 0; expected 1 or more"),
+    ],
+)
+def test_sections_that_do_not_fit(options, message):
+    options = {"anchors": [1, 2, 3, 4], "num": 2, "classes": 20, "channels": 50, **options}
+    with pytest.raises(CfgError, match=message) as error:
+        build(3, 4, **options)
+    assert "\n" not in str(error.value)
+
+
+def test_trees_and_maps_that_do_not_fit(tmp_path):
+    (tmp_path / "a.tree").write_text("a -1\nb -1\n")
+    (tmp_path / "a.map").write_text("0\n3\n")
+    with pytest.raises(CfgError, match=r"a\.tree has 2 classes; expected classes=3"):
+        build(1, 1, [1, 2], 3, tree=tmp_path / "a.tree")
+    with pytest.raises(CfgError, match=r"a\.map maps to class 3; expected .*classes=3"):
+        build(1, 1, [1, 2], 3, map=tmp_path / "a.map")
+    with pytest.raises(DataError, match="no such file"):
+        build(1, 1, [1, 2], 3, tree=tmp_path / "none.tree")
+
+
+@pytest.mark.parametrize(("name", "value"), [("background", 1), ("coords", 6), ("classfix", -1)])
+def test_losses_that_are_not_built(name, value):
+    region = build(1, 1, [1, 2], 3, **{name: value})
+    map = torch.randn(1, *region.output)
+    assert region(map).shape == map.shape
+    with pytest.raises(CfgError, match=f"{name}={value}: the loss with {name}={value} is not built here"):
+        region.loss(map, torch.zeros(1, 30, 5), 0)

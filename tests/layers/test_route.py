@@ -1,0 +1,27 @@
+from __future__ import annotations
+
+import pytest
+
+from darknet_compat.cfg import parse_cfg
+from darknet_compat.errors import CfgError
+from darknet_compat.network import Network
+from tests.compare import check_layers, net
+
+CONV = "[conv]\nfilters={}\nactivation=linear"
+
+
+@pytest.mark.parametrize("layers", ["-1", "-1,-2", "0,2", "1,-1,0", "-3"])
+def test_outputs_are_darknets(darknet, tmp_path, layers):
+    sections = [CONV.format(3), CONV.format(5), CONV.format(2), f"[route]\nlayers={layers}", CONV.format(4)]
+    check_layers(darknet, net(6, 5, 3, *sections), tmp_path)
+
+
+def test_maps_of_different_size_join_flat(darknet, tmp_path):
+    sections = [CONV.format(3), "[maxpool]\nsize=2\nstride=2", "[route]\nlayers=-1,-2", "[connected]\noutput=7"]
+    check_layers(darknet, net(6, 6, 3, *sections), tmp_path)
+
+
+@pytest.mark.parametrize("layers", ["-3", "2", "7", "-1,5"])
+def test_an_index_out_of_range(layers):
+    with pytest.raises(CfgError, match=r"<text>:13: layers=.*: layers names layer .*; expected 0 to 1, or -2 to -1"):
+        Network(parse_cfg(net(6, 5, 3, CONV.format(3), CONV.format(5), f"[route]\nlayers={layers}")))

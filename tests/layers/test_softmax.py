@@ -1,0 +1,26 @@
+from __future__ import annotations
+
+import pytest
+
+from darknet_compat.cfg import parse_cfg
+from darknet_compat.errors import CfgError
+from darknet_compat.network import Network
+from tests.compare import check_layers, net
+
+TREE = "animal -1\nthing -1\ncat 0\ndog 0\nbird 0\ncup 1\nball 1\npuppy 3\nhound 3\n"
+
+
+@pytest.mark.parametrize("options", ["", "groups=3", "temperature=2.5"])
+def test_outputs_are_darknets(darknet, tmp_path, options):
+    check_layers(darknet, net(5, 4, 3, "[connected]\noutput=12\nactivation=linear", f"[softmax]\n{options}"), tmp_path)
+
+
+def test_with_a_tree(darknet, tmp_path):
+    (tmp_path / "small.tree").write_text(TREE)
+    sections = ["[connected]\noutput=9\nactivation=linear", f"[softmax]\ntree={tmp_path}/small.tree"]
+    check_layers(darknet, net(5, 4, 3, *sections), tmp_path)
+
+
+def test_groups_that_do_not_divide():
+    with pytest.raises(CfgError, match="60 values do not divide into 7 groups"):
+        Network(parse_cfg(net(5, 4, 3, "[softmax]\ngroups=7")))

@@ -1,0 +1,26 @@
+from __future__ import annotations
+
+import pytest
+
+from tests.compare import check_layers, net
+
+
+@pytest.mark.parametrize("options", ["stride=2", "stride=3\nscale=.5", "stride=1", ""])
+def test_outputs_are_darknets(darknet, tmp_path, options):
+    check_layers(darknet, net(4, 6, 3, f"[upsample]\n{options}"), tmp_path)
+
+
+def test_a_negative_stride_sums_blocks():
+    """libdarknet adds into its input there, so the reference is the sum that upsample_cpu's loops describe."""
+    import torch
+
+    from darknet_compat.cfg import parse_cfg
+    from darknet_compat.network import Network
+
+    x = torch.rand(2, 3, 4, 6)
+    expected = torch.zeros(2, 3, 2, 3)
+    for j in range(4):
+        for i in range(6):
+            expected[:, :, j // 2, i // 2] += 0.5 * x[:, :, j, i]
+    network = Network(parse_cfg(net(6, 4, 3, "[upsample]\nstride=-2\nscale=.5")))
+    torch.testing.assert_close(network(x), expected)

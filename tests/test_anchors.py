@@ -1,0 +1,173 @@
+"""Anchors against a k-means written out in loops, and the verb that prints them."""
+
+from __future__ import annotations
+
+import argparse
+
+import numpy as np
+import pytest
+
+from darknet_compat.anchors import cfg_line, iou, kmeans, read_boxes, settle
+from darknet_compat.cli import anchors as verb
+from darknet_compat.errors import DataError
+
+
+def loop_iou(box, anchor):
+    w, h = min(box[0], anchor[0]), min(box[1], anchor[1])
+    return w * h / (box[0] * box[1] + anchor[0] * anchor[1] - w * h)
+
+
+def loop_kmeans(boxes, anchors):
+    """Lloyd's rounds with 1 - IOU until no box changes sides; anchors and average IOU at the end."""
+    anchors = [tuple(anchor) for anchor in anchors]
+    sides = None
+    while True:
+        before, sides = sides, []
+        for box in boxes:
+            overlaps = [loop_iou(box, anchor) for anchor in anchors]
+            sides.append(overlaps.index(max(overlaps)))
+        if sides == before:
+            return np.array(anchors), float(
+                np.mean([loop_iou(b, anchors[s]) for b, s in zip(boxes, sides, strict=True)])
+            )
+        for index in range(len(anchors)):
+            mine = [box for box, side in zip(boxes, sides, strict=True) if side == index]
+            if mine:
+                anchors[index] = (sum(box[0] for box in mine) / len(mine), sum(box[1] for box in mine) / len(mine))
+
+
+@pytest.fixture
+def boxes():
+    random = np.random.default_rng(2)
+    centres = np.array([[0.05, 0.08], [0.2, 0.2], [0.3, 0.6], [0.7, 0.4]])
+    return (centres[random.integers(4, size=400)] * np.exp(random.normal(0, 0.12, (400, 2)))).clip(0.01, 1)
+
+
+def test_iou_against_loops(boxes):
+    expected = [[loop_iou(box, anchor) for anchor in boxes[:7]] for box in boxes]
+    np.testing.assert_allclose(iou(boxes, boxes[:7]), expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_rounds_against_loops(boxes, seed):
+    """From the same start, both end in the same anchors."""
+    start = boxes[np.random.default_rng(seed).choice(len(boxes), 4, replace=False)]
+    expected, average = loop_kmeans(boxes.tolist(), start.tolist())
+    anchors, found = settle(boxes, start)
+    np.testing.assert_allclose(anchors, expected, rtol=1e-9)
+    assert found == pytest.approx(average, abs=1e-12)
+
+
+def test_best_of_many_starts(boxes):
+    """As good as the best of 40 plain runs from random boxes, within a thousandth."""
+    random = np.random.default_rng(9)
+    plain = max(loop_kmeans(boxes.tolist(), boxes[random.choice(400, 4, replace=False)].tolist())[1] for _ in range(40))
+    assert kmeans(boxes, 4)[1] >= plain - 1e-3
+
+
+def test_finds_the_four_groups(boxes):
+    anchors, average = kmeans(boxes, 4)
+    np.testing.assert_allclose(anchors, [[0.05, 0.08], [0.2, 0.2], [0.3, 0.6], [0.7, 0.4]], rtol=0.25)
+    assert average > 0.8
+
+
+def test_one_cluster_is_the_mean_box(boxes):
+    anchors, average = kmeans(boxes, 1)
+    np.testing.assert_allclose(anchors, [boxes.mean(0)])
+    assert average == pytest.approx(np.mean([loop_iou(box, anchors[0]) for box in boxes]))
+
+
+def test_as_many_clusters_as_boxes():
+    sizes = np.array([[0.1, 0.2], [0.5, 0.5], [0.2, 0.1], [0.5, 0.5]])
+    anchors, average = kmeans(sizes, 3)
+    assert average == pytest.approx(1)
+    assert sorted(map(tuple, anchors.tolist())) == [(0.1, 0.2), (0.2, 0.1), (0.5, 0.5)]
+    with pytest.raises(DataError, match=r"4 clusters asked for, but the labels hold boxes of 3 different sizes"):
+        kmeans(sizes, 4)
+
+
+def test_sorted_deterministic_and_free_of_scale(boxes):
+    anchors, average = kmeans(boxes, 5)
+    assert (np.diff(anchors.prod(1)) >= 0).all()
+    again, same = kmeans(boxes.copy(), 5)
+    np.testing.assert_array_equal(anchors, again)
+    assert average == same
+    wide, stretched = kmeans(boxes * (416, 256), 5)
+    np.testing.assert_allclose(wide, anchors * (416, 256), rtol=1e-9)
+    assert stretched == pytest.approx(average)
+
+
+def test_cfg_line():
+    anchors = np.array([[10.6, 31.2], [64, 96]])
+    assert cfg_line(anchors, 32) == "anchors = 0.3312,0.9750, 2.0000,3.0000"
+    assert cfg_line(anchors, None) == "anchors = 11,31, 64,96"
+
+
+@pytest.fixture
+def data(tmp_path, boxes, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("images", "labels"):
+        (tmp_path / name).mkdir()
+    parts = np.array_split(boxes, 20)
+    for index, part in enumerate(parts):
+        lines = [f"0 .5 .5 {w!r} {h!r}\n" for w, h in part.tolist()]
+        (tmp_path / "labels" / f"{index}.txt").write_text("".join(lines))
+    (tmp_path / "train.txt").write_text("".join(f"images/{index}.jpg\n" for index in range(20)))
+    (tmp_path / "made.data").write_text("classes=1\ntrain=train.txt\n")
+    return tmp_path
+
+
+def run(*arguments):
+    parser = argparse.ArgumentParser()
+    verb.add(parser.add_subparsers())
+    options = parser.parse_args(["calc_anchors", *map(str, arguments)])
+    return options.run(options)
+
+
+def test_verb(data, boxes, capsys):
+    assert run("made.data", "-num_of_clusters", 4, "-width", 608, "-height", 416, "-show", "a.png") == 0
+    anchors, average = kmeans(boxes, 4)
+    assert capsys.readouterr().out.splitlines() == [
+        "400 boxes in 20 pictures, 4 clusters",
+        f"avg IoU = {100 * average:.2f} %",
+        "anchors = " + ", ".join(f"{w * 19:.4f},{h * 13:.4f}" for w, h in anchors),
+        "picture: a.png",
+    ]
+    assert (data / "a.png").read_bytes()[:4] == b"\x89PNG"
+    run("made.data", "-num_of_clusters", 4, "-width", 608, "-height", 416, "-v3")
+    assert capsys.readouterr().out.splitlines()[-1] == "anchors = " + ", ".join(
+        f"{w * 608:.0f},{h * 416:.0f}" for w, h in anchors
+    )
+
+
+def test_verb_warns_of_missing_label_files(data, capsys):
+    (data / "labels" / "3.txt").unlink()
+    run("made.data")
+    assert capsys.readouterr().err == "warning: 1 of 20 pictures have no label file\n"
+
+
+def test_no_boxes(data):
+    for path in (data / "labels").iterdir():
+        path.write_text("")
+    with pytest.raises(DataError, match=r"no box in the labels of 20 pictures \(0 label files are missing"):
+        run("made.data")
+    for path in (data / "labels").iterdir():
+        path.unlink()
+    with pytest.raises(DataError, match=r"20 label files are missing, the first is labels/0.txt"):
+        run("made.data")
+
+
+def test_malformed_labels(data):
+    path = data / "labels" / "4.txt"
+    path.write_text("0 .5 .5 .1 .2\n0 .5 .5 0 .2\n")
+    with pytest.raises(DataError, match=r"labels/4.txt: object 2 is 0 x 0.2; expected"):
+        read_boxes(["images/4.jpg"])
+    path.write_text("0 .5 .5 .1\n")
+    with pytest.raises(DataError, match=r"labels/4.txt:1: .*expected 5 numbers"):
+        read_boxes(["images/4.jpg"])
+
+
+@pytest.mark.parametrize("flag", ["-num_of_clusters", "-width", "-height", "-stride"])
+def test_flags_below_one(data, flag):
+    with pytest.raises(DataError, match=rf"^{flag} is 0; expected 1 or more$"):
+        run("made.data", flag, 0)

@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from darknet_compat.boxes import centres, corners, iou, nms_sort, unletterbox
+
+
+def random_boxes(rng, *shape):
+    """Boxes in a few crowds, some equal to another, some without area."""
+    middle = rng.random((*shape[:-1], 4, 2))
+    which = rng.integers(0, 4, shape)
+    xy = np.take_along_axis(middle, which[..., None], -2) + rng.normal(size=(*shape, 2)) * 0.05
+    boxes = np.concatenate([xy, np.exp(rng.normal(size=(*shape, 2)) * 0.4) * 0.2], -1).astype(np.float32)
+    boxes[..., 1::7, :] = boxes[..., :1, :]
+    boxes[..., 3::11, 2] = 0
+    return boxes
+
+
+def test_iou_is_darknets_to_the_bit(darknet):
+    rng = np.random.default_rng(0)
+    a, b = random_boxes(rng, 20, 500), random_boxes(rng, 20, 500)
+    a[:5] = rng.random((5, 500, 4))
+    b[:5] = rng.random((5, 500, 4))
+    b[5] = a[5]
+    found = iou(torch.from_numpy(a), torch.from_numpy(b)).numpy()
+    np.testing.assert_array_equal(found.view(np.int32), darknet.iou(a, b).view(np.int32))
+    assert (found > 0).sum() > 1000
+    assert iou(torch.zeros(3, 1, 4), torch.zeros(5, 4)).shape == (3, 5)
+
+
+def random_detections(rng, n, classes):
+    boxes = random_boxes(rng, n)
+    objectness = rng.random(n)
+    objectness[rng.random(n) < rng.choice([0, 0.2, 0.9, 1])] = 0
+    prob = rng.dirichlet(np.full(classes, 0.3), n) * objectness[:, None]
+    # Ties within a class, and over several.
+    steps = rng.choice([2, 4, 1000])
+    prob = np.round(prob * steps) / steps
+    prob[prob < 0.005] = 0
+    return boxes, objectness.astype(np.float32), prob.astype(np.float32)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_nms_is_darknets(darknet, seed):
+    rng = np.random.default_rng(seed)
+    for _ in range(20):
+        n, classes, batch = int(rng.integers(1, 120)), int(rng.integers(1, 8)), int(rng.integers(1, 4))
+        thresh = float(rng.choice([0.05, 0.3, 0.45, 0.7]))
+        pictures = [random_detections(rng, n, classes) for _ in range(batch)]
+        given = [torch.from_numpy(np.stack(part)) for part in zip(*pictures, strict=True)]
+        before = given[2].clone()
+        prob, order = nms_sort(*given, thresh)
+        assert torch.equal(given[2], before)
+        for i, picture in enumerate(pictures):
+            expected = darknet.nms_sort(*picture, thresh)
+            np.testing.assert_array_equal(prob[i].numpy(), expected.prob)
+            taking_part = int((picture[1] != 0).sum())
+            np.testing.assert_array_equal(order[i, :taking_part].numpy(), expected.order[:taking_part])
+            assert sorted(order[i].tolist()) == list(range(n))
+
+
+def test_nms_of_a_whole_map_is_darknets(darknet):
+    rng = np.random.default_rng(3)
+    boxes, objectness, prob = random_detections(rng, 845, 20)
+    found, order = nms_sort(*(torch.from_numpy(a)[None] for a in (boxes, objectness, prob)), 0.45)
+    expected = darknet.nms_sort(boxes, objectness, prob, 0.45)
+    np.testing.assert_array_equal(found[0].numpy(), expected.prob)
+    taking_part = int((objectness != 0).sum())
+    np.testing.assert_array_equal(order[0, :taking_part].numpy(), expected.order[:taking_part])
+
+
+def test_boxes_without_objectness_take_no_part(darknet):
+    boxes, objectness, prob = random_detections(np.random.default_rng(1), 50, 3)
+    objectness[::3] = 0
+    prob[::3] = 0.9
+    found, _ = nms_sort(*(torch.from_numpy(a)[None] for a in (boxes, objectness, prob)), 0.3)
+    np.testing.assert_array_equal(found[0].numpy(), darknet.nms_sort(boxes, objectness, prob, 0.3).prob)
+    assert bool((found[0, ::3] == torch.tensor(0.9)).all())
+
+
+def test_corners_and_centres():
+    boxes = torch.tensor([[[0.5, 0.25, 0.5, 0.25]]])
+    assert corners(boxes).tolist() == [[[0.25, 0.125, 0.75, 0.375]]]
+    assert centres(corners(boxes)).tolist() == boxes.tolist()
+
+
+@pytest.mark.parametrize("relative", [True, False])
+def test_unletterbox_is_darknets(darknet, relative):
+    """Boxes of a net whose map says nothing but the anchors: what comes out is the mapping alone."""
+    rng = np.random.default_rng(0)
+    for _ in range(30):
+        w, h = (int(v) for v in rng.integers(1, 700, 2))
+        columns, rows = (int(v) for v in rng.integers(1, 20, 2))
+        net = (columns * 32, rows * 32)
+        anchors = [1, 2, columns, rows]
+        region = darknet.region(1, columns, rows, 2, 1, anchors)
+        region.forward(np.zeros(region.shape, np.float32))
+        expected = region.boxes(w, h, *net, relative=relative).boxes
+        y, x = np.divmod(np.tile(np.arange(rows * columns), 2), columns)
+        size = np.repeat(np.float32(anchors).reshape(2, 2), rows * columns, 0) / np.float32([columns, rows])
+        given = np.column_stack(
+            [np.float32(x + 0.5) / np.float32(columns), np.float32(y + 0.5) / np.float32(rows), size]
+        )
+        found = unletterbox(torch.from_numpy(given.astype(np.float32))[None], [(w, h)], net, relative=relative)
+        if min(w, h) * max(net) // max(w, h) > 0:
+            np.testing.assert_allclose(found[0].numpy(), expected, rtol=3e-7, atol=3e-7 * (1 if relative else w + h))
+
+
+def test_unletterbox_of_several_pictures_and_of_stretched_ones():
+    boxes = torch.rand(2, 5, 4)
+    sizes = [(500, 375), (30, 90)]
+    together = unletterbox(boxes, sizes, (416, 416))
+    for i, size in enumerate(sizes):
+        assert torch.equal(together[i], unletterbox(boxes[i : i + 1], [size], (416, 416))[0])
+    assert torch.equal(unletterbox(boxes, sizes, (416, 288), letter_box=False), boxes)
+    pixels = unletterbox(boxes, sizes, (416, 288), letter_box=False, relative=False)
+    torch.testing.assert_close(pixels, boxes * torch.tensor([[[500, 375] * 2], [[30, 90] * 2]]))
+    assert unletterbox(boxes[:1], [(5000, 1)], (416, 416)).isfinite().all()

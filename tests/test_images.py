@@ -1,0 +1,232 @@
+"""images.py against libdarknet's own functions, and the fast forms against the plain ones."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+
+from darknet_compat import images
+from darknet_compat.errors import PictureError
+
+SIZES = [(1, 1), (1, 7), (9, 1), (2, 2), (17, 13), (64, 48), (50, 75), (375, 500), (301, 43)]  # (h, w)
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(5)
+
+
+def random_picture(rng, h, w):
+    return rng.integers(0, 256, (h, w, 3), np.uint8)
+
+
+@pytest.fixture
+def dog(darknet_share):
+    return images.load_picture(darknet_share / "data" / "dog.jpg")
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("new", [(2, 2), (32, 32), (41, 300), (416, 416)])
+def test_resize(darknet, rng, size, new):
+    planes = rng.random((3, *size), np.float32)
+    mine = images.resize(planes, new[1], new[0])
+    np.testing.assert_allclose(mine, darknet.resize_image(planes, new[1], new[0]), atol=1e-6)
+
+
+def test_resize_over_every_size(darknet, rng):
+    """Also the sizes where rounding makes Darknet's last row black (4 in 100)."""
+    black = 0
+    for _ in range(300):
+        (h, w), (new_h, new_w) = rng.integers(2, 200, (2, 2)).tolist()
+        planes = rng.random((1, h, w), np.float32)
+        theirs = darknet.resize_image(planes, new_w, new_h)
+        np.testing.assert_allclose(images.resize(planes, new_w, new_h), theirs, atol=1e-6)
+        black += theirs[0, -1].max() < 0.01
+    assert black
+
+
+@pytest.mark.parametrize("size", [(64, 48), (50, 75), (375, 500), (301, 43), (33, 33)])
+@pytest.mark.parametrize("net", [(32, 32), (64, 96), (416, 416), (608, 320)])
+def test_letterbox(darknet, rng, size, net):
+    picture = random_picture(rng, *size)
+    planes = images.to_planes(picture)
+    theirs = darknet.letterbox_image(planes, net[1], net[0])
+    np.testing.assert_allclose(images.letterbox(planes, net[1], net[0]), theirs, atol=1e-6)
+    slot = np.empty((3, *net), np.float32)
+    images.letterbox_picture(picture, slot)
+    np.testing.assert_allclose(slot, theirs, atol=1e-6)
+
+
+def test_sliver_leaves_the_letterbox_grey(rng):
+    slot = np.empty((3, 32, 32), np.float32)
+    images.letterbox_picture(random_picture(rng, 1, 1000), slot)
+    assert (slot == 0.5).all()
+    assert (images.letterbox(rng.random((3, 1, 1000), np.float32), 32, 32) == 0.5).all()
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_resize_picture(darknet, rng, size):
+    picture = random_picture(rng, *size)
+    slot = np.empty((3, 96, 64), np.float32)
+    images.resize_picture(picture, slot)
+    np.testing.assert_allclose(slot, darknet.resize_image(images.to_planes(picture), 64, 96), atol=1e-6)
+
+
+PLACES = [
+    (20, 30, 5, 4),
+    (64.9, 47.2, 0.7, 0.9),
+    (100, 90, -20, -11),
+    (1, 1, 63, 47),
+    (30, 20, 60, 40),
+    (10, 10, 70, 0),
+]
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("spot", PLACES)
+def test_place(darknet, rng, size, spot):
+    picture = random_picture(rng, *size)
+    planes = images.to_planes(picture)
+    canvas = np.full((3, 48, 64), 0.5, np.float32)
+    theirs = darknet.place_image(planes, *spot, canvas)
+    images.place(planes, *spot, canvas)
+    np.testing.assert_allclose(canvas, theirs, atol=1e-5)
+    for mirror in (False, True):
+        slot = np.empty((3, 48, 64), np.float32)
+        images.place_picture(picture, slot, *spot, mirror=mirror)
+        np.testing.assert_allclose(slot, darknet.flip_image(theirs) if mirror else theirs, atol=1e-5)
+
+
+COLOURS = [(0, 1, 1), (0.1, 1.5, 1.5), (-0.1, 1 / 1.5, 0.7), (0.37, 2, 0.5), (0, 1.3, 1), (-1, 1, 1), (0.05, 1, 1.9)]
+
+
+@pytest.mark.parametrize("change", COLOURS)
+def test_distort(darknet, rng, dog, change):
+    for planes in (rng.random((3, 60, 50), np.float32), images.to_planes(dog), images.to_planes(dog // 85 * 85)):
+        theirs = darknet.distort_image(planes, *change)
+        np.testing.assert_allclose(images.distort(planes, *change), theirs, atol=1e-6)
+        slot = np.empty_like(planes)
+        images._upright(np.ascontiguousarray(planes.transpose(2, 1, 0)) * 255, slot, *change)
+        wrong = np.abs(slot - theirs).max(0) > 1e-5
+        # A hue of exactly 1 is another colour to Darknet than 0; round hues on bytes meet it in a few pixels.
+        hue = images.rgb_to_hsv(planes)[0] + np.float32(change[0])
+        assert wrong.sum() < 1e-4 * wrong.size
+        assert (np.where(hue > 1, hue - 1, np.where(hue < 0, hue + 1, hue))[wrong] == 1).all()
+
+
+def test_hsv(darknet, rng):
+    planes = rng.random((3, 40, 30), np.float32)
+    np.testing.assert_allclose(images.rgb_to_hsv(planes), darknet.rgb_to_hsv(planes), atol=1e-6)
+    np.testing.assert_allclose(images.hsv_to_rgb(planes), darknet.hsv_to_rgb(planes), atol=1e-6)
+
+
+@pytest.mark.parametrize("mirror", [False, True])
+def test_placed_distorted_and_flipped(darknet, dog, mirror):
+    canvas = darknet.place_image(images.to_planes(dog), 300, 220, 50, 60, np.full((3, 320, 416), 0.5))
+    theirs = darknet.distort_image(canvas, 0.07, 1.4, 1.3)
+    slot = np.empty_like(theirs)
+    images.place_picture(dog, slot, 300, 220, 50, 60, 0.07, 1.4, 1.3, mirror)
+    np.testing.assert_allclose(slot, darknet.flip_image(theirs) if mirror else theirs, atol=1e-5)
+
+
+def plain_crop(picture, net_w, net_h, left, top, w, h):
+    """AlexeyAB's crop and stretch, pixel by pixel in exact arithmetic."""
+    mean = np.rint(picture.reshape(-1, 3).mean(0))
+    out = np.empty((3, net_h, net_w))
+
+    def pixel(x, y):
+        x, y = min(max(x, 0), w - 1) + left, min(max(y, 0), h - 1) + top
+        return picture[y, x] if 0 <= x < picture.shape[1] and 0 <= y < picture.shape[0] else mean
+
+    for y in range(net_h):
+        for x in range(net_w):
+            sx, sy = (x + 0.5) * w / net_w - 0.5, (y + 0.5) * h / net_h - 0.5
+            ix, iy = int(np.floor(sx)), int(np.floor(sy))
+            a, b = sx - ix, sy - iy
+            upper = (1 - a) * pixel(ix, iy) + a * pixel(ix + 1, iy)
+            lower = (1 - a) * pixel(ix, iy + 1) + a * pixel(ix + 1, iy + 1)
+            out[:, y, x] = (1 - b) * upper + b * lower
+    return out / 255
+
+
+@pytest.mark.parametrize("rectangle", [(0, 0, 40, 30), (-5, 3, 47, 20), (4, -6, 31, 50), (-3, -2, 60, 40)])
+def test_crop_and_stretch(rng, rectangle):
+    picture = random_picture(rng, 30, 40)
+    expected = plain_crop(picture, 32, 24, *rectangle)
+    for mirror in (False, True):
+        slot = np.empty((3, 24, 32), np.float32)
+        images.crop_picture(picture, slot, *rectangle, mirror=mirror)
+        # OpenCV resizes bytes with weights of 11 bits and rounds to bytes.
+        np.testing.assert_allclose(slot[:, :, ::-1] if mirror else slot, expected, atol=1.5 / 255)
+
+
+def test_load_agrees_with_darknet(darknet, darknet_share):
+    for path in sorted((darknet_share / "data").glob("*.jpg")):
+        np.testing.assert_array_equal(images.to_planes(images.load_picture(path)), darknet.load_image_color(path))
+
+
+def test_load_agrees_with_darknet_on_bccd(darknet, shared):
+    for path in sorted((shared / "bccd" / "BCCD" / "JPEGImages").glob("*.jpg"))[::20]:
+        np.testing.assert_array_equal(images.to_planes(images.load_picture(path)), darknet.load_image_color(path))
+
+
+@pytest.mark.parametrize("suffix", [".png", ".bmp"])
+def test_load_and_save_are_exact(tmp_path, rng, suffix):
+    picture = random_picture(rng, 20, 31)
+    images.save_picture(picture, tmp_path / f"Bläu lich{suffix}")
+    np.testing.assert_array_equal(images.load_picture(tmp_path / f"Bläu lich{suffix}"), picture)
+    np.testing.assert_array_equal(images.to_picture(images.to_planes(picture)), picture)
+
+
+def test_kinds_of_pictures(tmp_path, rng):
+    grey = rng.integers(0, 256, (9, 7), np.uint8)
+    alpha = rng.integers(0, 256, (9, 7, 4), np.uint8)
+    deep = rng.integers(0, 65536, (9, 7, 3), np.uint16)
+    for name, array in (("grey", grey), ("alpha", alpha), ("deep", deep)):
+        cv2.imwrite(str(tmp_path / f"{name}.png"), array)
+    np.testing.assert_array_equal(images.load_picture(tmp_path / "grey.png"), np.stack([grey] * 3, 2))
+    np.testing.assert_array_equal(images.load_picture(tmp_path / "alpha.png"), alpha[:, :, 2::-1])
+    np.testing.assert_array_equal(images.load_picture(tmp_path / "deep.png"), (deep >> 8)[:, :, ::-1])
+
+
+def turned_jpeg(picture):
+    """A JPEG whose EXIF note says "turn me by 90 degrees"."""
+    jpeg = cv2.imencode(".jpg", picture[:, :, ::-1])[1].tobytes()
+    tiff = b"MM\0*\0\0\0\x08" + b"\0\x01" + b"\x01\x12\0\x03\0\0\0\x01\0\x06\0\0" + b"\0\0\0\0"
+    exif = b"Exif\0\0" + tiff
+    return jpeg[:2] + b"\xff\xe1" + (len(exif) + 2).to_bytes(2, "big") + exif + jpeg[2:]
+
+
+def test_exif_is_left_alone(darknet, tmp_path, rng):
+    path = tmp_path / "turned.jpg"
+    path.write_bytes(turned_jpeg(random_picture(rng, 16, 24)))
+    assert images.load_picture(path).shape == (16, 24, 3)
+    assert darknet.load_image_color(path).shape == (3, 24, 16)  # Debian's build reads through OpenCV, which turns it
+
+
+def test_damaged_pictures_are_named(tmp_path, rng):
+    good = cv2.imencode(".jpg", random_picture(rng, 64, 64))[1].tobytes()
+    png = cv2.imencode(".png", random_picture(rng, 64, 64))[1].tobytes()
+    cases = {"empty.jpg": b"", "cut.jpg": good[: len(good) // 2], "cut.png": png[:-200], "text.jpg": b"hello" * 99}
+    for name, content in cases.items():
+        (tmp_path / name).write_bytes(content)
+    for name in [*cases, "missing.jpg", "."]:
+        with pytest.raises(PictureError) as caught:
+            images.load_picture(tmp_path / name)
+        assert str(tmp_path / name) in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+
+def test_saving_refuses_what_it_cannot_write(tmp_path, rng):
+    picture = random_picture(rng, 8, 8)
+    with pytest.raises(PictureError, match="suffix"):
+        images.save_picture(picture, tmp_path / "a.docx")
+    with pytest.raises(PictureError, match="No such file"):
+        images.save_picture(picture, tmp_path / "nowhere" / "a.png")
+    assert not list(tmp_path.iterdir())
+
+
+def test_flip(darknet, rng):
+    planes = rng.random((3, 5, 8), np.float32)
+    np.testing.assert_array_equal(images.flip(planes), darknet.flip_image(planes))

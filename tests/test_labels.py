@@ -1,0 +1,202 @@
+"""Label files and VOC annotations, against Darknet's own script and C library where they are there."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from darknet_compat.errors import DataError
+from darknet_compat.labels import (
+    Tally,
+    darknet_box,
+    label_path,
+    label_voc,
+    picture_paths,
+    read_image_set,
+    read_labels,
+    read_voc,
+    write_lists,
+)
+
+SETS = [("2012", "train"), ("2012", "val"), ("2007", "train"), ("2007", "val"), ("2007", "test")]
+
+
+def xml(objects: list[tuple], width: int = 500, height: int = 375) -> str:
+    parts = [f"<annotation><size><width>{width}</width><height>{height}</height><depth>3</depth></size>"]
+    for name, difficult, *box in objects:
+        corners = "".join(f"<{end}>{v}</{end}>" for end, v in zip(("xmin", "ymin", "xmax", "ymax"), box, strict=True))
+        parts.append(
+            f"<object><name>{name}</name><difficult>{difficult}</difficult><bndbox>{corners}</bndbox></object>"
+        )
+    return "\n".join([*parts, "</annotation>"])
+
+
+@pytest.fixture
+def year(tmp_path: Path) -> Path:
+    folder = tmp_path / "VOCdevkit" / "VOC2007"
+    for name in ("Annotations", "JPEGImages", "ImageSets/Main"):
+        (folder / name).mkdir(parents=True)
+    return folder
+
+
+def random_devkit(root: Path, names: list[str]) -> None:
+    random = np.random.default_rng(5)
+    for number, (year, image_set) in enumerate(SETS):
+        folder = root / "VOCdevkit" / f"VOC{year}"
+        for name in ("Annotations", "JPEGImages", "ImageSets/Main"):
+            (folder / name).mkdir(parents=True, exist_ok=True)
+        identities = [f"{number}{index:05}" for index in range(12)]
+        (folder / "ImageSets" / "Main" / f"{image_set}.txt").write_text("\n".join(identities))
+        for identity in identities:
+            w, h = (int(side) for side in random.integers(80, 600, 2))
+            objects = []
+            for _ in range(random.integers(0, 6)):
+                left, top = random.integers(1, w - 20), random.integers(1, h - 20)
+                right, bottom = random.integers(left + 1, w + 1), random.integers(top + 1, h + 1)
+                corners = (left, top, f"{right - 0.4:.3f}", bottom)
+                objects.append((random.choice([*names, "hat"]), random.integers(2), *corners))
+            (folder / "Annotations" / f"{identity}.xml").write_text(xml(objects, w, h))
+            (folder / "JPEGImages" / f"{identity}.jpg").touch()
+
+
+def test_same_bytes_as_darknets_script(tmp_path, darknet_share):
+    """scripts/voc_label.py in one folder, ours in another: labels and lists are the same files."""
+    script = Path("/usr/lib/darknet/scripts/voc_label.py")
+    names = (darknet_share / "data" / "voc.names").read_text().split()
+    theirs, ours = tmp_path / "theirs", tmp_path / "ours"
+    for root in (theirs, ours):
+        root.mkdir()
+        random_devkit(root, names)
+    subprocess.run([sys.executable, script], cwd=theirs, check=True)
+
+    sets = []
+    for year, image_set in SETS:
+        folder = ours / "VOCdevkit" / f"VOC{year}"
+        identities = read_image_set(folder, image_set)
+        label_voc(folder, identities, names)
+        sets.append((year, image_set, picture_paths(folder, identities)))
+    write_lists(ours, sets)
+
+    made = sorted(path.relative_to(theirs) for path in theirs.rglob("*.txt"))
+    assert made == sorted(path.relative_to(ours) for path in ours.rglob("*.txt"))
+    assert sum("labels" in path.parts for path in made) == 60
+    for path in made:
+        assert (theirs / path).read_text().replace(str(theirs), str(ours)) == (ours / path).read_text()
+
+
+def test_box_arithmetic():
+    """A box of VOC's pixels 1 to 10, in a picture of 100 x 50: ``valid`` must give the same corners again."""
+    x, y, w, h = darknet_box(100, 50, (1, 1, 10, 20))
+    assert (x, y, w, h) == pytest.approx((0.045, 0.19, 0.09, 0.38))
+    assert ((x - w / 2) * 100 + 1, (x + w / 2) * 100 + 1) == pytest.approx((1, 10))
+    assert ((y - h / 2) * 50 + 1, (y + h / 2) * 50 + 1) == pytest.approx((1, 20))
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_difficult_and_unknown(year, keep):
+    objects = [("dog", 0, 1, 1, 50, 60), ("dog", 1, 5, 5, 80, 80), ("hat", 0, 1, 1, 9, 9), ("cat", 0, 0, 1, 501, 9)]
+    (year / "Annotations" / "a.xml").write_text(xml(objects))
+    (year / "Annotations" / "b.xml").write_text(xml([]))
+    tally = label_voc(year, ["a", "b"], ["cat", "dog"], keep_difficult=keep)
+    assert tally == Tally(
+        pictures=2,
+        kept={"dog": 1 + keep, "cat": 1},
+        difficult=1 - keep,
+        unknown={"hat": 1},
+        outside=tally.outside,
+    )
+    assert "a.xml: cat at 0, 1, 501, 9 reaches out of the 500 x 375 picture" in tally.outside[0]
+    assert read_labels(year / "labels" / "a.txt")[:, 0].tolist() == [1] * (1 + keep) + [0]
+    assert (year / "labels" / "b.txt").read_text() == ""
+    assert read_labels(year / "labels" / "b.txt").shape == (0, 5)
+
+
+def test_difficult_may_be_absent(year):
+    path = year / "Annotations" / "a.xml"
+    path.write_text(xml([("dog", 0, 1, 1, 5, 6)]).replace("<difficult>0</difficult>", ""))
+    assert read_voc(path)[2][0].difficult is False
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("</annotation>", "", "a.xml:3: no well-formed XML at column"),
+        ("<width>500</width>", "", "a.xml: <size/width> is missing; expected a number"),
+        ("<width>500</width>", "<width>0</width>", "a.xml: <size> says 0 x 375; expected"),
+        ("<name>dog</name>", "<name> </name>", "a.xml: object 1: <name> is missing"),
+        ("<xmin>1<", "<xmin>one<", "a.xml: object 1: <bndbox/xmin> is 'one'; expected a number"),
+        ("<xmin>1<", "<xmin>nan<", "a.xml: object 1: <bndbox/xmin> is 'nan'; expected a number"),
+        ("<ymax>6</ymax>", "", "a.xml: object 1: <bndbox/ymax> is missing"),
+        ("<ymax>6</ymax>", "<ymax>1</ymax>", "a.xml: object 1: <bndbox> is 1, 1, 5, 1; expected xmin"),
+    ],
+)
+def test_damaged_annotation(year, old, new, said):
+    path = year / "Annotations" / "a.xml"
+    path.write_text(xml([("dog", 0, 1, 1, 5, 6)]).replace(old, new))
+    with pytest.raises(DataError) as caught:
+        read_voc(path)
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_files(year):
+    with pytest.raises(DataError, match=r"test.txt: no such file; sets there: none"):
+        read_image_set(year, "test")
+    (year / "ImageSets" / "Main" / "val.txt").write_text("\n")
+    with pytest.raises(DataError, match=r"val.txt: the file is empty"):
+        read_image_set(year, "val")
+    with pytest.raises(DataError, match=r"a.xml: no such file"):
+        label_voc(year, ["a"], ["dog"])
+    with pytest.raises(DataError, match=r"a.jpg: no such picture"):
+        picture_paths(year, ["a"])
+
+
+def test_path_that_darknet_would_misread(year):
+    (year / "JPEGImages" / "a.jpg").touch()
+    with pytest.raises(DataError, match=r'replaces the first "images" and "raw"'):
+        picture_paths(year, ["a"], named="/home/draw/VOC2007")
+    assert picture_paths(year, ["a"], named="VOC2007") == ["VOC2007/JPEGImages/a.jpg"]
+
+
+def test_lists(tmp_path):
+    written = write_lists(tmp_path, [("2007", "train", ["a", "b"]), ("2012", "val", ["c"]), ("2007", "test", ["d"])])
+    assert {path.name: path.read_text().split() for path in written} == {
+        "2007_train.txt": ["a", "b"],
+        "2012_val.txt": ["c"],
+        "2007_test.txt": ["d"],
+        "train.txt": ["a", "b", "c"],
+        "train.all.txt": ["a", "b", "d", "c"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("picture", "labels"),
+    [
+        ("/d/VOC2007/JPEGImages/1.jpg", "/d/VOC2007/labels/1.txt"),
+        ("coco/images/train/1.png", "coco/labels/train/1.txt"),
+        ("my images/raw/x.JPEG", "my labels/labels/x.txt"),
+        ("images/images/1.jpg", "labels/images/1.txt"),
+        ("a/1.jpg.jpg", "a/1.txt.jpg"),
+        ("a/1.bmp", "a/1.bmp"),
+    ],
+)
+def test_label_path(picture, labels):
+    assert label_path(picture) == labels
+
+
+def test_read_labels(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("0 .5 .5 1 1\n\n3 0.25 1e-1 .5 .2  \r\n")
+    assert read_labels(path).tolist() == [[0, 0.5, 0.5, 1, 1], [3, 0.25, 0.1, 0.5, 0.2]]
+
+
+@pytest.mark.parametrize("line", ["0 .5 .5 1", "0 .5 .5 1 1 1", "dog .5 .5 1 1", "0 .5 nan 1 1", "\x00\x01"])
+def test_read_labels_malformed(tmp_path, line):
+    path = tmp_path / "a.txt"
+    path.write_text(f"0 .5 .5 1 1\n{line}\n")
+    with pytest.raises(DataError, match=r"a.txt:2: .*expected 5 numbers"):
+        read_labels(path)

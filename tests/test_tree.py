@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from darknet_compat.errors import DataError
+from darknet_compat.tree import Hierarchy, read_map, read_tree
+
+
+def random_tree(rng, n):
+    """Lines of a tree: roots first, then families of 1 to 5 below classes that stand before."""
+    parents = [-1] * int(rng.integers(1, min(n, 4) + 1))
+    # Mostly one family for each parent; now and then a second one, or further roots, which Darknet takes too.
+    while len(parents) < n:
+        parents += [int(rng.integers(-1, len(parents)))] * int(rng.integers(1, 6))
+    return [f"n{i} {p}" for i, p in enumerate(parents[:n])]
+
+
+def write_tree(path, lines):
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def hierarchy_loop(tree, p):
+    """Absolute probabilities of one box."""
+    p = p.copy()
+    for i, parent in enumerate(tree.parent):
+        if parent >= 0:
+            p[i] *= p[parent]
+    return p
+
+
+def top_loop(tree, p, thresh):
+    product, group = np.float32(1), 0
+    while True:
+        start = tree.group_offset[group]
+        values = p[start : start + tree.group_size[group]]
+        best = start + int(values.argmax()) if values.max() > 0 else 0
+        value = max(values.max(), 0)
+        if product * value > np.float32(thresh):
+            product *= value
+            group = tree.child[best]
+            if group < 0:
+                return best
+        elif group == 0:
+            return best
+        else:
+            return tree.parent[start]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_read_tree_is_darknets(darknet, tmp_path, seed):
+    rng = np.random.default_rng(seed)
+    path = write_tree(tmp_path / "a.tree", random_tree(rng, int(rng.integers(1, 60))))
+    tree, reference = read_tree(path), darknet.read_tree(path)
+    for name in ("parent", "child", "group_size", "group_offset"):
+        np.testing.assert_array_equal(getattr(tree, name), reference[name], name)
+    # Where Darknet counts groups up after it has met the class, its `group` is the same.
+    np.testing.assert_array_equal(tree.group, reference["group"])
+
+
+def test_stock_tree_and_maps(darknet, darknet_share):
+    path = darknet_share / "data" / "9k.tree"
+    tree, reference = read_tree(path), darknet.read_tree(path)
+    assert (tree.n, tree.groups) == (9418, 1846)
+    for name in ("parent", "child", "group", "group_size", "group_offset"):
+        np.testing.assert_array_equal(getattr(tree, name), reference[name], name)
+    assert len(read_map(darknet_share / "data" / "coco9k.map")) == 80
+    assert len(read_map(darknet_share / "data" / "inet9k.map")) == 200
+    hierarchy = Hierarchy(tree)
+    p = hierarchy.softmax(torch.randn(2, 9418), 1)
+    torch.testing.assert_close(torch.zeros(2, 1846).index_add(1, hierarchy.group, p), torch.ones(2, 1846))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_functions_along_the_tree(tmp_path, seed):
+    rng = np.random.default_rng(seed)
+    tree = read_tree(write_tree(tmp_path / "a.tree", random_tree(rng, int(rng.integers(1, 40)))))
+    hierarchy = Hierarchy(tree)
+    raw = torch.from_numpy(rng.normal(size=(2, 3, tree.n, 7)).astype(np.float32) * 3)
+    p = hierarchy.softmax(raw, 2)
+    torch.testing.assert_close(hierarchy.softmax(raw, 2, log=True), p.log(), rtol=1e-4, atol=1e-5)
+    for g in range(tree.groups):
+        members = np.flatnonzero(tree.group == g)
+        torch.testing.assert_close(p[:, :, members], raw[:, :, members].softmax(2))
+    if seed % 4 == 0:
+        p[:, 0] = 0
+    absolute = hierarchy.predictions(p, 2)
+    for thresh in (0.01, 0.3, 0.5, 0.9):
+        top = hierarchy.top(absolute, thresh, 2)
+        for i, j, k in np.ndindex(2, 3, 7):
+            one = p[i, j, :, k].numpy()
+            np.testing.assert_array_equal(absolute[i, j, :, k].numpy(), hierarchy_loop(tree, one))
+            assert int(top[i, j, k]) == top_loop(tree, absolute[i, j, :, k].numpy(), thresh)
+
+
+def test_a_tree_without_a_number_in_a_line_and_with_blank_lines_behind(tmp_path):
+    tree = read_tree(write_tree(tmp_path / "a.tree", ["top", "below 0", "", " "]))
+    assert tree.names == ["top", "below"]
+    assert tree.parent.tolist() == [-1, 0]
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (["a -1", "b 1"], r":2: b 1: the parent is `1`; expected -1 or a class before"),
+        (["a -1", "b -2"], r":2: b -2: the parent is `-2`"),
+        (["a x"], r":1: a x: the parent is `x`"),
+        (["a " + "9" * 5000], r"under 0"),
+        (["a -1", "", "b 0"], r":2: : expected a name and the number of its parent"),
+        (["a -1 3"], r":1: a -1 3: expected a name"),
+        ([], r"a.tree: the file is empty"),
+    ],
+)
+def test_damaged_trees(tmp_path, lines, message):
+    with pytest.raises(DataError, match=message) as error:
+        read_tree(write_tree(tmp_path / "a.tree", lines))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["", "1\nx\n", "-1\n", "1\n\n2\n", "1 2\n"])
+def test_damaged_maps(tmp_path, text):
+    (tmp_path / "a.map").write_text(text)
+    with pytest.raises(DataError, match=r"a\.map.*expected"):
+        read_map(tmp_path / "a.map")
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(DataError, match="no such file"):
+        read_tree(tmp_path / "none.tree")
