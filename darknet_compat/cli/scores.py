@@ -1,0 +1,126 @@
+"""Verbs that score result files: ``voc_eval`` and ``coco_eval``. They load no torch."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ..errors import ResultsError
+
+
+def add(verbs: Any) -> None:
+    """Make the verbs known to the command line."""
+    parser = verbs.add_parser(
+        "voc_eval",
+        help="VOC average precision of comp4 result files, as py-faster-rcnn's voc_eval computes it",
+        description="Score a folder of result files (one per class, lines of: id prob xmin ymin xmax ymax) against "
+        "VOC annotations or Darknet labels, and print AP per class and mAP. Exit code 1 where a class has no file.",
+        epilog="example: darknet-compat voc_eval --results results --devkit VOCdevkit --year 2007 --image-set test",
+        allow_abbrev=False,
+    )
+    parser.add_argument("-results", "--results", metavar="DIR", required=True, help="folder of the result files")
+    truth = parser.add_mutually_exclusive_group(required=True)
+    truth.add_argument(
+        "-devkit", "--devkit", metavar="VOCdevkit", help="VOC annotations: the folder that holds VOC2007"
+    )
+    truth.add_argument("-data", "--data", metavar="DATA", help="Darknet labels: a .data file with valid= and names=")
+    parser.add_argument("-year", "--year", default="2007", help="year of the devkit (2007)")
+    parser.add_argument("-image-set", "--image-set", metavar="SET", default="test", help="image set (test)")
+    parser.add_argument(
+        "-names", "--names", metavar="FILE", help="names of the classes (data/voc.names, or those of DATA)"
+    )
+    parser.add_argument("-metric", "--metric", choices=("voc07", "area"), default="voc07", help="11-point, or area")
+    parser.add_argument("-iou", "--iou", type=float, default=0.5, help="IOU that a right box exceeds (.5)")
+    parser.add_argument(
+        "-padilla", "--padilla", action="store_true", help="DIR holds one text file per picture instead"
+    )
+    parser.add_argument("-to-padilla", "--to-padilla", metavar="DIR", help="also write one text file per picture here")
+    parser.add_argument("-json", "--json", metavar="FILE", help="write the table as JSON")
+    parser.add_argument("-plots", "--plots", metavar="DIR", help="draw curves, bars and a contact sheet here")
+    parser.add_argument("-pictures", "--pictures", metavar="DIR", help="pictures for the contact sheet (JPEGImages)")
+    parser.set_defaults(run=voc_eval)
+
+    parser = verbs.add_parser(
+        "coco_eval",
+        help="COCO's AP and AR of a results JSON (needs the extra coco)",
+        description="Score a COCO results JSON against COCO annotations: AP, AP50, AP75, AP by size, AR.",
+        epilog="example: darknet-compat coco_eval --results coco_results.json --annotations instances_val2014.json",
+        allow_abbrev=False,
+    )
+    parser.add_argument("-results", "--results", metavar="JSON", required=True)
+    parser.add_argument("-annotations", "--annotations", metavar="JSON", required=True)
+    parser.add_argument("-json", "--json", metavar="FILE", help="write the figures as JSON")
+    parser.set_defaults(run=coco_eval)
+
+
+def voc_eval(options: argparse.Namespace) -> int:
+    """Score, print, and write what was asked for. 1 where a class has no result file."""
+    from ..evaluate.annotations import find_pictures, read_labels, read_voc
+    from ..evaluate.padilla import read_padilla, write_padilla
+    from ..evaluate.results import read_comp4
+    from ..evaluate.voc import as_json, format_table, score
+
+    if not 0 <= options.iou < 1:
+        raise ResultsError(f"-iou is {options.iou:g}; expected 0 to 1, such as .5")
+    if options.data:
+        truths = read_labels(options.data, _names(options.names) if options.names else None)
+    else:
+        truths = read_voc(options.devkit, options.year, options.image_set, _names(options.names or "data/voc.names"))
+    if options.pictures:
+        truths = replace(truths, pictures=find_pictures(options.pictures, truths.images))
+    read = read_padilla if options.padilla else read_comp4
+    detections = read(options.results, truths.names, truths.images)
+    scores = score(truths, detections, options.metric, options.iou)
+    print(format_table(scores))
+    for name, count in sorted(truths.unknown.items()):
+        _say(f"objects of class {name!r} left out, since the names do not hold it: {count}")
+    for files, what in ((truths.unlabelled, "label files"), (detections.missing, "result files")):
+        if files:
+            _say(f"{what} that do not exist: {len(files)}, the first {files[0]}")
+    if options.json:
+        _write_json(options.json, as_json(scores))
+    if options.to_padilla:
+        write_padilla(detections, options.to_padilla)
+    if options.plots:
+        from ..evaluate.plots import draw_all
+
+        draw_all(scores, truths, detections, options.plots, _say)
+    return 1 if scores.absent else 0
+
+
+def coco_eval(options: argparse.Namespace) -> int:
+    """Score a COCO results JSON."""
+    from ..evaluate.coco import coco_scores, format_coco
+
+    scores = coco_scores(options.results, options.annotations)
+    print(format_coco(scores))
+    if options.json:
+        _write_json(options.json, scores)
+    return 0
+
+
+def _names(path: str) -> list[str]:
+    from ..cfg import read_names
+    from ..stock import find_stock
+
+    return read_names(find_stock(path))
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
+def _write_json(path: str, content: object) -> None:
+    from ..files import whole_file
+
+    try:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        with whole_file(path, "w") as file:
+            json.dump(content, file, indent=2)
+            file.write("\n")
+    except OSError as error:
+        raise ResultsError(f"{path}: cannot write: {error.strerror}") from None

@@ -1,0 +1,261 @@
+"""The truth to score against: VOC XML, or Darknet's label files."""
+
+from __future__ import annotations
+
+import os
+import struct
+import xml.etree.ElementTree as ElementTree
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..cfg import read_data, read_list, read_names
+from ..errors import DataError, PictureError, ResultsError
+from ..labels import label_path, read_image_set
+from ..labels import read_labels as read_label_file
+
+
+@dataclass(frozen=True)
+class Truths:
+    """Every object of a set of pictures. T objects, in the order of the pictures and of their files.
+
+    ``box`` holds xmin, ymin, xmax, ymax in pixels as VOC counts them: the first pixel is 1, and xmax lies inside.
+    """
+
+    names: list[str]
+    images: list[str]  # ids, as the first column of a result file names them
+    pictures: list[Path]  # where each picture should lie; it need not
+    image: NDArray[np.int64]  # (T,) index into images
+    class_id: NDArray[np.int64]  # (T,) index into names
+    box: NDArray[np.float64]  # (T, 4)
+    difficult: NDArray[np.bool_]  # (T,)
+    unknown: Counter[str] = field(default_factory=Counter)  # objects of a class that names does not hold
+    unlabelled: list[str] = field(default_factory=list)  # label files that do not exist
+
+
+@dataclass(frozen=True)
+class LabelBoxes:
+    """The lines of many label files. Boxes are centre x, y, width, height, relative to the picture (0..1)."""
+
+    image: NDArray[np.int64]  # (T,) index of the label file
+    class_id: NDArray[np.int64]  # (T,)
+    box: NDArray[np.float64]  # (T, 4)
+    missing: list[str]  # files that do not exist: pictures without objects, as Darknet's training takes them
+
+
+def read_text(path: str | os.PathLike[str], kind: str) -> str:
+    """A text file as UTF-8. ``kind`` says in the error what was to be read. Raises ResultsError."""
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise ResultsError(f"{path}: cannot read the {kind}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise ResultsError(f"{path}: byte {error.start} is no UTF-8; expected the {kind} as plain text") from None
+
+
+def read_voc(devkit: str | os.PathLike[str], year: str | int, image_set: str, names: Sequence[str]) -> Truths:
+    """The objects of ``devkit/VOC<year>``: ImageSets names the pictures, Annotations/*.xml holds the objects.
+
+    Objects of a class that is not in ``names`` are counted in ``unknown`` and left out. A ``devkit`` that itself holds
+    the folder Annotations is taken as it is, for sets laid out without a year.
+    Raises ResultsError with file and line.
+    """
+    root = Path(devkit) / f"VOC{year}"
+    if not root.is_dir() and (Path(devkit) / "Annotations").is_dir():
+        root = Path(devkit)
+    if not (root / "Annotations").is_dir():
+        raise ResultsError(f"{root / 'Annotations'}: no such folder; expected the XML files of a VOCdevkit there")
+    images = _unrepeated(read_image_set(root, image_set), f"image set {image_set} of {root}")
+    index = {name: position for position, name in enumerate(names)}
+    folder = str(root / "Annotations") + os.sep
+    rows: list[tuple[float, ...]] = []
+    unknown: Counter[str] = Counter()
+    for image, name in enumerate(images):
+        path = f"{folder}{name}.xml"
+        # The short road reads a sound file; one that is not is read again with care, to say where it is wrong.
+        try:
+            for thing in ElementTree.parse(path).iterfind("object"):
+                label = thing.findtext("name", "").strip()
+                class_id = index.get(label)
+                if class_id is None:
+                    unknown[label] += 1
+                    continue
+                box = thing.find("bndbox")
+                rows.append(
+                    (
+                        image,
+                        class_id,
+                        int(thing.findtext("difficult", "0")) != 0,
+                        float(box.findtext("xmin")),
+                        float(box.findtext("ymin")),
+                        float(box.findtext("xmax")),
+                        float(box.findtext("ymax")),
+                    )
+                )
+        except (OSError, ElementTree.ParseError, AttributeError, TypeError, ValueError):
+            raise _xml_error(path) from None
+    table = np.array(rows, dtype=np.float64).reshape(-1, 7)
+    if not np.isfinite(table).all():
+        raise _xml_error(f"{folder}{images[int(table[~np.isfinite(table).all(axis=1)][0, 0])]}.xml")
+    return Truths(
+        names=list(names),
+        images=images,
+        pictures=[root / "JPEGImages" / f"{name}.jpg" for name in images],
+        image=table[:, 0].astype(np.int64),
+        class_id=table[:, 1].astype(np.int64),
+        box=np.ascontiguousarray(table[:, 3:]),
+        difficult=table[:, 2] != 0,
+        unknown=unknown,
+    )
+
+
+def _unrepeated(images: list[str], where: str) -> list[str]:
+    twice = [name for name, count in Counter(images).items() if count > 1]
+    if twice:
+        raise ResultsError(
+            f"{where}: image {twice[0]} stands in it twice; a result file names pictures by that id alone"
+        )
+    return images
+
+
+def _xml_error(path: str) -> ResultsError:
+    """What is wrong with an annotation file that could not be read, with its line."""
+    try:
+        root = ElementTree.fromstring(Path(path).read_bytes())
+    except OSError as error:
+        return ResultsError(f"{path}: cannot read the annotation: {error.strerror}")
+    except ElementTree.ParseError as error:
+        line, column = error.position
+        return ResultsError(f"{path}:{line}: not well-formed XML at column {column}: {str(error).split(':')[0]}")
+    # ElementTree keeps no lines; the objects stand in the text in the same order.
+    pieces = Path(path).read_bytes().split(b"<object>")
+    line = 1 + pieces[0].count(b"\n")
+    for number, thing in enumerate(root.iterfind("object")):
+        for tag in ("difficult", "bndbox/xmin", "bndbox/ymin", "bndbox/xmax", "bndbox/ymax"):
+            text = thing.findtext(tag, "0" if tag == "difficult" else None)
+            if text is None:
+                return ResultsError(f"{path}:{line}: this object has no <{tag.split('/')[-1]}>; expected one")
+            try:
+                sound = np.isfinite(int(text) if tag == "difficult" else float(text))
+            except ValueError:
+                sound = False
+            if not sound:
+                return ResultsError(f"{path}:{line}: <{tag.split('/')[-1]}> is {text!r}; expected a number")
+        line += pieces[min(number + 1, len(pieces) - 1)].count(b"\n")
+    return ResultsError(f"{path}: cannot be read as a VOC annotation")
+
+
+def read_label_files(paths: Sequence[str], classes: int) -> LabelBoxes:
+    """Label files in Darknet's form: lines of ``class x y w h``.
+
+    Raises DataError with file and line where a line has not five numbers, a class is not one of 0..classes-1,
+    or every file is missing.
+    """
+    tables: list[NDArray[np.float64]] = []
+    missing: list[str] = []
+    for path in paths:
+        try:
+            table = read_label_file(path)
+        except FileNotFoundError:
+            missing.append(path)
+            table = np.empty((0, 5))
+        except OSError as error:
+            raise DataError(f"{path}: cannot read the label file: {error.strerror}") from None
+        odd = np.flatnonzero((table[:, 0] < 0) | (table[:, 0] >= classes) | (table[:, 0] % 1 != 0))
+        if len(odd):
+            text = read_text(path, "label file")
+            line = [number for number, line in enumerate(text.splitlines(), 1) if line.strip()][odd[0]]
+            raise DataError(
+                f"{path}:{line}: class {table[odd[0], 0]:g}; expected 0 to {classes - 1}, a line of the names file"
+            )
+        tables.append(table)
+    if paths and len(missing) == len(paths):
+        raise DataError(f"{missing[0]}: no such label file, nor any other of the list; expected one for each picture")
+    table = np.concatenate([np.empty((0, 5)), *tables])
+    return LabelBoxes(
+        image=np.repeat(np.arange(len(paths)), [len(one) for one in tables]),
+        class_id=table[:, 0].astype(np.int64),
+        box=np.ascontiguousarray(table[:, 1:]),
+        missing=missing,
+    )
+
+
+def find_pictures(folder: str | os.PathLike[str], images: Sequence[str]) -> list[Path]:
+    """The picture of each id in ``folder``, whatever its suffix; ``<id>.jpg`` where there is none."""
+    found = {path.stem: path for path in Path(folder).glob("*.*")}
+    return [found.get(name, Path(folder) / f"{name}.jpg") for name in images]
+
+
+def read_labels(data: str | os.PathLike[str], names: Sequence[str] | None = None) -> Truths:
+    """The objects of the ``valid`` list of a .data file, from Darknet's label files; ``names`` instead of its own.
+
+    The optional key ``difficult`` (AlexeyAB's) lists, picture by picture, paths whose label files hold the difficult
+    objects. Boxes become pixels as ``detector valid`` counts them: +1, which undoes what VOC's label script took away.
+    Raises DataError or PictureError: the pictures are opened for their sizes only.
+    """
+    options = read_data(data)
+    names = list(names or read_names(options.get("names", "data/names.list")))
+    valid = options.get("valid", "data/train.txt")
+    pictures = read_list(valid)
+    images = _unrepeated([Path(picture).stem for picture in pictures], valid)
+    easy = read_label_files([label_path(picture) for picture in pictures], len(names))
+    parts = [easy]
+    hard = options.get("difficult")
+    if hard is not None:
+        hard_pictures = read_list(hard)
+        if len(hard_pictures) != len(pictures):
+            raise DataError(f"{hard}: {len(hard_pictures)} lines; expected {len(pictures)}, one for each of {valid}")
+        parts.append(read_label_files([label_path(picture) for picture in hard_pictures], len(names)))
+    image = np.concatenate([part.image for part in parts])
+    size = np.array([picture_size(picture) for picture in pictures], dtype=np.float64).reshape(-1, 2)[image]
+    relative = np.concatenate([part.box for part in parts])
+    centre, half = relative[:, :2] * size, relative[:, 2:] * size / 2
+    difficult = np.repeat([False, True][: len(parts)], [len(part.image) for part in parts])
+    order = np.argsort(image, kind="stable")
+    return Truths(
+        names=names,
+        images=images,
+        pictures=[Path(picture) for picture in pictures],
+        image=image[order],
+        class_id=np.concatenate([part.class_id for part in parts])[order],
+        box=np.concatenate([centre - half + 1, centre + half + 1], axis=1)[order],
+        difficult=difficult[order],
+        unlabelled=easy.missing,
+    )
+
+
+def picture_size(path: str | os.PathLike[str]) -> tuple[int, int]:
+    """Width and height of a JPEG, PNG or BMP file, from its header alone. Raises PictureError."""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(26)
+            if head[:8] == b"\x89PNG\r\n\x1a\n":
+                return struct.unpack(">II", head[16:24])
+            if head[:2] == b"BM":
+                width, height = struct.unpack("<ii", head[18:26])
+                return width, abs(height)  # a negative height means rows from the top
+            if head[:2] == b"\xff\xd8":
+                return _jpeg_size(file)
+    except OSError as error:
+        raise PictureError(f"{path}: cannot read the picture: {error.strerror}") from None
+    except struct.error:
+        raise PictureError(f"{path}: the picture ends inside its header") from None
+    raise PictureError(f"{path}: no JPEG, PNG or BMP file; its size is needed to place its labels")
+
+
+def _jpeg_size(file: BinaryIO) -> tuple[int, int]:
+    file.seek(2)
+    while True:
+        marker, length = struct.unpack(">HH", file.read(4))
+        # Start of frame: C0..CF but for DHT (C4), JPG (C8) and DAC (CC).
+        if 0xFFC0 <= marker <= 0xFFCF and marker not in (0xFFC4, 0xFFC8, 0xFFCC):
+            _, height, width = struct.unpack(">BHH", file.read(5))
+            return width, height
+        if marker < 0xFF01 or length < 2:
+            raise struct.error
+        file.seek(length - 2, os.SEEK_CUR)

@@ -1,0 +1,143 @@
+"""AlexeyAB's map and Darknet's recall against their own loops, box by box."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from darknet_compat.evaluate.annotations import LabelBoxes
+from darknet_compat.evaluate.darknet_map import detector_map, format_map, recall_counts, recall_lines
+from tests.evaluate import oracle
+
+NAMES = ["cat", "dog", "bird"]
+
+
+@st.composite
+def pictures(draw):
+    """Pictures of (detections, truths, difficult), boxes on a coarse grid so that they often meet."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    step = draw(st.sampled_from([3, 20, 10**6]))
+
+    def some(most):
+        count = rng.integers(0, most + 1)
+        boxes = np.concatenate((rng.integers(2, 7, (count, 2)) / 8, rng.integers(1, 4, (count, 2)) / 8), axis=1)
+        boxes += rng.choice([0.0, 0.01], boxes.shape)
+        return list(zip(rng.integers(0, len(NAMES), count).tolist(), boxes.astype(np.float32), strict=True))
+
+    return [
+        (
+            [(number, np.float32(rng.integers(1, step + 1) / step), box) for number, box in some(25)],
+            some(6),
+            some(3),
+        )
+        for _ in range(draw(st.integers(1, 4)))
+    ]
+
+
+def label_boxes(rows):
+    """``rows``: per picture a list of (class, box)."""
+    flat = [(image, *one) for image, ones in enumerate(rows) for one in ones]
+    return LabelBoxes(
+        image=np.array([image for image, _, _ in flat], dtype=int),
+        class_id=np.array([number for _, number, _ in flat], dtype=int),
+        box=np.array([box for _, _, box in flat], dtype=float).reshape(-1, 4),
+        missing=[],
+    )
+
+
+def ours(given_pictures, thresh, iou_thresh, points):
+    flat = [(image, *one) for image, (ones, _, _) in enumerate(given_pictures) for one in ones]
+    return detector_map(
+        NAMES,
+        np.array([row[0] for row in flat], dtype=int),
+        np.array([row[1] for row in flat], dtype=int),
+        np.array([row[2] for row in flat], dtype=np.float32),
+        np.array([row[3] for row in flat], dtype=np.float32).reshape(-1, 4),
+        label_boxes([truths for _, truths, _ in given_pictures]),
+        label_boxes([difficult for _, _, difficult in given_pictures]),
+        thresh=thresh,
+        iou_thresh=iou_thresh,
+        points=points,
+    )
+
+
+@settings(max_examples=300, deadline=None)
+@given(pictures(), st.sampled_from([0.0, 0.25, 0.5]), st.sampled_from([0.3, 0.5, 0.75]), st.sampled_from([0, 11, 101]))
+def test_the_table_is_alexeyabs(given_pictures, thresh, iou_thresh, points):
+    table = ours(given_pictures, thresh, iou_thresh, points)
+    expected = oracle.detector_map(given_pictures, len(NAMES), thresh, iou_thresh, points)
+    assert [one.ap for one in table.classes] == pytest.approx(expected["aps"], abs=1e-12)
+    assert [one.right for one in table.classes] == expected["right"]
+    assert [one.wrong for one in table.classes] == expected["wrong"]
+    assert table.detections == expected["detections"]
+    right, wrong = sum(expected["right"]), sum(expected["wrong"])
+    assert (table.right, table.wrong) == (right, wrong)
+    assert table.average_iou == pytest.approx(expected["iou_sum"] / max(right + wrong, 1), abs=1e-6)
+    assert table.precision == pytest.approx(right / max(right + wrong, 1))
+    assert table.recall == pytest.approx(right / max(table.truths, 1))
+
+
+@settings(max_examples=100, deadline=None)
+@given(pictures(), st.sampled_from([0.001, 0.5]))
+def test_recall_is_darknets(given_pictures, thresh):
+    proposals = [[(prob, box) for _, prob, box in ones] for ones, _, _ in given_pictures]
+    truths = [[box for _, box in ones] for _, ones, _ in given_pictures]
+    expected = oracle.recall(list(zip(proposals, truths, strict=True)), thresh, 0.5)
+    flat = [(image, *one) for image, ones in enumerate(proposals) for one in ones]
+    table = recall_counts(
+        np.array([row[0] for row in flat], dtype=int),
+        np.array([row[1] for row in flat], dtype=np.float32),
+        np.array([row[2] for row in flat], dtype=np.float32).reshape(-1, 4),
+        label_boxes([ones for _, ones, _ in given_pictures]),
+        len(given_pictures),
+        thresh=thresh,
+    )
+    for number, (above, total, correct, iou) in enumerate(expected):
+        assert (table.proposals[number], table.total[number], table.correct[number]) == (above, total, correct)
+        assert table.iou[number] == pytest.approx(iou, abs=1e-6)
+    assert len(recall_lines(table)) == len(given_pictures)
+
+
+def box(*values):
+    return np.array(values, dtype=np.float32)
+
+
+def test_the_printed_lines():
+    cat, dog = box(0.25, 0.25, 0.2, 0.2), box(0.75, 0.75, 0.2, 0.2)
+    table = ours([([(0, 0.9, cat), (0, 0.8, cat), (1, 0.1, dog)], [(0, cat), (1, dog)], [])], 0.25, 0.5, 0)
+    assert format_map(table).splitlines() == [
+        " detections_count = 3, unique_truth_count = 2  ",
+        "class_id = 0, name = cat, ap = 100.00%   \t (TP = 1, FP = 1) ",
+        "class_id = 1, name = dog, ap = 100.00%   \t (TP = 0, FP = 0) ",
+        "class_id = 2, name = bird, ap = 0.00%   \t (TP = 0, FP = 0) ",
+        "",
+        " no truths, counted as ap = 0 in the mean: bird",
+        "",
+        " for conf_thresh = 0.25, precision = 0.50, recall = 0.50, F1-score = 0.50 ",
+        " for conf_thresh = 0.25, TP = 1, FP = 1, FN = 1, average IoU = 50.00 % ",
+        "",
+        " IoU threshold = 50 %, used Area-Under-Curve for each unique Recall ",
+        " mean average precision (mAP@0.50) = 0.666667, or 66.67 % ",
+    ]
+
+
+def test_nothing_at_all_is_zero():
+    table = ours([([], [], [])], 0.25, 0.5, 11)
+    assert (table.mean, table.precision, table.recall, table.f1, table.average_iou) == (0, 0, 0, 0, 0)
+
+
+def test_the_recall_line():
+    truth = box(0.5, 0.5, 0.2, 0.2)
+    table = recall_counts(
+        np.array([0, 0, 1]),
+        np.array([0.9, 0.0005, 0.9]),
+        np.array([truth, truth, box(0.1, 0.1, 0.1, 0.1)]),
+        label_boxes([[(0, truth)], [(0, truth)]]),
+        2,
+    )
+    assert recall_lines(table) == [
+        "    0     1     1\tRPs/Img: 1.00\tIOU: 100.00%\tRecall:100.00%",
+        "    1     1     2\tRPs/Img: 1.00\tIOU: 50.00%\tRecall:50.00%",
+    ]

@@ -1,0 +1,113 @@
+"""Result files: what is read, and the one line that says what cannot be."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from darknet_compat.errors import ResultsError
+from darknet_compat.evaluate.results import comp4_ids, read_class_file, read_comp4
+from tests.evaluate.conftest import write_results
+
+INDEX = {"one": 0, "two": 1}
+
+
+def read(tmp_path, text):
+    path = tmp_path / "comp4_det_test_cat.txt"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return read_class_file(path, INDEX)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "one 0.5 1 2 3 4\ntwo 1e-3 -1.5 2 3 4\n",
+        "one 0.5 1 2 3 4\r\ntwo 1e-3 -1.5 2 3 4\r\n",
+        "one  0.5\t1 2 3 4 \n\n   two 1e-3 -1.5 2 3 4",
+    ],
+)
+def test_any_blanks_read_the_same(tmp_path, text):
+    image, numbers = read(tmp_path, text)
+    assert image.tolist() == [0, 1]
+    assert numbers.tolist() == [[0.5, 1, 2, 3, 4], [0.001, -1.5, 2, 3, 4]]
+
+
+def test_an_empty_file_is_a_class_without_detections(tmp_path):
+    image, numbers = read(tmp_path, "")
+    assert image.shape == (0,)
+    assert numbers.shape == (0, 5)
+
+
+@pytest.mark.parametrize(
+    ("line", "word"),
+    [
+        ("one 0.5 1 2 3", "5 fields; expected six"),
+        ("one 0.5 1 2 3 4 5", "7 fields; expected six"),
+        ("one 0.5 1 2 3 x", "'x' is no number"),
+        ("one nan 1 2 3 4", "'nan' is not finite"),
+        ("one 0.5 1 2 3 inf", "'inf' is not finite"),
+        ("three 0.5 1 2 3 4", "image three is not in the image set"),
+    ],
+)
+def test_a_bad_line_is_named_with_file_and_line(tmp_path, line, word):
+    with pytest.raises(ResultsError) as error:
+        read(tmp_path, f"one 0.5 1 2 3 4\n{line}\ntwo 0.5 1 2 3 4\n")
+    message = str(error.value)
+    assert word in message
+    assert "comp4_det_test_cat.txt:2: " in message
+    assert "\n" not in message
+
+
+def test_a_short_and_a_long_line_do_not_make_up_for_each_other(tmp_path):
+    with pytest.raises(ResultsError, match=r":1: .*5 fields"):
+        read(tmp_path, "one 0.5 1 2 3\none 0.5 1 2 3 4 5\n")
+
+
+def test_a_file_of_other_bytes_is_named(tmp_path):
+    with pytest.raises(ResultsError, match="byte 0 is no UTF-8"):
+        read(tmp_path, b"\xff\xfe\x00")
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.text(st.sampled_from("one tw0.5e-naif\t\r\n\x1c\u00a0é12"), max_size=40), max_size=5))
+def test_whatever_the_text_only_a_results_error_comes_out(tmp_path_factory, lines):
+    path = tmp_path_factory.getbasetemp() / "fuzz.txt"
+    path.write_text("\n".join(lines), encoding="utf-8", newline="")
+    try:
+        image, numbers = read_class_file(path, INDEX)
+    except ResultsError as error:
+        message = str(error)
+    else:
+        message = ""
+        assert numbers.shape == (len(image), 5)
+        assert np.isfinite(numbers).all()
+    assert "\n" not in message
+
+
+def test_result_files_of_another_program_are_found_by_their_common_beginning(tmp_path):
+    folder = write_results(tmp_path, {"cat": ["one 0.5 1 2 3 4"], "bobcat": []}, prefix="comp4_a1b2_det_val_")
+    found = read_comp4(folder, ["cat", "bobcat"], ["one"])
+    assert found.missing == []
+    assert found.class_id.tolist() == [0]
+    assert comp4_ids(folder, ["cat", "bobcat"]) == ["one"]
+
+
+def test_two_sets_in_one_folder_are_refused(tmp_path):
+    write_results(tmp_path, {"cat": []}, prefix="first_")
+    write_results(tmp_path, {"cat": []}, prefix="second_")
+    with pytest.raises(ResultsError, match=r"two sets of result files, first_\*.txt and second_\*.txt"):
+        read_comp4(tmp_path, ["cat"], ["one"])
+
+
+def test_a_missing_file_is_absent_and_a_folder_without_any_is_an_error(tmp_path):
+    write_results(tmp_path, {"dog": ["one 0.5 1 2 3 4"]})
+    found = read_comp4(tmp_path, ["cat", "dog"], ["one"])
+    assert found.absent == [0]
+    assert found.missing == [tmp_path / "comp4_det_test_cat.txt"]
+    assert found.of_class(1) == slice(0, 1)
+    with pytest.raises(ResultsError, match="no result file of any of the 1 classes"):
+        read_comp4(tmp_path, ["cat"], ["one"])
+    with pytest.raises(ResultsError, match="no such folder"):
+        read_comp4(tmp_path / "nowhere", ["cat"], ["one"])
