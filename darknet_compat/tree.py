@@ -67,7 +67,7 @@ def read_tree(path: str | os.PathLike[str]) -> Tree:
                 os.fspath(path),
                 number,
                 line,
-                f"the parent is `{shown(parent)}`; expected -1 or a class before, counted from 0 and under {len(names)}",
+                f"the parent is `{shown(parent)}`; expected -1 or a class before, so from 0 and under {len(names)}",
             )
         names.append(fields[0])
         parents.append(int(parent))

@@ -232,8 +232,9 @@ class Region(Layer):
     def loss(self, map: Tensor, truth: Tensor, seen: int | Tensor) -> RegionLoss:
         """The loss of a raw map (forward_region_layer, backward_region_layer_gpu), in float32.
 
-        ``truth`` (N, any, 5) holds rows x, y, w, h, class, relative to the picture; a picture's rows end at the first
-        x of 0, or after ``max``. ``seen`` is the number of pictures of the whole training so far, these included.
+        ``truth`` (N, T, 5), T at least 1, holds rows x, y, w, h, class, relative to the picture; a picture's rows end
+        at the first x of 0, or after ``max``. ``seen`` is the number of pictures of the whole training so far, these
+        included.
 
         The gradient with respect to the map is minus what Darknet passes on: its delta, times the logistic's gradient
         for x, y and objectness. What Darknet would read or write outside of its arrays is defined here: a truth

@@ -6,7 +6,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from darknet_compat.boxes import iou, unletterbox
@@ -276,7 +275,7 @@ def test_seen_may_be_a_tensor_and_the_map_of_lower_precision():
 
 
 class NoWaiting(TorchDispatchMode):
-    """Refuses what would make the host wait for a GPU: values read back, shapes that depend on values, constants sent."""
+    """Refuses what makes the host wait for a GPU: values read back, shapes that depend on values, constants sent."""
 
     refused = ("_local_scalar_dense", "nonzero", "masked_select", "equal.default", "lift_fresh", "unique")
 
