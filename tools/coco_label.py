@@ -1,0 +1,131 @@
+#!/usr/bin/env python3
+"""Turn a COCO instances file into Darknet's labels, a list and a names file.
+
+    python tools/coco_label.py annotations/instances_train2017.json coco/images/train2017
+
+Labels go where Darknet looks for them: coco/images/train2017/x.jpg has coco/labels/train2017/x.txt. The list and the
+names go beside the pictures: coco/images/train2017.txt and .names. Classes stand in the order of the categories' ids;
+for COCO that is the order of data/coco.names.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections import Counter, defaultdict
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from darknet_compat.errors import DarknetError, DataError
+from darknet_compat.files import whole_file
+from darknet_compat.labels import label_path
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("instances", type=Path, help="the JSON file of annotations")
+    parser.add_argument("images", type=Path, help="folder of its pictures; a part of its path must be called images")
+    parser.add_argument("--keep-crowd", action="store_true", help="label groups marked iscrowd too")
+    args = parser.parse_args()
+    try:
+        for line in label(args.instances, args.images.resolve(), args.keep_crowd):
+            print(line)
+    except DarknetError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+def label(instances: Path, folder: Path, keep_crowd: bool) -> list[str]:
+    """Write labels, list and names; the lines to print come back."""
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder; expected the pictures of {instances} there")
+    images, names, objects, left_out = read_instances(instances, keep_crowd)
+    kept: Counter[str] = Counter()
+    pictures = [str(folder / image["file_name"]) for image in images]
+    for image, picture in zip(tqdm(images, desc="labels", unit=" pictures", disable=None), pictures, strict=True):
+        path = labels_of(picture)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lines = []
+        for index, (left, top, width, height) in objects[image["id"]]:
+            kept[names[index]] += 1
+            across, down = image["width"], image["height"]
+            centre = (left + width / 2) / across, (top + height / 2) / down
+            lines.append(f"{index} {centre[0]} {centre[1]} {width / across} {height / down}\n")
+        path.write_text("".join(lines))
+    lists = {folder.parent / f"{folder.name}.txt": pictures, folder.parent / f"{folder.name}.names": names}
+    for path, lines in lists.items():
+        with whole_file(path, "w") as file:
+            file.writelines(f"{line}\n" for line in lines)
+    report = [f"{len(pictures)} pictures, {kept.total()} objects of {len(kept)} classes"]
+    report += [f"left out: {count} {what}" for what, count in left_out.items()]
+    return [*report, "written: " + ", ".join(map(str, lists))]
+
+
+def read_instances(path: Path, keep_crowd: bool) -> tuple[list[dict], list[str], dict[int, list[Any]], Counter[str]]:
+    """Images, names of the classes, (class index, bbox) of the objects by image id, and what was left out.
+
+    A ``bbox`` is left, top, width, height in pixels from 0.
+    """
+    try:
+        whole = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror}; expected a COCO instances file") from None
+    except ValueError as error:
+        raise DataError(f"{path}: no JSON: {error}") from None
+    parts = [whole.get(key) if isinstance(whole, dict) else None for key in ("images", "categories", "annotations")]
+    if not all(isinstance(part, list) and part for part in parts):
+        raise DataError(
+            f"{path}: expected the lists images, categories and annotations, as a COCO instances file has them"
+        )
+    images, categories, annotations = parts
+    where = ""
+    try:
+        known = set()
+        for index, image in enumerate(images):
+            where = f"images[{index}]"
+            if not (isinstance(image["file_name"], str) and image["width"] > 0 and image["height"] > 0):
+                raise DataError(f"{path}: {where}: expected a file_name, and width and height over 0")
+            known.add(image["id"])
+        where = "categories"
+        categories = sorted(categories, key=lambda category: category["id"])
+        classes = {category["id"]: index for index, category in enumerate(categories)}
+        names = [str(category["name"]) for category in categories]
+        objects: dict[int, list[Any]] = defaultdict(list)
+        left_out: Counter[str] = Counter()
+        for index, annotation in enumerate(annotations):
+            where = f"annotations[{index}]"
+            if annotation["image_id"] not in known:
+                raise DataError(f"{path}: {where}: image_id {annotation['image_id']} is not among the images")
+            if annotation["category_id"] not in classes:
+                raise DataError(f"{path}: {where}: category_id {annotation['category_id']} is not among the categories")
+            left, top, width, height = (float(value) for value in annotation["bbox"])
+            if annotation.get("iscrowd") and not keep_crowd:
+                left_out["groups marked iscrowd (--keep-crowd keeps them)"] += 1
+            elif not (width > 0 and height > 0):  # COCO itself has a few
+                left_out["boxes without width or height"] += 1
+            else:
+                objects[annotation["image_id"]].append((classes[annotation["category_id"]], (left, top, width, height)))
+    except KeyError as error:
+        raise DataError(f"{path}: {where} has no {error}; expected a COCO instances file") from None
+    except (TypeError, ValueError, AttributeError) as error:
+        raise DataError(f"{path}: {where}: {error}; expected a COCO instances file") from None
+    return images, names, objects, left_out
+
+
+def labels_of(picture: str) -> Path:
+    """The label file of a picture; an error where Darknet would look beside the picture itself."""
+    path = Path(label_path(picture))
+    if path.suffix != ".txt" or path.parent == Path(picture).parent:
+        raise DataError(
+            f"{picture}: Darknet would look for the labels in {path}; expected a folder called images in the path, "
+            "and a picture that ends in .jpg, .png, .JPG or .JPEG"
+        )
+    return path
+
+
+if __name__ == "__main__":
+    sys.exit(main())
