@@ -13,7 +13,7 @@ import numpy as np
 
 from .errors import DataError
 from .files import whole_file
-from .labels import label_path, read_labels
+from .labels import SMALLEST, label_path, read_labels
 
 STARTS = 10
 ROUNDS = 300
@@ -44,13 +44,12 @@ def read_boxes(pictures: Sequence[str]) -> Boxes:
         except FileNotFoundError:
             unlabelled += 1
             continue
-        wrong = ((rows[:, 3:] <= 0) | (rows[:, 3:] > 1)).any(1)
+        wrong = ((rows[:, 3:] < 0) | (rows[:, 3:] > 1)).any(1)
         if wrong.any():
             w, h = rows[wrong.argmax(), 3:]
-            raise DataError(
-                f"{path}: object {wrong.argmax() + 1} is {w:g} x {h:g}; expected w and h over 0 and at most 1"
-            )
-        sizes.append(rows[:, 3:])
+            raise DataError(f"{path}: object {wrong.argmax() + 1} is {w:g} x {h:g}; expected w and h from 0 to 1")
+        # Training drops smaller boxes too.
+        sizes.append(rows[(rows[:, 3:] >= SMALLEST).all(1), 3:])
     if not any(map(len, sizes)):
         first = f", the first is {label_path(pictures[0])}" if pictures else ""
         raise DataError(

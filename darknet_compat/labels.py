@@ -18,6 +18,7 @@ import numpy as np
 from .errors import DataError
 from .files import whole_file
 
+SMALLEST = 0.001  # src/data.c, fill_truth_detection: a box narrower or lower than this part of the picture is dropped
 # src/data.c, fill_truth_detection: each word is replaced once, the first time that it stands in the path.
 REPLACEMENTS = (
     ("images", "labels"),
@@ -114,10 +115,11 @@ def read_voc(path: str | os.PathLike[str]) -> tuple[int, int, list[VocObject]]:
             raise DataError(f"{where}: <name> is missing; expected the class")
         difficult = number(element, "difficult", where) if element.find("difficult") is not None else 0
         box = tuple(number(element, f"bndbox/{end}", where) for end in ("xmin", "ymin", "xmax", "ymax"))
-        if box[2] <= box[0] or box[3] <= box[1]:
+        # A box of one point passes, as in Darknet's script; load_data_detection drops it for its size.
+        if box[2] < box[0] or box[3] < box[1]:
             corners = ", ".join(f"{value:g}" for value in box)
             raise DataError(
-                f"{where}: <bndbox> is {corners}; expected xmin, ymin, xmax, ymax with xmin < xmax, ymin < ymax"
+                f"{where}: <bndbox> is {corners}; expected xmin, ymin, xmax, ymax with xmin <= xmax, ymin <= ymax"
             )
         objects.append(VocObject(name, difficult == 1, box))
     return width, height, objects

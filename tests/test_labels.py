@@ -131,7 +131,7 @@ def test_difficult_may_be_absent(year):
         ("<xmin>1<", "<xmin>one<", "a.xml: object 1: <bndbox/xmin> is 'one'; expected a number"),
         ("<xmin>1<", "<xmin>nan<", "a.xml: object 1: <bndbox/xmin> is 'nan'; expected a number"),
         ("<ymax>6</ymax>", "", "a.xml: object 1: <bndbox/ymax> is missing"),
-        ("<ymax>6</ymax>", "<ymax>1</ymax>", "a.xml: object 1: <bndbox> is 1, 1, 5, 1; expected xmin"),
+        ("<ymax>6</ymax>", "<ymax>0</ymax>", "a.xml: object 1: <bndbox> is 1, 1, 5, 0; expected xmin"),
     ],
 )
 def test_damaged_annotation(year, old, new, said):

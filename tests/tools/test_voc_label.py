@@ -60,5 +60,5 @@ def test_errors(devkit):
     )
     (devkit / "none.names").write_text("zebra\n")
     assert "no object has a class of" in one_line(run_tool("voc_label", devkit, "--names", devkit / "none.names"))
-    (devkit / "VOC2007" / "Annotations" / "400003.xml").write_text(xml([("dog", 0, 9, 9, 9, 12)]))
-    assert "400003.xml: object 1: <bndbox> is 9, 9, 9, 12" in one_line(run_tool("voc_label", devkit))
+    (devkit / "VOC2007" / "Annotations" / "400003.xml").write_text(xml([("dog", 0, 9, 9, 8, 12)]))
+    assert "400003.xml: object 1: <bndbox> is 9, 9, 8, 12" in one_line(run_tool("voc_label", devkit))
