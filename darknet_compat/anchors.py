@@ -33,7 +33,7 @@ class Boxes:
 def read_boxes(pictures: Sequence[str]) -> Boxes:
     """The boxes in the label files of ``pictures``.
 
-    Raises DataError where no picture has a box, or where one is not larger than 0 and at most 1.
+    Raises DataError where no picture has a box, or where one is not from 0 to 1 in width and height.
     """
     sizes = []
     unlabelled = 0
