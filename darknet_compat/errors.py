@@ -40,6 +40,10 @@ class WeightsValueError(WeightsError):
     """A number is NaN or infinite."""
 
 
+class ExportError(DarknetError):
+    """A network that cannot be written to, or read back from, another format; an engine that cannot run it."""
+
+
 class PictureError(DarknetError):
     """A picture that cannot be read or written."""
 

@@ -36,21 +36,21 @@ def load_picture(path: str | os.PathLike[str]) -> np.ndarray:
     import cv2
 
     try:
-        encoded = Path(path).read_bytes()
+        encoded = np.fromfile(path, np.uint8)
     except OSError as error:
-        raise PictureError(f"{path}: cannot read the picture: {error.strerror}; check the path") from None
-    if not encoded:
+        raise PictureError(f"{path}: cannot read the picture: {error.strerror or error}; check the path") from None
+    if not encoded.size:
         raise PictureError(f"{path}: the file is empty, expected a JPEG, PNG or BMP picture; copy it again")
     try:
-        picture = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+        picture = cv2.imdecode(encoded, cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
     except cv2.error:
         picture = None
     if picture is None:
         raise PictureError(
-            f"{path}: {len(encoded)} bytes that do not decode, expected a whole JPEG, PNG or BMP picture; "
+            f"{path}: {encoded.size} bytes that do not decode, expected a whole JPEG, PNG or BMP picture; "
             "the file is damaged, cut short or of another kind"
         )
-    return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
+    return picture
 
 
 def save_picture(picture: np.ndarray, path: str | os.PathLike[str]) -> None:
@@ -83,15 +83,13 @@ def to_picture(planes: np.ndarray) -> np.ndarray:
 
 
 class Taps(NamedTuple):
-    """Linear interpolation along one axis: output i is weight_low[i]*in[low[i]] + weight_high[i]*in[high[i]]."""
+    """Linear interpolation along one axis: output i is the sum of weight[i, k] * input[index[i, k]] over k = 0, 1."""
 
-    low: np.ndarray
-    high: np.ndarray
-    weight_low: np.ndarray
-    weight_high: np.ndarray
+    index: np.ndarray
+    weight: np.ndarray
 
     def part(self, which: slice) -> Taps:
-        return Taps(*(array[which] for array in self))
+        return Taps(self.index[which].copy(), self.weight[which].copy())  # torch takes no negative strides
 
 
 def _taps(positions: np.ndarray, size: int) -> Taps:
@@ -99,7 +97,8 @@ def _taps(positions: np.ndarray, size: int) -> Taps:
     low = positions.astype(np.int64)
     share = positions - low.astype(np.float32)
     inside = low + 1 < size
-    return Taps(low, np.where(inside, low + 1, low), 1 - share, np.where(inside, share, np.float32(0)))
+    index = np.stack([low, np.where(inside, low + 1, low)], 1)
+    return Taps(index, np.stack([1 - share, np.where(inside, share, np.float32(0))], 1))
 
 
 def _aligned_positions(size: int, new: int) -> np.ndarray:
@@ -110,8 +109,8 @@ def _aligned_positions(size: int, new: int) -> np.ndarray:
 
 def _resize_columns(size: int, new: int) -> Taps:
     taps = _taps(_aligned_positions(size, new), size)
-    for array, value in zip(taps, (size - 1, size - 1, 1, 0), strict=True):
-        array[-1] = value  # resize_image takes the last column as it is
+    taps.index[-1] = size - 1  # resize_image takes the last column as it is
+    taps.weight[-1] = 1, 0
     return taps
 
 
@@ -119,7 +118,7 @@ def _resize_rows(size: int, new: int) -> Taps:
     taps = _taps(_aligned_positions(size, new), size)
     # resize_image leaves out the lower neighbour of the last row. Where rounding puts that row a hair above the
     # last one of the input, all its weight was there, and the row comes out black. So it does here.
-    taps.weight_high[-1] = 0
+    taps.weight[-1, 1] = 0
     return taps
 
 
@@ -133,8 +132,8 @@ def _place_taps(size: int, new: int) -> Taps:
 def _interpolate(array: np.ndarray, taps: Taps, axis: int) -> np.ndarray:
     shape = [1] * array.ndim
     shape[axis] = -1
-    low, high = (array.take(index, axis) for index in (taps.low, taps.high))
-    return low * taps.weight_low.reshape(shape) + high * taps.weight_high.reshape(shape)
+    low, high = (array.take(taps.index[:, k], axis) * taps.weight[:, k].reshape(shape) for k in range(2))
+    return low + high
 
 
 def resize(planes: np.ndarray, w: int, h: int) -> np.ndarray:
@@ -275,8 +274,8 @@ def place_picture(
     across = _place_taps(picture.shape[1], w)
     if mirror:
         across = across.part(slice(None, None, -1))
-    turned = _sideways(picture, across.part(columns), _place_taps(picture.shape[0], h).part(rows))
-    _upright(turned, part, hue, saturation, exposure)
+    down = _place_taps(picture.shape[0], h).part(rows)
+    _upright(_sideways(picture, across.part(columns), down), part, hue, saturation, exposure)
 
 
 def crop_picture(
@@ -317,40 +316,38 @@ def _sideways(picture: np.ndarray, columns: Taps, rows: Taps) -> np.ndarray:
     """Interpolate a uint8 picture (h, w, 3) -> float32 0..255, turned on its side: (columns, rows, 3)."""
     import cv2
 
-    upright = _mix(picture, rows)
-    return _mix(cv2.transpose(upright), columns)
+    return _mix(cv2.transpose(_mix(picture, rows)), columns)
 
 
 def _mix(array: np.ndarray, taps: Taps) -> np.ndarray:
-    """_interpolate along axis 0, in one pass of torch where numpy needs three."""
+    """_interpolate along axis 0. A bag of two weighted embeddings is just that, in one pass over memory."""
     import torch
 
-    shape = (len(taps.low), *array.shape[1:])
-    low, high = (torch.from_numpy(array.take(index, 0)).view(shape[0], -1).float() for index in (taps.low, taps.high))
-    # A copy, for torch takes no negative strides, which mirrored taps have.
-    low.lerp_(high, torch.from_numpy(taps.weight_high.copy())[:, None])
-    mixed = low.numpy().reshape(shape)
-    for edge in np.flatnonzero((taps.weight_high == 0) & (taps.weight_low < 1)):
-        mixed[edge] *= taps.weight_low[edge]  # what lies past the edge counts as zero
-    return mixed
+    values = torch.from_numpy(array).view(len(array), -1).float()
+    index, weight = torch.from_numpy(taps.index), torch.from_numpy(taps.weight)
+    mixed = torch.nn.functional.embedding_bag(index, values, mode="sum", per_sample_weights=weight)
+    return mixed.numpy().reshape(-1, *array.shape[1:])
 
 
 def _upright(
-    turned: np.ndarray, slot: np.ndarray, hue: float = 0.0, saturation: float = 1.0, exposure: float = 1.0
+    pixels: np.ndarray, slot: np.ndarray, hue: float = 0.0, saturation: float = 1.0, exposure: float = 1.0
 ) -> None:
     """Float32 0..255 (w, h, 3), turned on its side -> distorted planes 0..1 in ``slot`` (3, h, w)."""
     import cv2
     import torch
 
+    w, h = pixels.shape[:2]
     scale = exposure / 255
+    # One name for every stage, so that each takes the memory of the last but one while it is in the processor's cache.
     if hue or saturation != 1:
-        hsv = cv2.cvtColor(turned, cv2.COLOR_RGB2HSV)
+        pixels = cv2.cvtColor(pixels, cv2.COLOR_RGB2HSV)
         degrees = 360 * (hue % 1)  # the way back takes up to two turns, and none below zero
         change = np.array([[1, 0, 0, degrees], [0, saturation, 0, 0], [0, 0, scale, 0]], np.float32)
-        turned = cv2.cvtColor(cv2.transform(hsv, change), cv2.COLOR_HSV2RGB)
+        pixels = cv2.transform(pixels, change)
+        pixels = cv2.cvtColor(pixels, cv2.COLOR_HSV2RGB)
         scale = 1.0
-    w, h = turned.shape[:2]
-    planes = torch.from_numpy(cv2.transpose(turned.reshape(w, h * 3))).view(h, 3, w).permute(1, 0, 2)
+    pixels = cv2.transpose(pixels.reshape(w, h * 3))
+    planes = torch.from_numpy(pixels).view(h, 3, w).permute(1, 0, 2)
     if scale != 1:
         planes = planes * scale
     torch.clamp(planes, 0, 1, out=torch.from_numpy(slot))

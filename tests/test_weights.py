@@ -177,7 +177,7 @@ def damaged(tmp_path, change):
         (lambda b: b[:14], WeightsHeaderError, "ends in the count of images seen"),
         (lambda b: b"\x89PNG\r\n\x1a\n" + b[8:], WeightsHeaderError, "the version reads"),
         (lambda b: b[:12] + b"\xff" * 8 + b[20:], WeightsHeaderError, "images seen reads"),
-        (lambda b: b[:40] + struct.pack("<f", float("nan")) + b[44:], WeightsValueError, "offset 40: scales[1] of layer"),
+        (lambda b: b[:40] + struct.pack("<f", float("nan")) + b[44:], WeightsValueError, "offset 40: scales[1]"),
         (lambda b: b[:40] + struct.pack("<f", float("inf")) + b[44:], WeightsValueError, "is inf; expected finite"),
     ],
 )  # fmt: skip

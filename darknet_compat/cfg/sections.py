@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from types import SimpleNamespace
 from typing import TypeVar
@@ -97,6 +97,14 @@ class Section:
     def find(self, name: str) -> Option | None:
         """The option called ``name``; of several, the first (src/option_list.c, option_find)."""
         return find_option(self.options, name)
+
+    def with_option(self, name: str, value: str) -> Section:
+        """The same section with another value for an option that it gives; its line says so."""
+        options = tuple(
+            replace(option, value=value, text=f"{name}={value}") if option.name == name else option
+            for option in self.options
+        )
+        return replace(self, options=options)
 
     def read(self, defaults: Mapping[str, object]) -> SimpleNamespace:
         """The values of all options in ``defaults``, as Darknet's ``option_find_int`` and its kin read them.

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from .detector import add_network, fraction, load
+from .detector import add_network, engine, fraction, load
 
 THRESH = 0.005  # float thresh = .005 in validate_detector
 
@@ -98,7 +98,7 @@ def valid(options: argparse.Namespace, mirrored: bool = False) -> int:
     names = names[: network.head.o.classes]
     found = detect_files(
         network, paths, batch=options.batch, letter_box=letter_box, mirrored=mirrored,
-        thresh=THRESH, relative=False, map=read_map(classes) if classes else None,
+        engine=engine(options, network), thresh=THRESH, relative=False, map=read_map(classes) if classes else None,
     )  # fmt: skip
     with ResultFiles(data.get("results", "results"), kind, names, options.out) as files:
         for detections in _progress(found, len(paths)):
@@ -119,7 +119,10 @@ def map_(options: argparse.Namespace) -> int:
 
     data, paths = _pictures(options)
     network, names, letter_box = load(options)
-    found = detect_files(network, paths, batch=options.batch, letter_box=letter_box, thresh=THRESH, hier=0.0)
+    found = detect_files(
+        network, paths, batch=options.batch, letter_box=letter_box, engine=engine(options, network),
+        thresh=THRESH, hier=0.0,
+    )  # fmt: skip
     difficult = data.get("difficult")
     table = map_of(
         _progress(found, len(paths)), paths, names[: network.head.o.classes],
@@ -136,5 +139,5 @@ def recall(options: argparse.Namespace) -> int:
 
     _, paths = _pictures(options)
     network, _, _ = load(options)
-    print("\n".join(recall_lines(recall_of(network, paths, batch=options.batch))))
+    print("\n".join(recall_lines(recall_of(network, paths, batch=options.batch, engine=engine(options, network)))))
     return 0

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from ..boxes import nms_sort, unletterbox
+from ..engines import Engine
 from ..images import letterbox_picture, load_picture, resize_picture
 from ..network import Network
 
@@ -79,18 +80,21 @@ def detect(
     map: Sequence[int] | None = None,
     mirrored: bool = False,
     by_objectness: bool = False,
+    engine: Engine | None = None,
 ) -> list[Detections]:
     """Detections of a batch: ``pictures`` (N, channels, height, width) made from pictures of the N (width, height).
 
     ``get_network_boxes`` with ``relative``, then ``do_nms_sort``: only probabilities over ``thresh`` are left, and of a
     class no two boxes with an IOU over ``nms`` (0: all stay). ``hier`` is how sure a tree must be to go deeper, ``map``
     the tree's classes to ask for. ``mirrored`` averages in the mirrored picture's output, as ``valid2`` does.
-    ``by_objectness`` takes objectness as the only class (``do_nms_obj``).
+    ``by_objectness`` takes objectness as the only class (``do_nms_obj``). ``engine`` runs the network, if not torch
+    layer by layer (:func:`darknet_compat.engines.start_engine`).
     """
+    forward = engine or network
     with torch.inference_mode():
-        output = network(pictures)
+        output = forward(pictures)
         if mirrored:
-            output = network.head.average_mirrored(output, network(pictures.flip(3)))
+            output = network.head.average_mirrored(output, forward(pictures.flip(3)))
         boxes, objectness, prob = network.head.boxes(output, thresh, hier, map)
         if by_objectness:
             prob = objectness[..., None]

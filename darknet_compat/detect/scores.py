@@ -41,13 +41,16 @@ def map_of(
     return detector_map(names, *joined, truths, hard, **options)
 
 
-def recall_of(network: Network, paths: Sequence[str], batch: int = 1) -> RecallTable:
-    """Darknet's recall: stretched pictures, every box over objectness .001 whatever its class, IOU .4."""
+def recall_of(network: Network, paths: Sequence[str], **options: Any) -> RecallTable:
+    """Darknet's recall: stretched pictures, every box over objectness .001 whatever its class, IOU .4.
+
+    ``options`` are ``batch`` and ``engine`` of :func:`detect_files`.
+    """
     truths = read_label_files([label_path(path) for path in paths], network.head.o.classes)
     image, objectness, box = [], [], []
     found = detect_files(
-        network, paths, batch=batch, letter_box=False, thresh=RECALL_THRESH, nms=RECALL_NMS, by_objectness=True
-    )
+        network, paths, letter_box=False, thresh=RECALL_THRESH, nms=RECALL_NMS, by_objectness=True, **options,
+    )  # fmt: skip
     for index, detections in enumerate(found):
         image.append(np.full(len(detections.prob), index))
         objectness.append(detections.prob[:, 0])

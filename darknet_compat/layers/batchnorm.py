@@ -36,6 +36,15 @@ def root(variance: Tensor, numerics: str) -> Tensor:
     return (variance + EPS).sqrt()
 
 
+def fold(
+    weights: Tensor, biases: Tensor, scales: Tensor, rolling_mean: Tensor, rolling_variance: Tensor, numerics: str
+) -> dict[str, Tensor]:
+    """``weights`` (filters, ...) and ``biases`` (filters,) that need no normalisation in inference."""
+    factor = scales.double() / root(rolling_variance.double(), numerics)
+    folded = weights * factor.float().reshape(-1, *[1] * (weights.dim() - 1))
+    return {"weights": folded, "biases": (biases.double() - rolling_mean.double() * factor).float()}
+
+
 class _UnbiasedBatchNorm(torch.autograd.Function):
     """Training-mode normalisation as Darknet's own kernels do it, with Darknet's own backward.
 
@@ -109,7 +118,7 @@ class Batchnorm(Layer):
         super().__init__(section, place)
         self.numerics = place.numerics
         c = self.input.c
-        self.register_buffer("biases", self.tensor(c), persistent=False)
+        self.register_buffer("biases", torch.zeros(c), persistent=False)  # no file holds them, so they stay 0
         self.register_buffer("scales", self.tensor(c))
         self.register_buffer("rolling_mean", self.tensor(c))
         self.register_buffer("rolling_variance", self.tensor(c))
@@ -133,7 +142,6 @@ class Batchnorm(Layer):
         ]
 
     def start(self) -> None:
-        self.biases.zero_()
         self.scales.fill_(1)
         self.rolling_mean.zero_()
         self.rolling_variance.zero_()

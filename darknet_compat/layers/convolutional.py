@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ..cfg import Section
 from .activation import ACTIVATIONS, activation_name
 from .base import Layer, Place, Shape, register
-from .batchnorm import batch_norm
+from .batchnorm import batch_norm, fold
 
 
 @register("convolutional")
@@ -84,6 +84,10 @@ class Convolutional(Layer):
                 training=self.training,
             )
         return ACTIVATIONS[self.activation](x)
+
+    def folded(self) -> dict[str, Tensor]:
+        """Weights and biases of a layer with ``batch_normalize=0`` that gives this one's values in inference."""
+        return fold(self.weights, self.biases, self.scales, self.rolling_mean, self.rolling_variance, self.numerics)
 
     def numbers(self, *, transposed: bool = False, loading: bool = False) -> list[tuple[str, Tensor]]:
         names = ["biases"]

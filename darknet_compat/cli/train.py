@@ -1,0 +1,297 @@
+"""The verb ``detector train``."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import shlex
+import sys
+import warnings
+from typing import TYPE_CHECKING, Any
+
+from ..errors import DarknetError, TrainingError
+
+if TYPE_CHECKING:
+    from ..train.distributed import Processes
+    from ..train.log import Log
+    from ..train.loop import Scoring
+
+FAILED = 1
+# The flags that a command to go on repeats: name -> its default.
+REPEATED = {"gpus": None, "device": None, "numerics": "cudnn", "seed": None, "map": None, "amp": None, "fast": False,
+            "workers": None, "epochs": False, "labels": "error", "snapshot": 100}  # fmt: skip
+MAP_EPOCHS = 4  # AlexeyAB's src/detector.c: mAP_epochs, and at least 100 batches
+MAP_LEAST = 100
+MAP_THRESH = 0.005
+
+
+def add(detector_verbs: Any) -> None:
+    """Make the verb known to ``detector``."""
+    from .detector import positive
+
+    parser = detector_verbs.add_parser(
+        "train",
+        help="train a detection network",
+        description="Train CFG on the train list of DATA, from WEIGHTS (which may end early) or from nothing. "
+        "Snapshots go to the folder that backup= names: NAME.backup, NAME_100.weights ..., NAME_final.weights, and "
+        "with them NAME.log, NAME.csv and the chart NAME.png. Ctrl-C saves and says how to go on.",
+        epilog="example: darknet-compat detector train cfg/voc.data cfg/yolov2-voc.cfg darknet19_448.conv.23",
+        allow_abbrev=False,
+    )
+    parser.add_argument("data", metavar="DATA", help=".data file: train=, backup=, valid=, names=, classes=")
+    parser.add_argument("cfg", metavar="CFG")
+    parser.add_argument("weights", metavar="WEIGHTS", nargs="?", help="start values; layers it lacks start at random")
+
+    def flag(name: str, **options: Any) -> None:
+        parser.add_argument(f"-{name}", f"--{name}", **options)
+
+    flag("clear", action="store_true", help="count images seen from 0, whatever WEIGHTS says")
+    flag("resume", action="store_true", help="go on from backup/NAME.backup.state as if nothing had happened")
+    flag("gpus", type=_gpus, metavar="0,1", help="GPUs to train on, one process each; the rate is times their number")
+    flag("device", metavar="DEVICE", help="where torch runs: cuda (default where there is one), cpu, cuda:1 ...")
+    flag("numerics", choices=("cudnn", "gpu", "cpu"), default="cudnn",
+         help="whose batch normalisation: cudnn made the published weights (default)")  # fmt: skip
+    flag("amp", choices=("bf16", "fp16"), help="run the layers at half precision; the loss stays in float32")
+    flag("fast", action="store_true",
+         help="channels last, torch.compile, on a GPU TF32 too: quicker, other last digits")  # fmt: skip
+    flag("seed", type=_seed, metavar="N", help="of all random numbers (default: a new one, which is printed)")
+    flag("epochs", action="store_true", help="show every picture once in each epoch; Darknet draws with replacement")
+    flag("labels", choices=("error", "warn"), default="error",
+         help="bad label lines: an error before the start (default), or left out with a warning")  # fmt: skip
+    flag("map", type=positive, nargs="?", const=0, metavar="EVERY",
+         help="mAP on the valid list every EVERY batches (default: every 4 epochs, at least 100); "
+         "the best is kept as NAME_best.weights")  # fmt: skip
+    flag("snapshot", type=positive, default=100, metavar="N", help="write NAME.backup every N batches (default 100)")
+    flag(
+        "workers", type=_count, metavar="N", help="processes that load pictures (default: 1 on a CPU, up to 8 on a GPU)"
+    )
+    parser.set_defaults(run=lambda options: train(parser, options))
+
+
+def _gpus(text: str) -> list[int]:
+    try:
+        gpus = [int(word) for word in text.split(",")]
+    except ValueError:
+        gpus = [-1]
+    if min(gpus) < 0 or len(set(gpus)) < len(gpus):
+        raise argparse.ArgumentTypeError(f"{text!r} is no list of GPU numbers such as 0,1")
+    return gpus
+
+
+def _count(text: str) -> int:
+    count = int(text)
+    if count < 0:
+        raise argparse.ArgumentTypeError(f"{text} is under 0")
+    return count
+
+
+def _seed(text: str) -> int:
+    seed = int(text)
+    if not 0 <= seed < 2**63:
+        raise argparse.ArgumentTypeError(f"{text} is not from 0 to 2^63 - 1")
+    return seed
+
+
+def train(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
+    """``examples/detector.c, train_detector``; 130 or 143 where Ctrl-C or SIGTERM stopped it."""
+    if options.resume and options.weights:
+        parser.error("-resume goes on from backup/NAME.backup.state, WEIGHTS starts anew: give one of them")
+    if options.resume and options.clear:
+        parser.error("-resume goes on where the training was, -clear starts counting anew: give one of them")
+    if options.gpus and options.device:
+        parser.error("-gpus and -device exclude each other")
+    if options.amp and options.numerics != "cudnn":
+        parser.error(f"-amp needs -numerics cudnn, not {options.numerics}")
+    from ..train.distributed import join, launch, leave
+
+    if options.gpus and "RANK" not in os.environ:
+        if len(options.gpus) > 1:
+            return launch(options.gpus, _arguments(options, options.resume))
+        options.device = f"cuda:{options.gpus[0]}"
+    processes = join(options.device)
+    try:
+        job = _prepare(options, processes)
+        return job.run() if job else FAILED
+    except DarknetError as error:
+        if processes.first:
+            raise
+        print(f"darknet-compat: process {processes.rank}: {error}", file=sys.stderr)
+        return FAILED
+    finally:
+        leave()
+
+
+def _prepare(options: argparse.Namespace, processes: Processes) -> Job | None:
+    """The job; of several processes the first raises what any of them found wrong, and the others return None."""
+    job, problem = None, None
+    with contextlib.ExitStack() as quiet:
+        if not processes.first:
+            quiet.enter_context(contextlib.redirect_stderr(quiet.enter_context(open(os.devnull, "w"))))
+        try:
+            job = Job(options, processes)
+        except DarknetError as error:
+            problem = error
+    problems = [found for found in processes.gather(str(problem) if problem else None) if found]
+    if not problems:
+        return job
+    if processes.first:
+        raise problem or TrainingError(problems[0])
+    processes.wait()
+    return None
+
+
+def _arguments(options: argparse.Namespace, resume: bool) -> list[str]:
+    """The command's words, as given or to go on with."""
+    words = ["detector", "train", options.data, options.cfg]
+    if resume:
+        words.append("-resume")
+    else:
+        words += [options.weights] if options.weights else []
+        words += ["-clear"] if options.clear else []
+    for name, default in REPEATED.items():
+        value = getattr(options, name)
+        # The state holds the seed.
+        if value == default or (resume and name == "seed"):
+            continue
+        words.append(f"-{name}")
+        if name == "gpus":
+            words.append(",".join(map(str, value)))
+        elif value is not True and not (name == "map" and value == 0):
+            words.append(str(value))
+    return words
+
+
+class Job:
+    """A training made ready: everything that can be wrong with the files is found before the first update."""
+
+    def __init__(self, options: argparse.Namespace, processes: Processes) -> None:
+        import torch
+
+        from .. import load_network
+        from ..cfg import read_cfg, read_data, read_list
+        from ..stock import find_stock
+        from ..train.augment import Augmentation
+        from ..train.checkpoint import Snapshots
+        from ..train.data import TrainingSet, check_labels
+        from ..train.step import Trainer, strict
+
+        self.options, self.processes = options, processes
+        self.data = read_data(find_stock(options.data))
+        cfg = read_cfg(find_stock(options.cfg))
+        pictures = read_list(find_stock(self.data.get("train", "data/train.list")))
+        settings = {name: getattr(options, name) for name in ("numerics", "amp", "epochs")}
+        self.snapshots = Snapshots(self.data.get("backup", "backup"), cfg, settings, options.snapshot)
+        self.snapshots.make_folder()
+
+        seed = int.from_bytes(os.urandom(4), "little") if options.seed is None else options.seed
+        seed = processes.same_number(seed)
+        torch.manual_seed(seed + processes.rank)
+        if not options.fast:
+            strict()
+        weights = find_stock(options.weights) if options.weights else None
+        network = load_network(cfg, weights, numerics=options.numerics, clear=options.clear)
+        head = network.head
+        self._check_classes(head.o.classes)
+        self.trainer = Trainer(network, processes, amp=options.amp, fast=options.fast, seed=seed)
+        extra, self.changed = self.snapshots.resume(self.trainer) if options.resume else ({}, [])
+        self._check_batches()
+        classes = head.o.classes if head.map is None else len(head.map) - 1
+        labels = check_labels(pictures, classes, options.labels, class_only=head.hierarchy is not None)
+        net = network.net
+        augmentation = Augmentation(
+            head.o.jitter, net.hue, net.saturation, net.exposure, bool(net.flip), bool(net.letter_box)
+        )
+        self.pictures = TrainingSet(
+            pictures, labels, augmentation, head.o.max, self.trainer.seed, replacement=not options.epochs
+        )
+        self.scoring = None if options.map is None else self._scoring(head.o.classes, extra.get("best"))
+
+    def _check_classes(self, classes: int) -> None:
+        if self.data.get("classes") is not None and self.data.integer("classes") != classes:
+            raise self.data.error("classes", f"the last section of {self.options.cfg} has classes={classes}")
+
+    def _check_batches(self) -> None:
+        trainer, net = self.trainer, self.trainer.net
+        if trainer.batch >= net.max_batches:
+            done = (
+                f"{trainer.network.seen:,} images seen are {trainer.batch} batches, and max_batches={net.max_batches}"
+            )
+            advice = "raise max_batches" if self.options.resume else "raise max_batches, or count from 0 with -clear"
+            raise trainer.network.cfg.net.error(f"nothing is left to train: {done}; {advice}", "max_batches")
+
+    def _scoring(self, classes: int, best: float | None) -> Scoring:
+        from ..cfg import read_list, read_names
+        from ..detect import detect_files
+        from ..detect.scores import map_of
+        from ..stock import find_stock
+        from ..train.loop import Scoring
+        from ..train.schedule import images_per_update
+
+        paths = read_list(find_stock(self.data.require("valid")))
+        names = read_names(find_stock(self.data.get("names", "data/names.list")))
+        if len(names) < classes:
+            raise self.data.error(
+                "names", f"{len(names)} names; expected {classes}, the classes= of {self.options.cfg}"
+            )
+        network, net = self.trainer.network, self.trainer.net
+
+        def score() -> float:
+            found = detect_files(
+                network, paths, batch=net.mini_batch, letter_box=bool(net.letter_box), thresh=MAP_THRESH, hier=0.0
+            )
+            return map_of(found, paths, names[:classes]).mean
+
+        every = self.options.map or max(MAP_LEAST, MAP_EPOCHS * len(self.pictures) // images_per_update(net))
+        return Scoring(score, every, best)
+
+    def run(self) -> int:
+        """Train; returns the exit code."""
+        from ..train.log import Log
+        from ..train.loop import train as run
+
+        options, trainer, first = self.options, self.trainer, self.processes.first
+        log = None
+        if first:
+            log = Log(self.snapshots.path(""), trainer.batch, trainer.net.max_batches, resumed=options.resume)
+            self._greet(log)
+        try:
+            stopped = run(trainer, self.pictures, self.snapshots, log, workers=self._workers(), scoring=self.scoring)
+            if log:
+                log.draw()
+                if stopped:
+                    command = shlex.join(["darknet-compat", *_arguments(options, resume=True)])
+                    log.say(f"stopped after batch {trainer.batch}; to go on: {command}")
+        finally:
+            if log:
+                log.close()
+        self.processes.wait()
+        return 128 + stopped if stopped else 0
+
+    def _greet(self, log: Log) -> None:
+        trainer, net, world = self.trainer, self.trainer.net, self.processes.world
+        log.say(self.snapshots.name)
+        if trainer.network.report:
+            log.say(str(trainer.network.report))
+        if self.options.resume:
+            log.say(f"going on after batch {trainer.batch}, {trainer.network.seen:,} images seen")
+        elif self.snapshots.state.exists():
+            warnings.warn(
+                f"{self.snapshots.state} is of an earlier training and will be written over; "
+                "-resume would go on with it instead",
+                stacklevel=2,
+            )
+        for change in self.changed:
+            log.say(f"changed since: {change}")
+        log.say(f"Learning Rate: {net.learning_rate * world:g}, Momentum: {net.momentum:g}, Decay: {net.decay:g}")
+        where = f"{world} processes on {trainer.device.type}" if world > 1 else str(trainer.device)
+        log.say(
+            f"{len(self.pictures)} pictures, {len(self.pictures.labels.objects)} objects; seed {trainer.seed}; {where}"
+        )
+
+    def _workers(self) -> int:
+        if self.options.workers is not None:
+            return self.options.workers
+        if self.trainer.device.type == "cpu":
+            return 1
+        return max(1, min(8, len(os.sched_getaffinity(0)) // self.processes.world))

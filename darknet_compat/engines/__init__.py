@@ -1,0 +1,57 @@
+"""Ways to run a network fast: torch with weights packed for the processor, ONNX Runtime, or OpenVINO.
+
+An engine is a function from pictures to the last layer's values, as :meth:`Network.forward`, for inference only.
+``docs/PERFORMANCE.md`` has the measurements that the choices here rest on.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..errors import ExportError
+from ..network import Network
+from .packed import Function, device_of, pack
+
+Engine = Function
+
+ENGINES = ("torch", "onnxruntime", "openvino")
+PRECISIONS = ("float32", "bf16")
+
+
+def start_engine(network: Network, name: str | None = None, precision: str = "float32", batch: int = 1) -> Engine:
+    """An engine for ``network`` as it is now, in its present size; later changes of the network do not reach it.
+
+    ``name`` is "torch", "onnxruntime" or "openvino". None takes the fastest as measured: torch, but for ``precision``
+    "bf16" OpenVINO where it is installed. ``batch`` is how many pictures most calls will bring: other numbers are
+    filled up to a multiple of it.
+
+    An exported graph is kept beside the .weights file, or in the user's cache folder where that one is read-only. Its
+    outputs are compared with torch's before it is used for the first time.
+
+    Raises :class:`ExportError` where the runtime is not installed, cannot run the network, or gives other outputs.
+    """
+    cpu = device_of(network) == "cpu"
+    if precision == "bf16" and cpu and not has_bf16():
+        raise ExportError("-precision bf16: this processor does not multiply bf16 numbers; expected float32")
+    if name is None:
+        from .exported import installed
+
+        name = "openvino" if precision == "bf16" and cpu and installed("openvino") else "torch"
+    if name == "torch":
+        return pack(network, precision, batch)
+    if not cpu:
+        raise ExportError(f"-engine {name} runs on the processor; expected -device cpu, or -engine torch")
+    if name == "onnxruntime" and precision == "bf16":
+        raise ExportError("-engine onnxruntime: it has no bf16 on processors; expected -engine torch or openvino")
+    from .exported import start_exported
+
+    return start_exported(network, name, precision, batch)
+
+
+def has_bf16() -> bool:
+    """Does this processor multiply bf16 numbers by itself?"""
+    try:
+        flags = Path("/proc/cpuinfo").read_text().split()
+    except OSError:
+        return False
+    return "avx512_bf16" in flags or "amx_bf16" in flags

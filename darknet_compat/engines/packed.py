@@ -1,0 +1,190 @@
+"""The torch engine: batch normalisation folded, weights laid out for the processor, activations in the same pass.
+
+On processors it calls oneDNN by the functions that torch's own compiler uses, and leaves out arithmetic by Winograd's
+method where that pays. Where torch has no oneDNN, and on GPUs, it is the fused network in channels-last order.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..layers.activation import ACTIVATIONS
+from ..layers.convolutional import Convolutional
+from ..network import HEADS, Network
+
+Function = Callable[[Tensor], Tensor]
+
+# What oneDNN applies to a sum before it is stored: torch's name and its constant.
+POINTWISE = {
+    "linear": ("none", []),
+    "leaky": ("leaky_relu", [0.1]),
+    "relie": ("leaky_relu", [0.01]),
+    "relu": ("relu", []),
+    "logistic": ("sigmoid", []),
+    "tanh": ("tanh", []),
+}
+# Winograd's method for 3x3: outputs per tile and side -> the points of its polynomials, besides infinity. Those of 4
+# lose the fewest digits (Barabasz et al., Error analysis and improving the accuracy of Winograd convolution, 2018).
+POINTS = {2: (0, 1, -1), 4: (0, 1, -1, 0.5, -2)}
+# Its costs in multiply-adds, measured within whole networks: one value through the transforms, one weight from memory.
+VALUE_COST, WEIGHT_COST = 180, 18
+
+
+def pack(network: Network, precision: str, batch: int) -> Function:
+    """A function with the values of ``network.forward``: within 1e-4 for "float32", rounded in between for "bf16"."""
+    head = network.layers[-1] if network.layers[-1].type in HEADS else None
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    fused = network.fuse().to(dtype)
+    onednn = device_of(network) == "cpu" and has_onednn()
+    if onednn:
+        for layer in fused.layers:
+            if isinstance(layer, Convolutional):
+                layer.forward = _convolution(layer, batch)
+                del layer.weights  # its place is taken by those in oneDNN's order
+    else:
+        fused = fused.to(memory_format=torch.channels_last)
+
+    @torch.inference_mode()
+    def run(pictures: Tensor) -> Tensor:
+        pictures = pictures.to(dtype)
+        # cuDNN would round float32 to 10 bits of fraction.
+        with torch.backends.cudnn.flags(allow_tf32=False):
+            if head is None:
+                return fused(pictures).float()
+            return head(fused.head_map(pictures).float())
+
+    return in_batches(run, batch) if onednn else run
+
+
+def in_batches(run: Function, batch: int) -> Function:
+    """``run``, which takes ``batch`` pictures, for any number of them."""
+
+    def run_any(pictures: Tensor) -> Tensor:
+        if len(pictures) == batch:
+            return run(pictures)
+        missing = -len(pictures) % batch
+        filled = torch.cat([pictures, pictures.new_zeros(missing, *pictures.shape[1:])])
+        return torch.cat([run(part) for part in filled.split(batch)])[: len(pictures)]
+
+    return run_any
+
+
+def device_of(network: Network) -> str:
+    """Where the network's tensors are: "cpu" or "cuda"."""
+    return next((tensor.device.type for tensor in network.state_dict().values()), "cpu")
+
+
+@functools.cache
+def has_onednn() -> bool:
+    """Has this torch the functions of oneDNN that are used here, for this processor?"""
+    if torch.backends.cpu.get_cpu_capability() not in ("AVX2", "AVX512"):
+        return False
+    try:
+        weights = torch.ones(1, 1, 1, 1)
+        weights = torch.ops.mkldnn._reorder_convolution_weight(weights, [0, 0], [1, 1], [1, 1], 1, [1, 1, 1, 1])
+        return _onednn(torch.ones(1, 1, 1, 1), weights, None, 0, 1, 1, "linear").item() == 1
+    except (AttributeError, RuntimeError, NotImplementedError):
+        return False
+
+
+def _onednn(
+    x: Tensor, weights: Tensor, biases: Tensor | None, padding: int, stride: int, groups: int, activation: str
+) -> Tensor:
+    name, constants = POINTWISE[activation]
+    return torch.ops.mkldnn._convolution_pointwise(
+        x, weights, biases, [padding] * 2, [stride] * 2, [1, 1], groups, name, constants, ""
+    )
+
+
+def _reordered(weights: Tensor, padding: int, stride: int, groups: int, shape: list[int]) -> Tensor:
+    return torch.ops.mkldnn._reorder_convolution_weight(
+        weights.detach(), [padding] * 2, [stride] * 2, [1, 1], groups, shape
+    )
+
+
+def _convolution(layer: Convolutional, batch: int) -> Function:
+    """The forward of a fused convolution."""
+    tile = winograd_tile(layer, batch)
+    if tile:
+        return winograd(layer, tile, batch)
+    o, padding, biases = layer.o, layer.padding, layer.biases.detach()
+    weights = _reordered(layer.weights, padding, o.stride, o.groups, [batch, *layer.input])
+    if layer.activation in POINTWISE:
+        return lambda x: _onednn(x, weights, biases, padding, o.stride, o.groups, layer.activation)
+    activate = ACTIVATIONS[layer.activation]
+    return lambda x: activate(_onednn(x, weights, biases, padding, o.stride, o.groups, "linear"))
+
+
+def winograd_tile(layer: Convolutional, batch: int) -> int:
+    """The side of Winograd's tiles that needs the least time for a layer; 0 where plain convolution does."""
+    o, (c, _, _), (filters, h, w) = layer.o, layer.input, layer.output
+    if (o.size, o.stride, layer.padding, o.groups) != (3, 1, 1, 1) or layer.weights.dtype != torch.float32:
+        return 0
+    costs = {0: 9 * batch * h * w * c * filters}
+    for tile in POINTS:
+        tiles = batch * -(-h // tile) * -(-w // tile)
+        multiplied = c * filters * (tiles + WEIGHT_COST)
+        costs[tile] = (tile + 2) ** 2 * (multiplied + VALUE_COST * tiles * (c + filters))
+    return min(costs, key=costs.__getitem__)
+
+
+def winograd_matrices(tile: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Float64 matrices A (tile, n), G (n, 3) and B (n, n), n = tile+2, of Winograd's method along one side.
+
+    The correlation of d (n,) with g (3,) is ``A @ ((G @ g) * (B @ d))``. Derived as by Toom and Cook: polynomials are
+    multiplied by way of their values at n-1 points and at infinity.
+    """
+    points = np.array(POINTS[tile], float)
+    n = len(points) + 1
+    others = [np.delete(points, i) for i in range(n - 1)]
+    scale = np.array([np.prod(point - rest) for point, rest in zip(points, others, strict=True)])
+    a = np.concatenate([np.vander(points, tile, increasing=True).T, np.eye(tile)[:, -1:]], 1)
+    g = np.concatenate([np.vander(points, 3, increasing=True) / scale[:, None], np.eye(3)[-1:]])
+    b = np.zeros((n, n))
+    for i, roots in enumerate([*others, points]):
+        b[i, : len(roots) + 1] = np.poly(roots)[::-1]
+    return a, g, b
+
+
+def winograd(layer: Convolutional, tile: int, batch: int) -> Function:
+    """A 3x3 convolution of stride 1 and padding 1 with (tile+2)^2 / (9*tile^2) of the multiplications."""
+    n = tile + 2
+    # Along both sides at once: the Kronecker product of each matrix with itself.
+    a, g, b = (torch.from_numpy(np.kron(matrix, matrix)).float() for matrix in winograd_matrices(tile))
+    (c, _, _), (filters, h, w) = layer.input, layer.output
+    tiles = -(-h // tile) * -(-w // tile)
+    # So many pictures at a time that the weights are not read for too few of them, while the tiles stay in the cache.
+    wanted = c * filters / (2 * tiles * (c + filters))
+    together = max(count for count in range(1, batch + 1) if batch % count == 0 and (count == 1 or count <= wanted))
+    # One 1x1 convolution of n*n groups multiplies all of them, over the tiles as its picture.
+    weights = (g @ layer.weights.detach().reshape(-1, 9).T).reshape(n * n * filters, c, 1, 1)
+    weights = _reordered(weights, 0, 1, n * n, [1, n * n * c, together * tiles, 1])
+    # The values of point 1 go into every output with factor 1, so the biases can be added there.
+    biases = torch.zeros(n * n, filters)
+    biases[n + 1] = layer.biases.detach()
+    biases = biases.flatten()
+    activate = ACTIVATIONS[layer.activation]
+    if layer.activation == "leaky":
+        activate = functools.partial(F.leaky_relu_, negative_slope=0.1)
+
+    def forward(x: Tensor) -> Tensor:
+        pictures, _, h, w = x.shape
+        if pictures > together:
+            return torch.cat([forward(part) for part in x.split(together)])
+        down, across = -(-h // tile), -(-w // tile)
+        x = F.pad(x, (1, across * tile + 1 - w, 1, down * tile + 1 - h)).permute(0, 2, 3, 1)
+        x = x.unfold(1, n, tile).unfold(2, n, tile).permute(0, 1, 2, 4, 5, 3)
+        x = (b @ x.reshape(-1, n * n, c)).reshape(1, -1, 1, n * n * c).permute(0, 3, 1, 2)
+        x = _onednn(x, weights, biases, 0, 1, n * n, "linear")
+        x = activate(a @ x.permute(0, 2, 3, 1).reshape(-1, n * n, filters))
+        x = x.reshape(pictures, down, across, tile, tile, filters).transpose(2, 3)
+        x = x.reshape(pictures, down * tile, across * tile, filters)
+        return x[:, :h, :w].permute(0, 3, 1, 2)
+
+    return forward

@@ -1,0 +1,384 @@
+"""A network as an ONNX graph: one function per section type, a few nodes each.
+
+The graph uses operators that OpenCV's dnn, ONNX Runtime and OpenVINO all read. Its names follow the cfg:
+``layers.0.weights``, ``layers.0.Conv``.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from onnx import TensorProto, helper, numpy_helper
+
+from .. import __version__
+from ..errors import ExportError
+from ..layers import Layer
+from ..layers.batchnorm import root
+from ..network import HEADS, Network
+
+OPSET = 13  # the first whose Softmax takes one axis
+IR_VERSION = 8  # of the same time, so that OpenCV 4 reads it
+LARGEST = 2**31 - 1  # bytes of a protobuf message
+
+Size = int | str  # a number, or the name of an int64 value of one element
+
+
+class Graph:
+    """The nodes and numbers of a graph that grows from its inputs to its outputs.
+
+    Values are names. ``dynamic``: height and width are known only when the graph runs.
+    """
+
+    def __init__(self, dynamic: bool) -> None:
+        self.dynamic = dynamic
+        self.prefix = ""
+        self.nodes: list[onnx.NodeProto] = []
+        self.numbers: list[TensorProto] = []
+        self._names: Counter[str] = Counter()
+
+    def name(self, name: str) -> str:
+        """``name`` behind the prefix, with a number where it is taken."""
+        name = f"{self.prefix}{name}"
+        self._names[name] += 1
+        return name if self._names[name] == 1 else f"{name}_{self._names[name]}"
+
+    def node(self, operator: str, *inputs: str, **attributes: Any) -> str:
+        """Add a node of one output; returns that output, which has the node's name."""
+        name = self.name(operator)
+        self.nodes.append(helper.make_node(operator, inputs, [name], name, **attributes))
+        return name
+
+    def constant(self, values: Any, name: str = "constant") -> str:
+        """Add float32 numbers to the graph."""
+        values = values.detach().cpu() if isinstance(values, torch.Tensor) else values
+        return self._number(np.asarray(values, np.float32), name)
+
+    def integers(self, *values: int) -> str:
+        """Add a vector of int64 numbers to the graph."""
+        return self._number(np.array(values, np.int64), "integers")
+
+    def _number(self, values: np.ndarray, name: str) -> str:
+        name = self.name(name)
+        self.numbers.append(numpy_helper.from_array(np.ascontiguousarray(values), name))
+        return name
+
+    def size(self, x: str, layer: Layer) -> tuple[Size, Size]:
+        """Height and width of ``x``, the input of ``layer``."""
+        if not self.dynamic:
+            return layer.input.h, layer.input.w
+        shape = self.node("Shape", x)
+        return self.part(shape, 0, 2, 3), self.part(shape, 0, 3, 4)
+
+    def compute(self, operator: str, size: Size, by: int) -> Size:
+        """A size times ("Mul") or by ("Div") a number."""
+        if isinstance(size, int):
+            return size * by if operator == "Mul" else size // by
+        return self.node(operator, size, self.integers(by))
+
+    def reshape(self, x: str, *sizes: Size) -> str:
+        """A 0 keeps the size at its place, -1 stands for what is left."""
+        if all(isinstance(size, int) for size in sizes):
+            return self.node("Reshape", x, self.integers(*sizes))
+        parts = [self.integers(size) if isinstance(size, int) else size for size in sizes]
+        return self.node("Reshape", x, self.node("Concat", *parts, axis=0))
+
+    def part(self, x: str, axis: int, first: int, behind: int, step: int = 1) -> str:
+        """``x[first:behind:step]`` along an axis."""
+        return self.node("Slice", x, *(self.integers(value) for value in (first, behind, axis, step)))
+
+    def times(self, x: str, factor: float) -> str:
+        return x if factor == 1 else self.node("Mul", x, self.constant(factor))
+
+    def plus(self, x: str, term: float) -> str:
+        return self.node("Add", x, self.constant(term))
+
+
+Converter = Callable[..., str]
+CONVERTERS: dict[str, Converter] = {}
+
+
+def converts(type: str) -> Callable[[Converter], Converter]:
+    """Make a function (graph, layer, *inputs) -> output the one for a section type."""
+
+    def keep(function: Converter) -> Converter:
+        if type in CONVERTERS:
+            raise ValueError(f"[{type}] has two functions")
+        CONVERTERS[type] = function
+        return function
+
+    return keep
+
+
+def refuse(layer: Layer, what: str) -> ExportError:
+    return ExportError(f"{layer.section.error(what)}; .pt2 and .safetensors hold every network")
+
+
+def build(network: Network, *, batch: int | str = 1, dynamic: bool = False, nms: tuple[float, float] | None = None,
+          raw: bool = False) -> onnx.ModelProto:  # fmt: skip
+    """The graph of a fused network.
+
+    Input ``images`` (batch, channels, height, width): float32 RGB, 0..1. ``batch`` is a number or a name, for any
+    number. ``dynamic``: height and width are any that the network can take.
+
+    Outputs of a network with a region head: ``boxes`` (batch, B, 4): x, y, w, h, relative to the input, x and y at the
+    centre; ``probabilities`` (batch, B, classes): objectness times class. B = num*h*w, in Darknet's order. With
+    ``nms`` = (least probability, most IOU) also ``selected`` (M, 3): picture, class and box of what non-maximum
+    suppression leaves, classes apart, the most probable first.
+
+    Outputs of other networks, and of any with ``raw``: ``output``, the last layer's values; ``raw`` leaves the head
+    away, so that its map is the output.
+
+    Raises :class:`ExportError` where a layer has no ONNX form.
+    """
+    graph = Graph(dynamic)
+    head = network.layers[-1] if network.layers[-1].type in HEADS else None
+    kept = {-1: "images"}
+    for layer in network.layers if head is None else network.layers[:-1]:
+        if layer.type not in CONVERTERS:
+            raise refuse(layer, f"[{layer.type}] has no ONNX form here")
+        graph.prefix = f"layers.{layer.index}."
+        kept[layer.index] = CONVERTERS[layer.type](graph, layer, *(kept[source] for source in layer.sources))
+    last = kept[len(network.layers) - (1 if head is None else 2)]
+    graph.prefix = ""
+    if head is None or raw:
+        graph.prefix, values = "", {"output": last}
+    else:
+        graph.prefix = f"layers.{head.index}."
+        values = region(graph, head, last)
+        if nms is not None:
+            values["selected"] = suppression(graph, values, *nms)
+    graph.prefix = ""
+    for name, value in values.items():
+        graph.nodes.append(helper.make_node("Identity", [value], [name], name))
+    return _model(graph, network, batch, list(values))
+
+
+def _model(graph: Graph, network: Network, batch: int | str, outputs: list[str]) -> onnx.ModelProto:
+    c, h, w = network.input
+    size = ("height", "width") if graph.dynamic else (h, w)
+    # Only the ranks are given: every reader works the sizes out by itself.
+    ranks = {"boxes": 3, "probabilities": 3, "selected": 2, "output": 4}
+    model = helper.make_model(
+        helper.make_graph(
+            graph.nodes,
+            "darknet",
+            [helper.make_tensor_value_info("images", TensorProto.FLOAT, (batch, c, *size))],
+            [
+                helper.make_tensor_value_info(
+                    name, TensorProto.INT64 if name == "selected" else TensorProto.FLOAT, [None] * ranks[name]
+                )
+                for name in outputs
+            ],
+            graph.numbers,
+        ),
+        opset_imports=[helper.make_opsetid("", OPSET)],
+        ir_version=IR_VERSION,
+        producer_name="darknet_compat",
+        producer_version=__version__,
+    )
+    if model.ByteSize() > LARGEST:
+        raise ExportError(
+            f"{network.cfg.file}: the graph takes {model.ByteSize():,} bytes; an .onnx file holds at most {LARGEST:,}; "
+            ".pt2 and .safetensors hold every network"
+        )
+    return model
+
+
+# One function per section type.
+
+
+@converts("convolutional")
+def _convolutional(graph: Graph, layer: Layer, x: str) -> str:
+    o = layer.o
+    x = graph.node(
+        "Conv", x, graph.constant(layer.weights, "weights"), graph.constant(layer.biases, "biases"),
+        kernel_shape=[o.size] * 2, strides=[o.stride] * 2, pads=[layer.padding] * 4, group=o.groups,
+    )  # fmt: skip
+    return _activate(graph, layer.activation, x)
+
+
+@converts("connected")
+def _connected(graph: Graph, layer: Layer, x: str) -> str:
+    x = graph.node(
+        "Gemm", graph.node("Flatten", x), graph.constant(layer.weights, "weights"),
+        graph.constant(layer.biases, "biases"), transB=1,
+    )  # fmt: skip
+    return _activate(graph, layer.activation, graph.reshape(x, 0, layer.output.c, 1, 1))
+
+
+@converts("batchnorm")
+def _batchnorm(graph: Graph, layer: Layer, x: str) -> str:
+    factor = layer.scales.double() / root(layer.rolling_variance.double(), layer.numerics)
+    term = layer.biases.double() - layer.rolling_mean.double() * factor
+    x = graph.node("Mul", x, graph.constant(factor.reshape(-1, 1, 1)))
+    return graph.node("Add", x, graph.constant(term.reshape(-1, 1, 1)))
+
+
+@converts("activation")
+def _activation(graph: Graph, layer: Layer, x: str) -> str:
+    return _activate(graph, layer.activation, x)
+
+
+def _activate(graph: Graph, activation: str, x: str) -> str:
+    """src/activations.h in ONNX's operators."""
+    if activation == "linear":
+        return x
+    plain = {"logistic": "Sigmoid", "relu": "Relu", "tanh": "Tanh", "elu": "Elu"}
+    if activation in plain:
+        return graph.node(plain[activation], x)
+    if activation in ("leaky", "relie"):
+        return graph.node("LeakyRelu", x, alpha=0.1 if activation == "leaky" else 0.01)
+    if activation == "selu":
+        return graph.node("Selu", x, alpha=1.6732, gamma=1.0507)
+    if activation == "loggy":
+        return graph.plus(graph.times(graph.node("Sigmoid", x), 2), -1)
+    if activation == "ramp":
+        return graph.node("Add", graph.node("Relu", x), graph.times(x, 0.1))
+    if activation == "stair":
+        # floor(x/2), and in every second step what is left of x
+        half, step = graph.node("Floor", graph.times(x, 0.5)), graph.node("Floor", x)
+        odd = graph.node("Sub", step, graph.times(half, 2))
+        return graph.node("Add", half, graph.node("Mul", odd, graph.node("Sub", x, step)))
+    # The others are straight between two bounds, and flatter beyond them.
+    low, high, flat = {"hardtan": (-1, 1, 0), "lhtan": (0, 1, 0.001), "plse": (-4, 4, 0.01)}[activation]
+    middle = graph.node("Clip", x, graph.constant(low), graph.constant(high))
+    inside = graph.plus(graph.times(middle, 0.125), 0.5) if activation == "plse" else middle
+    if not flat:
+        return inside
+    return graph.node("Add", inside, graph.times(graph.node("Sub", x, middle), flat))
+
+
+@converts("maxpool")
+def _maxpool(graph: Graph, layer: Layer, x: str) -> str:
+    before = layer.padding // 2
+    after = layer.padding - before
+    pads = [before, before, after, after]
+    if after >= layer.size:  # which MaxPool does not take
+        least = graph.constant(np.finfo(np.float32).min)
+        x = graph.node("Pad", x, graph.integers(0, 0, *pads[:2], 0, 0, *pads[2:]), least)
+        pads = [0] * 4
+    return graph.node("MaxPool", x, kernel_shape=[layer.size] * 2, strides=[layer.o.stride] * 2, pads=pads)
+
+
+@converts("avgpool")
+def _avgpool(graph: Graph, layer: Layer, x: str) -> str:
+    return graph.node("GlobalAveragePool", x)
+
+
+@converts("route")
+def _route(graph: Graph, layer: Layer, *sources: str) -> str:
+    if len(sources) == 1:
+        return sources[0]
+    if layer.output[1:] != layer.input[1:]:
+        sources = tuple(graph.reshape(source, 0, -1, 1, 1) for source in sources)
+    return graph.node("Concat", *sources, axis=1)
+
+
+@converts("reorg")
+def _reorg(graph: Graph, layer: Layer, x: str) -> str:
+    s, (c, _, _), (height, width) = layer.o.stride, layer.input, graph.size(x, layer)
+    if layer.o.reverse:
+        x = graph.node("Transpose", graph.reshape(x, 0, s, s, c // (s * s), height, width), perm=[0, 3, 4, 1, 5, 2])
+        return graph.reshape(x, 0, layer.output.c, graph.compute("Mul", height, s), graph.compute("Mul", width, s))
+    x = graph.node("Transpose", graph.reshape(x, 0, c // (s * s), height, s, width, s), perm=[0, 3, 5, 1, 2, 4])
+    return graph.reshape(x, 0, layer.output.c, graph.compute("Div", height, s), graph.compute("Div", width, s))
+
+
+@converts("shortcut")
+def _shortcut(graph: Graph, layer: Layer, before: str, earlier: str) -> str:
+    o, ((c2, h2, w2), (c1, h1, w1)) = layer.o, layer.inputs
+    stride = max(w1 // w2, 1)
+    if (h2, w2) != (-(-h1 // stride), -(-w1 // stride)) or (o.alpha != 1 and c1 < c2):
+        raise refuse(layer, "a [shortcut] between maps of these sizes has no ONNX form here")
+    if stride > 1:
+        earlier = graph.part(graph.part(earlier, 2, 0, LARGEST, stride), 3, 0, LARGEST, stride)
+    if c1 > c2:
+        earlier = graph.part(earlier, 1, 0, c2)
+    elif c1 < c2:
+        earlier = graph.node("Pad", earlier, graph.integers(0, 0, 0, 0, 0, c2 - c1, 0, 0))
+    out = graph.node("Add", graph.times(before, o.alpha), graph.times(earlier, o.beta))
+    return _activate(graph, layer.activation, out)
+
+
+@converts("upsample")
+def _upsample(graph: Graph, layer: Layer, x: str) -> str:
+    s = layer.o.stride
+    if s < 0:
+        x = graph.times(graph.node("AveragePool", x, kernel_shape=[-s] * 2, strides=[-s] * 2), s * s)
+    else:
+        scales = graph.constant([1, 1, s, s])
+        x = graph.node(
+            "Resize", x, "", scales, mode="nearest", nearest_mode="floor", coordinate_transformation_mode="asymmetric"
+        )
+    return graph.times(x, layer.o.scale)
+
+
+@converts("dropout")
+@converts("cost")
+def _same(graph: Graph, layer: Layer, x: str) -> str:
+    return x
+
+
+@converts("softmax")
+def _softmax(graph: Graph, layer: Layer, x: str) -> str:
+    if layer.o.tree:
+        raise refuse(layer, "[softmax] with tree= has no ONNX form here")
+    x = graph.times(graph.reshape(x, 0, len(layer.sizes), layer.sizes[0]), 1 / layer.o.temperature)
+    return graph.reshape(graph.node("Softmax", x, axis=2), 0, *layer.output)
+
+
+def region(graph: Graph, layer: Layer, x: str) -> dict[str, str]:
+    """The head: boxes and probabilities, as :meth:`Region.boxes` with a threshold of 0."""
+    o = layer.o
+    if o.tree or o.background:
+        raise refuse(layer, "[region] with tree= or background=1 has no ONNX form here")
+    height, width = graph.size(x, layer)
+    planes = graph.reshape(x, 0, o.num, o.coords + 1 + o.classes, height, width)
+    planes = graph.node("Transpose", planes, perm=[0, 1, 3, 4, 2])
+    xy = graph.node("Sigmoid", graph.part(planes, 4, 0, 2))
+    wh = graph.node("Exp", graph.part(planes, 4, 2, 4))
+    objectness = graph.node("Sigmoid", graph.part(planes, 4, o.coords, o.coords + 1))
+    classes = graph.part(planes, 4, o.coords + 1, o.coords + 1 + o.classes)
+    classes = graph.node("Softmax", classes, axis=4) if o.softmax else graph.node("Sigmoid", classes)
+    cells, size = _cells(graph, height, width)
+    anchors = graph.constant(layer.anchors.reshape(1, o.num, 1, 1, 2), "anchors")
+    xy = graph.node("Div", graph.node("Add", xy, cells), size)
+    wh = graph.node("Div", graph.node("Mul", wh, anchors), size)
+    boxes = graph.node("Concat", xy, wh, axis=4)
+    probabilities = graph.node("Mul", classes, objectness)
+    return {
+        "boxes": graph.reshape(boxes, 0, -1, 4),
+        "probabilities": graph.reshape(probabilities, 0, -1, o.classes),
+    }
+
+
+def _cells(graph: Graph, height: Size, width: Size) -> tuple[str, str]:
+    """Column and row of every cell (1, 1, h, w, 2), and width and height."""
+    if isinstance(height, int):
+        row, column = np.mgrid[:height, :width]
+        return graph.constant(np.stack([column, row], -1)[None, None], "cells"), graph.constant([width, height], "grid")
+    zero, one = graph.constant(0.0), graph.constant(1.0)
+    numbers = []
+    for size in (width, height):
+        count = graph.node("Cast", graph.node("Squeeze", size), to=TensorProto.FLOAT)
+        numbers.append(graph.node("Range", zero, count, one))
+    column = graph.reshape(numbers[0], 1, -1, 1)
+    row = graph.reshape(numbers[1], -1, 1, 1)
+    shape = graph.node("Concat", height, width, graph.integers(1), axis=0)
+    cells = graph.node("Concat", graph.node("Expand", column, shape), graph.node("Expand", row, shape), axis=2)
+    size = graph.node("Cast", graph.node("Concat", width, height, axis=0), to=TensorProto.FLOAT)
+    return cells, size
+
+
+def suppression(graph: Graph, values: dict[str, str], thresh: float, nms: float) -> str:
+    """Non-maximum suppression: (M, 3) int64 rows of picture, class and box."""
+    scores = graph.node("Transpose", values["probabilities"], perm=[0, 2, 1])
+    return graph.node(
+        "NonMaxSuppression", values["boxes"], scores, graph.integers(LARGEST), graph.constant([nms]),
+        graph.constant([thresh]), center_point_box=1,
+    )  # fmt: skip

@@ -1,0 +1,1 @@
+"""Training as Darknet does it: pictures and truth, schedule, optimiser, loop, checkpoints."""

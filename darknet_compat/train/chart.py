@@ -1,0 +1,64 @@
+"""The picture of a training: loss, learning rate and mAP over the batches."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from ..files import whole_file
+
+POINTS = 3000  # of a curve; more do not show in 1000 pixels
+INK, GREY, BLUE, GREEN, ORANGE = "#1c2430", "#9aa5b1", "#0b5cad", "#18794e", "#b45309"
+
+
+def draw_chart(path: str | os.PathLike[str], columns: Mapping[str, Sequence[float]], title: str) -> None:
+    """Write a PNG of ``columns``: batch, loss, avg_loss, rate, map (NaN where it was not measured), one value a batch.
+
+    The loss axis is logarithmic. Light and opaque, to be read in print and on a dark screen alike.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import LogFormatter
+
+    batch, loss, avg, rate, score = (
+        np.asarray(columns[name], float) for name in ("batch", "loss", "avg_loss", "rate", "map")
+    )
+    shown = np.unique(np.linspace(0, len(batch) - 1, min(POINTS, len(batch))).astype(int))
+    scored = np.flatnonzero(~np.isnan(score))
+
+    figure = Figure(figsize=(9, 6), dpi=110, facecolor="white", layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    top, bottom = axes
+    top.plot(batch[shown], loss[shown], color=GREY, linewidth=0.8, label="loss")
+    top.plot(batch[shown], avg[shown], color=BLUE, linewidth=2, label=f"average, now {avg[-1]:.3g}")
+    top.set_yscale("log")
+    top.set_ylabel("loss per image")
+    top.set_title(f"{title}: batch {int(batch[-1])}", color=INK, fontsize=13)
+    if len(scored):
+        right = top.twinx()
+        best = score[scored].max()
+        right.plot(
+            batch[scored], 100 * score[scored], color=GREEN, marker="o", linewidth=2,
+            label=f"mAP, now {100 * score[scored[-1]]:.1f} %, best {100 * best:.1f} %",
+        )  # fmt: skip
+        right.set_ylim(0, 100)
+        right.set_ylabel("mAP, %", color=GREEN)
+        right.tick_params(colors=GREEN)
+        top.plot([], [], color=GREEN, marker="o", label=right.get_legend_handles_labels()[1][0])
+    top.legend(loc="upper right", framealpha=1)
+    bottom.plot(batch[shown], rate[shown], color=ORANGE, linewidth=2)
+    bottom.set_ylabel("rate")
+    bottom.set_ylim(bottom=0)
+    bottom.set_xlabel("batch")
+    for axis in axes:
+        axis.grid(True, which="major", color="#dfe4ea", linewidth=0.8)
+        axis.tick_params(colors=INK)
+        axis.set_axisbelow(True)
+        axis.margins(x=0.01)
+    top.yaxis.set_major_formatter(LogFormatter())
+    top.yaxis.set_minor_formatter(LogFormatter())
+    with whole_file(path) as file:
+        figure.savefig(file, format="png")

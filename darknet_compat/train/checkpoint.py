@@ -1,0 +1,153 @@
+"""Snapshots of a training: .weights by Darknet's names, and beside them a .state to go on from.
+
+Source: ``examples/detector.c, train_detector`` for names and rhythm. Darknet keeps the weights only, so its trainings
+go on without their momentum; the .state holds all that the next update hangs on.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..cfg import Cfg
+from ..errors import TrainingError
+from ..files import whole_file
+from ..weights import DARKNET_VERSION, save_weights
+from .step import Trainer
+
+FORMAT = "darknet_compat training state 1"
+# What of [net] may be changed in a training that goes on.
+SCHEDULE = {"learning_rate", "policy", "steps", "scales", "step", "scale", "gamma", "power", "burn_in", "max_batches",
+            "momentum", "decay", "angle", "hue", "saturation", "exposure", "flip", "clip"}  # fmt: skip
+
+
+def base_name(cfg: str | os.PathLike[str]) -> str:
+    """``src/utils.c, basecfg``: the file's name up to its first dot."""
+    return os.path.basename(cfg).split(".")[0]
+
+
+def passed(before: int, after: int, every: int) -> bool:
+    """Did the batch number come to a multiple of ``every``, or step over one as several GPUs make it do?"""
+    return after // every > before // every
+
+
+class Snapshots:
+    """Where the files of one training stand: ``folder``/``name``.backup, ``name``_100.weights, ``name``.csv ..."""
+
+    def __init__(self, folder: str | os.PathLike[str], cfg: Cfg, settings: dict[str, Any], every: int = 100) -> None:
+        self.folder = Path(folder)
+        self.name = base_name(cfg.file)
+        self.cfg = cfg
+        self.settings = settings
+        """The command's own choices that a training must go on with."""
+        self.every = every
+        self.last: str | None = None
+        """The snapshot written last, and its batch."""
+
+    def path(self, end: str) -> Path:
+        return self.folder / f"{self.name}{end}"
+
+    @property
+    def backup(self) -> Path:
+        return self.path(".backup")
+
+    @property
+    def state(self) -> Path:
+        return self.path(".backup.state")
+
+    def make_folder(self) -> None:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise TrainingError(f"{self.folder}: cannot make the folder for snapshots: {error.strerror}") from None
+
+    def due(self, before: int, after: int) -> list[Path]:
+        """The .weights files that Darknet writes after batch number ``after``."""
+        due = []
+        if passed(before, after, 10000) or (after < 1000 and passed(before, after, 100)):
+            due.append(self.path(f"_{after}.weights"))
+        if passed(before, after, self.every):
+            due.append(self.backup)
+        return due
+
+    def save(self, trainer: Trainer, path: Path, extra: dict[str, Any] | None = None) -> None:
+        """Write the weights; for the .backup, its .state too, with ``extra`` in it.
+
+        Raises :class:`DarknetError` where a file cannot be written; what stood under its name then still does.
+        """
+        trainer.network.version = DARKNET_VERSION
+        save_weights(trainer.network, path)
+        if path == self.backup:
+            self._save_state(trainer, extra or {})
+        self.last = f"{path} (batch {trainer.batch})"
+
+    def _save_state(self, trainer: Trainer, extra: dict[str, Any]) -> None:
+        state = {
+            "format": FORMAT,
+            "cfg": json.dumps(self.cfg.meaning()),
+            "settings": self.settings,
+            "trainer": trainer.state(),
+            "extra": extra,
+        }
+        try:
+            with whole_file(self.state) as file:
+                torch.save(state, file)
+        except (OSError, RuntimeError) as error:
+            reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+            raise TrainingError(f"{self.state}: {reason}; the file was not written") from None
+
+    def resume(self, trainer: Trainer) -> tuple[dict[str, Any], list[str]]:
+        """Take ``trainer`` to where the .state was written. Returns its ``extra``, and what of [net] has changed since.
+
+        Only the schedule may have changed. Raises :class:`TrainingError` in one line where there is no state, where it
+        is damaged, and where it is that of another cfg or of other settings.
+        """
+        path = self.state
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        except OSError as error:
+            raise TrainingError(
+                f"{path}: {error.strerror}; -resume goes on from the .state that a training leaves beside its .backup; "
+                "to train on from a .weights file, name it after CFG instead"
+            ) from None
+        except (RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError):
+            raise TrainingError(f"{path}: no training state, or a damaged one; expected what training wrote") from None
+        if not isinstance(state, dict) or state.get("format") != FORMAT:
+            raise TrainingError(f"{path}: no training state of this version; expected the format {FORMAT!r}")
+        changed = self._compare(json.loads(state["cfg"]), path)
+        for key, value in state["settings"].items():
+            if self.settings.get(key) != value:
+                raise TrainingError(
+                    f"{path}: that training has -{key} {value}, this command {self.settings.get(key)}; "
+                    "go on with the same, or start anew without -resume"
+                )
+        trainer.load_state(state["trainer"])
+        self.last = f"{self.backup} (batch {trainer.batch})"
+        return state["extra"], changed
+
+    def _compare(self, before: list[tuple[str, dict[str, str]]], path: Path) -> list[str]:
+        now = self.cfg.meaning()
+        if [kind for kind, _ in before] != [kind for kind, _ in now]:
+            raise TrainingError(
+                f"{path}: that training has {len(before) - 1} layers of other types than {self.cfg.file}"
+            )
+        changed = []
+        for index, ((kind, old), (_, new)) in enumerate(zip(before, now, strict=True), -1):
+            for name in sorted({*old, *new}):
+                if old.get(name) == new.get(name):
+                    continue
+                what = f"{name} was {old.get(name, 'not given')} and is {new.get(name, 'not given')}"
+                if kind != "net":
+                    what = f"layer {index} [{kind}]: {what}"
+                if kind != "net" or name not in SCHEDULE:
+                    raise TrainingError(
+                        f"{path}: that training has another cfg than {self.cfg.file}: {what}; "
+                        "start anew without -resume, perhaps from the .backup as WEIGHTS"
+                    )
+                changed.append(what)
+        return changed

@@ -1,0 +1,146 @@
+"""Several processes, one for each GPU: plain ``torch.distributed``, with one sum of all gradients per update.
+
+Darknet gives each GPU its own network and batch, multiplies the rate by their number, and averages the networks'
+weights now and then (``src/network.c, train_networks, sync_nets``). Here the gradients are averaged in every update,
+so that the weights are the same everywhere at all times. Rolling means and variances stay each process's own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from ..errors import TrainingError
+
+PATIENCE = timedelta(hours=2)  # the others wait while the first process writes snapshots and scores
+
+
+@dataclass(frozen=True)
+class Processes:
+    """This process's place among those that train together: ``rank`` from 0, ``world`` of them."""
+
+    device: torch.device
+    rank: int = 0
+    world: int = 1
+
+    @property
+    def first(self) -> bool:
+        """The one that prints and writes."""
+        return self.rank == 0
+
+    def add_up(self, tensor: Tensor) -> None:
+        """Replace ``tensor`` by the sum of all processes' in place."""
+        if self.world > 1:
+            try:
+                dist.all_reduce(tensor)
+            except RuntimeError:
+                raise TrainingError("another process of this training has ended") from None
+
+    def same(self, tensor: Tensor) -> None:
+        """Replace ``tensor`` by the first process's in place."""
+        if self.world > 1:
+            dist.broadcast(tensor, 0)
+
+    def same_number(self, number: int) -> int:
+        """The first process's ``number``, below 2^63."""
+        tensor = torch.tensor(number, device=self.device)
+        self.same(tensor)
+        return int(tensor)
+
+    def gather(self, thing: Any) -> list[Any]:
+        """What each process brings, in the order of their ranks."""
+        if self.world == 1:
+            return [thing]
+        things = [None] * self.world
+        dist.all_gather_object(things, thing)
+        return things
+
+    def wait(self) -> None:
+        """Wait until all processes do this, or one has ended.
+
+        torch's launcher stops all others when one ends with an error, so the first has to write and speak before.
+        """
+        if self.world > 1:
+            with contextlib.suppress(RuntimeError):
+                dist.barrier()
+
+
+def find_device(name: str | None) -> torch.device:
+    """The device for ``-device NAME``: by default the first GPU, or the CPU where there is none.
+
+    Raises :class:`TrainingError` where the name is none, or is a GPU that this machine does not have.
+    """
+    try:
+        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+    except RuntimeError:
+        raise TrainingError(f"-device {name}: no such device; expected cpu, cuda, cuda:1 ...") from None
+    if device.type == "cuda":
+        count = torch.cuda.device_count()
+        if (device.index or 0) >= count:
+            raise TrainingError(f"-device {device}: this machine has {count} GPUs that torch can use; try -device cpu")
+    return device
+
+
+def join(name: str | None) -> Processes:
+    """Join the processes that torch's launcher started; without it, stand alone.
+
+    The launcher's environment variables RANK, WORLD_SIZE and LOCAL_RANK say which place is this one's; each takes the
+    GPU of its LOCAL_RANK, unless ``-device`` names another device.
+    """
+    if "RANK" not in os.environ:
+        return Processes(find_device(name))
+    rank, world, local = (int(os.environ[key]) for key in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
+    device = find_device(name)
+    if device.type == "cuda":
+        device = find_device(f"cuda:{local}") if device.index is None else device
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
+    return Processes(device, rank, world)
+
+
+def leave() -> None:
+    """Part from the other processes."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def launch(gpus: Sequence[int], arguments: Sequence[str]) -> int:
+    """Run ``darknet-compat ARGUMENTS`` in one process for each of ``gpus``; see :func:`launch_processes`."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    known = visible.split(",") if visible else [str(index) for index in range(torch.cuda.device_count())]
+    missing = [gpu for gpu in gpus if gpu >= len(known)]
+    if missing:
+        raise TrainingError(f"-gpus names GPU {missing[0]}; torch finds {len(known)} on this machine")
+    os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(known[gpu] for gpu in gpus)
+    return launch_processes(len(gpus), arguments)
+
+
+def launch_processes(count: int, arguments: Sequence[str]) -> int:
+    """Run ``darknet-compat ARGUMENTS`` in ``count`` processes, by torch's own launcher (torchrun).
+
+    Returns the exit code: that of the process that failed first, or 128 + the signal that stopped all.
+    """
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.run import parse_args, run
+
+    # The processes say themselves what went wrong; the launcher's own lines would bury it.
+    logging.disable(logging.CRITICAL)
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
+    try:
+        run(parse_args(["--standalone", "--nproc-per-node", str(count), "-m", "darknet_compat", *arguments]))
+    except ChildFailedError as error:
+        _, failure = error.get_first_failure()
+        return failure.exitcode if failure.exitcode > 0 else 128 - failure.exitcode
+    except SignalException as error:
+        return 128 + error.sigval
+    return 0

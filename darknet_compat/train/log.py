@@ -1,0 +1,189 @@
+"""What a training says: Darknet's lines, a progress bar, a table of every figure, a chart.
+
+Source: the lines are those of ``examples/detector.c, train_detector`` and ``src/region_layer.c``.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+import os
+import sys
+import time
+from array import array
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+import torch
+
+from ..errors import TrainingError
+from ..files import whole_file
+from ..layers.region import RegionFigures, region_line
+from .step import Update
+
+COLUMNS = ("batch", "images", "loss", "avg_loss", "rate", "seconds", "loading_seconds", "avg_iou", "class", "obj",
+           "no_obj", "avg_recall", "count", "size", "map")  # fmt: skip
+CHARTED = ("batch", "loss", "avg_loss", "rate", "map")
+CHART_EVERY = 10.0  # seconds
+CHART_SHARE = 0.02  # of the time at most goes into drawing
+
+
+def update_line(update: Update, seconds: float, images: int) -> str:
+    """The line that Darknet prints of each update."""
+    return (
+        f"{update.batch}: {update.loss:f}, {update.avg:f} avg, {update.rate:f} rate, {seconds:f} seconds, "
+        f"{update.batch * images} images"
+    )
+
+
+def total_figures(figures: Sequence[RegionFigures]) -> dict[str, float]:
+    """The figures of an update from those of its subdivisions; NaN where there was no truth."""
+    rows = torch.stack([torch.stack([torch.as_tensor(value).double() for value in one]) for one in figures])
+    _, avg_iou, avg_class, obj, no_obj, recall, count = rows.unbind(1)
+    total = count.sum()
+
+    def mean(values: torch.Tensor) -> float:
+        return float(torch.where(count > 0, values * count, 0).sum() / total)
+
+    return {
+        "avg_iou": mean(avg_iou), "class": mean(avg_class), "obj": mean(obj), "no_obj": float(no_obj.mean()),
+        "avg_recall": mean(recall), "count": int(total),
+    }  # fmt: skip
+
+
+class Log:
+    """Prints a training's lines and keeps them in ``path`` + .log, its figures in .csv, its curves in .png.
+
+    On a terminal a bar stands in the place of the lines of each update. ``batch``: the batch to go on after; rows and
+    lines that a broken-off training left behind it are taken out of the table.
+    """
+
+    def __init__(self, path: Path, batch: int = 0, last_batch: int = 0, resumed: bool = False) -> None:
+        self.path = path
+        self.columns = {name: array("d") for name in CHARTED}
+        mode = "a" if resumed else "w"
+        try:
+            if resumed:
+                self._cut_table(batch)
+            self.text: TextIO = open(f"{path}.log", mode, encoding="utf-8")  # noqa: SIM115
+            self.table: TextIO = open(f"{path}.csv", mode, encoding="utf-8", newline="")  # noqa: SIM115
+        except OSError as error:
+            raise TrainingError(f"{error.filename}: cannot write the log: {error.strerror}") from None
+        self.writer = csv.DictWriter(self.table, COLUMNS)
+        if not self.table.tell():
+            self.writer.writeheader()
+        self.bar = self._bar(batch, last_batch)
+        self.events = self._events(batch)
+        self.drawn = time.monotonic()
+        self.drawing_took = 0.0
+
+    def _cut_table(self, batch: int) -> None:
+        """Leave the rows up to ``batch`` in the table, and take up their curves."""
+        path = f"{self.path}.csv"
+        kept = []
+        if os.path.exists(path):
+            with open(path, encoding="utf-8", newline="") as file:
+                kept = [row for row in csv.DictReader(file) if _whole(row) and int(row["batch"]) <= batch]
+        with whole_file(path, "w") as file:
+            writer = csv.DictWriter(file, COLUMNS, lineterminator="\r\n")
+            writer.writeheader()
+            writer.writerows(kept)
+        for row in kept:
+            for name, column in self.columns.items():
+                column.append(float(row[name] or "nan"))
+
+    def _bar(self, batch: int, last_batch: int) -> Any:
+        if not (sys.stdout.isatty() and sys.stderr.isatty()):
+            return None
+        from tqdm import tqdm
+
+        return tqdm(total=last_batch, initial=batch, unit="batch", dynamic_ncols=True)
+
+    def _events(self, batch: int) -> Any:
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            return None
+        return SummaryWriter(f"{self.path}.tensorboard", purge_step=batch + 1)
+
+    def say(self, line: str) -> None:
+        """A line for the screen and the log."""
+        self._keep(line)
+        if self.bar is None:
+            print(line, flush=True)
+        else:
+            self.bar.write(line)
+
+    def _keep(self, line: str) -> None:
+        print(line, file=self.text)
+
+    def detail(self, line: str) -> None:
+        """A line of a single update: on a terminal the bar stands for it."""
+        self._keep(line)
+        if self.bar is None:
+            print(line)
+
+    def update(self, update: Update, seconds: float, loading: float, images: int, world: int) -> None:
+        """Darknet's lines of an update. ``images``: those of one process's update; ``world`` processes."""
+        for figures in update.figures:
+            self.detail(region_line(figures))
+        self.detail(update_line(update, seconds, images))
+        if self.bar is None:
+            sys.stdout.flush()
+        else:
+            self.bar.set_postfix_str(
+                f"loss {update.loss:.2f}, avg {update.avg:.2f}, rate {update.rate:.2g}, "
+                f"{images * world / (seconds + loading):.1f} images/s",
+                refresh=False,
+            )
+            self.bar.update(update.batch - self.bar.n)
+
+    def row(self, update: Update, seconds: float, loading: float, size: tuple[int, int], score: float | None) -> None:
+        """The update's row of the table, and a new chart when one is due."""
+        row = {
+            "batch": update.batch, "images": update.seen, "loss": update.loss, "avg_loss": update.avg,
+            "rate": update.rate, "seconds": round(seconds, 6), "loading_seconds": round(loading, 6),
+            **total_figures(update.figures), "size": f"{size[0]}x{size[1]}", "map": score,
+        }  # fmt: skip
+        if self.events is not None:
+            for name, value in row.items():
+                if isinstance(value, float) and math.isfinite(value):
+                    self.events.add_scalar(name, value, update.batch)
+        for name, column in self.columns.items():
+            column.append(math.nan if row[name] is None else row[name])
+        self.writer.writerow({name: _cell(value) for name, value in row.items()})
+        self.table.flush()
+        self.text.flush()
+        if time.monotonic() - self.drawn > max(CHART_EVERY, self.drawing_took / CHART_SHARE):
+            self.draw()
+
+    def draw(self) -> None:
+        """Write the chart."""
+        if not self.columns["batch"]:
+            return
+        from .chart import draw_chart
+
+        start = time.monotonic()
+        draw_chart(self.path.with_name(f"{self.path.name}.png"), self.columns, self.path.name)
+        self.drawn = time.monotonic()
+        self.drawing_took = self.drawn - start
+
+    def close(self) -> None:
+        if self.bar is not None:
+            self.bar.close()
+        if self.events is not None:
+            self.events.close()
+        self.text.close()
+        self.table.close()
+
+
+def _cell(value: Any) -> Any:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    return f"{value:.9g}" if isinstance(value, float) else value
+
+
+def _whole(row: dict[str, str]) -> bool:
+    """False for a line that a kill cut off."""
+    return all(row.get(name) is not None for name in COLUMNS) and row["batch"].isdigit()

@@ -1,0 +1,96 @@
+"""Darknet's update of the weights, in torch's optimisers.
+
+Source: ``src/convolutional_layer.c, update_convolutional_layer``; ``src/convolutional_kernels.cu``,
+``src/blas_kernels.cu, adam_update_gpu``; ``src/network.c, backward_network``.
+
+Darknet sums gradients over the images of an update and divides by their number as it applies them. Its momentum buffer,
+divided so, is torch's: v = momentum*v + gradient, weights -= rate*v.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from ..network import Network
+from .schedule import images_per_update
+
+DECAYED = "weights"  # update_convolutional_layer: neither biases nor scales decay
+
+
+class Gradients:
+    """All gradients of a network as views of one flat tensor, with ``extra`` numbers of the caller's behind them.
+
+    One tensor is what several processes add up in one call. Parameters that ``stopbackward`` cuts off have gradients
+    of zero, so that the optimiser still moves them by decay and momentum, as Darknet does.
+    """
+
+    def __init__(self, network: Network, extra: int = 0) -> None:
+        freeze(network)
+        parameters = list(network.parameters())
+        total = sum(parameter.numel() for parameter in parameters)
+        device = parameters[0].device if parameters else None
+        self.flat = torch.zeros(total + extra, device=device)
+        self.sums, self.extra = self.flat[:total], self.flat[total:]
+        offset = 0
+        for parameter in parameters:
+            # In the parameter's own memory format, for optimisers that take all tensors in one call.
+            parameter.grad = self.flat.as_strided(parameter.size(), parameter.stride(), offset)
+            offset += parameter.numel()
+
+    def zero(self) -> None:
+        self.flat.zero_()
+
+
+def freeze(network: Network) -> None:
+    """Cut off the layers up to the last one with ``stopbackward=1`` (``backward_network`` ends before it).
+
+    Raises :class:`CfgError` where no layer is left to train.
+    """
+    stops = [layer.index for layer in network.layers if layer.o.stopbackward]
+    for layer in network.layers[: max(stops, default=-1) + 1]:
+        layer.requires_grad_(False)
+    if not any(parameter.requires_grad for parameter in network.parameters()):
+        section = network.layers[max(stops, default=-1)].section
+        raise section.error("no layer with weights is left to train; expected one after the last stopbackward=1")
+
+
+def make_optimizer(network: Network) -> torch.optim.Optimizer:
+    """The optimiser of the network's [net]; its rate is set before each update by :func:`set_rate`.
+
+    ``adam=1`` follows ``adam_update_gpu``, which decays biases and scales too, and which works on gradients summed
+    over the update: so its ``eps`` is divided by the images of an update here. (Darknet without a GPU passes over
+    ``adam``.)
+    """
+    net = network.net
+    # Parameters by the learning_rate of their layer, and by whether they decay.
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    for layer in network.layers:
+        for name, parameter in layer.named_parameters():
+            groups.setdefault((layer.o.learning_rate, bool(net.adam) or name == DECAYED), []).append(parameter)
+    parameters = [
+        {"params": tensors, "scale": scale, "weight_decay": net.decay if decayed else 0.0}
+        for (scale, decayed), tensors in groups.items()
+    ]
+    if net.adam:
+        return torch.optim.Adam(parameters, lr=0.0, betas=(net.B1, net.B2), eps=net.eps / images_per_update(net))
+    return torch.optim.SGD(parameters, lr=0.0, momentum=net.momentum)
+
+
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Set the rate of the next update; a layer's ``learning_rate`` scales it."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group["scale"]
+
+
+@torch.no_grad()
+def clip_weights(network: Network) -> None:
+    """``clip`` in [net]: no weight of a convolution leaves -clip..clip (``constrain_gpu`` after each update).
+
+    Darknet without a GPU passes over it.
+    """
+    clip = network.net.clip
+    if clip:
+        for layer in network.layers:
+            if layer.type == "convolutional":
+                layer.weights.clamp_(-clip, clip)

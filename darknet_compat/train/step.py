@@ -1,0 +1,233 @@
+"""One update of a network: forward, loss, backward for each subdivision, then the optimiser.
+
+Source: ``src/network.c, train_network, train_network_datum, update_network``. It takes batches as they are given, from
+files or from memory; the whole training around it is in ``loop.py``.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from ..errors import TrainingError
+from ..layers.region import RegionFigures
+from ..network import Network
+from .distributed import Processes
+from .optimizer import Gradients, clip_weights, make_optimizer, set_rate
+from .schedule import batch_number, check_schedule, current_rate, draw, images_per_update
+
+if TYPE_CHECKING:
+    # Loading pictures needs OpenCV; training on what is in memory does not.
+    from .data import Batch
+
+AMP = {"bf16": torch.bfloat16, "fp16": torch.float16}
+AVERAGE = 0.9  # train_detector: avg_loss*.9 + loss*.1
+FIGURES = len(RegionFigures._fields)
+
+
+@dataclass(frozen=True)
+class Update:
+    """What one update gave."""
+
+    batch: int
+    """Its number, as Darknet prints it: images seen / images per update."""
+    seen: int
+    loss: float
+    """The cost per image, as train_network returns it."""
+    avg: float
+    rate: float
+    figures: list[RegionFigures]
+    """Of each subdivision, on the host."""
+    stop: bool
+    """Did a process ask to stop after this update?"""
+
+
+class Trainer:
+    """A network in training, and all that goes on from one update to the next.
+
+    ``amp`` ("bf16", "fp16") runs the layers before the head at half precision; the loss stays in float32. ``fast`` is
+    what :func:`speed_up` says. ``seed`` is for what an update draws itself (``policy=random``).
+
+    Raises :class:`CfgError` where the cfg cannot be trained.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        processes: Processes | None = None,
+        *,
+        amp: str | None = None,
+        fast: bool = False,
+        seed: int = 0,
+    ) -> None:
+        self.network = network
+        self.net = network.net
+        self.head = network.head
+        check_schedule(self.net, network.cfg.net)
+        self.processes = processes or Processes(next(network.parameters()).device)
+        self.device = self.processes.device
+        self.amp = amp
+        self.seed = seed
+        network.train().to(self.device)
+        self.head_map: Callable[[Tensor], Tensor] = network.head_map
+        if fast:
+            self.head_map = speed_up(network)
+        # Behind the gradients: this update's cost, and how many processes want to stop.
+        self.gradients = Gradients(network, extra=2)
+        self.optimizer = make_optimizer(network)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=amp == "fp16")
+        self.updates = 0
+        self.images = 0
+        """Images drawn for this training by all processes; ``network.seen`` may have started higher."""
+        self.avg: float | None = None
+
+    @property
+    def batch(self) -> int:
+        """``get_current_batch``: the number of the last update."""
+        return batch_number(self.net, self.network.seen)
+
+    @property
+    def images_per_update(self) -> int:
+        """Of all processes together."""
+        return images_per_update(self.net) * self.processes.world
+
+    def update(self, batches: Iterable[Batch], stop: bool = False) -> Update:
+        """Train on ``subdivisions`` mini-batches, taken one by one, and update the weights.
+
+        With several processes each brings its own batches, and ``stop`` of one reaches all. The host waits for the
+        device once, before the optimiser.
+
+        Raises :class:`TrainingError` where the cost or a gradient is not finite; the weights are then still those
+        before the update.
+        """
+        self.gradients.zero()
+        taken, figures = [], []
+        for batch in batches:
+            # A copy: the loader may use a batch's memory again, and a loss that is not finite is looked into below.
+            pictures = batch.pictures.to(self.device, copy=True, non_blocking=True)
+            truth = batch.truth.to(self.device, copy=True, non_blocking=True)
+            taken.append(batch._replace(pictures=pictures, truth=truth))
+            figures.append(self._datum(pictures, truth))
+        if len(taken) != self.net.subdivisions:
+            raise ValueError(f"{len(taken)} batches; expected one for each of {self.net.subdivisions} subdivisions")
+        cost = sum(figure.cost for figure in figures)
+        self.gradients.extra.copy_(torch.stack([cost, torch.full_like(cost, stop)]))
+        self.processes.add_up(self.gradients.flat)
+
+        number = self.batch
+        rate = current_rate(self.net, number, draw(self.seed, "rate", self.updates).random()) * self.processes.world
+        # The one point where the host waits: all figures at once.
+        values = [figure.double() for one in figures for figure in one]
+        values = torch.stack([*values, *self.gradients.extra.double(), self.gradients.sums.sum().double()]).cpu()
+        cost, stops, total = values[-3:].tolist()
+        figures = [RegionFigures(*values[i : i + FIGURES]) for i in range(0, FIGURES * len(figures), FIGURES)]
+        # With fp16 infinite gradients are expected: the scaler then skips the update and scales less.
+        if not math.isfinite(cost) or not (math.isfinite(total) or self.scaler.is_enabled()):
+            raise TrainingError(self._diagnose(number, taken, figures))
+
+        set_rate(self.optimizer, rate)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        clip_weights(self.network)
+        self.updates += 1
+        self.images += self.images_per_update
+        loss = cost / self.images_per_update
+        self.avg = loss if self.avg is None else AVERAGE * self.avg + (1 - AVERAGE) * loss
+        return Update(number, self.network.seen, loss, self.avg, rate, figures, stop=stops > 0)
+
+    def _datum(self, pictures: Tensor, truth: Tensor) -> RegionFigures:
+        """``train_network_datum``, without the update."""
+        self.network.seen += len(pictures) * self.processes.world
+        with self._autocast():
+            map = self.head_map(pictures)
+        loss, figures = self.head.loss(map, truth, self.network.seen)
+        self.scaler.scale(loss / self.images_per_update).backward()
+        return figures
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, AMP.get(self.amp), enabled=self.amp is not None)
+
+    def _diagnose(self, number: int, batches: Sequence[Batch], figures: Sequence[RegionFigures]) -> str:
+        """Which batch, and which layer first, is not finite; the layers are run again for it."""
+        bad = next((i for i, figure in enumerate(figures) if not math.isfinite(figure.cost)), None)
+        if bad is None:
+            return f"update {number}: {self._bad_gradient()}"
+        where = "every layer's output is finite, so the truth or the sums of the head are not"
+        with torch.no_grad(), self._autocast():
+            for layer, output in zip(self.network.layers, self.network.outputs(batches[bad].pictures), strict=True):
+                if not output.isfinite().all():
+                    where = f"layer {layer.index} [{layer.type}] is the first whose output is not finite"
+                    break
+        paths = batches[bad].paths
+        named = f"; the pictures were {', '.join(paths)}" if paths else ""
+        return f"update {number}: the loss is not finite; {where}{named}; a lower learning_rate may help"
+
+    def _bad_gradient(self) -> str:
+        for layer in reversed(self.network.layers):
+            for name, parameter in layer.named_parameters():
+                if not parameter.grad.isfinite().all():
+                    return f"the gradient of the {name} of layer {layer.index} [{layer.type}] is not finite"
+        return "the loss of another process is not finite"
+
+    def state(self) -> dict[str, Any]:
+        """All that goes on into the next update, for ``torch.save``."""
+        state = {
+            "network": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict()["state"],
+            "scaler": self.scaler.state_dict(),
+            "seen": self.network.seen,
+            "updates": self.updates,
+            "images": self.images,
+            "avg": self.avg,
+            "seed": self.seed,
+            "random": torch.get_rng_state(),
+        }
+        if self.device.type == "cuda":
+            state["cuda_random"] = torch.cuda.get_rng_state(self.device)
+        return state
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Take up where :meth:`state` was taken, to the last bit on the same device."""
+        self.network.load_state_dict(state["network"])
+        # The groups' rates and decays are the cfg's, which may have been changed on purpose.
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": state["optimizer"], "param_groups": groups})
+        self.scaler.load_state_dict(state["scaler"])
+        self.network.seen = state["seen"]
+        self.updates, self.images, self.avg = state["updates"], state["images"], state["avg"]
+        self.seed = state["seed"]
+        torch.set_rng_state(state["random"])
+        if self.device.type == "cuda" and "cuda_random" in state:
+            torch.cuda.set_rng_state(state["cuda_random"], self.device)
+
+
+def strict() -> None:
+    """Float32 as it is written, and the same bits in every run: no TF32, no algorithms that add in any order."""
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cudnn.deterministic = True
+    torch.backends.cudnn.benchmark = False
+
+
+def speed_up(network: Network) -> Callable[[Tensor], Tensor]:
+    """``-fast``: what is quicker and changes the last digits. Returns the function to use for ``network.head_map``.
+
+    Weights and maps are laid out channels last, and ``torch.compile`` fuses what stands between the convolutions (on a
+    CPU where there is a C++ compiler). On a GPU TF32 takes the place of float32 in the convolutions, and cuDNN tries
+    its algorithms on the first batch of each size.
+    """
+    network.to(memory_format=torch.channels_last)
+    torch.backends.cuda.matmul.allow_tf32 = True
+    torch.backends.cudnn.allow_tf32 = True
+    torch.backends.cudnn.deterministic = False
+    torch.backends.cudnn.benchmark = True
+    run = network.head_map
+    if next(network.parameters()).device.type == "cuda" or shutil.which("g++"):
+        run = torch.compile(run)
+    return lambda pictures: run(pictures.contiguous(memory_format=torch.channels_last))

@@ -1,0 +1,230 @@
+"""``detector train`` as a person calls it."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import signal
+import struct
+import subprocess
+import sys
+import termios
+from pathlib import Path
+
+import pytest
+
+from darknet_compat import load_network, save_weights
+from darknet_compat.cfg import read_cfg
+from darknet_compat.cli import build_parser, main
+from darknet_compat.cli.train import _arguments
+from darknet_compat.weights import load_weights
+from tests.train.nets import data_set, small
+from tests.train.test_distributed import environment
+
+
+def prepare(folder, net="max_batches=6"):
+    if not (folder / "set.data").exists():
+        data_set(folder)
+        (folder / "set.data").write_text((folder / "set.data").read_text().replace(f"{folder}/backup", "backup"))
+    (folder / "small.cfg").write_text(small(net))
+
+
+def words(*flags):
+    return ["detector", "train", "set.data", "small.cfg", *flags]
+
+
+def start(folder, *flags, net, **options):
+    """The command in a process of its own."""
+    prepare(folder, net)
+    command = [sys.executable, "-m", "darknet_compat", *words(*flags)]
+    return subprocess.Popen(command, cwd=folder, text=True, env=environment(), **options)
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch, capsys):
+    """The command in this process, in the folder of the data: exit code, stdout, stderr."""
+    prepare(tmp_path)
+    monkeypatch.chdir(tmp_path)
+
+    def call(*flags):
+        capsys.readouterr()
+        try:
+            code = main(words(*flags, "-workers", "0"))
+        except SystemExit as exit:
+            code = exit.code
+        return (code, *capsys.readouterr())
+
+    return call
+
+
+def test_a_training_says_what_darknet_says(run):
+    code, out, error = run("-seed", "4")
+    assert (code, error) == (0, "")
+    lines = out.splitlines()
+    assert lines[0] == "small"
+    assert lines[1] == "Learning Rate: 0.002, Momentum: 0.9, Decay: 0.0005"
+    assert lines[2].startswith("12 pictures, ")
+    assert "seed 4" in lines[2]
+    assert lines[3].startswith("Loaded: ")
+    assert lines[4].startswith("Region Avg IOU: ")
+    assert lines[-1] == "Saving weights to backup/small_final.weights"
+    assert sorted(os.listdir("backup")) == [
+        "small.backup", "small.backup.state", "small.csv", "small.log", "small.png", "small_final.weights",
+    ]  # fmt: skip
+
+
+def test_from_weights_that_end_early(run):
+    network = load_network(read_cfg("small.cfg"))
+    network.seen = 800
+    save_weights(network, "start.conv.5", 5)
+    code, out, _ = run("start.conv.5", "-clear")
+    assert code == 0
+    assert "start.conv.5: version 0.2.0, seen 800 images, 3 layers (0-4) got numbers, " in out
+    assert [line.split(":")[0] for line in out.splitlines() if line.endswith("images")] == list("123456")
+
+    # Without -clear the header's count stands, and nothing is left to do: the C program would write _final at once.
+    code, _, error = run("start.conv.5")
+    assert code == 1
+    assert error.startswith("darknet-compat: small.cfg:")
+    assert "800 images seen are 100 batches, and max_batches=6; raise max_batches, or count from 0 with -clear" in error
+
+
+def test_30_batches_are_15_kill_and_15_more(tmp_path):
+    """Straight through; and killed with SIGKILL after the snapshot of batch 15, then taken up again."""
+    net = "max_batches=30"
+    straight, broken = tmp_path / "straight", tmp_path / "broken"
+    through = start(straight, "-seed", "9", "-workers", "1", net=net, stdout=subprocess.DEVNULL)
+    process = start(broken, "-seed", "9", "-workers", "1", "-snapshot", "15", net=net, stdout=subprocess.PIPE)
+    for line in process.stdout:
+        if line.startswith("17: "):
+            process.kill()
+            break
+    assert process.wait(30) == -signal.SIGKILL
+    process.stdout.close()
+    assert not (broken / "backup" / "small_final.weights").exists()
+    process = start(broken, "-resume", "-workers", "2", "-snapshot", "15", net=net, stdout=subprocess.PIPE)
+    assert "going on after batch 15, 120 images seen" in process.communicate(timeout=120)[0]
+    assert (process.returncode, through.wait(120)) == (0, 0)
+    for name in ("small_final.weights", "small.backup"):
+        assert (broken / "backup" / name).read_bytes() == (straight / "backup" / name).read_bytes()
+
+    def figures(folder):
+        rows = (folder / "backup" / "small.csv").read_text().splitlines()
+        return [row.split(",")[:5] + row.split(",")[7:] for row in rows]
+
+    assert figures(broken) == figures(straight)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_to_all_processes_saves_and_says_how_to_go_on(tmp_path, number, code):
+    """As Ctrl-C on a terminal reaches the loading processes too."""
+    process = start(
+        tmp_path, "-seed", "9", "-workers", "2", net="max_batches=100000\nlearning_rate=1e-5",
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
+    )  # fmt: skip
+    for line in process.stdout:
+        if line.startswith("5: "):
+            os.killpg(process.pid, number)
+            break
+    rest = process.stdout.read().splitlines()
+    assert process.wait(60) == code
+    assert rest[-1].startswith("stopped after batch ")
+    assert rest[-1].endswith("to go on: darknet-compat detector train set.data small.cfg -resume -workers 2")
+    batch = int(rest[-1].split("batch ")[1].split(";")[0])
+    report = load_weights(load_network(read_cfg(tmp_path / "small.cfg")), tmp_path / "backup" / "small.backup")
+    assert report.header.seen == 8 * batch
+
+
+def test_map_on_the_valid_list(run):
+    code, out, _ = run("-map", "3")
+    assert code == 0
+    assert sum(line.startswith("mAP ") and line.endswith(" %") for line in out.splitlines()) == 2
+    assert os.path.exists("backup/small_best.weights")
+
+
+def test_epochs_and_bad_labels(run):
+    Path("labels/003.txt").write_text("7 .5 .5 .2 .2\n")
+    code, _, error = run("-epochs")
+    assert (code, "003.txt:1: class 7" in error) == (1, True)
+    code, _, error = run("-epochs", "-labels", "warn")
+    assert (code, "003.txt:1: class 7" in error) == (0, True)
+
+
+def test_a_new_training_over_an_old_one_is_warned_of(run):
+    run()
+    code, _, error = run()
+    assert code == 0
+    assert error.startswith("warning: backup/small.backup.state is of an earlier training")
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "says"),
+    [
+        ("set.data", "classes=4\ntrain=list.txt\n", "set.data:1: classes=4: the last section"),
+        ("list.txt", "", "list.txt: no path in the file"),
+        ("backup", "a file", "backup: cannot make the folder"),
+        ("small.cfg", small().split("[region]")[0], "the network ends in [convolutional]"),
+        ("small.cfg", small().replace("coords=4", "coords=5"), "expected filters=18"),
+        ("small.cfg", small("max_batches=0"), "nothing to train"),
+        ("class.names", "one\ntwo\n", "2 names; expected 3"),
+    ],
+)
+def test_what_is_wrong_is_one_line_before_the_start(run, file, text, says):
+    Path(file).write_text(text)
+    code, out, error = run("-map")
+    assert (code, out) == (1, "")
+    assert says in error
+    assert len(error.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (["a.weights", "-resume"], "WEIGHTS starts anew"),
+        (["-resume", "-clear"], "give one of them"),
+        (["-gpus", "0,1", "-device", "cpu"], "exclude each other"),
+        (["-gpus", "0,x"], "no list of GPU numbers"),
+        (["-gpus", "1,1"], "no list of GPU numbers"),
+        (["-amp", "bf16", "-numerics", "cpu"], "-amp needs -numerics cudnn"),
+        (["-workers", "-1"], "under 0"),
+        (["-map", "0"], "under 1"),
+    ],
+)
+def test_a_wrong_command_ends_with_2(run, flags, says):
+    code, _, error = run(*flags)
+    assert code == 2
+    assert says in error
+    assert len(error.splitlines()) == 1
+
+
+def test_the_command_to_go_on_repeats_its_flags():
+    given = "detector train a.data b.cfg c.weights -clear -gpus 0,2 -amp bf16 -fast -seed 5 -epochs -map -snapshot 50"
+    options = build_parser().parse_args(given.split())
+    again = _arguments(options, resume=False)
+    assert vars(build_parser().parse_args(again)) | {"run": 0} == vars(options) | {"run": 0}
+    assert " ".join(_arguments(options, resume=True)) == (
+        "detector train a.data b.cfg -resume -gpus 0,2 -map -amp bf16 -fast -epochs -snapshot 50"
+    )
+
+
+def test_on_a_terminal_a_bar_stands_for_the_lines(tmp_path):
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 120, 0, 0))
+    process = start(tmp_path, "-seed", "4", "-workers", "0", net="max_batches=6", stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    shown = b""
+    while True:
+        try:
+            shown += os.read(ours, 65536)
+        except OSError:
+            break
+    os.close(ours)
+    assert process.wait(60) == 0
+    text = shown.decode()
+    assert "6/6" in text
+    assert "avg" in text
+    assert "images/s" in text
+    assert "Region Avg IOU" not in text
+    log = (tmp_path / "backup" / "small.log").read_text()
+    assert log.count("Region Avg IOU") == 12

@@ -1,0 +1,167 @@
+"""The small networks that training tests run, and made pictures with truth for them."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from darknet_compat.train.data import Batch
+
+# conv+bn, maxpool, route, reorg, region: every kind of layer that YOLOv2 has, 32 x 32 -> 4 x 4.
+SMALL = """
+[net]
+width=32
+height=32
+channels=3
+batch=8
+subdivisions=2
+momentum=0.9
+decay=0.0005
+learning_rate=0.002
+burn_in=20
+max_batches=1000
+policy=steps
+steps=30
+scales=.5
+{net}
+
+[convolutional]
+{first}
+batch_normalize=1
+filters=8
+size=3
+stride=1
+pad=1
+activation=leaky
+
+[maxpool]
+size=2
+stride=2
+
+[convolutional]
+{second}
+batch_normalize=1
+filters=8
+size=3
+stride=1
+pad=1
+activation=leaky
+
+[maxpool]
+size=2
+stride=2
+
+[convolutional]
+filters=12
+size=3
+stride=1
+pad=1
+activation=leaky
+
+[maxpool]
+size=2
+stride=2
+
+[convolutional]
+batch_normalize=1
+filters=16
+size=3
+stride=1
+pad=1
+activation=leaky
+
+[route]
+layers=-3
+
+[reorg]
+stride=2
+
+[route]
+layers=-1,-3
+
+[convolutional]
+size=1
+filters=16
+activation=linear
+
+[region]
+anchors=1.0,1.2, 2.5,2.0
+classes=3
+coords=4
+num=2
+softmax=1
+jitter=.2
+rescore=1
+object_scale=5
+noobject_scale=1
+class_scale=1
+coord_scale=1
+thresh=.6
+bias_match=1
+random={random}
+"""
+
+
+def small(net="", first="", second="", random=0):
+    """The text of SMALL with options added to [net] and to the first two convolutions."""
+    text = SMALL.format(net=net, first=first, second=second, random=random)
+    names = [line.split("=")[0] for line in net.split() if line]
+    head, tail = text.split("\n[convolutional]", 1)
+    # The first of two equal keys counts in a cfg, so what is given anew takes the place of the old line.
+    kept = [line for line in head.split("\n") if line.split("=")[0] not in names]
+    return "\n".join([*kept, net, "[convolutional]" + tail])
+
+
+def batches(seed, updates, subdivisions=2, count=4, size=32, classes=3):
+    """``updates`` lists of mini-batches: noise with bright boxes, and truth, some of it several in one cell."""
+    rng = np.random.default_rng(seed)
+    made = []
+    for _ in range(updates):
+        made.append([])
+        for _ in range(subdivisions):
+            pictures = rng.uniform(0, 0.3, (count, 3, size, size)).astype(np.float32)
+            truth = np.zeros((count, 30, 5), np.float32)
+            for picture, rows in zip(pictures, truth, strict=True):
+                for row in rows[: rng.integers(0, 5)]:
+                    w, h = rng.uniform(0.1, 0.6, 2)
+                    x, y = rng.uniform(w / 2, 1 - w / 2), rng.uniform(h / 2, 1 - h / 2)
+                    kind = rng.integers(classes)
+                    row[:] = x, y, w, h, kind
+                    corner = (
+                        slice(int((y - h / 2) * size), int((y + h / 2) * size) + 1),
+                        slice(int((x - w / 2) * size), int((x + w / 2) * size) + 1),
+                    )
+                    picture[kind][corner] += 0.6
+            made[-1].append(Batch(torch.from_numpy(pictures), torch.from_numpy(truth), ()))
+    return made
+
+
+def data_set(folder, pictures=12, classes=3):
+    """Write pictures with bright boxes, their labels, lists and a .data file; returns the .data file's path."""
+    import cv2
+
+    rng = np.random.default_rng(0)
+    (folder / "images").mkdir(parents=True)
+    (folder / "labels").mkdir()
+    names = []
+    for index in range(pictures):
+        picture = rng.integers(0, 90, (48, 64, 3)).astype(np.uint8)
+        lines = []
+        for _ in range(int(rng.integers(1, 4))):
+            w, h = rng.uniform(0.2, 0.6, 2)
+            x, y = rng.uniform(w / 2, 1 - w / 2), rng.uniform(h / 2, 1 - h / 2)
+            kind = int(rng.integers(classes))
+            rows = slice(int((y - h / 2) * 48), int((y + h / 2) * 48) + 1)
+            picture[rows, int((x - w / 2) * 64) : int((x + w / 2) * 64) + 1, 2 - kind] += 140
+            lines.append(f"{kind} {x} {y} {w} {h}\n")
+        names.append(folder / "images" / f"{index:03d}.png")
+        cv2.imwrite(str(names[-1]), picture)
+        (folder / "labels" / f"{index:03d}.txt").write_text("".join(lines))
+    (folder / "list.txt").write_text("".join(f"{name}\n" for name in names))
+    (folder / "class.names").write_text("".join(f"class {i}\n" for i in range(classes)))
+    data = folder / "set.data"
+    data.write_text(
+        f"classes={classes}\ntrain={folder}/list.txt\nvalid={folder}/list.txt\nnames={folder}/class.names\n"
+        f"backup={folder}/backup\n"
+    )
+    return data

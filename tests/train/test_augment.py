@@ -1,0 +1,166 @@
+"""augment.py against load_data_detection, fed with the same random numbers of C."""
+
+from __future__ import annotations
+
+from random import Random
+
+import cv2
+import numpy as np
+import pytest
+
+from darknet_compat.images import load_picture
+from darknet_compat.train.augment import Augmentation, Draws, augment_picture, augment_truth, draw
+
+
+class CRandom:
+    """C's generator inside libdarknet, in the place of Python's."""
+
+    def __init__(self, darknet):
+        self.darknet = darknet
+
+    def uniform(self, low, high):
+        return self.darknet.rand_uniform(low, high)
+
+    def randrange(self, stop):
+        return self.darknet.rand() % stop
+
+
+@pytest.fixture
+def pictures(tmp_path, darknet_share):
+    """Photographs of both aspects, and a small noisy one, with labels in Darknet's layout."""
+    rng = np.random.default_rng(2)
+    paths, labels = [], []
+    (tmp_path / "images").mkdir()
+    (tmp_path / "labels").mkdir()
+    made = {"wide": (90, 400), "tall": (300, 110), "tiny": (12, 15)}
+    for name in ("dog", "person", "scream", "wide", "tall", "tiny"):
+        if name in made:
+            picture = rng.integers(0, 256, (*made[name], 3), np.uint8)
+        else:
+            picture = cv2.imread(str(darknet_share / "data" / f"{name}.jpg"))
+        path = tmp_path / "images" / f"{name}.png"
+        cv2.imwrite(str(path), picture)
+        boxes = np.column_stack([rng.integers(0, 20, 40), rng.random((40, 2)), rng.random((40, 2)) * 0.7])
+        boxes[5, 3:] = 0.0004
+        boxes[6, 1:3] = 0
+        boxes = boxes[: rng.integers(1, 41)]
+        text = "".join(" ".join(f"{v:.6f}" if i else f"{v:.0f}" for i, v in enumerate(row)) + "\n" for row in boxes)
+        (tmp_path / "labels" / f"{name}.txt").write_text(text)
+        paths.append(str(path))
+        labels.append(np.array([line.split() for line in text.splitlines()], np.float64))
+    return paths, labels
+
+
+def replay(darknet, paths, labels, n, size, most, options, seed):
+    """What load_data_detection would make of this seed, by our own functions."""
+    random = CRandom(darknet)
+    darknet.srand(seed)
+    chosen = [random.randrange(len(paths)) for _ in range(n)]
+    x = np.empty((n, 3, size[1], size[0]), np.float32)
+    truth = np.empty((n, most, 5), np.float32)
+    for i, index in enumerate(chosen):
+        picture = load_picture(paths[index])
+        draws = draw(random, picture.shape[1::-1], size, len(labels[index]), options)
+        augment_picture(picture, draws, x[i])
+        truth[i] = augment_truth(labels[index], draws, size, most)
+    return x, truth
+
+
+def assert_same_pictures(mine, theirs):
+    """Within 1e-5, but for the few pixels whose hue Darknet rounds to exactly 1 and paints magenta, red = blue."""
+    wrong = np.abs(mine - theirs).max(1) > 1e-5
+    assert wrong.sum() <= 1e-5 * wrong.size
+    red, green, blue = np.moveaxis(theirs, 1, 0)
+    np.testing.assert_array_equal(red[wrong], blue[wrong])
+    assert (green[wrong] <= red[wrong]).all()
+
+
+@pytest.mark.parametrize("size", [(416, 416), (320, 192), (96, 160)])
+@pytest.mark.parametrize("colour", [(0.0, 1.0, 1.0), (0.1, 1.5, 1.5)])
+def test_equals_load_data_detection(darknet, pictures, size, colour):
+    paths, labels = pictures
+    options = Augmentation(0.2, *colour)
+    for seed in range(3):
+        theirs = darknet.load_data_detection(paths, 12, *size, 30, 20, options.jitter, *colour, seed=seed)
+        mine = replay(darknet, paths, labels, 12, size, 30, options, seed)
+        np.testing.assert_allclose(mine[1], theirs[1], atol=1e-6)
+        assert_same_pictures(mine[0], theirs[0])
+
+
+def test_equals_with_strong_jitter_and_few_boxes(darknet, pictures):
+    paths, labels = pictures
+    theirs = darknet.load_data_detection(paths, 40, 64, 64, 7, 20, 0.7, 0.3, 2.0, 0.5, seed=11)
+    mine = replay(darknet, paths, labels, 40, (64, 64), 7, Augmentation(0.7, 0.3, 2.0, 0.5), 11)
+    np.testing.assert_allclose(mine[1], theirs[1], atol=1e-6)
+    assert_same_pictures(mine[0], theirs[0])
+
+
+def test_boxes_are_moved_as_correct_boxes_moves_them(darknet):
+    rng = np.random.default_rng(0)
+    labels = np.column_stack([np.arange(200) % 20, rng.random((200, 4))])
+    for flip in (False, True):
+        draws = Draws(*map(np.float32, (300.5, 220.25, 60.75, 90.5)), None, 0, 1, 1, flip, np.arange(200))
+        theirs = darknet.correct_boxes(labels, -60.75 / 416, -90.5 / 416, 300.5 / 416, 220.25 / 416, flip)
+        kept = theirs[(theirs[:, 3:] >= 0.001).all(1)]
+        mine = augment_truth(labels, draws, (416, 416), 200)
+        np.testing.assert_allclose(mine[: len(kept)], kept[:, [1, 2, 3, 4, 0]], atol=1e-6)
+        assert not mine[len(kept) :].any()
+
+
+def test_draws_follow_darknets_distributions():
+    random = Random(1)
+    options = Augmentation(0.2, 0.1, 1.5, 1.5)
+    many = [draw(random, (500, 375), (416, 416), 3, options) for _ in range(4000)]
+    aspect = np.array([one.width / one.height for one in many])
+    assert aspect.min() >= 500 * 0.8 / (375 * 1.2) - 1e-6
+    assert aspect.max() <= 500 * 1.2 / (375 * 0.8) + 1e-6
+    assert all(one.width == 416 or one.height == 416 for one in many)
+    room = np.array([(one.dx / max(416 - one.width, 1e-9), one.dy / max(416 - one.height, 1e-9)) for one in many])
+    assert room.min() >= 0
+    assert np.median(room[room[:, 1] > 0, 1]) == pytest.approx(0.5, abs=0.03)
+    saturation = np.array([one.saturation for one in many])
+    assert (saturation > 1).mean() == pytest.approx(0.5, abs=0.03)
+    assert (saturation.min(), saturation.max()) == (pytest.approx(1 / 1.5, abs=0.01), pytest.approx(1.5, abs=0.01))
+    assert np.abs([one.hue for one in many]).max() <= 0.1
+    assert np.mean([one.flip for one in many]) == pytest.approx(0.5, abs=0.03)
+    assert {tuple(one.order) for one in many} == {(0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0)}
+
+
+def test_nothing_to_do_is_nothing():
+    plain = draw(Random(0), (416, 416), (416, 416), 0, Augmentation(0, 0, 0, 0, flip=False))
+    assert (plain.hue, plain.saturation, plain.exposure, plain.flip) == (0, 1, 1, False)
+    picture = np.random.default_rng(1).integers(0, 256, (416, 416, 3), np.uint8)
+    slot = np.empty((3, 416, 416), np.float32)
+    augment_picture(picture, plain, slot)
+    np.testing.assert_allclose(slot, picture.transpose(2, 0, 1) / 255, atol=1e-6)
+    assert not augment_truth(np.zeros((0, 5)), plain, (416, 416), 30).any()
+
+
+def test_flip_can_be_turned_off():
+    random = Random(0)
+    assert not any(draw(random, (50, 40), (32, 32), 0, Augmentation(flip=False)).flip for _ in range(50))
+
+
+def test_stretch():
+    """Without letter_box: the truth follows the rectangle, and so do the pixels."""
+    random = Random(3)
+    options = Augmentation(0.3, letter_box=False)
+    picture = np.zeros((240, 320, 3), np.uint8)
+    picture[60:120, 80:240] = 255  # a white box, in the middle of whose upper half is (.5, .375)
+    labels = np.array([[4, 0.5, 0.375, 0.5, 0.25]])
+    for _ in range(50):
+        draws = draw(random, (320, 240), (128, 96), 1, options)
+        left, top = draws.crop[:2]
+        assert abs(left) <= 96
+        assert abs(top) <= 72
+        slot = np.empty((3, 96, 128), np.float32)
+        augment_picture(picture, draws, slot)
+        x, y, box_w, box_h, name = augment_truth(labels, draws, (128, 96), 5)[0]
+        assert name == 4
+        inside = np.zeros((96, 128), bool)
+        rows = np.rint(np.array([y - box_h / 2, y + box_h / 2]) * 96).astype(int)
+        columns = np.rint(np.array([x - box_w / 2, x + box_w / 2]) * 128).astype(int)
+        inside[rows[0] : rows[1], columns[0] : columns[1]] = True
+        wrong = (slot[0] > 0.6) != inside
+        edge = 2 * (rows[1] - rows[0] + columns[1] - columns[0])
+        assert wrong.sum() <= edge

@@ -1,0 +1,354 @@
+"""The training set: label checks, the stream of samples, the worker processes."""
+
+from __future__ import annotations
+
+import itertools
+import multiprocessing
+import os
+import resource
+import signal
+import time
+import warnings
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from darknet_compat.errors import DataError, PictureError, TrainingError
+from darknet_compat.images import load_picture
+from darknet_compat.train.augment import Augmentation
+from darknet_compat.train.data import TrainingSet, _start_worker, check_labels, load_batches
+
+SIZE = (48, 32)
+
+
+def make_set(folder, pictures=7, size=(40, 30)):
+    rng = np.random.default_rng(0)
+    (folder / "images").mkdir()
+    (folder / "labels").mkdir()
+    paths = []
+    for i in range(pictures):
+        path = folder / "images" / f"{i}.jpg"
+        cv2.imwrite(str(path), rng.integers(0, 256, (size[1], size[0], 3), np.uint8))
+        lines = [f"{rng.integers(3)} {x:.4f} {y:.4f} .2 .3" for x, y in rng.random((i + 1, 2)) * 0.9 + 0.05]
+        (folder / "labels" / f"{i}.txt").write_text("\n".join(lines) + "\n")
+        paths.append(str(path))
+    return paths
+
+
+@pytest.fixture
+def paths(tmp_path):
+    return make_set(tmp_path)
+
+
+def training_set(paths, **options):
+    return TrainingSet(paths, check_labels(paths, 3), Augmentation(0.2, 0.1, 1.5, 1.5), **options)
+
+
+def collect(data, stop, count=3, **options):
+    batches = load_batches(data, count, lambda index: SIZE, SIZE, stop=stop, **options)
+    return [(batch.pictures.clone(), batch.truth.clone(), batch.paths) for batch in batches]
+
+
+def assert_equal_batches(one, other):
+    assert len(one) == len(other)
+    for mine, theirs in zip(one, other, strict=True):
+        assert torch.equal(mine[0], theirs[0])
+        assert torch.equal(mine[1], theirs[1])
+        assert mine[2] == theirs[2]
+
+
+# --- labels
+
+
+def test_labels_are_read(paths):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        labels = check_labels(paths, 3)
+    assert len(labels) == 7
+    assert [len(labels[i]) for i in range(7)] == [1, 2, 3, 4, 5, 6, 7]
+    assert labels.objects.dtype == np.float32
+    assert not labels.missing
+    assert not labels.bad
+
+
+BAD = {
+    "3 .5 .5 .2 .2": "class 3, expected one of 0..2",
+    "-1 .5 .5 .2 .2": "class -1",
+    "1.5 .5 .5 .2 .2": "class 1.5",
+    "1 1.2 .5 .2 .2": "outside of 0..1",
+    "1 .5 .5 -.2 .2": "outside of 0..1",
+    "1 0 0 .2 .2": "network with a tree",
+    "1 nan .5 .2 .2": "expected 5 numbers",
+    "1 .5 .5 .2": "expected 5 numbers",
+    "cell .5 .5 .2 .2": "expected 5 numbers",
+}
+
+
+@pytest.mark.parametrize("line", BAD)
+def test_bad_lines_are_named(paths, tmp_path, line):
+    file = tmp_path / "labels" / "4.txt"
+    file.write_text("0 .5 .5 .2 .2\n\n" + line + "\n")
+    with pytest.raises(DataError) as caught:
+        check_labels(paths, 3)
+    assert str(caught.value).startswith(f"{file}:3: ")
+    assert BAD[line] in str(caught.value)
+    assert "1 bad lines" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    with pytest.warns(UserWarning, match=r"4\.txt:3: .*left out"):
+        labels = check_labels(paths, 3, labels="warn")
+    assert len(labels.bad) == 1
+    assert len(labels) == 7
+
+
+def test_good_lines_of_a_bad_file_are_kept(paths, tmp_path):
+    (tmp_path / "labels" / "4.txt").write_text("0 .5 .5 .2 .2\n9 .5 .5 .2 .2\n2 .1 .1 .1 .1\n")
+    with pytest.warns(UserWarning, match=r"4\.txt:2"):
+        labels = check_labels(paths, 3, labels="warn")
+    assert labels[4][:, 0].tolist() == [0, 2]
+
+
+def test_many_bad_lines_are_counted(paths, tmp_path):
+    (tmp_path / "labels" / "4.txt").write_text("9 .5 .5 .2 .2\n" * 12)
+    with pytest.raises(DataError, match="12 bad lines in all"):
+        check_labels(paths, 3)
+    with warnings.catch_warnings(record=True) as caught:
+        check_labels(paths, 3, labels="warn")
+    assert len(caught) == 6
+    assert str(caught[-1].message).startswith("7 more bad label lines")
+
+
+def test_missing_label_files_mean_no_objects(paths, tmp_path):
+    (tmp_path / "labels" / "2.txt").unlink()
+    (tmp_path / "labels" / "3.txt").write_text("")
+    with pytest.warns(UserWarning, match=r"2\.txt: no such label file; 1 of 7 pictures"):
+        labels = check_labels(paths, 3)
+    assert [len(labels[i]) for i in range(5)] == [1, 2, 0, 0, 5]
+    assert labels.missing == [str(tmp_path / "labels" / "2.txt")]
+
+
+def test_objects_without_a_place(paths, tmp_path):
+    (tmp_path / "labels" / "0.txt").write_text("1 0 0 0 0\n")
+    assert check_labels(paths, 3, class_only=True)[0].tolist() == [[1, 0, 0, 0, 0]]
+
+
+def test_a_list_without_use_is_an_error(paths, tmp_path):
+    with pytest.raises(DataError, match=r"gone\.jpg: no such picture, nor are 0 others of the 8"):
+        check_labels([*paths, str(tmp_path / "images" / "gone.jpg")], 3)
+    odd = tmp_path / "odd.webp"
+    odd.write_bytes(b"")
+    with pytest.raises(DataError, match="no label file belongs"):
+        check_labels([str(odd)], 3)
+    for file in (tmp_path / "labels").iterdir():
+        file.write_text("")
+    with pytest.raises(DataError, match="no object in this label file nor"):
+        check_labels(paths, 3)
+
+
+# --- the stream
+
+
+def test_batches_have_the_promised_form(paths):
+    (batch,) = load_batches(training_set(paths, most=9), 4, lambda index: SIZE, SIZE, stop=1)
+    assert batch.pictures.shape == (4, 3, 32, 48)
+    assert batch.pictures.dtype == torch.float32
+    assert batch.pictures.min() >= 0
+    assert batch.pictures.max() <= 1
+    assert batch.truth.shape == (4, 9, 5)
+    assert len(batch.paths) == 4
+    assert set(batch.paths) <= set(paths)
+
+
+def test_stream_is_the_same_for_any_number_of_workers(paths):
+    alone = collect(training_set(paths, seed=5), 12)
+    assert_equal_batches(alone, collect(training_set(paths, seed=5), 12, workers=1))
+    assert_equal_batches(alone, collect(training_set(paths, seed=5), 12, workers=2, prefetch=1))
+    other = collect(training_set(paths, seed=6), 12)
+    assert not any(torch.equal(a[0], b[0]) for a, b in zip(alone, other, strict=True))
+    assert len({picture.numpy().tobytes() for batch in alone for picture in batch[0]}) == 36
+
+
+@pytest.mark.parametrize("replacement", [True, False])
+def test_stream_can_be_taken_up_anywhere(paths, replacement):
+    data = training_set(paths, replacement=replacement)
+    assert_equal_batches(collect(data, 12)[7:], collect(data, 12, start=7, workers=2))
+
+
+def test_a_batch_stays_while_the_next_is_asked_for(paths):
+    data = training_set(paths)
+    expected = collect(data, 20)
+    before = None
+    for i, batch in enumerate(load_batches(data, 3, lambda index: SIZE, SIZE, stop=20, workers=2)):
+        time.sleep(0.02)  # the workers have run ahead as far as they may
+        for number, held in ((i, batch), (i - 1, before)):
+            if held:
+                assert torch.equal(held.pictures, expected[number][0])
+                assert torch.equal(held.truth, expected[number][1])
+        before = batch
+
+
+def test_processes_share_one_stream(paths):
+    data = training_set(paths)
+    whole = collect(data, 6)
+    ranks = [collect(data, 3, rank=rank, world=2) for rank in range(2)]
+    assert_equal_batches(whole, list(itertools.chain(*zip(*ranks, strict=True))))
+
+
+def test_epochs_show_every_picture_once(paths):
+    shown = [path for batch in collect(training_set(paths, replacement=False), 21, count=2) for path in batch[2]]
+    epochs = [shown[i * 7 : i * 7 + 7] for i in range(6)]
+    assert all(sorted(epoch) == sorted(paths) for epoch in epochs)
+    assert len(set(map(tuple, epochs))) > 1
+
+
+def test_replacement_shows_every_picture_alike(paths):
+    shown = [path for batch in collect(training_set(paths), 140, count=5) for path in batch[2]]
+    counts = np.array([shown.count(path) for path in paths])
+    assert counts.sum() == 700
+    assert ((counts - 100) ** 2 / 100).sum() < 22.5  # chi square, 6 degrees of freedom: .1 %
+
+
+def test_size_may_change(paths):
+    sizes = [(32, 32), (32, 32), (64, 48), (96, 96)]
+    batches = load_batches(training_set(paths), 2, sizes.__getitem__, (96, 96), stop=4, workers=2)
+    assert [tuple(batch.pictures.shape) for batch in batches] == [(2, 3, h, w) for w, h in sizes]
+
+
+def test_cached_pictures_give_the_same(paths):
+    assert_equal_batches(collect(training_set(paths), 5), collect(training_set(paths, cache=True), 5, workers=2))
+
+
+def test_truth_belongs_to_the_picture(tmp_path):
+    """A white box on black: the truth lies on it, whatever the augmentation."""
+    (tmp_path / "images").mkdir()
+    (tmp_path / "labels").mkdir()
+    picture = np.zeros((90, 120, 3), np.uint8)
+    picture[30:60, 60:108] = 255
+    cv2.imwrite(str(tmp_path / "images" / "a.png"), picture)
+    (tmp_path / "labels" / "a.txt").write_text("2 .7 .5 .4 .33333333\n")
+    paths = [str(tmp_path / "images" / "a.png")]
+    for letter_box in (True, False):
+        data = TrainingSet(paths, check_labels(paths, 3), Augmentation(0.3, letter_box=letter_box))
+        for batch in load_batches(data, 8, lambda index: (96, 64), (96, 64), stop=4):
+            for planes, truth in zip(batch.pictures, batch.truth, strict=True):
+                rows, columns = (np.flatnonzero((planes[0] > 0.55).any(axis).numpy()) for axis in (1, 0))
+                x, y, w, h, name = truth[0].tolist()
+                assert name == 2
+                found = columns[0] / 96, (columns[-1] + 1) / 96, rows[0] / 64, (rows[-1] + 1) / 64
+                np.testing.assert_allclose(found, (x - w / 2, x + w / 2, y - h / 2, y + h / 2), atol=0.025)
+
+
+# --- processes
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_broken_picture_is_named(paths, tmp_path, workers):
+    data = training_set(paths)
+    (tmp_path / "images" / "3.jpg").write_bytes(b"no picture")
+    with pytest.raises(PictureError) as caught:
+        collect(data, 200, workers=workers)
+    assert str(tmp_path / "images" / "3.jpg") in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_dead_worker_is_no_hang(paths):
+    batches = load_batches(training_set(paths), 2, lambda index: SIZE, SIZE, workers=2)
+    next(batches)
+    os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
+    with pytest.raises(TrainingError, match="died"):
+        list(itertools.islice(batches, 100))
+
+
+def test_workers_do_not_run_ahead_without_bound_and_end(paths):
+    asked = []
+
+    def size(index):
+        asked.append(index)
+        return SIZE
+
+    batches = load_batches(training_set(paths), 2, size, SIZE, workers=2, prefetch=3)
+    for used in range(1, 20):
+        next(batches)
+        assert len(asked) <= used + 2 * 3
+    assert len(multiprocessing.active_children()) == 2
+    batches.close()
+    deadline = time.monotonic() + 20
+    while multiprocessing.active_children() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not multiprocessing.active_children()
+
+
+def test_workers_start_after_opencv_has_made_threads(paths):
+    """A child that takes down its parent's pool of OpenCV threads hangs, now and then."""
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(4)
+    big = np.zeros((2000, 2000, 3), np.float32)
+    for _ in range(5):
+        cv2.cvtColor(big, cv2.COLOR_RGB2HSV)
+        assert len(collect(training_set(paths), 2, workers=2)) == 2
+        assert cv2.getNumThreads() == 4
+    cv2.setNumThreads(threads)
+
+
+@pytest.mark.slow
+def test_memory_stays_flat(paths):
+    batches = load_batches(training_set(paths), 8, lambda index: (208, 208), (208, 208), workers=2)
+    sizes = []
+    for i in range(1500):
+        next(batches)
+        if i % 300 == 299:
+            children = [f"/proc/{child.pid}/statm" for child in multiprocessing.active_children()]
+            pages = [int(Path(file).read_text().split()[1]) for file in ["/proc/self/statm", *children]]
+            sizes.append(np.array(pages) * resource.getpagesize() / 2**20)
+    assert (sizes[-1] - sizes[1] < 8).all(), sizes
+
+
+@pytest.mark.slow
+def test_speed_against_darknet(darknet, darknet_share, tmp_path, capsys):
+    """Pictures per second of one core, everything on: at least twice Darknet's, turn by turn in one run."""
+    (tmp_path / "images").mkdir()
+    (tmp_path / "labels").mkdir()
+    paths = []
+    for source in sorted((darknet_share / "data").glob("*.jpg")):
+        path = tmp_path / "images" / source.name
+        small = cv2.resize(cv2.imread(str(source)), (500, 375), interpolation=cv2.INTER_AREA)
+        cv2.imwrite(str(path), small, [cv2.IMWRITE_JPEG_QUALITY, 92])
+        (tmp_path / "labels" / f"{source.stem}.txt").write_text("1 .5 .5 .3 .3\n3 .2 .2 .1 .3\n")
+        paths.append(str(path))
+    data = TrainingSet(paths, check_labels(paths, 20), Augmentation(0.2, 0.1, 1.5, 1.5))
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)  # before the fork, as load_batches does it
+    here, there = multiprocessing.Pipe()
+    worker = multiprocessing.get_context("fork").Process(target=_work, args=(there, data, paths), daemon=True)
+    worker.start()
+    cv2.setNumThreads(threads)
+    rates = {"darknet": [], "ours": [], "read and decode": []}
+    for block in range(25):
+        start = time.process_time()
+        darknet.load_data_detection(paths, 16, 416, 416, 30, 20, 0.2, 0.1, 1.5, 1.5, seed=block)
+        rates["darknet"].append(16 / (time.process_time() - start))
+        here.send(block)
+        for name, rate in zip(("ours", "read and decode"), here.recv(), strict=True):
+            rates[name].append(rate)
+    worker.kill()
+    median = {name: float(np.median(rates[name])) for name in rates}
+    with capsys.disabled():
+        print("\npictures per second and core:", {name: round(rate) for name, rate in median.items()})
+    assert median["ours"] > 2 * median["darknet"]
+
+
+def _work(pipe, data, paths):
+    _start_worker(0)
+    torch.set_num_threads(1)
+    slots, truth = np.empty((4, 3, 416, 416), np.float32), np.empty((30, 5), np.float32)
+    while True:
+        block = pipe.recv()
+        start = time.process_time()
+        for i in range(16):
+            data.fill(16 * block + i, slots[i % 4], truth)
+        between = time.process_time()
+        for i in range(16):
+            load_picture(paths[i % len(paths)])
+        pipe.send((16 / (between - start), 16 / (time.process_time() - between)))

@@ -1,0 +1,147 @@
+"""Two processes on the CPU, started by torch's own launcher."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from darknet_compat import load_network
+from darknet_compat.cfg import read_cfg
+from darknet_compat.errors import TrainingError
+from darknet_compat.train.distributed import Processes, find_device, launch
+from darknet_compat.weights import load_weights
+from tests.train.nets import data_set, small
+
+ROOT = Path(__file__).resolve().parents[2]
+# What `-gpus 0,1` runs, with two CPU processes in the place of the GPUs.
+LAUNCH = """
+import sys
+from darknet_compat.train.distributed import launch_processes
+sys.exit(launch_processes(2, sys.argv[1:]))
+"""
+
+
+def environment():
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
+
+
+def command(folder, net, *flags, two=True):
+    """The command that trains ``net`` on the folder's pictures, in one process or in two."""
+    (folder / "small.cfg").write_text(net)
+    start = [sys.executable, "-c", LAUNCH] if two else [sys.executable, "-m", "darknet_compat"]
+    return [*start, "detector", "train", str(folder / "set.data"), str(folder / "small.cfg"), "-device", "cpu", *flags]
+
+
+def start(*arguments, **options):
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command(*arguments, **options), stdout=pipe, stderr=pipe, text=True, env=environment())
+
+
+def run(*arguments, **options):
+    """The finished process's exit code, stdout and stderr."""
+    process = start(*arguments, **options)
+    out, error = process.communicate(timeout=120)
+    return process.returncode, out, error
+
+
+def plain(**net):
+    """SMALL without batch normalisation, with a constant rate that does not hang on the batch number."""
+    lines = "\n".join(f"{name}={value}" for name, value in {"policy": "constant", "burn_in": 0, **net}.items())
+    return small(lines).replace("batch_normalize=1\n", "")
+
+
+def weights(folder):
+    network = load_network(read_cfg(folder / "small.cfg"))
+    report = load_weights(network, folder / "backup" / "small_final.weights")
+    return network, report.header.seen
+
+
+def test_two_processes_are_one_with_twice_batch_and_subdivisions_at_twice_the_rate(tmp_path):
+    pairs = (
+        ("two", plain(batch=4, subdivisions=2, learning_rate=0.001, max_batches=12)),
+        ("one", plain(batch=8, subdivisions=4, learning_rate=0.002, max_batches=6)),
+    )
+    started = []
+    for name, net in pairs:
+        data_set(tmp_path / name)
+        started.append(start(tmp_path / name, net, "-seed", "3", two=name == "two"))
+    results = []
+    for (name, _), process in zip(pairs, started, strict=True):
+        out, error = process.communicate(timeout=120)
+        assert process.returncode == 0, error
+        results.append((*weights(tmp_path / name), out))
+    (two, two_seen, two_out), (one, one_seen, one_out) = results
+    assert two_seen == one_seen == 48
+    for (name, a), (_, b) in zip(two.named_parameters(), one.named_parameters(), strict=True):
+        assert (a - b).norm() < 1e-5 * b.norm(), name
+
+    def losses(out):
+        return [float(line.split()[1].rstrip(",")) for line in out.splitlines() if line.endswith("images")]
+
+    assert losses(two_out) == pytest.approx(losses(one_out), rel=1e-5)
+    assert "Learning Rate: 0.002" in two_out
+    # Darknet counts the pictures of all GPUs: the batch number goes up by two.
+    numbers = [int(line.split(":")[0]) for line in two_out.splitlines() if line.endswith("images")]
+    assert numbers == [2, 4, 6, 8, 10, 12]
+
+
+@pytest.mark.slow
+def test_two_processes_with_batch_normalisation_speak_with_one_voice(tmp_path):
+    data_set(tmp_path)
+    code, out, error = run(tmp_path, small("max_batches=6"), "-seed", "3", "-workers", "1")
+    assert (code, error) == (0, "")
+    assert out.count("Learning Rate") == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_to_the_launcher_saves_once_and_resumes(tmp_path, number, code):
+    data_set(tmp_path)
+    net = small("max_batches=100000\nlearning_rate=1e-5")
+    process = start(tmp_path, net, "-seed", "3")
+    for line in process.stdout:
+        if line.startswith("10: "):
+            process.send_signal(number)
+            break
+    rest, error = process.communicate(timeout=60)
+    assert process.returncode == code, error
+    assert rest.rstrip().splitlines()[-1].startswith("stopped after batch ")
+    assert "-resume" in rest
+    stopped = int(rest.split("stopped after batch ")[1].split(";")[0])
+    code, out, error = run(tmp_path, small(f"max_batches={stopped + 4}\nlearning_rate=1e-5"), "-resume")
+    assert code == 0, error
+    assert f"going on after batch {stopped}, {stopped * 8:,} images seen" in out
+
+
+def test_what_is_wrong_is_said_once(tmp_path):
+    data_set(tmp_path)
+    code, _, error = run(tmp_path, small("policy=never"))
+    assert code == 1
+    assert error.count("no policy is called `never`") == 1
+    assert len(error.splitlines()) == 1
+
+
+def test_gpus_that_are_not_there(monkeypatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(TrainingError, match="-gpus names GPU 1; torch finds 1 on this machine"):
+        launch([0, 1], [])
+    with pytest.raises(TrainingError, match=r"-device cuda:3: this machine has 1 GPUs"):
+        find_device("cuda:3")
+    with pytest.raises(TrainingError, match="no such device"):
+        find_device("gpu")
+
+
+def test_one_process_alone():
+    alone = Processes(torch.device("cpu"))
+    tensor = torch.ones(2)
+    alone.add_up(tensor)
+    alone.same(tensor)
+    assert (alone.first, tensor.tolist(), alone.gather("x")) == (True, [1, 1], ["x"])

@@ -1,0 +1,257 @@
+"""The whole training, run from files in this process."""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+import signal
+
+import numpy as np
+import pytest
+import torch
+
+from darknet_compat import load_network
+from darknet_compat.cfg import read_cfg, read_list
+from darknet_compat.errors import CfgError, TrainingError
+from darknet_compat.train import loop
+from darknet_compat.train.augment import Augmentation
+from darknet_compat.train.checkpoint import Snapshots
+from darknet_compat.train.data import TrainingSet, check_labels
+from darknet_compat.train.log import COLUMNS, Log
+from darknet_compat.train.schedule import SIZES
+from darknet_compat.train.step import Trainer
+from darknet_compat.weights import load_weights
+from tests.train.nets import data_set, small
+
+LINE = re.compile(r"(\d+): (\S+), (\S+) avg, (\S+) rate, (\S+) seconds, (\d+) images$")
+
+
+class Training:
+    """A small training ready to run; ``run`` returns what ``train`` does."""
+
+    def __init__(self, folder, net="max_batches=6", seed=5, every=100, random=0, resume=False):
+        if not (folder / "set.data").exists():
+            data_set(folder)
+        (folder / "net.cfg").write_text(small(net, random=random))
+        cfg = read_cfg(folder / "net.cfg")
+        torch.manual_seed(seed)
+        self.network = load_network(cfg)
+        self.trainer = Trainer(self.network, seed=seed)
+        self.snapshots = Snapshots(folder / "backup", cfg, {}, every)
+        self.snapshots.make_folder()
+        if resume:
+            self.snapshots.resume(self.trainer)
+        pictures = read_list(folder / "list.txt")
+        self.data = TrainingSet(pictures, check_labels(pictures, 3), Augmentation(), seed=seed)
+        self.log = Log(self.snapshots.path(""), self.trainer.batch, self.trainer.net.max_batches, resumed=resume)
+
+    def run(self, **options):
+        try:
+            return loop.train(self.trainer, self.data, self.snapshots, self.log, **options)
+        finally:
+            self.log.close()
+
+    def files(self):
+        return sorted(path.name for path in self.snapshots.folder.iterdir())
+
+    def rows(self):
+        with open(self.snapshots.path(".csv"), newline="") as file:
+            return list(csv.DictReader(file))
+
+
+def interrupt(training, updates, number):
+    """Send this process the signal ``number`` when so many updates are done."""
+    update = training.trainer.update
+
+    def interrupted(*arguments, **options):
+        done = update(*arguments, **options)
+        if training.trainer.updates == updates:
+            os.kill(os.getpid(), number)
+        return done
+
+    training.trainer.update = interrupted
+
+
+def test_lines_table_and_files_are_darknets(tmp_path, capsys):
+    training = Training(tmp_path)
+    assert training.run() == 0
+    lines = capsys.readouterr().out.splitlines()
+    # Of each update: Loaded, a region line for each subdivision, the update's line.
+    assert [line.split(" ")[0] for line in lines[:4]] == ["Loaded:", "Region", "Region", "1:"]
+    updates = [match for line in lines if (match := LINE.match(line))]
+    assert [int(match[1]) for match in updates] == [1, 2, 3, 4, 5, 6]
+    assert [int(match[6]) for match in updates] == [8, 16, 24, 32, 40, 48]
+    assert training.files() == ["net.backup", "net.backup.state", "net.csv", "net.log", "net_final.weights"]
+    assert training.snapshots.path(".log").read_text().splitlines() == lines
+
+    rows = training.rows()
+    assert tuple(rows[0]) == COLUMNS
+    assert [row["images"] for row in rows] == ["8", "16", "24", "32", "40", "48"]
+    for row, match in zip(rows, updates, strict=True):
+        for name, value in zip(("loss", "avg_loss", "rate"), match.groups()[1:4], strict=True):
+            assert float(row[name]) == pytest.approx(float(value), abs=1e-6)
+    assert (
+        load_weights(
+            load_network(read_cfg(tmp_path / "net.cfg")), training.snapshots.path("_final.weights")
+        ).header.seen
+        == 48
+    )
+
+
+def test_a_training_can_be_repeated(tmp_path):
+    results = []
+    for workers in (0, 1, 2):
+        training = Training(tmp_path)
+        training.run(workers=workers)
+        results.append(training.snapshots.path("_final.weights").read_bytes())
+    assert results[0] == results[1] == results[2]
+
+
+def test_snapshots_are_written_on_the_way(tmp_path):
+    training = Training(tmp_path, "max_batches=103", every=50)
+    training.run()
+    assert training.files() == [
+        "net.backup", "net.backup.state", "net.csv", "net.log", "net_100.weights", "net_final.weights",
+    ]  # fmt: skip
+    text = training.snapshots.path(".log").read_text()
+    assert text.count("Saving weights to") == 5, "backup at 50, 100 and the end, _100, _final"
+
+
+def test_random_sizes_change_every_ten_updates_and_end_at_608(tmp_path, monkeypatch):
+    monkeypatch.setattr("darknet_compat.train.schedule.SIZES", range(32, 97, 32))
+    monkeypatch.setattr(loop, "SIZES", range(32, 97, 32))
+    monkeypatch.setattr("darknet_compat.train.schedule.LAST_BATCHES", 9)
+    assert SIZES[-1] == 608
+    training = Training(tmp_path, "max_batches=44\nlearning_rate=1e-5", random=1)
+    training.run(workers=1)
+    sizes = [row["size"] for row in training.rows()]
+    groups = [set(sizes[start : start + 10]) for start in range(0, 44, 10)]
+    assert all(len(group) == 1 for group in groups)
+    assert len(set(sizes)) > 1
+    assert groups[-1] == {"96x96"}, "the last batches see the largest"
+    text = training.snapshots.path(".log").read_text()
+    assert text.startswith(f"Resizing\n{sizes[0].split('x')[0]}\nLoaded")
+    assert text.count("Resizing") == 5
+
+    # Taken up inside a group of ten, the sizes go on as they were.
+    whole = training.rows()
+    other = Training(tmp_path, "max_batches=44\nlearning_rate=1e-5", random=1)
+    interrupt(other, 35, signal.SIGINT)
+    other.run()
+    resumed = Training(tmp_path, "max_batches=44\nlearning_rate=1e-5", random=1, resume=True)
+    resumed.run()
+    names = ("batch", "images", "loss", "avg_loss", "rate", "size", "count")
+    assert [[row[name] for name in names] for row in resumed.rows()] == [[row[name] for name in names] for row in whole]
+
+
+def test_resume_takes_rows_of_the_lost_batches_out_of_the_table(tmp_path):
+    whole = Training(tmp_path, "max_batches=9")
+    whole.run()
+    expected = [(row["batch"], row["loss"]) for row in whole.rows()]
+    part = Training(tmp_path, "max_batches=4", every=2)
+    part.run()
+    table = part.snapshots.path(".csv")
+    # Two batches more were trained before a kill, the second of which broke off in the midst of its row.
+    lost = table.read_text().splitlines()[-1].split(",")
+    table.write_text(table.read_text() + ",".join(["5", *lost[1:]]) + "\r\n6,48,1")
+    resumed = Training(tmp_path, "max_batches=9", resume=True)
+    resumed.run()
+    assert [(row["batch"], row["loss"]) for row in resumed.rows()] == expected
+
+
+def test_a_signal_stops_after_the_update(tmp_path):
+    for number in (signal.SIGINT, signal.SIGTERM):
+        training = Training(tmp_path, "max_batches=50")
+        interrupt(training, 3, number)
+        assert training.run() == number
+        assert training.trainer.updates == 4, "the signal came after the update; the next one carries the wish to all"
+        assert training.files() == ["net.backup", "net.backup.state", "net.csv", "net.log"]
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_second_ctrl_c_stops_at_once():
+    with loop.Stopping() as stopping:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert stopping.asked == signal.SIGINT
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_a_loss_that_is_not_finite_names_the_last_good_snapshot(tmp_path):
+    training = Training(tmp_path, "max_batches=50", every=2)
+    update = training.trainer.update
+
+    def spoilt(*arguments, **options):
+        if training.trainer.updates == 5:
+            with torch.no_grad():
+                training.network.layers[2].weights[0, 0, 0, 0] = torch.nan
+        return update(*arguments, **options)
+
+    training.trainer.update = spoilt
+    with pytest.raises(TrainingError) as caught:
+        training.run()
+    message = str(caught.value)
+    assert message.startswith("update 6: the loss is not finite; layer 2 [convolutional] is the first")
+    assert message.endswith(f"the last good snapshot is {training.snapshots.backup} (batch 4)")
+    assert re.search(r"the pictures were (\S+\.png, ){3}\S+\.png;", message)
+    fresh = load_network(read_cfg(tmp_path / "net.cfg"))
+    assert load_weights(fresh, training.snapshots.backup).header.seen == 32
+
+
+def test_a_picture_that_cannot_be_read_is_named(tmp_path):
+    training = Training(tmp_path, "max_batches=50")
+    for path in (tmp_path / "images").iterdir():
+        path.write_bytes(b"no picture")
+    with pytest.raises(TrainingError, match=r"images/\d+\.png.*; no snapshot was written yet"):
+        training.run()
+
+
+def test_too_little_gpu_memory_is_the_cfgs_error(tmp_path):
+    training = Training(tmp_path)
+
+    def full(*_, **__):
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+
+    training.trainer.update = full
+    with pytest.raises(CfgError, match=r"subdivisions=2: the GPU's memory is too small for 4 pictures of 32 x 32"):
+        training.run()
+
+
+def test_map_is_scored_and_the_best_is_kept(tmp_path):
+    training = Training(tmp_path, "max_batches=10")
+    scores = iter([0.25, 0.5, 0.375, 0.125])
+    modes = []
+
+    def score():
+        modes.append((training.network.training, training.network.width))
+        return next(scores)
+
+    scoring = loop.Scoring(score, every=3)
+    training.run(scoring=scoring)
+    rows = training.rows()
+    assert {row["batch"]: row["map"] for row in rows if row["map"]} == {
+        "3": "0.25",
+        "6": "0.5",
+        "9": "0.375",
+        "10": "0.125",
+    }
+    assert modes == [(False, 32)] * 4
+    assert training.network.training
+    best = load_weights(load_network(read_cfg(tmp_path / "net.cfg")), training.snapshots.path("_best.weights"))
+    assert best.header.seen == 48
+    again = Training(tmp_path, "max_batches=12")
+    assert again.snapshots.resume(again.trainer)[0] == {"best": 0.5}
+
+
+def test_the_chart_is_a_picture_of_what_the_table_holds(tmp_path):
+    from darknet_compat.train.chart import draw_chart
+
+    training = Training(tmp_path)
+    training.run(scoring=loop.Scoring(lambda: 0.5, every=2))
+    training.log.draw()
+    picture = training.snapshots.path(".png").read_bytes()
+    assert picture[:8] == b"\x89PNG\r\n\x1a\n"
+    draw_chart(tmp_path / "one.png", {name: [value] for name, value in
+               dict(batch=1, loss=3.0, avg_loss=3.0, rate=0.1, map=np.nan).items()}, "one")  # fmt: skip
+    assert (tmp_path / "one.png").stat().st_size > 5000

@@ -1,0 +1,114 @@
+"""The update rules against Darknet's, written out as its C code has them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from darknet_compat import load_network
+from darknet_compat.cfg import parse_cfg
+from darknet_compat.train.optimizer import Gradients, clip_weights, make_optimizer, set_rate
+from tests.train.nets import small
+
+BATCH = 8
+
+
+def sgd_of_darknet(weights, updates, rate, momentum, decay):
+    """update_convolutional_layer: ``updates`` is the buffer that holds the sums and, scaled, the momentum."""
+    updates = updates - decay * BATCH * weights
+    weights = weights + rate / BATCH * updates
+    return weights, updates * momentum
+
+
+def adam_of_darknet(weights, d, m, v, b1, b2, eps, decay, rate, t):
+    """adam_update_gpu."""
+    m, v = m * b1, v * b2
+    d = d - decay * BATCH * weights
+    m, v = m + (1 - b1) * d, v + (1 - b2) * d * d
+    return weights + rate * (m / (1 - b1**t)) / (np.sqrt(v / (1 - b2**t)) + eps), m, v
+
+
+def network(net=""):
+    torch.manual_seed(2)
+    return load_network(parse_cfg(small(net, first="learning_rate=3"))).train()
+
+
+def sums(network, seed):
+    """Darknet's updates of every parameter: the sum over the images of minus the gradient."""
+    rng = np.random.default_rng(seed)
+    return {name: rng.normal(size=tuple(p.shape)) for name, p in network.named_parameters()}
+
+
+def run(network, steps, rates):
+    gradients = Gradients(network)
+    optimizer = make_optimizer(network)
+    for step, rate in zip(steps, rates, strict=True):
+        gradients.zero()
+        for name, parameter in network.named_parameters():
+            parameter.grad.copy_(torch.from_numpy(-step[name] / BATCH))
+        set_rate(optimizer, rate)
+        optimizer.step()
+        clip_weights(network)
+    return {name: parameter.detach().double().numpy() for name, parameter in network.named_parameters()}
+
+
+RATES = [0.01, 0.02, 0.005, 0.01]
+
+
+def test_sgd_is_darknets():
+    net = network()
+    steps = [sums(net, seed) for seed in range(4)]
+    expected = {}
+    for name, parameter in net.named_parameters():
+        weights, buffer = parameter.detach().double().numpy(), 0
+        for step, rate in zip(steps, RATES, strict=True):
+            rate *= 3 if name.startswith("layers.0.") else 1
+            decay = 0.0005 if name.endswith(".weights") else 0  # neither biases nor scales
+            weights, buffer = sgd_of_darknet(weights, buffer + step[name], rate, 0.9, decay)
+        expected[name] = weights
+    got = run(net, steps, RATES)
+    for name in expected:
+        np.testing.assert_allclose(got[name], expected[name], rtol=2e-5, atol=1e-6, err_msg=name)
+
+
+@pytest.mark.parametrize("eps", [1e-7, 0.5])
+def test_adam_is_darknets(eps):
+    """With a large eps too, where the division by the images of an update shows."""
+    net = network(f"adam=1\nB1=0.8\nB2=0.99\neps={eps}\ndecay=0.01")
+    steps = [sums(net, seed) for seed in range(4)]
+    expected = {}
+    for name, parameter in net.named_parameters():
+        weights, m, v = parameter.detach().double().numpy(), 0, 0
+        for t, (step, rate) in enumerate(zip(steps, RATES, strict=True), 1):
+            rate *= 3 if name.startswith("layers.0.") else 1
+            # adam_update_gpu decays whatever it is given: biases and scales too.
+            weights, m, v = adam_of_darknet(weights, step[name], m, v, 0.8, 0.99, eps, 0.01, rate, t)
+        expected[name] = weights
+    got = run(net, steps, RATES)
+    for name in expected:
+        np.testing.assert_allclose(got[name], expected[name], rtol=1e-4, atol=1e-6, err_msg=name)
+
+
+def test_clip_holds_the_weights_of_convolutions():
+    net = network("clip=0.1")
+    got = run(net, [sums(net, 0)], [5.0])
+    for name, values in got.items():
+        assert (np.abs(values).max() <= 0.1 + 1e-7) == name.endswith(".weights"), name
+
+
+def test_gradients_are_one_tensor_in_each_parameters_own_format():
+    net = network().to(memory_format=torch.channels_last)
+    gradients = Gradients(net, extra=2)
+    out = net.head_map(torch.rand(2, 3, 32, 32))
+    out.square().sum().backward()
+    expected = {name: parameter.grad.clone() for name, parameter in net.named_parameters()}
+    assert gradients.sums.numel() == sum(parameter.numel() for parameter in net.parameters())
+    assert gradients.extra.tolist() == [0, 0]
+    assert float(gradients.sums.double().sum()) == pytest.approx(
+        sum(float(g.double().sum()) for g in expected.values())
+    )
+    gradients.flat.mul_(2)
+    for name, parameter in net.named_parameters():
+        assert parameter.grad.stride() == parameter.stride(), name
+        assert torch.equal(parameter.grad, 2 * expected[name]), name

@@ -1,0 +1,138 @@
+"""The learning rate against libdarknet's get_current_rate."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from darknet_compat.cfg import parse_cfg, read_cfg
+from darknet_compat.errors import CfgError
+from darknet_compat.layers.net import read_net
+from darknet_compat.train.schedule import (
+    SIZES,
+    batch_number,
+    check_schedule,
+    current_rate,
+    images_per_update,
+    picture_size,
+)
+
+MAX_BATCHES = 40200
+POLICIES = {
+    "constant": {},
+    "step": dict(step=777, scale=0.37),
+    "steps": dict(steps=[400, 700, 20000, 30000], scales=[0.1, 10.0, 0.1, 0.5]),
+    "exp": dict(gamma=0.9993),
+    "poly": dict(power=2.5),
+    "poly 4": dict(power=4.0),
+    "random": dict(power=1.7),
+    "sigmoid": dict(gamma=0.0007, step=0),
+    "sigmoid down": dict(gamma=-0.01, step=-3),
+}
+
+
+def read(text):
+    cfg = parse_cfg(f"[net]\nwidth=32\nheight=32\nchannels=3\nmax_batches={MAX_BATCHES}\n{text}\n[maxpool]\n")
+    net, _ = read_net(cfg.net)
+    check_schedule(net, cfg.net)
+    return net
+
+
+def net_of(policy, **options):
+    defaults = dict(learning_rate=0.001, burn_in=0, power=4.0, gamma=1.0, scale=1.0, step=1, steps=[], scales=[])
+    return SimpleNamespace(policy=policy, max_batches=MAX_BATCHES, **{**defaults, **options})
+
+
+@pytest.mark.parametrize("burn_in", [0, 1000])
+@pytest.mark.parametrize("name", POLICIES)
+def test_every_policy_has_darknets_rate(darknet, name, burn_in):
+    options = {"learning_rate": 0.0013, "burn_in": burn_in, **POLICIES[name]}
+    policy = name.split()[0]
+    net = net_of(policy, **options)
+    theirs = {"policy": "sig" if policy == "sigmoid" else policy, "max_batches": MAX_BATCHES, **options}
+    rng = np.random.default_rng(1)
+    for batch in [0, 1, 2, 399, 400, 999, 1000, 1001, *rng.integers(0, MAX_BATCHES, 992).tolist()]:
+        draw = 0.0
+        if policy == "random":
+            darknet.srand(batch)
+            draw = darknet.rand_uniform(0, 1)
+            darknet.srand(batch)
+        expected = darknet.rate(batch, **theirs)
+        assert current_rate(net, batch, draw) == pytest.approx(expected, rel=1e-6, abs=1e-30), batch
+
+
+def test_steps_from_minus_1_is_the_warm_up_that_the_cfg_means(darknet):
+    """The program of 2018 compares -1 without sign: its rate is .001 from first to last. Ours is the cfg's."""
+    options = dict(steps=[-1, 100, 20000, 30000], scales=[0.1, 10.0, 0.1, 0.1])
+    for batch in (1, 99, 100, 20000, 30000, 35000):
+        assert darknet.rate(batch, "steps", **options) == pytest.approx(0.001, rel=1e-6)
+    rates = [current_rate(net_of("steps", **options), batch) for batch in (1, 99, 100, 19999, 20000, 30000)]
+    assert rates == pytest.approx([0.0001, 0.0001, 0.001, 0.001, 0.0001, 0.00001], rel=1e-6)
+
+
+def test_sigmoid_before_its_step_is_what_the_cfg_means(darknet):
+    """The same comparison without sign: the C program's rate is 0 up to ``step``, where it should be near full."""
+    options = dict(gamma=0.01, step=2000)
+    net = net_of("sigmoid", **options)
+    for batch in (1, 1000, 1999):
+        assert darknet.rate(batch, "sig", **options) == 0
+        assert current_rate(net, batch) == pytest.approx(0.001 / (1 + np.exp(0.01 * (batch - 2000))), rel=1e-5)
+    for batch in (2000, 2500, 9000):
+        assert current_rate(net, batch) == pytest.approx(darknet.rate(batch, "sig", **options), rel=1e-6)
+
+
+def test_rates_no_number_can_hold_are_no_traceback():
+    assert current_rate(net_of("step", scale=10.0), 5000) == np.inf
+    assert current_rate(net_of("poly"), MAX_BATCHES + 3) == 0
+    assert current_rate(net_of("sigmoid", gamma=1.0), MAX_BATCHES) == 0
+
+
+def test_rates_of_a_stock_cfg(darknet, darknet_share):
+    path = darknet_share / "cfg" / "yolov2-tiny.cfg"
+    cfg = read_cfg(path)
+    net, _ = read_net(cfg.net)
+    check_schedule(net, cfg.net)
+    oracle = darknet.load_network(path)
+    for batch in (1, 100, 999, 1000, 50000, 410000):
+        seen = batch * images_per_update(net)
+        oracle.seen = seen
+        assert batch_number(net, seen) == batch
+        assert current_rate(net, batch) == pytest.approx(oracle.current_rate(), rel=1e-6)
+
+
+def test_batch_number_counts_what_the_subdivisions_take():
+    net = read("batch=10\nsubdivisions=4")
+    assert (images_per_update(net), batch_number(net, 23)) == (8, 2)
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "words"),
+    [
+        ("policy=sgdr", 6, "no policy is called `sgdr`"),
+        ("policy=steps\nsteps=1,2\nscales=.1", 8, "1 scales for 2 steps"),
+        ("policy=steps\nscales=.1", 6, "without `steps`"),
+        ("policy=step\nstep=0", 7, "step is 0"),
+        ("batch=2\nsubdivisions=4", 7, "batch=2 leaves under one"),
+    ],
+)
+def test_what_no_rate_comes_from_is_refused_with_its_line(text, line, words):
+    with pytest.raises(CfgError, match=f"<text>:{line}: .*{words}"):
+        read(text)
+
+
+def test_max_batches_0_is_refused():
+    cfg = parse_cfg("[net]\nwidth=32\nheight=32\nchannels=3\n[maxpool]\n")
+    net, _ = read_net(cfg.net)
+    with pytest.raises(CfgError, match="nothing to train"):
+        check_schedule(net, cfg.net)
+
+
+def test_random_sizes_are_darknets_and_can_be_drawn_again():
+    net = net_of("constant")
+    drawn = [picture_size(net, 7, update, update) for update in range(0, 4000, 10)]
+    assert set(drawn) == set(SIZES) == {320, 352, 384, 416, 448, 480, 512, 544, 576, 608}
+    assert drawn == [picture_size(net, 7, update, update) for update in range(0, 4000, 10)]
+    assert drawn != [picture_size(net, 8, update, update) for update in range(0, 4000, 10)]
+    assert picture_size(net, 7, 40001, MAX_BATCHES - 199) == 608

@@ -1,0 +1,176 @@
+"""Whole updates against libdarknet's train_network."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from darknet_compat import load_network, read_cfg
+from darknet_compat.cfg import parse_cfg
+from darknet_compat.errors import CfgError, TrainingError
+from darknet_compat.train.step import Trainer, strict
+from darknet_compat.weights import save_weights
+from tests.train.nets import batches, small
+
+
+class Pair:
+    """One cfg and the same start values here and in libdarknet; ``train`` feeds both the same batches."""
+
+    def __init__(self, darknet, folder, cfg, seed=3):
+        (folder / "small.cfg").write_text(cfg)
+        torch.manual_seed(seed)
+        self.ours = load_network(read_cfg(folder / "small.cfg"), numerics="cpu")
+        save_weights(self.ours, folder / "start.weights")
+        self.theirs = darknet.load_network(folder / "small.cfg", folder / "start.weights")
+        self.trainer = Trainer(self.ours)
+        self.costs = []
+
+    def train(self, updates):
+        for update in updates:
+            theirs = [self.theirs.train_step(b.pictures.numpy(), b.truth.numpy()).cost for b in update]
+            ours = self.trainer.update(update)
+            self.costs.append(([float(f.cost) for f in ours.figures], theirs, ours))
+
+    def tensors(self):
+        for layer in self.ours.layers:
+            for name, tensor in layer.numbers():
+                theirs = self.theirs.layer_tensor(layer.index, name).reshape(tensor.shape)
+                yield f"{layer.index} {name}", tensor.detach().numpy(), theirs
+
+    def worst(self):
+        """The greatest distance of a tensor from libdarknet's, in parts of its norm."""
+        return max(
+            (np.linalg.norm(ours - theirs) / max(np.linalg.norm(theirs), 1e-12), name)
+            for name, ours, theirs in self.tensors()
+        )
+
+
+def test_50_updates_are_darknets(darknet, tmp_path):
+    """From nothing: warm-up, a step of the rate, momentum, decay, two subdivisions, the prior."""
+    pair = Pair(darknet, tmp_path, small())
+    pair.train(batches(1, 50))
+    for ours, theirs, _ in pair.costs:
+        assert ours == pytest.approx(theirs, rel=1e-3)
+    assert pair.ours.seen == pair.theirs.seen == 400
+    assert pair.worst()[0] < 1e-3, pair.worst()
+    assert pair.costs[-1][2].rate == pytest.approx(pair.theirs.current_rate(), rel=1e-6)
+    assert np.mean(pair.costs[-1][1]) < 0.7 * np.mean(pair.costs[0][1]), "the nets learnt nothing, so prove nothing"
+
+
+def test_the_prior_ends_when_darknets_does(darknet, tmp_path):
+    pair = Pair(darknet, tmp_path, small("burn_in=0"))
+    pair.ours.seen = pair.theirs.seen = 12800 - 5 * 8 - 4  # so that it ends inside an update
+    # Darknet updates where seen is a multiple of the batch; with this start it is to be told when.
+    for update in batches(2, 10):
+        theirs = [
+            pair.theirs.train_step(b.pictures.numpy(), b.truth.numpy(), update=last).cost
+            for b, last in zip(update, (False, True), strict=True)
+        ]
+        assert [float(f.cost) for f in pair.trainer.update(update).figures] == pytest.approx(theirs, rel=1e-3)
+    assert pair.worst()[0] < 1e-3, pair.worst()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        dict(first="learning_rate=0", second="learning_rate=2.5"),
+        dict(second="stopbackward=1"),
+        dict(net="momentum=0.5\ndecay=0.02\nburn_in=0"),
+        dict(net="batch=9\nsubdivisions=2\nburn_in=0"),
+    ],
+    ids=["learning_rate per layer", "stopbackward", "momentum and decay", "batch not divided"],
+)
+def test_options_of_the_update_are_darknets(darknet, tmp_path, options):
+    pair = Pair(darknet, tmp_path, small(**options))
+    pair.train(batches(4, 6))
+    assert pair.worst()[0] < 1e-4, pair.worst()
+    assert pair.ours.seen == pair.theirs.seen == 48
+
+
+def test_layers_that_stopbackward_cuts_off_decay_and_gather_statistics(darknet, tmp_path):
+    pair = Pair(darknet, tmp_path, small("decay=0.1\nburn_in=0", second="stopbackward=1"))
+    before = [parameter.detach().clone() for parameter in pair.ours.layers[2].parameters()]
+    pair.train(batches(5, 4))
+    weights, biases = before[:2]
+    assert pair.ours.layers[2].weights.norm() < weights.norm()
+    assert torch.nn.functional.cosine_similarity(pair.ours.layers[2].weights.flatten(), weights.flatten(), 0) > 0.9999
+    assert torch.equal(pair.ours.layers[2].biases, biases)
+    assert pair.ours.layers[0].rolling_variance.min() > 0
+    assert pair.worst()[0] < 1e-4, pair.worst()
+
+
+def test_stopbackward_on_the_last_layer_is_refused():
+    cfg = small().replace("[region]", "[region]\nstopbackward=1")
+    with pytest.raises(CfgError, match="no layer with weights is left to train"):
+        Trainer(load_network(parse_cfg(cfg)))
+
+
+def trained(updates, amp=None, fast=False, **options):
+    torch.manual_seed(1)
+    trainer = Trainer(load_network(parse_cfg(small(**options))), amp=amp, fast=fast)
+    done = [trainer.update(update) for update in updates]
+    return trainer, done
+
+
+def test_average_loss_and_batch_number_are_train_detectors():
+    _, done = trained(batches(6, 3))
+    assert [update.batch for update in done] == [1, 2, 3]
+    average = -1.0
+    for update in done:
+        assert update.loss == pytest.approx(sum(float(f.cost) for f in update.figures) / 8)
+        if average < 0:
+            average = update.loss
+        average = average * 0.9 + update.loss * 0.1
+        assert update.avg == pytest.approx(average)
+
+
+def test_policy_random_draws_anew_and_can_be_repeated():
+    rates = [[update.rate for update in trained(batches(6, 4), net="policy=random\nburn_in=0")[1]] for _ in range(2)]
+    assert rates[0] == rates[1]
+    assert len(set(rates[0])) == 4
+
+
+@pytest.mark.parametrize("amp", ["bf16", "fp16"])
+def test_amp_trains_with_the_loss_in_float32(amp):
+    _, exact = trained(batches(7, 3))
+    trainer, done = trained(batches(7, 3), amp=amp)
+    assert [update.loss for update in done] == pytest.approx([update.loss for update in exact], rel=0.05)
+    assert all(tensor.dtype == torch.float32 for tensor in trainer.network.state_dict().values())
+
+
+@pytest.mark.slow
+def test_fast_changes_the_last_digits_only():
+    _, exact = trained(batches(7, 3))
+    for amp in (None, "bf16"):
+        _, done = trained(batches(7, 3), amp=amp, fast=True)
+        tolerance = 0.05 if amp else 1e-4
+        assert [update.loss for update in done] == pytest.approx([update.loss for update in exact], rel=tolerance)
+    strict()
+
+
+def test_a_loss_that_is_not_finite_names_pictures_and_layer_and_spares_the_weights():
+    trainer, _ = trained(batches(8, 1))
+    update = batches(9, 1)[0]
+    update[1] = update[1]._replace(paths=tuple(f"{i}.jpg" for i in range(8)))
+    before = {name: tensor.clone() for name, tensor in trainer.network.named_parameters()}
+    with torch.no_grad():
+        trainer.network.layers[4].weights[3, 2, 1, 1] = torch.inf
+        before["layers.4.weights"][3, 2, 1, 1] = torch.inf
+    update[0].pictures.zero_()
+    with pytest.raises(TrainingError) as caught:
+        trainer.update(update)
+    message = str(caught.value)
+    assert message.startswith("update 2: the loss is not finite; layer 4 [convolutional] is the first whose output")
+    assert "\n" not in message
+    for name, tensor in trainer.network.named_parameters():
+        assert torch.equal(tensor, before[name]), name
+
+
+def test_a_picture_that_is_not_finite_is_named():
+    trainer, _ = trained(batches(8, 1))
+    update = batches(9, 1)[0]
+    update[1] = update[1]._replace(paths=tuple(f"{i}.jpg" for i in range(4)))
+    update[1].pictures[2, 0, 3, 3] = torch.nan
+    with pytest.raises(TrainingError, match=r"layer 0 .* the pictures were 0.jpg, 1.jpg, 2.jpg, 3.jpg"):
+        trainer.update(update)
