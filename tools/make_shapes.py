@@ -32,10 +32,10 @@ from darknet_compat.labels import label_voc, picture_paths, read_image_set, writ
 CLASSES = ("disc", "ring", "triangle", "square", "star", "cross")
 YEAR = "2007"  # the folder is called VOC2007, so that every tool for VOC finds it
 SMALLEST, LARGEST = 0.08, 0.60  # longer side of an object, as a part of the picture's mean side
-HIDDEN = 0.55  # an object is difficult where less than this part of it can be seen
-LOST = 0.30  # and is not drawn where less than this part of it, or of one it covers, could be seen
+HIDDEN = 0.75  # an object is difficult where less than this part of it can be seen
+LOST = 0.50  # and is not drawn where less than this part of it, or of one it covers, could be seen
 THINNEST = 6  # pixels; the visible part of an object is at least this wide and high
-CONTRAST = 0.35  # distance in RGB (0..1 each) between an object's colours and what lies under it
+CONTRAST = 0.50  # distance in RGB (0..1 each) between an object's colours and what lies under it
 CAMOUFLAGE = 0.07  # the same for the difficult objects that nearly vanish in their background
 SUPERSAMPLING = 4
 JPEG_QUALITY = 90
@@ -49,7 +49,7 @@ class Settings:
     test: int
     size: int
     seed: int
-    version: int = 1
+    version: int = 3
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def outline(name: str, random: np.random.Generator) -> list[np.ndarray]:
 
 def posed(contours: list[np.ndarray], side: float, random: np.random.Generator) -> list[np.ndarray]:
     """The contours stretched, turned, and scaled to ``side`` pixels along their longer side; corner at 0, 0."""
-    stretch = math.exp(random.uniform(-0.18, 0.18))
+    stretch = math.exp(random.uniform(-0.12, 0.12))
     turn, skew = random.uniform(0, 2 * math.pi, 2)
     matrix = rotation(skew) @ np.diag([stretch, 1 / stretch]) @ rotation(turn)
     contours = [points @ matrix for points in contours]
@@ -309,7 +309,7 @@ def draw(settings: Settings, number: int) -> tuple[np.ndarray, list[Thing]]:
     sides = [settings.size, round(settings.size * random.uniform(0.75, 1))]
     w, h = sides if random.random() < 0.6 else sides[::-1]
     scene = Scene(w, h, random)
-    for _ in range(random.choice(7, p=[0.06, 0.18, 0.24, 0.24, 0.16, 0.08, 0.04])):
+    for _ in range(random.choice(6, p=[0.06, 0.24, 0.30, 0.22, 0.12, 0.06])):
         scene.add(CLASSES[random.integers(len(CLASSES))])
     return scene.photograph(), scene.things()
 
@@ -388,7 +388,8 @@ def label(folder: Path, dest: Path) -> None:
     sets = []
     for image_set in ("train", "test"):
         identities = read_image_set(year, image_set)
-        label_voc(year, identities, CLASSES)
+        # Difficult objects are labelled: scoring passes them over, but a net must not learn that they are background.
+        label_voc(year, identities, CLASSES, keep_difficult=True)
         named = str(dest / "VOCdevkit" / f"VOC{YEAR}")
         sets.append((YEAR, image_set, picture_paths(year, identities, named)))
     write_lists(folder, sets)

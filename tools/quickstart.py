@@ -56,7 +56,9 @@ class Commands:
         if output is None:
             code = subprocess.run(words).returncode
         else:
-            result = subprocess.run(words, stdout=subprocess.PIPE, text=True)
+            # The C program tells its progress on stderr, a line for every four pictures.
+            errors = subprocess.STDOUT if words[0] == "darknet" else None
+            result = subprocess.run(words, stdout=subprocess.PIPE, stderr=errors, text=True)
             code = result.returncode
             output.write_text(result.stdout, encoding="utf-8")
         if code:
@@ -72,13 +74,13 @@ def quickstart(seed: int) -> float:
     commands.run("data", f"python tools/make_shapes.py {SHAPES}")
     commands.run(
         "data",
-        f"darknet-compat detector calc_anchors {DATA} -num_of_clusters 5 -width 128 -height 128 -stride 16 "
+        f"darknet-compat detector calc_anchors {DATA} -num_of_clusters 5 -width 128 -height 128 -stride 8 "
         f"-show {RUN}/anchors.png",
     )
     draw_samples(SHAPES, RUN / "data.png")
     commands.run("network", f"darknet-compat net {CFG}", RUN / "network.txt")
     print((RUN / "network.txt").read_text(encoding="utf-8"), end="")
-    commands.run("training", f"darknet-compat detector train {DATA} {CFG} -seed {seed}")
+    commands.run("training", f"darknet-compat detector train {DATA} {CFG} -fast -seed {seed}")
     weights = backup / f"{name}_final.weights"
     shutil.copy(backup / f"{name}.png", RUN / "chart.png")
     log = (backup / f"{name}.log").read_text(encoding="utf-8").splitlines()

@@ -124,7 +124,9 @@ def make_page(folder: Path) -> Path:
             "Drawn for this run: shapes in random colours, textures and sizes, some cut, hidden or nearly invisible.",
             made_by(commands, "data"),
             picture(
-                folder, "data.png", "Training pictures with their boxes; those marked difficult are not trained on."
+                folder,
+                "data.png",
+                "Training pictures with their boxes. Objects marked difficult are trained on too, and passed over in the scores.",
             ),
             picture(folder, "anchors.png", "Every box by width and height, and the anchors that k-means found."),
         ),

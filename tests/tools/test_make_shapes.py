@@ -57,7 +57,7 @@ def test_devkit(made):
         height, width = cv2.imread(picture).shape[:2]
         annotated = read_voc(picture.replace("JPEGImages", "Annotations").replace(".jpg", ".xml"))
         assert annotated[:2] == (width, height)
-        wanted = [make_shapes.CLASSES.index(thing.name) for thing in annotated[2] if not thing.difficult]
+        wanted = [make_shapes.CLASSES.index(thing.name) for thing in annotated[2]]
         labels = read_labels(label_path(picture))
         assert labels[:, 0].tolist() == wanted
         low, high = labels[:, 1:3] - labels[:, 3:] / 2, labels[:, 1:3] + labels[:, 3:] / 2

@@ -1,0 +1,575 @@
+#!/usr/bin/env python3
+"""Measure darknet_compat beside what else runs Darknet's networks, and beside what the machine allows.
+
+    python tools/bench.py                                     # all sections, about ten minutes
+    python tools/bench.py --only inference,nms --json b.json
+    python tools/bench.py --opencv4 other/bin/python          # an environment with opencv-python-headless<5 and numpy
+
+Contestants of a race run in processes of their own and take turns, so that a busy minute hits all of them. A turn is
+one run that is not counted and a few that are. The table gives the median of all counted runs per picture (or file,
+or call), the same as a multiple of the first contestant's, the time that the machine's measured rates would allow, how
+much of that limit is reached, and the process's peak memory. What is not installed is left out. Winograd's method
+saves multiplications, so its convolutions can pass the limit of plain arithmetic.
+
+Weights are random (tests/compare.py); pictures are Debian's (package darknet) where installed, else made of noise.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib.util
+import json
+import os
+import platform
+import shlex
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+NETS = {"yolov2-tiny-voc": 6.97e9, "yolov2-voc": 29.36e9}  # floating point operations per picture at 416
+CONTESTANTS = str(Path(__file__).with_name("bench_contestants.py"))
+TURN = 0.3  # seconds that a contestant's turn should last
+PHOTOGRAPHS = Path("/usr/share/darknet/data")
+
+# --- the race
+
+
+@dataclass
+class Entry:
+    """A contestant of a race."""
+
+    who: str
+    name: str
+    arguments: dict[str, Any]
+    python: str = sys.executable
+    needs: Sequence[str] = ()
+    environment: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class Row:
+    section: str
+    case: str
+    who: str
+    seconds: float
+    """Median, of one picture, file or call."""
+    least: float
+    runs: int
+    times_first: float
+    """How many times as long as the first contestant."""
+    limit: float | None
+    """Seconds that the machine's rate would allow."""
+    peak_mib: float
+    off_by: float | None = None
+    """Largest difference of boxes and objectness from the first contestant's."""
+
+
+class Worker:
+    """A contestant in its own process: a line with a count goes in, a line with times comes out."""
+
+    def __init__(self, entry: Entry, threads: int) -> None:
+        self.entry = entry
+        environment = {**os.environ, "OMP_NUM_THREADS": str(threads), **entry.environment}
+        self.process = subprocess.Popen(
+            [entry.python, CONTESTANTS, entry.name, json.dumps(entry.arguments)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
+        )  # fmt: skip
+        self.seconds: list[float] = []
+        self.failure = ""
+
+    def ask(self, request: dict[str, Any]) -> Any:
+        """The answer to a request; None where the process has died, and ``failure`` says why."""
+        try:
+            print(json.dumps(request), file=self.process.stdin, flush=True)
+            line = self.process.stdout.readline()
+        except BrokenPipeError:
+            line = ""
+        if not line:
+            _, errors = self.process.communicate()
+            self.failure = (errors.strip().splitlines() or ["it died"])[-1]
+            return None
+        return json.loads(line)
+
+    def close(self) -> float:
+        """End the process; its peak memory in MiB."""
+        peak = self.ask({"end": True})
+        self.process.communicate()
+        return peak or 0.0
+
+
+def available(entry: Entry) -> bool:
+    if entry.python != sys.executable:
+        return True
+    for need in entry.needs:
+        if need == "darknet":
+            from tests.oracle import OracleMissing, load_oracle
+
+            try:
+                load_oracle()
+            except (OracleMissing, OSError):
+                return False
+        elif importlib.util.find_spec(need) is None:
+            return False
+    return True
+
+
+class Bench:
+    """The settings of a run and its rows so far."""
+
+    def __init__(self, options: argparse.Namespace, folder: Path) -> None:
+        self.options = options
+        self.folder = folder
+        self.rows: list[Row] = []
+        self.rates: dict[str, float] = {}
+
+    def race(
+        self, section: str, case: str, entries: Sequence[Entry], *, items: int = 1, limit: float | None = None,
+        compare: Callable[[Path, Path], float | None] | None = None, budget: float | None = None,
+    ) -> None:  # fmt: skip
+        """Let the entries take turns for some seconds; ``items`` is how many pictures (files, calls) one run is.
+
+        ``limit``: seconds per item that the machine allows.
+        """
+        workers = [Worker(entry, self.options.threads) for entry in entries if available(entry)]
+        turns = {}
+        for worker in list(workers):
+            first = worker.ask({"runs": 2})
+            if first is None:
+                print(f"{section}, {case}: {worker.entry.who} left out: {worker.failure}", file=sys.stderr)
+                workers.remove(worker)
+                continue
+            turns[worker] = max(1, min(50, round(TURN / first[-1])))
+        end = time.monotonic() + (budget or self.options.budget)
+        rounds = 0
+        while workers and (rounds < 2 or time.monotonic() < end):
+            for worker in workers:
+                worker.seconds += worker.ask({"runs": turns[worker] + 1})[1:]
+                time.sleep(0.02)  # for threads that spin a while after their work
+            rounds += 1
+        differences = self._compare(workers, compare)
+        for worker in workers:
+            seconds = statistics.median(worker.seconds) / items
+            first = statistics.median(workers[0].seconds) / items
+            row = Row(
+                section, case, worker.entry.who, seconds, min(worker.seconds) / items, len(worker.seconds),
+                seconds / first, limit, worker.close(), differences.get(worker),
+            )  # fmt: skip
+            self.rows.append(row)
+            print(format_row(row), flush=True)
+
+    def _compare(self, workers: list[Worker], compare: Callable[[Path, Path], float | None] | None) -> dict:
+        if compare is None:
+            return {}
+        found = {}
+        for number, worker in enumerate(workers):
+            path = self.folder / f"output{number}.npy"
+            worker.ask({"save": str(path)})
+            found[worker] = compare(self.folder / "output0.npy", path)
+        return found
+
+    def value(self, name: str, **arguments: Any) -> Any:
+        """What one run of a contestant returns."""
+        worker = Worker(Entry(name, name, arguments), self.options.threads)
+        answer = worker.ask({"value": True})
+        worker.close()
+        return answer
+
+
+# --- sections
+
+SECTIONS: dict[str, Callable[[Bench], None]] = {}
+HUGE_PAGES = {"THP_MEM_ALLOC_ENABLE": "1"}  # as the command line sets it
+
+
+def section(function: Callable[[Bench], None]) -> Callable[[Bench], None]:
+    SECTIONS[function.__name__] = function
+    return function
+
+
+@section
+def inference(bench: Bench) -> None:
+    weights(bench, *NETS)
+    folder = str(bench.folder)
+    for net, flops in NETS.items():
+        graph(bench, net)
+        for batch in (1, 8):
+            shared = {"folder": folder, "net": net, "batch": batch}
+            entries = [
+                Entry("darknet_compat", "engine", shared, environment=HUGE_PAGES),
+                Entry("plain PyTorch", "eager", shared),
+                Entry("ONNX Runtime", "onnxruntime", shared, needs=["onnxruntime", "onnx"]),
+                Entry("OpenVINO", "openvino", {**shared, "precision": "f32"}, needs=["openvino", "onnx"]),
+                Entry("OpenCV", "opencv", shared, needs=["cv2", "onnx"]),
+            ]
+            if bench.options.opencv4:
+                entries.append(Entry("OpenCV 4", "opencv", shared, python=bench.options.opencv4))
+            if batch == 1 and net == "yolov2-tiny-voc":
+                entries.append(Entry("libdarknet", "libdarknet", shared, needs=["darknet"]))
+            limit = flops / bench.rates["float32"]
+            bench.race("inference", f"{net} batch {batch}", entries, items=batch, limit=limit, compare=off_by(net))
+            if batch == 1 and has_bf16():
+                entries = [
+                    Entry("darknet_compat", "engine", {**shared, "precision": "bf16"}, environment=HUGE_PAGES),
+                    Entry("torch engine", "engine", {**shared, "precision": "bf16", "name": "torch"},
+                          environment=HUGE_PAGES),
+                    Entry("OpenVINO", "openvino", {**shared, "precision": "bf16"}, needs=["openvino", "onnx"]),
+                ]  # fmt: skip
+                if bench.options.opencv4:
+                    entries.append(Entry("OpenCV 4 float32", "opencv", shared, python=bench.options.opencv4))
+                bench.race("inference", f"{net} bf16", entries, limit=flops / bench.rates["bf16"])
+
+
+@section
+def jpeg_to_boxes(bench: Bench) -> None:
+    weights(bench, *NETS)
+    paths = photographs(bench)
+    for net in NETS:
+        arguments = {"folder": str(bench.folder), "net": net, "batch": 4}
+        entries = [
+            Entry("network alone", "network_alone", arguments, environment=HUGE_PAGES),
+            Entry("JPEG to boxes", "pipeline", arguments, environment=HUGE_PAGES),
+        ]
+        bench.race("JPEG to boxes", net, entries, items=len(paths))
+
+
+@section
+def training_step(bench: Bench) -> None:
+    net = "yolov2-tiny-voc"
+    weights(bench, net)
+    arguments = {"folder": str(bench.folder), "net": net, "batch": 8}
+    limit = 3 * NETS[net] / bench.rates["float32"]
+    for case, fast in (("as it is", False), ("-fast", True)):
+        entries = [
+            Entry("darknet_compat", "training", {**arguments, "fast": fast}, environment=HUGE_PAGES),
+            Entry("bare layers", "bare", {**arguments, "fast": fast}, environment=HUGE_PAGES),
+        ]
+        if not fast:
+            entries.append(Entry("loss alone", "loss_alone", arguments))
+            entries.append(Entry("libdarknet, batch 8", "libdarknet_training", arguments, needs=["darknet"]))
+        bench.race("training step", f"{net} {case}", entries, items=8, limit=limit)
+
+
+@section
+def training_pictures(bench: Bench) -> None:
+    labelled_pictures(bench)
+    folder = {"folder": str(bench.folder)}
+    stages = ["read", "read and decode", "place", "place and distort"]
+    entries = [
+        Entry("darknet_compat", "loader", folder),
+        Entry("libdarknet", "libdarknet_loader", folder, needs=["darknet"]),
+        *(Entry(f"stage: {stage}", "loader_stage", {**folder, "stage": stage}) for stage in stages),
+    ]
+    threads, bench.options.threads = bench.options.threads, 1
+    bench.race("training pictures", "500x375 to 416, one core", entries, items=16)
+    bench.options.threads = threads
+
+
+@section
+def suppression(bench: Bench) -> None:
+    for batch in (1, 8):
+        entries = [Entry("darknet_compat", "nms", {"batch": batch})]
+        if batch == 1:
+            entries.append(Entry("libdarknet", "libdarknet_nms", {}, needs=["darknet"]))
+        bench.race("NMS", f"845 boxes x 20 classes, batch {batch}", entries, items=batch, budget=3)
+
+
+@section
+def scoring(bench: Bench) -> None:
+    devkit(bench)
+    for part in ("scoring", "reading and scoring"):
+        arguments = {"folder": str(bench.options.voc or bench.folder / "voc"), "part": part}
+        entries = [Entry("darknet_compat", "voc_eval", arguments)]
+        entries.append(Entry("py-faster-rcnn's algorithm", "reference_voc_eval", arguments))
+        bench.race("voc_eval", f"254,590 detections: {part}", entries, budget=5)
+
+
+@section
+def weights_files(bench: Bench) -> None:
+    net = "yolov2-voc"
+    weights(bench, net)
+    arguments = {"folder": str(bench.folder), "net": net}
+    size = (bench.folder / f"{net}.weights").stat().st_size
+    limit = 2 * size / bench.rates["memory"]
+    entries = [
+        Entry("darknet_compat", "load_weights", arguments, environment=HUGE_PAGES),
+        Entry("numpy.fromfile", "fromfile", arguments),
+        Entry("libdarknet", "libdarknet_weights", arguments, needs=["darknet"]),
+    ]
+    bench.race("weights", f"load {size / 1e6:.0f} MB", entries, limit=limit, budget=6)
+    entries = [Entry("darknet_compat", "save_weights", arguments), Entry("plain write", "tofile", arguments)]
+    bench.race("weights", f"save {size / 1e6:.0f} MB, flushed", entries, budget=6)
+
+
+@section
+def cfg(bench: Bench) -> None:
+    entries = [
+        Entry("read", "parse_cfg", {"net": "yolov2-voc", "build": False}),
+        Entry("read and build", "parse_cfg", {"net": "yolov2-voc", "build": True}),
+    ]
+    bench.race("cfg", "yolov2-voc.cfg", entries, budget=3)
+
+
+@section
+def start_up(bench: Bench) -> None:
+    verbs = {
+        "--help": ["--help"],
+        "voc_eval --help": ["voc_eval", "--help"],
+        "detector test --help": ["detector", "test", "--help"],
+        "detector test, no such file": ["detector", "test", "none.data", "a", "b", "c"],
+        "net yolov2-voc.cfg": ["net", "cfg/yolov2-voc.cfg"],
+    }
+    entries = [Entry("python alone", "command", {"arguments": ["-c", "pass"]})]
+    entries += [
+        Entry(verb, "command", {"arguments": ["-m", "darknet_compat", *arguments]}) for verb, arguments in verbs.items()
+    ]
+    entries.append(Entry("import torch", "command", {"arguments": ["-c", "import torch"]}))
+    bench.race("start-up", "of the command", entries, budget=8)
+
+
+# --- what the sections need
+
+
+def weights(bench: Bench, *nets: str) -> None:
+    """Random weights, once."""
+    for net in nets:
+        path = bench.folder / f"{net}.weights"
+        if not path.exists():
+            from darknet_compat import save_weights
+            from darknet_compat.cfg import read_cfg
+            from darknet_compat.network import Network
+            from tests.compare import randomise
+
+            save_weights(randomise(Network(read_cfg(ROOT / "cfg" / f"{net}.cfg"))), path)
+
+
+def graph(bench: Bench, net: str) -> None:
+    """The exported network that other runtimes read: up to the map that enters the head."""
+    if importlib.util.find_spec("onnx"):
+        from darknet_compat import load_network
+        from darknet_compat.export.graph import build
+
+        fused = load_network(ROOT / "cfg" / f"{net}.cfg", bench.folder / f"{net}.weights").fuse()
+        (bench.folder / f"{net}.onnx").write_bytes(build(fused, batch="batch", raw=True).SerializeToString())
+
+
+def photographs(bench: Bench) -> list[str]:
+    """The paths of a hundred photographs."""
+    found = sorted(PHOTOGRAPHS.glob("*.jpg")) or [Path(path) for path in _noise(bench.folder / "noise", 7, (768, 576))]
+    paths = [str(found[i % len(found)]) for i in range(100)]
+    (bench.folder / "photographs.json").write_text(json.dumps(paths))
+    return paths
+
+
+def labelled_pictures(bench: Bench) -> None:
+    """64 pictures of 500x375 with labels."""
+    import cv2
+    import numpy as np
+
+    images, labels = bench.folder / "images", bench.folder / "labels"
+    labels.mkdir(exist_ok=True)
+    found = sorted(PHOTOGRAPHS.glob("*.jpg"))
+    if not found:
+        paths = _noise(images, 64, (500, 375))
+    else:
+        images.mkdir(exist_ok=True)
+        paths = []
+        for i in range(64):
+            picture = cv2.resize(cv2.imread(str(found[i % len(found)])), (500, 375), interpolation=cv2.INTER_AREA)
+            paths.append(str(images / f"{i:03d}.jpg"))
+            cv2.imwrite(paths[-1], picture, [cv2.IMWRITE_JPEG_QUALITY, 90])
+    rng = np.random.default_rng(0)
+    for path in paths:
+        rows = [f"{rng.integers(20)} {x:f} {y:f} .3 .3" for x, y in rng.uniform(0.2, 0.8, (4, 2))]
+        (labels / f"{Path(path).stem}.txt").write_text("\n".join(rows) + "\n")
+
+
+def _noise(folder: Path, count: int, size: tuple[int, int]) -> list[str]:
+    """Pictures with the spectrum of photographs."""
+    import cv2
+    import numpy as np
+
+    folder.mkdir(exist_ok=True)
+    rng, paths = np.random.default_rng(0), []
+    for i in range(count):
+        picture = sum(
+            cv2.resize(rng.normal(0, 160 / 2**k, (size[1] >> (7 - k), size[0] >> (7 - k), 3)), size) for k in range(8)
+        )
+        paths.append(str(folder / f"{i:03d}.jpg"))
+        cv2.imwrite(paths[-1], np.clip(picture + 128, 0, 255).astype(np.uint8), [cv2.IMWRITE_JPEG_QUALITY, 90])
+    return paths
+
+
+def devkit(bench: Bench) -> None:
+    """Annotations of 4,952 pictures and 254,590 detections in Darknet's format, made at random."""
+    if bench.options.voc or (bench.folder / "voc").exists():
+        return
+    import numpy as np
+
+    from darknet_compat.cfg import read_names
+
+    rng, names, count = np.random.default_rng(0), read_names(ROOT / "data" / "voc.names"), 4952
+    root = bench.folder / "voc" / "VOCdevkit" / "VOC2007"
+    for name in ("Annotations", "ImageSets/Main"):
+        (root / name).mkdir(parents=True)
+    results = bench.folder / "voc" / "results"
+    results.mkdir()
+    images = [f"{i:06d}" for i in range(count)]
+    (root / "ImageSets/Main/test.txt").write_text("\n".join(images) + "\n")
+    truths = []
+    for image in images:
+        objects = ""
+        for _ in range(rng.integers(1, 6)):
+            name, (x, y), (w, h) = rng.integers(20), rng.integers(1, 300, 2), rng.integers(20, 200, 2)
+            truths.append((image, name, x, y, x + w, y + h))
+            objects += (
+                f"<object><name>{names[name]}</name><difficult>{int(rng.random() < 0.1)}</difficult><bndbox><xmin>{x}"
+                f"</xmin><ymin>{y}</ymin><xmax>{x + w}</xmax><ymax>{y + h}</ymax></bndbox></object>\n"
+            )
+        size = "<size><width>500</width><height>500</height><depth>3</depth></size>"
+        (root / f"Annotations/{image}.xml").write_text(f"<annotation>{size}{objects}</annotation>\n")
+    lines: list[list[str]] = [[] for _ in names]
+    for row in rng.integers(0, len(truths), 254_590):
+        image, name, *box = truths[row]
+        moved = np.array(box) + rng.normal(0, 15, 4)
+        lines[name].append(f"{image} {rng.random():f} {' '.join(f'{value:f}' for value in moved)}")
+    for name, rows in zip(names, lines, strict=True):
+        (results / f"comp4_det_test_{name}.txt").write_text("\n".join(rows) + "\n")
+
+
+def has_bf16() -> bool:
+    from darknet_compat.engines import has_bf16
+
+    return has_bf16()
+
+
+def off_by(net: str) -> Callable[[Path, Path], float | None]:
+    """A function that compares the boxes and objectness of two saved outputs: activated maps, raw maps or OpenCV's."""
+    import numpy as np
+    import torch
+
+    from darknet_compat.cfg import read_cfg
+    from darknet_compat.network import Network
+
+    head = Network(read_cfg(ROOT / "cfg" / f"{net}.cfg")).head
+
+    def boxes(path: Path) -> Any:
+        values = torch.from_numpy(np.load(path).astype(np.float32))
+        if values.shape[-1] == 25:  # OpenCV's own: a row for each box, cells first; classes after its own suppression
+            rows = values.reshape(-1, 169, 5, 25).transpose(1, 2).reshape(-1, 845, 25)
+            return torch.cat([rows[..., :4], rows[..., 4:5]], -1)
+        map = values.reshape(-1, 125, 13, 13)
+        planes = map.reshape(len(map), 5, 25, 13, 13)
+        if planes[:, :, :2].min() < 0 or planes[:, :, :2].max() > 1:
+            map = head(map)
+        xywh, objectness, _ = head.boxes(map, 0.0)
+        return torch.cat([xywh, objectness[..., None]], -1)
+
+    def compare(first: Path, other: Path) -> float:
+        a, b = boxes(first), boxes(other)
+        return float(((a - b).abs() / a.abs().clamp_min(1)).max())
+
+    return compare
+
+
+# --- output
+
+
+def format_row(row: Row) -> str:
+    unit, factor = ("s", 1) if row.seconds >= 1 else ("ms", 1e3) if row.seconds >= 1e-3 else ("us", 1e6)
+    text = f"{row.section:<18}{row.case:<38}{row.who:<28}{row.seconds * factor:8.2f} {unit:<3}{row.times_first:8.2f} x"
+    text += f"{row.limit / row.seconds:9.0%}" if row.limit else " " * 9
+    text += f"{row.peak_mib:8.0f}" + (f"  {row.off_by:.1e}" if row.off_by is not None else "")
+    return text
+
+
+TITLE = (
+    f"{'section':<18}{'case':<38}{'who':<28}{'median':>8} {'':<3}{'of first':>10}{'of limit':>9}{'MiB':>8}"
+    "  boxes off by"
+)
+
+
+def about(bench: Bench) -> dict[str, Any]:
+    """The command, the versions and the processor."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    packages = {}
+    for package in ("darknet_compat", "torch", "numpy", "opencv-python-headless", "onnxruntime", "openvino", "onnx"):
+        with contextlib.suppress(PackageNotFoundError):
+            packages[package] = version(package)
+    if bench.options.opencv4:
+        code = "import cv2; print(cv2.__version__)"
+        packages["OpenCV 4"] = subprocess.run(
+            [bench.options.opencv4, "-c", code], capture_output=True, text=True
+        ).stdout.strip()
+    processor = platform.processor()
+    with contextlib.suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        processor = next((line.split(": ")[1] for line in lines if line.startswith("model name")), processor)
+    darknet = subprocess.run(["dpkg-query", "-W", "-f", "${Version}", "darknet"], capture_output=True, text=True) \
+        if shutil.which("dpkg-query") else None  # fmt: skip
+    if darknet and darknet.stdout:
+        packages["darknet (Debian)"] = darknet.stdout
+    return {
+        "command": shlex.join([Path(sys.executable).name, *sys.argv]),
+        "date": time.strftime("%Y-%m-%d %H:%M:%S"),
+        "processor": f"{processor}, {platform.machine()}, {os.cpu_count()} cores, {bench.options.threads} threads",
+        "load": os.getloadavg()[0],
+        "system": f"{platform.system()} {platform.release()}, Python {platform.python_version()}",
+        "versions": packages,
+    }
+
+
+def sections_of(text: str) -> list[str]:
+    names = text.split(",")
+    for name in names:
+        if name not in SECTIONS:
+            raise argparse.ArgumentTypeError(f"no section {name!r}; expected some of {','.join(SECTIONS)}")
+    return names
+
+
+@contextlib.contextmanager
+def work_folder() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="darknet-compat-bench-") as folder:
+        yield Path(folder)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", type=sections_of, default=list(SECTIONS), metavar=",".join(SECTIONS))
+    parser.add_argument("--json", metavar="FILE", type=Path, help="write all figures as JSON")
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="for every contestant (all cores)")
+    parser.add_argument("--budget", type=float, default=12, metavar="SECONDS", help="for each race (12)")
+    parser.add_argument("--opencv4", metavar="PYTHON", help="the interpreter of an environment with OpenCV 4")
+    parser.add_argument("--voc", metavar="FOLDER", type=Path, help="a VOCdevkit and results of your own to score")
+    options = parser.parse_args()
+    with work_folder() as folder:
+        bench = Bench(options, folder)
+        header = about(bench)
+        for name, value in header.items():
+            print(f"{name}: {value}")
+        bench.rates = bench.value("machine")
+        print(
+            f"limits: {bench.rates['float32'] / 1e9:.0f} GFLOP/s in float32, {bench.rates['bf16'] / 1e9:.0f} in bf16, "
+            f"{bench.rates['memory'] / 1e9:.1f} GB/s of memory (copying, both ways counted)\n\n{TITLE}"
+        )
+        for name in options.only:
+            SECTIONS[name](bench)
+        if options.json:
+            content = {**header, "limits": bench.rates, "rows": [asdict(row) for row in bench.rows]}
+            options.json.write_text(json.dumps(content, indent=1) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

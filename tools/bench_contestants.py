@@ -1,0 +1,507 @@
+"""What tools/bench.py races: one function for each contestant, run in a process of its own.
+
+A function prepares and returns what is to be timed. Nothing but the standard library is loaded before, so that a
+contestant's memory is its own, and so that an interpreter with nothing but OpenCV 4 can run its one.
+
+    python tools/bench_contestants.py NAME ARGUMENTS      (JSON), then requests on stdin, one JSON object a line
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+SIZE = 416  # of the networks' input
+
+Run = Callable[[], Any]
+Contestant = Callable[..., Run]
+CONTESTANTS: dict[str, Contestant] = {}
+
+
+def contestant(function: Contestant) -> Contestant:
+    """Make a function known that prepares in a process of its own, and returns what is to be timed."""
+    CONTESTANTS[function.__name__] = function
+    return function
+
+
+# --- contestants: network inference
+
+
+def _picture(batch: int) -> Any:
+    import numpy as np
+
+    return np.random.default_rng(0).random((batch, 3, SIZE, SIZE), np.float32)
+
+
+def _load(folder: str, net: str) -> Any:
+    from darknet_compat import load_network
+
+    return load_network(ROOT / "cfg" / f"{net}.cfg", Path(folder) / f"{net}.weights")
+
+
+@contestant
+def engine(folder: str, net: str, batch: int, name: str | None = None, precision: str = "float32") -> Run:
+    import torch
+
+    from darknet_compat.engines import start_engine
+
+    x = torch.from_numpy(_picture(batch))
+    network = _load(folder, net)
+    network.report = None  # leave no graph behind
+    run = start_engine(network, name, precision, batch)
+    return lambda: run(x).numpy()
+
+
+@contestant
+def eager(folder: str, net: str, batch: int) -> Run:
+    """Convolution, batch normalisation and activation one after the other."""
+    import torch
+
+    network, x = _load(folder, net), torch.from_numpy(_picture(batch))
+
+    @torch.inference_mode()
+    def run() -> Any:
+        return network(x).numpy()
+
+    return run
+
+
+@contestant
+def onnxruntime(folder: str, net: str, batch: int) -> Run:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = int(os.environ["OMP_NUM_THREADS"])
+    session = onnxruntime.InferenceSession(f"{folder}/{net}.onnx", options, providers=["CPUExecutionProvider"])
+    x = _picture(batch)
+    return lambda: session.run(None, {"images": x})[0]
+
+
+@contestant
+def openvino(folder: str, net: str, batch: int, precision: str) -> Run:
+    import openvino
+
+    core = openvino.Core()
+    model = core.read_model(f"{folder}/{net}.onnx")
+    model.reshape([batch, 3, SIZE, SIZE])
+    settings = {"INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "LATENCY"}
+    settings["INFERENCE_NUM_THREADS"] = os.environ["OMP_NUM_THREADS"]
+    request = core.compile_model(model, "CPU", settings).create_infer_request()
+    x = _picture(batch)
+    return lambda: request.infer({"images": x}, share_inputs=True)[0]
+
+
+@contestant
+def opencv(folder: str, net: str, batch: int) -> Run:
+    """OpenCV 4 reads Darknet's own files, OpenCV 5 the exported one."""
+    import cv2
+
+    cv2.setNumThreads(int(os.environ["OMP_NUM_THREADS"]))
+    if int(cv2.__version__.split(".")[0]) < 5:
+        network = cv2.dnn.readNetFromDarknet(str(ROOT / "cfg" / f"{net}.cfg"), f"{folder}/{net}.weights")
+    else:
+        network = cv2.dnn.readNetFromONNX(f"{folder}/{net}.onnx")
+    x = _picture(batch)
+
+    def run() -> Any:
+        network.setInput(x)
+        return network.forward()
+
+    return run
+
+
+@contestant
+def libdarknet(folder: str, net: str, batch: int) -> Run:
+    from tests.oracle import load_oracle
+
+    network = load_oracle().load_network(ROOT / "cfg" / f"{net}.cfg", Path(folder) / f"{net}.weights")
+    network.set_batch(batch)
+    x = _picture(batch)
+    return lambda: network.predict(x)
+
+
+# --- contestants: from JPEG to boxes
+
+
+@contestant
+def pipeline(folder: str, net: str, batch: int) -> Run:
+    import torch
+
+    from darknet_compat.detect import detect_files
+    from darknet_compat.engines import start_engine
+
+    network = _load(folder, net)
+    run = start_engine(network, batch=batch)
+    paths = json.loads((Path(folder) / "photographs.json").read_text())
+    workers = torch.get_num_threads()
+    return lambda: list(detect_files(network, paths, batch=batch, workers=workers, engine=run))
+
+
+@contestant
+def network_alone(folder: str, net: str, batch: int) -> Run:
+    run = engine(folder, net, batch)
+    count = len(json.loads((Path(folder) / "photographs.json").read_text()))
+    return lambda: [run() for _ in range(0, count, batch)]
+
+
+# --- contestants: training
+
+
+def _training_batch(batch: int) -> Any:
+    import torch
+
+    generator = torch.Generator().manual_seed(0)
+    truth = torch.rand(batch, 30, 5, generator=generator)
+    truth[:, :, 2:4] = truth[:, :, 2:4] * 0.5 + 0.05
+    truth[:, :, 4] = (truth[:, :, 4] * 20).floor()
+    truth[:, 5:] = 0  # five objects in each picture
+    return torch.rand(batch, 3, SIZE, SIZE, generator=generator), truth
+
+
+@contestant
+def training(folder: str, net: str, batch: int, fast: bool) -> Run:
+    from darknet_compat.train.data import Batch
+    from darknet_compat.train.step import Trainer
+
+    network = _load(folder, net)
+    vars(network.net).update(batch=batch, subdivisions=1, mini_batch=batch, learning_rate=1e-6, burn_in=0)
+    trainer = Trainer(network, fast=fast)
+    data = Batch(*_training_batch(batch), ())
+    return lambda: trainer.update([data])
+
+
+@contestant
+def bare(folder: str, net: str, batch: int, fast: bool) -> Run:
+    """The layers before the head as torch has them, forward and backward, with nothing else."""
+    import torch
+    import torch.nn.functional as F
+    from torch import nn
+
+    network = _load(folder, net)
+    modules: list[nn.Module] = []
+    for layer in network.layers[:-1]:
+        if layer.type == "maxpool":
+            if layer.o.stride == 1:
+                modules.append(nn.ZeroPad2d((0, 1, 0, 1)))
+            modules.append(nn.MaxPool2d(layer.size, layer.o.stride))
+            continue
+        o = layer.o
+        modules.append(nn.Conv2d(layer.input.c, o.filters, o.size, o.stride, layer.padding, bias=not o.batch_normalize))
+        if o.batch_normalize:
+            modules.append(nn.BatchNorm2d(o.filters))
+        if layer.activation == "leaky":
+            modules.append(nn.LeakyReLU(0.1))
+    model = nn.Sequential(*modules).train()
+    x, _ = _training_batch(batch)
+    if fast:
+        model, x = model.to(memory_format=torch.channels_last), x.to(memory_format=torch.channels_last)
+    gradient = torch.randn_like(model(x)) * 1e-3
+
+    def run() -> None:
+        model.zero_grad(set_to_none=False)
+        F.relu(model(x)).backward(gradient)
+
+    return run
+
+
+@contestant
+def loss_alone(folder: str, net: str, batch: int) -> Run:
+    import torch
+
+    head = _load(folder, net).head
+    _, truth = _training_batch(batch)
+    map = torch.randn(batch, *head.input, generator=torch.Generator().manual_seed(0)).requires_grad_()
+
+    def run() -> None:
+        map.grad = None
+        head.loss(map, truth, 20_000).loss.backward()
+
+    return run
+
+
+@contestant
+def libdarknet_training(folder: str, net: str, batch: int) -> Run:
+    from tests.oracle import load_oracle
+
+    network = load_oracle().load_network(ROOT / "cfg" / f"{net}.cfg", Path(folder) / f"{net}.weights")
+    network.set_batch(batch)
+    x, truth = (tensor.numpy() for tensor in _training_batch(batch))
+    return lambda: network.train_step(x, truth, update=True)
+
+
+# --- contestants: pictures for training
+
+
+def _pictures(folder: str) -> list[str]:
+    return sorted(str(path) for path in (Path(folder) / "images").glob("*.jpg"))
+
+
+@contestant
+def loader(folder: str) -> Run:
+    import itertools
+
+    import numpy as np
+    import torch
+
+    from darknet_compat.train.augment import Augmentation
+    from darknet_compat.train.data import TrainingSet, check_labels
+
+    torch.set_num_threads(1)
+    paths = _pictures(folder)
+    labels = check_labels(paths, 20)
+    labels = labels[0] if isinstance(labels, tuple) else labels
+    data = TrainingSet(paths, labels, Augmentation(jitter=0.2, hue=0.1, saturation=1.5, exposure=1.5))
+    slot, truth = np.empty((3, SIZE, SIZE), np.float32), np.empty((30, 5), np.float32)
+    samples = itertools.count()
+    return lambda: [data.fill(next(samples), slot, truth) for _ in range(16)]
+
+
+@contestant
+def loader_stage(folder: str, stage: str) -> Run:
+    import numpy as np
+    import torch
+
+    from darknet_compat.images import load_picture, place_picture
+
+    torch.set_num_threads(1)
+    paths = _pictures(folder)[:16]
+    pictures, slot = [load_picture(path) for path in paths], np.empty((3, SIZE, SIZE), np.float32)
+    colours = {"hue": 0.05, "saturation": 1.2, "exposure": 1.2} if stage == "place and distort" else {}
+    return {
+        "read": lambda: [Path(path).read_bytes() for path in paths],
+        "read and decode": lambda: [load_picture(path) for path in paths],
+        "place": lambda: [place_picture(picture, slot, 430, 330, -10, 40, **colours) for picture in pictures],
+        "place and distort": lambda: [
+            place_picture(picture, slot, 430, 330, -10, 40, **colours) for picture in pictures
+        ],
+    }[stage]
+
+
+@contestant
+def libdarknet_loader(folder: str) -> Run:
+    from tests.oracle import load_oracle
+
+    darknet, paths = load_oracle(), _pictures(folder)
+    return lambda: darknet.load_data_detection(paths, 16, SIZE, SIZE, 30, 20, 0.2, 0.1, 1.5, 1.5)
+
+
+# --- contestants: boxes and scores
+
+
+def _boxes(batch: int) -> tuple[Any, Any, Any]:
+    """845 boxes as a network gives them at thresh .005: most empty, clusters on the objects, 20 classes."""
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+    objects = rng.random((batch, 12, 4), np.float32) * (1, 1, 0.5, 0.5) + (0, 0, 0.05, 0.05)
+    near = rng.integers(0, 12, (batch, 845))
+    boxes = np.take_along_axis(objects, near[..., None], 1) + rng.normal(0, 0.03, (batch, 845, 4))
+    boxes[..., 2:] = np.abs(boxes[..., 2:]) + 0.01
+    objectness = rng.beta(0.2, 2, (batch, 845)).astype(np.float32)
+    objectness[objectness <= 0.005] = 0
+    logits = rng.normal(0, 2, (batch, 845, 20))
+    prob = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True) * objectness[..., None]
+    prob[prob <= 0.005] = 0
+    return boxes.astype(np.float32), objectness, prob.astype(np.float32)
+
+
+@contestant
+def nms(batch: int) -> Run:
+    import torch
+
+    from darknet_compat.boxes import nms_sort
+
+    boxes, objectness, prob = (torch.from_numpy(array) for array in _boxes(batch))
+
+    @torch.inference_mode()
+    def run() -> Any:
+        return nms_sort(boxes, objectness, prob, 0.45)
+
+    return run
+
+
+@contestant
+def libdarknet_nms() -> Run:
+    from tests.oracle import load_oracle
+
+    darknet, (boxes, objectness, prob) = load_oracle(), (array[0] for array in _boxes(1))
+    return lambda: darknet.nms_sort(boxes, objectness, prob, 0.45)
+
+
+@contestant
+def voc_eval(folder: str, part: str) -> Run:
+    from darknet_compat.evaluate.annotations import read_voc
+    from darknet_compat.evaluate.results import read_comp4
+    from darknet_compat.evaluate.voc import score
+
+    root, names = Path(folder), _names()
+    truths = read_voc(root / "VOCdevkit", "2007", "test", names)
+    detections = read_comp4(root / "results", names, truths.images)
+
+    def whole() -> Any:
+        found = read_voc(root / "VOCdevkit", "2007", "test", names)
+        return score(found, read_comp4(root / "results", names, found.images))
+
+    return {"scoring": lambda: score(truths, detections), "reading and scoring": whole}[part]
+
+
+@contestant
+def reference_voc_eval(folder: str, part: str) -> Run:
+    """py-faster-rcnn's algorithm, plainly written: tests/evaluate/oracle.py."""
+    from tests.evaluate import oracle
+
+    root, names = Path(folder), _names()
+    annotations = oracle.read_devkit(root / "VOCdevkit")
+
+    def whole() -> Any:
+        return oracle.voc_eval_folder(root / "results", oracle.read_devkit(root / "VOCdevkit"), names)
+
+    return {
+        "scoring": lambda: oracle.voc_eval_folder(root / "results", annotations, names),
+        "reading and scoring": whole,
+    }[part]
+
+
+def _names() -> list[str]:
+    from darknet_compat.cfg import read_names
+
+    return read_names(ROOT / "data" / "voc.names")
+
+
+# --- contestants: files
+
+
+@contestant
+def load_weights(folder: str, net: str) -> Run:
+    return lambda: _load(folder, net)
+
+
+@contestant
+def fromfile(folder: str, net: str) -> Run:
+    import numpy as np
+
+    return lambda: np.fromfile(Path(folder) / f"{net}.weights", np.float32)
+
+
+@contestant
+def libdarknet_weights(folder: str, net: str) -> Run:
+    from tests.oracle import load_oracle
+
+    network = load_oracle().load_network(ROOT / "cfg" / f"{net}.cfg")
+    return lambda: network.load_weights(Path(folder) / f"{net}.weights")
+
+
+@contestant
+def save_weights(folder: str, net: str) -> Run:
+    from darknet_compat import save_weights
+
+    network, path = _load(folder, net), Path(folder) / "saved.weights"
+    return lambda: save_weights(network, path)
+
+
+@contestant
+def tofile(folder: str, net: str) -> Run:
+    """Write and flush the same bytes."""
+    content, path = (Path(folder) / f"{net}.weights").read_bytes(), Path(folder) / "written.weights"
+
+    def run() -> None:
+        with open(path, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+
+    return run
+
+
+@contestant
+def parse_cfg(net: str, build: bool) -> Run:
+    from darknet_compat.cfg import read_cfg
+
+    path = ROOT / "cfg" / f"{net}.cfg"
+    if not build:
+        return lambda: read_cfg(path)
+    from darknet_compat.network import Network
+
+    return lambda: Network(read_cfg(path), device="meta")
+
+
+@contestant
+def command(arguments: list[str]) -> Run:
+    return lambda: subprocess.run([sys.executable, *arguments], capture_output=True, cwd=ROOT)
+
+
+@contestant
+def machine() -> Run:
+    """The machine's rates: floating point operations and bytes per second."""
+    import numpy as np
+    import torch
+
+    def best(run: Run, amount: float) -> float:
+        run()
+        seconds = []
+        for _ in range(7):
+            start = time.perf_counter()
+            run()
+            seconds.append(time.perf_counter() - start)
+        return amount / min(seconds)
+
+    def rates() -> dict[str, float]:
+        found = {}
+        n = 2048
+        for name, kind in (("float32", torch.float32), ("bf16", torch.bfloat16)):
+            a, b = (torch.rand(n, n).to(kind) for _ in range(2))
+            # Of matrix multiplication and a 1x1 convolution the faster: on some processors the former has slow code.
+            x, weights = (
+                a.T.reshape(1, n, 32, n // 32).contiguous(memory_format=torch.channels_last),
+                b[:, :, None, None],
+            )
+            with torch.inference_mode():
+                found[name] = max(
+                    best(lambda a=a, b=b: a @ b, 2 * n**3),
+                    best(lambda x=x, w=weights: torch.conv2d(x, w), 2 * n**3),
+                )
+        source, target = np.ones(2**26, np.float32), np.empty(2**26, np.float32)
+        found["memory"] = best(lambda: np.copyto(target, source), 2 * source.nbytes)
+        return found
+
+    return rates
+
+
+def work(name: str, arguments: dict[str, Any]) -> None:
+    """Answer requests: {"runs": N}: their seconds; {"value": true}: what a run returns; {"save": FILE}; {"end": true}."""
+    # What the contestants print goes to stderr; the answers have the real stdout.
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    run = CONTESTANTS[name](**arguments)
+    for line in sys.stdin:
+        request = json.loads(line)
+        if request.get("end"):
+            answer: Any = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        elif request.get("value"):
+            answer = run()
+        elif path := request.get("save"):
+            import numpy as np
+
+            np.save(path, run())
+            answer = True
+        else:
+            answer = []
+            for _ in range(request["runs"]):
+                start = time.perf_counter()
+                run()
+                answer.append(time.perf_counter() - start)
+        print(json.dumps(answer), file=answers, flush=True)
+
+
+if __name__ == "__main__":
+    work(sys.argv[1], json.loads(sys.argv[2]))
