@@ -126,7 +126,7 @@ def make_page(folder: Path) -> Path:
             picture(
                 folder,
                 "data.png",
-                "Training pictures with their boxes. Objects marked difficult are trained on too, and passed over in the scores.",
+                "Training pictures with their boxes. Difficult ones are trained on too, and passed over in the scores.",
             ),
             picture(folder, "anchors.png", "Every box by width and height, and the anchors that k-means found."),
         ),
