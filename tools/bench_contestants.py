@@ -486,7 +486,7 @@ def work(name: str, arguments: dict[str, Any]) -> None:
     for line in sys.stdin:
         request = json.loads(line)
         if request.get("end"):
-            answer: Any = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+            answer: Any = _peak()
         elif request.get("value"):
             answer = run()
         elif path := request.get("save"):

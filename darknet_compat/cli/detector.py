@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import glob
-import sys
 import time
 from pathlib import Path
 from typing import Any
+
+from .arguments import add_network, engine, fraction, load
 
 PICTURES = (".jpg", ".jpeg", ".png", ".bmp")
 
@@ -21,47 +22,6 @@ def add(verbs: Any) -> None:
     _add_test(detector)
     for family in (valid, train, anchors):
         family.add(detector)
-
-
-def add_network(parser: argparse.ArgumentParser) -> None:
-    """The arguments and flags that all verbs share which run a network on pictures."""
-    parser.add_argument("data", metavar="DATA", help=".data file: names=, valid=, results= ...")
-    parser.add_argument("cfg", metavar="CFG")
-    parser.add_argument("weights", metavar="WEIGHTS")
-    parser.add_argument(
-        "-numerics", "--numerics", choices=("cudnn", "gpu", "cpu"), default="cudnn",
-        help="whose batch normalisation: cudnn made the published weights (default), cpu is the C program's",
-    )  # fmt: skip
-    parser.add_argument("-device", "--device", default="cpu", help="where torch runs: cpu (default), cuda, cuda:1 ...")
-    parser.add_argument(
-        "-engine", "--engine", choices=("torch", "onnxruntime", "openvino"),
-        help="what runs the network (default: the fastest as measured, torch; openvino for bf16 where installed)",
-    )  # fmt: skip
-    parser.add_argument(
-        "-precision", "--precision", choices=("float32", "bf16"), default="float32",
-        help="float32 (default), or bf16: about twice as fast where the processor has it, probabilities to 2 digits",
-    )  # fmt: skip
-    parser.add_argument("-batch", "--batch", type=positive, default=1, help="pictures per forward pass (default 1)")
-    parser.add_argument(
-        "-letter_box", "--letter_box", type=int, choices=(0, 1), default=None,
-        help="1: fit the picture into the network's input (default, unless the cfg says otherwise); 0: stretch it",
-    )  # fmt: skip
-
-
-def positive(text: str) -> int:
-    """argparse type: a whole number of 1 or more."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is under 1")
-    return value
-
-
-def fraction(text: str) -> float:
-    """argparse type: a number from 0 to 1."""
-    value = float(text)
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"{text} is not from 0 to 1")
-    return value
 
 
 def _add_test(verbs: Any) -> None:
@@ -113,35 +73,6 @@ def find_pictures(given: list[str]) -> list[str]:
         else:
             raise PictureError(f"{text}: no such picture, folder or list, and no file matches it as a pattern")
     return found
-
-
-def load(options: argparse.Namespace) -> tuple[Any, list[str], bool]:
-    """Network, class names and whether to letterbox, from the shared arguments; prints what the weights held."""
-    from .. import load_network
-    from ..cfg import read_data, read_names
-    from ..errors import DataError
-    from ..stock import find_stock
-
-    data = read_data(find_stock(options.data))
-    names = read_names(find_stock(data.get("names", "data/names.list")))
-    network = load_network(
-        find_stock(options.cfg), find_stock(options.weights), device=options.device, numerics=options.numerics
-    )
-    print(network.report, file=sys.stderr)
-    classes = network.head.o.classes
-    if len(names) < classes:
-        raise DataError(
-            f"{options.data}: names= gives {len(names)} names; expected {classes}, the classes= of {options.cfg}"
-        )
-    letter_box = network.net.letter_box if options.letter_box is None else options.letter_box
-    return network, names, bool(letter_box)
-
-
-def engine(options: argparse.Namespace, network: Any) -> Any:
-    """What runs the network, from the shared arguments."""
-    from ..engines import start_engine
-
-    return start_engine(network, options.engine, options.precision, options.batch)
 
 
 def test(options: argparse.Namespace) -> int:

@@ -28,7 +28,7 @@ MAP_THRESH = 0.005
 
 def add(detector_verbs: Any) -> None:
     """Make the verb known to ``detector``."""
-    from .detector import positive
+    from .arguments import positive
 
     parser = detector_verbs.add_parser(
         "train",

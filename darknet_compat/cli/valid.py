@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from .detector import add_network, engine, fraction, load
+from .arguments import add_network, engine, fraction, load
 
 THRESH = 0.005  # float thresh = .005 in validate_detector
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..cfg import Section
 from .base import Layer, Place, register
@@ -104,8 +104,45 @@ def batch_norm(
     return _UnbiasedBatchNorm.apply(x, mean, variance, scales, biases, numerics)
 
 
+class Normalised(Layer):
+    """What [convolutional] and [connected] share: biases, and with ``batch_normalize=1`` what comes before them."""
+
+    def make_biases(self, count: int, place: Place) -> None:
+        """The tensors of ``count`` outputs: ``biases``; ``scales``, ``rolling_mean`` and ``rolling_variance``."""
+        self.numerics = place.numerics
+        self.batch_normalize = bool(self.o.batch_normalize)
+        self.biases = nn.Parameter(self.tensor(count))
+        if self.batch_normalize:
+            self.scales = nn.Parameter(self.tensor(count))
+            self.register_buffer("rolling_mean", self.tensor(count))
+            self.register_buffer("rolling_variance", self.tensor(count))
+
+    def start_biases(self) -> None:
+        nn.init.zeros_(self.biases)
+        if self.batch_normalize:
+            nn.init.ones_(self.scales)
+            self.rolling_mean.zero_()
+            self.rolling_variance.zero_()
+
+    def normalise(self, x: Tensor) -> Tensor:
+        """``x`` (N, c, h, w) normalised, scaled and with its biases."""
+        return batch_norm(
+            x,
+            self.scales,
+            self.biases,
+            self.rolling_mean,
+            self.rolling_variance,
+            numerics=self.numerics,
+            training=self.training,
+        )
+
+    def folded(self) -> dict[str, Tensor]:
+        """Weights and biases of a layer with ``batch_normalize=0`` that gives this one's values in inference."""
+        return fold(self.weights, self.biases, self.scales, self.rolling_mean, self.rolling_variance, self.numerics)
+
+
 @register("batchnorm")
-class Batchnorm(Layer):
+class Batchnorm(Normalised):
     """Batch normalisation as a layer of its own.
 
     Darknet neither saves nor trains its biases and never updates its scales (``parser.c,
@@ -124,15 +161,7 @@ class Batchnorm(Layer):
         self.register_buffer("rolling_variance", self.tensor(c))
 
     def forward(self, x: Tensor) -> Tensor:
-        return batch_norm(
-            x,
-            self.scales,
-            self.biases,
-            self.rolling_mean,
-            self.rolling_variance,
-            numerics=self.numerics,
-            training=self.training,
-        )
+        return self.normalise(x)
 
     def numbers(self, *, transposed: bool = False, loading: bool = False) -> list[tuple[str, Tensor]]:
         return [

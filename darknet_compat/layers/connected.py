@@ -10,12 +10,12 @@ from torch import Tensor, nn
 
 from ..cfg import Section
 from .activation import ACTIVATIONS, activation_name
-from .base import Layer, Place, Shape, register
-from .batchnorm import batch_norm, fold
+from .base import Place, Shape, register
+from .batchnorm import Normalised
 
 
 @register("connected")
-class Connected(Layer):
+class Connected(Normalised):
     """Tensors: ``weights`` (output, inputs), ``biases`` (output,); with ``batch_normalize=1`` also ``scales``,
     ``rolling_mean`` and ``rolling_variance`` (output,). Inputs run through channels, rows, columns.
     """
@@ -26,15 +26,8 @@ class Connected(Layer):
     def __init__(self, section: Section, place: Place) -> None:
         super().__init__(section, place)
         self.activation = activation_name(section, self.o.activation)
-        self.numerics = place.numerics
-        self.batch_normalize = bool(self.o.batch_normalize)
-        output = self.o.output
-        self.weights = nn.Parameter(self.tensor(output, self.input.outputs))
-        self.biases = nn.Parameter(self.tensor(output))
-        if self.batch_normalize:
-            self.scales = nn.Parameter(self.tensor(output))
-            self.register_buffer("rolling_mean", self.tensor(output))
-            self.register_buffer("rolling_variance", self.tensor(output))
+        self.weights = nn.Parameter(self.tensor(self.o.output, self.input.outputs))
+        self.make_biases(self.o.output, place)
 
     def shape(self) -> Shape:
         self.at_least("output", 1)
@@ -44,20 +37,8 @@ class Connected(Layer):
         bias = None if self.batch_normalize else self.biases
         x = F.linear(x.flatten(1), self.weights, bias)[:, :, None, None]
         if self.batch_normalize:
-            x = batch_norm(
-                x,
-                self.scales,
-                self.biases,
-                self.rolling_mean,
-                self.rolling_variance,
-                numerics=self.numerics,
-                training=self.training,
-            )
+            x = self.normalise(x)
         return ACTIVATIONS[self.activation](x)
-
-    def folded(self) -> dict[str, Tensor]:
-        """Weights and biases of a layer with ``batch_normalize=0`` that gives this one's values in inference."""
-        return fold(self.weights, self.biases, self.scales, self.rolling_mean, self.rolling_variance, self.numerics)
 
     def numbers(self, *, transposed: bool = False, loading: bool = False) -> list[tuple[str, Tensor]]:
         tensors = [("biases", self.biases), ("weights", self.weights.t() if transposed else self.weights)]
@@ -68,11 +49,7 @@ class Connected(Layer):
     def start(self) -> None:
         bound = (2 / self.input.outputs) ** 0.5
         nn.init.uniform_(self.weights, -bound, bound)
-        nn.init.zeros_(self.biases)
-        if self.batch_normalize:
-            nn.init.ones_(self.scales)
-            self.rolling_mean.zero_()
-            self.rolling_variance.zero_()
+        self.start_biases()
 
     def row(self) -> str:
         return f"connected                            {self.input.outputs:4d}  ->  {self.output.outputs:4d}"

@@ -10,12 +10,12 @@ from torch import Tensor, nn
 
 from ..cfg import Section
 from .activation import ACTIVATIONS, activation_name
-from .base import Layer, Place, Shape, register
-from .batchnorm import batch_norm, fold
+from .base import Place, Shape, register
+from .batchnorm import Normalised
 
 
 @register("convolutional")
-class Convolutional(Layer):
+class Convolutional(Normalised):
     """Tensors: ``weights`` (filters, c/groups, size, size), ``biases`` (filters,); with ``batch_normalize=1`` also
     ``scales``, ``rolling_mean`` and ``rolling_variance`` (filters,), and the biases come after the normalisation.
     """
@@ -41,14 +41,8 @@ class Convolutional(Layer):
         if o.binary or o.xnor:
             raise section.error("binary and xnor convolutions are not built here; expected binary=0 and xnor=0")
         self.activation = activation_name(section, o.activation)
-        self.numerics = place.numerics
-        self.batch_normalize = bool(o.batch_normalize)
         self.weights = nn.Parameter(self.tensor(o.filters, self.input.c // o.groups, o.size, o.size))
-        self.biases = nn.Parameter(self.tensor(o.filters))
-        if self.batch_normalize:
-            self.scales = nn.Parameter(self.tensor(o.filters))
-            self.register_buffer("rolling_mean", self.tensor(o.filters))
-            self.register_buffer("rolling_variance", self.tensor(o.filters))
+        self.make_biases(o.filters, place)
 
     @property
     def padding(self) -> int:
@@ -74,20 +68,8 @@ class Convolutional(Layer):
         bias = None if self.batch_normalize else self.biases
         x = F.conv2d(x, self.weights, bias, o.stride, self.padding, 1, o.groups)
         if self.batch_normalize:
-            x = batch_norm(
-                x,
-                self.scales,
-                self.biases,
-                self.rolling_mean,
-                self.rolling_variance,
-                numerics=self.numerics,
-                training=self.training,
-            )
+            x = self.normalise(x)
         return ACTIVATIONS[self.activation](x)
-
-    def folded(self) -> dict[str, Tensor]:
-        """Weights and biases of a layer with ``batch_normalize=0`` that gives this one's values in inference."""
-        return fold(self.weights, self.biases, self.scales, self.rolling_mean, self.rolling_variance, self.numerics)
 
     def numbers(self, *, transposed: bool = False, loading: bool = False) -> list[tuple[str, Tensor]]:
         names = ["biases"]
@@ -105,11 +87,7 @@ class Convolutional(Layer):
     def start(self) -> None:
         fan_in = self.o.size * self.o.size * self.input.c // self.o.groups
         nn.init.normal_(self.weights, std=(2 / fan_in) ** 0.5)
-        nn.init.zeros_(self.biases)
-        if self.batch_normalize:
-            nn.init.ones_(self.scales)
-            self.rolling_mean.zero_()
-            self.rolling_variance.zero_()
+        self.start_biases()
 
     def row(self) -> str:
         o, i, out = self.o, self.input, self.output
