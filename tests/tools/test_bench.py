@@ -2,12 +2,12 @@ from __future__ import annotations
 
 import json
 
-from tests.tools.run import run
+from tests.tools.run import run_tool
 
 
 def test_a_section_prints_a_table_and_writes_json(tmp_path):
     file = tmp_path / "bench.json"
-    result = run("bench.py", "--only", "cfg,suppression", "--budget", ".2", "--json", file)
+    result = run_tool("bench", "--only", "cfg,suppression", "--budget", ".2", "--json", file)
     assert result.returncode == 0, result.stderr
     for part in ("command: ", "processor: ", "versions: ", "limits: ", "yolov2-voc.cfg", "845 boxes"):
         assert part in result.stdout
@@ -24,6 +24,6 @@ def test_a_section_prints_a_table_and_writes_json(tmp_path):
 
 
 def test_an_unknown_section_is_named():
-    result = run("bench.py", "--only", "speed")
+    result = run_tool("bench", "--only", "speed")
     assert result.returncode == 2
     assert "no section 'speed'; expected some of inference," in result.stderr
