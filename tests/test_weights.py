@@ -284,6 +284,7 @@ def test_the_verb_partial_is_darknets(darknet, tmp_path):
     assert (tmp_path / "ours.weights").read_bytes() == (tmp_path / "theirs.weights").read_bytes()
 
 
+@pytest.mark.slow
 def test_loading_is_as_fast_as_reading(tmp_path):
     """203 MB of yolov2-voc.weights in at most twice the time of numpy.fromfile, in one run, best of several."""
     cfg, weights = read_cfg(ROOT / "cfg/yolov2-voc.cfg"), tmp_path / "yolov2-voc.weights"
