@@ -23,7 +23,7 @@ def iou(a: Tensor, b: Tensor) -> Tensor:
     w = _overlap(ax, aw, bx, bw).clamp_min_(0)
     h = _overlap(ay, ah, by, bh).clamp_min_(0)
     intersection = w.mul_(h)
-    return intersection / (aw * ah + bw * bh).sub_(intersection)
+    return intersection.div_((aw * ah + bw * bh).sub_(intersection))
 
 
 def _overlap(x1: Tensor, w1: Tensor, x2: Tensor, w2: Tensor) -> Tensor:
@@ -126,27 +126,30 @@ def _without_empty(objectness: Tensor) -> Tensor:
 
 def _keep(boxes: Tensor, p: Tensor, thresh: float) -> Tensor:
     """Which probabilities survive: boxes (N, K, 4) in the sequence before the first sort, p (N, K, classes) -> bool."""
-    positive = p > 0
+    count, classes = p.shape[1:]
     over = iou(boxes[:, :, None], boxes[:, None]) > thresh
-    image, i, j = over.triu(1).nonzero().unbind(1)
-    pair, k = (positive[image, i] & positive[image, j]).nonzero().unbind(1)
-    image, i, j = image[pair], i[pair], j[pair]
+    i, j = over.triu_(1).flatten(0, 1).nonzero().unbind(1)
+    j = i // count * count + j
+    rows = p.flatten(0, 1)
+    positive = rows > 0
+    pair, k = (positive[i] & positive[j]).nonzero().unbind(1)
+    i, j = i[pair], j[pair]
+    # From here on i and j are numbers of probabilities, as they lie in memory.
+    flat, positive = rows.flatten(), positive.flatten()
+    first, second = i * classes + k, j * classes + k
     # Of two boxes the more probable one wins; of two equal ones the one that stood first after the class before.
-    first, second = p[image, i, k], p[image, j, k]
-    i_wins = first > second
-    tied = (first == second).nonzero().squeeze(1)
-    first, second = p[image[tied], i[tied]], p[image[tied], j[tied]]
-    classes = torch.arange(p.shape[-1], device=p.device)
-    decides = torch.where((first != second) & (classes < k[tied, None]), classes, -1).amax(1, keepdim=True)
-    i_wins[tied] = ((decides < 0) | (first > second).gather(1, decides.clamp_min(0))).squeeze(1)
-    winner = (image, torch.where(i_wins, i, j), k)
-    loser = (image, torch.where(i_wins, j, i), k)
+    wins = flat[first] > flat[second]
+    tied = (flat[first] == flat[second]).nonzero().squeeze(1)
+    one, other = rows[i[tied]], rows[j[tied]]
+    earlier = (one != other) & (torch.arange(classes, device=p.device) < k[tied, None])
+    decides = torch.where(earlier, torch.arange(classes, device=p.device), -1).amax(1, keepdim=True)
+    wins[tied] = ((decides < 0) | (one > other).gather(1, decides.clamp_min(0))).squeeze(1)
+    winner, loser = torch.where(wins, first, second), torch.where(wins, second, first)
     # A box falls where a winner over it stands. From the top of each chain downward this settles, one link a round.
     alive = positive
     while True:
-        falls = alive[winner]
         now = positive.clone()
-        now[tuple(index[falls] for index in loser)] = False
+        now[loser[alive[winner]]] = False
         if torch.equal(now, alive):
-            return alive
+            return alive.reshape(p.shape)
         alive = now

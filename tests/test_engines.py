@@ -16,7 +16,7 @@ from darknet_compat import engines, load_network
 from darknet_compat.cfg import parse_cfg, read_cfg
 from darknet_compat.cli import main
 from darknet_compat.detect import detect_files
-from darknet_compat.engines import ENGINES, exported, has_bf16, packed, start_engine
+from darknet_compat.engines import ENGINES, Engine, exported, has_bf16, packed, start_engine
 from darknet_compat.errors import ExportError
 from darknet_compat.layers.activation import ACTIVATIONS
 from darknet_compat.network import Network
@@ -84,16 +84,27 @@ def test_the_torch_engine_on_stock_networks(name, numerics):
     assert float((found - expected).abs().max() / expected.abs().max()) <= 1e-5
 
 
+@pytest.mark.parametrize("threads", [None, 1])
 @pytest.mark.parametrize("name", ENGINES)
-def test_photographs_give_darknets_detections(darknet_share, trial3, name):
+def test_photographs_give_darknets_detections(darknet_share, trial3, name, threads):
     need(name)
     network = load_network(*trial3)
     paths = [str(darknet_share / f"data/{photograph}.jpg") for photograph in PHOTOGRAPHS]
     plain = detect_files(network, paths, thresh=0.2)
-    fast = detect_files(network, paths, thresh=0.2, batch=4, engine=start_engine(network, name, batch=4))
+    engine = start_engine(network, name, batch=4, threads=threads)
+    fast = detect_files(network, paths, thresh=0.2, batch=4, engine=engine)
     for expected, found in zip(plain, fast, strict=True):
         np.testing.assert_allclose(found.prob, expected.prob, atol=ALIKE)
         np.testing.assert_allclose(found.boxes, expected.boxes, atol=ALIKE)
+
+
+def test_an_engine_keeps_to_its_threads():
+    seen = []
+    engine = Engine(lambda pictures: seen.append(torch.get_num_threads()), 3)
+    before = torch.get_num_threads()
+    engine(torch.zeros(1))
+    assert seen == [3]
+    assert torch.get_num_threads() == before
 
 
 @pytest.mark.parametrize("name", ENGINES)

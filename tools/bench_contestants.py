@@ -134,16 +134,13 @@ def libdarknet(folder: str, net: str, batch: int) -> Run:
 
 @contestant
 def pipeline(folder: str, net: str, batch: int) -> Run:
-    import torch
-
     from darknet_compat.detect import detect_files
     from darknet_compat.engines import start_engine
 
     network = _load(folder, net)
     run = start_engine(network, batch=batch)
     paths = json.loads((Path(folder) / "photographs.json").read_text())
-    workers = torch.get_num_threads()
-    return lambda: list(detect_files(network, paths, batch=batch, workers=workers, engine=run))
+    return lambda: list(detect_files(network, paths, batch=batch, engine=run))
 
 
 @contestant

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from ..errors import DarknetError
+from ..memory import keep_memory
 
 FINE, FAILED, WRONG, STOPPED = 0, 1, 2, 130
 
@@ -44,8 +45,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    # torch reads this when it first allocates: large tensors then take huge pages, and a step up to a fifth less time.
-    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+    keep_memory()
     debug = any(argument in ("-debug", "--debug") for argument in arguments)
     arguments = [argument for argument in arguments if argument not in ("-debug", "--debug")]
     warnings.showwarning = _one_line

@@ -25,7 +25,9 @@ def add_network(parser: argparse.ArgumentParser) -> None:
         "-precision", "--precision", choices=("float32", "bf16"), default="float32",
         help="float32 (default), or bf16: about twice as fast where the processor has it, probabilities to 2 digits",
     )  # fmt: skip
-    parser.add_argument("-batch", "--batch", type=positive, default=1, help="pictures per forward pass (default 1)")
+    parser.add_argument(
+        "-batch", "--batch", type=positive, default=4, help="most pictures per forward pass (default 4)"
+    )
     parser.add_argument(
         "-letter_box", "--letter_box", type=int, choices=(0, 1), default=None,
         help="1: fit the picture into the network's input (default, unless the cfg says otherwise); 0: stretch it",
@@ -70,8 +72,13 @@ def load(options: argparse.Namespace) -> tuple[Any, list[str], bool]:
     return network, names, bool(letter_box)
 
 
-def engine(options: argparse.Namespace, network: Any) -> Any:
-    """What runs the network, from the shared arguments."""
+def run_settings(options: argparse.Namespace, network: Any, pictures: int) -> dict[str, Any]:
+    """``batch`` and ``engine`` of :func:`darknet_compat.detect.detect_files` for so many pictures."""
+    import torch
+
     from ..engines import start_engine
 
-    return start_engine(network, options.engine, options.precision, options.batch)
+    batch = min(options.batch, max(pictures, 1))
+    batches = -(-pictures // batch)
+    threads = max(torch.get_num_threads() // max(batches, 1), 1)
+    return {"batch": batch, "engine": start_engine(network, options.engine, options.precision, batch, threads)}

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from .arguments import add_network, engine, fraction, load
+from .arguments import add_network, fraction, load, run_settings
 
 PICTURES = (".jpg", ".jpeg", ".png", ".bmp")
 
@@ -86,8 +86,8 @@ def test(options: argparse.Namespace) -> int:
     paths = find_pictures(options.pictures)
     network, names, letter_box = load(options)
     found = detect_files(
-        network, paths, batch=options.batch, letter_box=letter_box, engine=engine(options, network),
-        thresh=options.thresh, nms=options.nms, hier=options.hier,
+        network, paths, letter_box=letter_box, thresh=options.thresh, nms=options.nms, hier=options.hier,
+        **run_settings(options, network, len(paths)),
     )  # fmt: skip
     folder = Path(options.out) if options.out else Path()
     folder.mkdir(parents=True, exist_ok=True)

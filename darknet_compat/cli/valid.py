@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from .arguments import add_network, engine, fraction, load
+from .arguments import add_network, fraction, load, run_settings
 
 THRESH = 0.005  # float thresh = .005 in validate_detector
 
@@ -97,8 +97,8 @@ def valid(options: argparse.Namespace, mirrored: bool = False) -> int:
     network, names, letter_box = load(options)
     names = names[: network.head.o.classes]
     found = detect_files(
-        network, paths, batch=options.batch, letter_box=letter_box, mirrored=mirrored,
-        engine=engine(options, network), thresh=THRESH, relative=False, map=read_map(classes) if classes else None,
+        network, paths, letter_box=letter_box, mirrored=mirrored, thresh=THRESH, relative=False,
+        map=read_map(classes) if classes else None, **run_settings(options, network, len(paths)),
     )  # fmt: skip
     with ResultFiles(data.get("results", "results"), kind, names, options.out) as files:
         for detections in _progress(found, len(paths)):
@@ -120,8 +120,7 @@ def map_(options: argparse.Namespace) -> int:
     data, paths = _pictures(options)
     network, names, letter_box = load(options)
     found = detect_files(
-        network, paths, batch=options.batch, letter_box=letter_box, engine=engine(options, network),
-        thresh=THRESH, hier=0.0,
+        network, paths, letter_box=letter_box, thresh=THRESH, hier=0.0, **run_settings(options, network, len(paths)),
     )  # fmt: skip
     difficult = data.get("difficult")
     table = map_of(
@@ -139,5 +138,6 @@ def recall(options: argparse.Namespace) -> int:
 
     _, paths = _pictures(options)
     network, _, _ = load(options)
-    print("\n".join(recall_lines(recall_of(network, paths, batch=options.batch, engine=engine(options, network)))))
+    table = recall_of(network, paths, **run_settings(options, network, len(paths)))
+    print("\n".join(recall_lines(table)))
     return 0

@@ -6,11 +6,12 @@ Source: ``examples/detector.c, test_detector, validate_detector``; ``src/network
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from threading import Semaphore
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -120,48 +121,58 @@ def detect_files(
     *,
     batch: int = 1,
     letter_box: bool = True,
-    workers: int = 2,
+    engine: Engine | None = None,
     **options: Any,
 ) -> Iterator[Detections]:
-    """Detections of many pictures, in order, while threads decode and letterbox the next ones.
+    """Detections of many pictures, in order.
 
-    No more than two batches of pictures wait at a time, however long the list. ``options`` are those of :func:`detect`.
-    Raises :class:`PictureError` where a picture cannot be read.
+    Each of as many Python threads as torch would use takes a batch from its files to its detections. As many as the
+    threads of ``engine`` leave room for run it at a time; the others decode and letterbox meanwhile. On a processor an
+    engine of 1 thread is the fastest, since threads that share a layer wait for each other. A few batches are under way
+    at a time, however long the list. ``options`` are those of :func:`detect`. Raises :class:`PictureError` where a
+    picture cannot be read.
     """
     device = next(network.parameters()).device
-    for loaded in _batches(_loaded(paths, network.width, network.height, letter_box, workers, 2 * batch), batch):
-        names, sizes, inputs = zip(*loaded, strict=True)
-        pictures = torch.from_numpy(np.stack(inputs)).to(device, non_blocking=True)
-        yield from detect(network, pictures, sizes, names, letter_box=letter_box, **options)
-
-
-Loaded = tuple[str, tuple[int, int], np.ndarray]
-
-
-def _loaded(paths: Iterable[str], w: int, h: int, letter_box: bool, workers: int, ahead: int) -> Iterator[Loaded]:
-    """Path, size and network input of each picture, in order; at most ``ahead`` are under way."""
-
     fit = letterbox_picture if letter_box else resize_picture
+    threads = torch.get_num_threads()
+    run = engine or Engine(network, threads)
+    turn = Semaphore(max(threads // run.threads, 1) if device.type == "cpu" else 1)
 
-    def load(path: str) -> Loaded:
-        picture, slot = load_picture(path), np.empty((3, h, w), np.float32)
-        fit(picture, slot)
-        return path, (picture.shape[1], picture.shape[0]), slot
+    def found_in(part: list[str]) -> list[Detections]:
+        pictures, sizes = torch.empty(len(part), 3, network.height, network.width), []
+        for path, slot in zip(part, pictures.numpy(), strict=True):
+            picture = load_picture(path)
+            fit(picture, slot)
+            sizes.append((picture.shape[1], picture.shape[0]))
+        with turn:
+            return detect(network, pictures.to(device), sizes, part, letter_box=letter_box, engine=run, **options)
 
-    paths = iter(paths)
-    with ThreadPoolExecutor(max_workers=max(workers, 1)) as pool:
-        waiting = deque(pool.submit(load, path) for path in islice(paths, ahead))
-        try:
-            while waiting:
-                loaded = waiting.popleft().result()
-                waiting.extend(pool.submit(load, path) for path in islice(paths, 1))
-                yield loaded
-        finally:
-            for future in waiting:
-                future.cancel()
+    workers = max(threads, 2)
+    with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        for found in _in_order(pool, found_in, _batches(paths, batch), workers + 1):
+            yield from found
 
 
-def _batches(items: Iterable[Loaded], size: int) -> Iterator[list[Loaded]]:
+Item, Result = TypeVar("Item"), TypeVar("Result")
+
+
+def _in_order(
+    pool: ThreadPoolExecutor, function: Callable[[Item], Result], items: Iterable[Item], ahead: int
+) -> Iterator[Result]:
+    """``function`` of each item, in order; at most ``ahead`` are under way."""
+    items = iter(items)
+    waiting = deque(pool.submit(function, item) for item in islice(items, ahead))
+    try:
+        while waiting:
+            result = waiting.popleft().result()
+            waiting.extend(pool.submit(function, item) for item in islice(items, 1))
+            yield result
+    finally:
+        for future in waiting:
+            future.cancel()
+
+
+def _batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
     items = iter(items)
     while chunk := list(islice(items, size)):
         yield chunk

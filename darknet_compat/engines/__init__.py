@@ -1,29 +1,55 @@
 """Ways to run a network fast: torch with weights packed for the processor, ONNX Runtime, or OpenVINO.
 
-An engine is a function from pictures to the last layer's values, as :meth:`Network.forward`, for inference only.
+An engine goes from pictures to the last layer's values, as :meth:`Network.forward`, for inference only.
 ``docs/PERFORMANCE.md`` has the measurements that the choices here rest on.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
+
+import torch
+from torch import Tensor
 
 from ..errors import ExportError
 from ..network import Network
 from .packed import Function, device_of, pack
-
-Engine = Function
+from .threads import torch_threads
 
 ENGINES = ("torch", "onnxruntime", "openvino")
 PRECISIONS = ("float32", "bf16")
 
 
-def start_engine(network: Network, name: str | None = None, precision: str = "float32", batch: int = 1) -> Engine:
+@dataclass(frozen=True)
+class Engine:
+    """``run`` takes pictures (N, channels, height, width) to the values of the last layer.
+
+    It runs on ``threads`` threads, whatever torch has at the time of the call: weights are laid out for their number,
+    and a wrong one can take seven times as long. Several calls may run at a time, each in a thread of its own.
+    """
+
+    run: Function
+    threads: int
+
+    def __call__(self, pictures: Tensor) -> Tensor:
+        with torch_threads(self.threads):
+            return self.run(pictures)
+
+
+def start_engine(
+    network: Network,
+    name: str | None = None,
+    precision: str = "float32",
+    batch: int = 1,
+    threads: int | None = None,
+) -> Engine:
     """An engine for ``network`` as it is now, in its present size; later changes of the network do not reach it.
 
     ``name`` is "torch", "onnxruntime" or "openvino". None takes the fastest as measured: torch, but for ``precision``
     "bf16" OpenVINO where it is installed. ``batch`` is how many pictures most calls will bring: other numbers are
-    filled up to a multiple of it.
+    filled up to a multiple of it. ``threads`` is how many threads each call has: None takes torch's, which is best for
+    one picture, and 1 is best for many (:func:`darknet_compat.detect.detect_files`).
 
     An exported graph is kept beside the .weights file, or in the user's cache folder where that one is read-only. Its
     outputs are compared with torch's before it is used for the first time.
@@ -37,15 +63,17 @@ def start_engine(network: Network, name: str | None = None, precision: str = "fl
         from .exported import installed
 
         name = "openvino" if precision == "bf16" and cpu and installed("openvino") else "torch"
+    threads = threads or torch.get_num_threads()
     if name == "torch":
-        return pack(network, precision, batch)
+        with torch_threads(threads):
+            return Engine(pack(network, precision, batch), threads)
     if not cpu:
         raise ExportError(f"-engine {name} runs on the processor; expected -device cpu, or -engine torch")
     if name == "onnxruntime" and precision == "bf16":
         raise ExportError("-engine onnxruntime: it has no bf16 on processors; expected -engine torch or openvino")
     from .exported import start_exported
 
-    return start_exported(network, name, precision, batch)
+    return Engine(start_exported(network, name, precision, batch, threads), threads)
 
 
 def has_bf16() -> bool:

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import platform
+import threading
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from ..errors import ExportError
 from ..files import whole_file
 from ..network import HEADS, Network
 from .packed import Function, in_batches
+from .threads import torch_threads
 
 # How far values may be from torch's: of boxes and probabilities in float32; of the map's largest in bf16.
 TOLERANCE = {"float32": 1e-4, "bf16": 0.1}
@@ -30,7 +32,7 @@ def installed(package: str) -> str | None:
         return None
 
 
-def start_exported(network: Network, name: str, precision: str, batch: int) -> Function:
+def start_exported(network: Network, name: str, precision: str, batch: int, threads: int) -> Function:
     """See :func:`darknet_compat.engines.start_engine`."""
     for package in (name, "onnx"):
         if not installed(package):
@@ -43,13 +45,13 @@ def start_exported(network: Network, name: str, precision: str, batch: int) -> F
     places = _places(network, name, _key(network, name, precision))
     for place in filter(Path.is_file, places):
         try:
-            return _engine(network, start(str(place), network, precision, batch))
+            return _engine(network, start(str(place), network, precision, batch, threads))
         except Exception:  # the runtimes have many errors; a file that they cannot read is made again
             break
     fused = network.fuse()
     graph = build(fused, batch="batch", raw=True).SerializeToString()
     try:
-        engine = _engine(network, start(graph, network, precision, batch))
+        engine = _engine(network, start(graph, network, precision, batch, threads))
     except Exception as error:
         line = " ".join(str(error).split())[:300]
         raise ExportError(f"-engine {name}: it does not run this network: {line}; expected -engine torch") from None
@@ -58,16 +60,16 @@ def start_exported(network: Network, name: str, precision: str, batch: int) -> F
     return engine
 
 
-def _onnxruntime(model: str | bytes, network: Network, precision: str, batch: int) -> Function:
+def _onnxruntime(model: str | bytes, network: Network, precision: str, batch: int, threads: int) -> Function:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
+    options.intra_op_num_threads = threads
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     return lambda pictures: torch.from_numpy(session.run(None, {"images": pictures.numpy()})[0])
 
 
-def _openvino(model: str | bytes, network: Network, precision: str, batch: int) -> Function:
+def _openvino(model: str | bytes, network: Network, precision: str, batch: int, threads: int) -> Function:
     import openvino
 
     core = openvino.Core()
@@ -76,14 +78,15 @@ def _openvino(model: str | bytes, network: Network, precision: str, batch: int) 
     settings = {
         # Left to itself it takes bf16 where the processor has it.
         "INFERENCE_PRECISION_HINT": {"float32": "f32", "bf16": "bf16"}[precision],
-        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
-        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_NUM_THREADS": max(torch.get_num_threads(), threads),
+        "NUM_STREAMS": max(torch.get_num_threads() // threads, 1),
     }
-    request = core.compile_model(graph, "CPU", settings).create_infer_request()
+    compiled, own = core.compile_model(graph, "CPU", settings), threading.local()
 
     def run(pictures: Tensor) -> Tensor:
-        # The request keeps its output's memory for the next call.
-        return torch.from_numpy(request.infer({"images": pictures.numpy()}, share_inputs=True)[0].copy())
+        if not hasattr(own, "request"):  # one for each thread: it keeps its output's memory for the next call
+            own.request = compiled.create_infer_request()
+        return torch.from_numpy(own.request.infer({"images": pictures.numpy()}, share_inputs=True)[0].copy())
 
     return in_batches(run, batch)
 
@@ -95,7 +98,11 @@ def _engine(network: Network, run: Function) -> Function:
     @torch.inference_mode()
     def engine(pictures: Tensor) -> Tensor:
         values = run(pictures.contiguous())
-        return values if head is None else head(values)
+        if head is None:
+            return values
+        # Further threads of torch would look out for work for milliseconds, where the runtime's are to go on.
+        with torch_threads(1):
+            return head(values)
 
     return engine
 

@@ -6,8 +6,6 @@ alone, so the stream of batches is the same for any number of workers and can be
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import functools
 import itertools
 import mmap
@@ -27,6 +25,7 @@ from tqdm import tqdm
 from ..errors import DataError, PictureError, TrainingError
 from ..images import load_picture
 from ..labels import label_path, read_labels
+from ..memory import keep_memory
 from .augment import Augmentation, augment_picture, augment_truth, draw
 from .schedule import draw as numbered
 
@@ -259,12 +258,7 @@ def _start_worker(_: int) -> None:
     # Ctrl-C and a SIGTERM to the whole group are the main process's to answer: it finishes its update and saves.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda number, frame: signal.alarm(GRACE))
-    # glibc hands the memory of every big array back to the kernel; taking it again costs a third of the augmentation.
-    # malloc.h: M_TRIM_THRESHOLD is -1, M_MMAP_THRESHOLD -3 and 32 MiB at most.
-    with contextlib.suppress(OSError, AttributeError):
-        mallopt = ctypes.CDLL(None).mallopt
-        mallopt(-1, 1 << 30)
-        mallopt(-3, 1 << 25)
+    keep_memory()
 
 
 def _as_it_is(done: tuple[_Request, list[str] | str]) -> tuple[_Request, list[str] | str]:

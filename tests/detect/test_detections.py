@@ -7,6 +7,7 @@ import pytest
 
 from darknet_compat import load_network
 from darknet_compat.detect import detect_files
+from darknet_compat.engines import Engine
 from darknet_compat.errors import PictureError
 
 PHOTOGRAPHS = ["dog", "horses", "person", "eagle", "giraffe", "kite"]
@@ -52,8 +53,9 @@ def test_a_batch_gives_what_single_pictures_give(darknet_share, trial3):
     network = trial3[2]
     paths = [str(darknet_share / f"data/{name}.jpg") for name in PHOTOGRAPHS]
     singly = list(detect_files(network, paths, thresh=0.2))
-    for workers in (1, 3):
-        together = list(detect_files(network, paths, batch=4, workers=workers, thresh=0.2))
+    for threads in (1, 2):
+        engine = Engine(network, threads)
+        together = list(detect_files(network, paths, batch=4, engine=engine, thresh=0.2))
         assert [found.path for found in together] == paths
         for one, many in zip(singly, together, strict=True):
             np.testing.assert_allclose(many.prob, one.prob, atol=1e-5)

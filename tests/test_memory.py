@@ -1,0 +1,35 @@
+from __future__ import annotations
+
+import ctypes
+import subprocess
+import sys
+
+import pytest
+
+FAULTS = """
+import resource, sys
+from darknet_compat.memory import keep_memory
+if sys.argv[1] == "keep":
+    keep_memory()
+import numpy as np
+def use():
+    np.ones(48 << 20, np.uint8)  # over glibc's own limit of 32 MiB
+use()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(10):
+    use()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+def faults(how: str) -> int:
+    """How many pages the kernel had to hand out for ten arrays of 48 MiB, one after another."""
+    command = [sys.executable, "-c", FAULTS, how]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env={"NUMPY_MADVISE_HUGEPAGE": "0"})
+    return int(done.stdout)
+
+
+def test_kept_memory_is_used_again():
+    if not hasattr(ctypes.CDLL(None), "mallopt"):
+        pytest.skip("no glibc")
+    assert faults("keep") * 5 < faults("give back")
