@@ -1,26 +1,25 @@
 """The memory of large arrays, kept for the next ones.
 
-glibc hands the memory of every array over 32 MiB back to the kernel, and takes it again, page by page and zeroed, for
-the next. In a network that runs over batches this costs up to half of the time (docs/PERFORMANCE.md).
+glibc hands the memory of an array over 32 MiB back to the kernel when it is freed, and takes it again for the next one,
+page by page and zeroed. A network makes and frees such arrays with every batch: a training step on a processor needs
+half as long again for it (docs/PERFORMANCE.md).
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
-import os
 
 # malloc.h
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX, M_ARENA_MAX = -1, -2, -4, -8
 
 
 def keep_memory() -> None:
-    """Let this process keep what it frees, and torch ask for huge pages; call it before torch is imported.
+    """Let this process keep what it frees, for its own use; its memory then stays at its peak.
 
-    The command line does so at its start. A program that uses the package may: its memory then stays at its peak. Where
-    the C library is not glibc nothing changes.
+    The command line does so at its start, and a program that uses the package may. Where the C library is not glibc
+    nothing changes.
     """
-    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch reads this when it first allocates
     with contextlib.suppress(OSError, AttributeError, TypeError):
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(M_MMAP_MAX, 0)

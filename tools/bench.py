@@ -189,7 +189,7 @@ class Bench:
 # --- sections
 
 SECTIONS: dict[str, Callable[[Bench], None]] = {}
-HUGE_PAGES = {"THP_MEM_ALLOC_ENABLE": "1"}  # as the command line sets it
+AS_COMMAND = {"BENCH_KEEP_MEMORY": "1"}  # memory as the command line has it
 
 
 def section(function: Callable[[Bench], None]) -> Callable[[Bench], None]:
@@ -206,7 +206,7 @@ def inference(bench: Bench) -> None:
         for batch in (1, 8):
             shared = {"folder": folder, "net": net, "batch": batch}
             entries = [
-                Entry("darknet_compat", "engine", shared, environment=HUGE_PAGES),
+                Entry("darknet_compat", "engine", shared, environment=AS_COMMAND),
                 Entry("plain PyTorch", "eager", shared),
                 Entry("ONNX Runtime", "onnxruntime", shared, needs=["onnxruntime", "onnx"]),
                 Entry("OpenVINO", "openvino", {**shared, "precision": "f32"}, needs=["openvino", "onnx"]),
@@ -220,9 +220,9 @@ def inference(bench: Bench) -> None:
             bench.race("inference", f"{net} batch {batch}", entries, items=batch, limit=limit, compare=off_by(net))
             if batch == 1 and has_bf16():
                 entries = [
-                    Entry("darknet_compat", "engine", {**shared, "precision": "bf16"}, environment=HUGE_PAGES),
+                    Entry("darknet_compat", "engine", {**shared, "precision": "bf16"}, environment=AS_COMMAND),
                     Entry("torch engine", "engine", {**shared, "precision": "bf16", "name": "torch"},
-                          environment=HUGE_PAGES),
+                          environment=AS_COMMAND),
                     Entry("OpenVINO", "openvino", {**shared, "precision": "bf16"}, needs=["openvino", "onnx"]),
                 ]  # fmt: skip
                 if bench.options.opencv4:
@@ -237,8 +237,8 @@ def jpeg_to_boxes(bench: Bench) -> None:
     for net in NETS:
         arguments = {"folder": str(bench.folder), "net": net, "batch": 4}
         entries = [
-            Entry("network alone", "network_alone", arguments, environment=HUGE_PAGES),
-            Entry("JPEG to boxes", "pipeline", arguments, environment=HUGE_PAGES),
+            Entry("network alone", "network_alone", arguments, environment=AS_COMMAND),
+            Entry("JPEG to boxes", "pipeline", arguments, environment=AS_COMMAND),
         ]
         bench.race("JPEG to boxes", net, entries, items=len(paths))
 
@@ -251,8 +251,8 @@ def training_step(bench: Bench) -> None:
     limit = 3 * NETS[net] / bench.rates["float32"]
     for case, fast in (("as it is", False), ("-fast", True)):
         entries = [
-            Entry("darknet_compat", "training", {**arguments, "fast": fast}, environment=HUGE_PAGES),
-            Entry("bare layers", "bare", {**arguments, "fast": fast}, environment=HUGE_PAGES),
+            Entry("darknet_compat", "training", {**arguments, "fast": fast}, environment=AS_COMMAND),
+            Entry("bare layers", "bare", {**arguments, "fast": fast}, environment=AS_COMMAND),
         ]
         if not fast:
             entries.append(Entry("loss alone", "loss_alone", arguments))
@@ -266,9 +266,12 @@ def training_pictures(bench: Bench) -> None:
     folder = {"folder": str(bench.folder)}
     stages = ["read", "read and decode", "place", "place and distort"]
     entries = [
-        Entry("darknet_compat", "loader", folder),
+        Entry("darknet_compat", "loader", folder, environment=AS_COMMAND),
         Entry("libdarknet", "libdarknet_loader", folder, needs=["darknet"]),
-        *(Entry(f"stage: {stage}", "loader_stage", {**folder, "stage": stage}) for stage in stages),
+        *(
+            Entry(f"stage: {stage}", "loader_stage", {**folder, "stage": stage}, environment=AS_COMMAND)
+            for stage in stages
+        ),
     ]
     threads, bench.options.threads = bench.options.threads, 1
     bench.race("training pictures", "500x375 to 416, one core", entries, items=16)
@@ -278,7 +281,7 @@ def training_pictures(bench: Bench) -> None:
 @section
 def suppression(bench: Bench) -> None:
     for batch in (1, 8):
-        entries = [Entry("darknet_compat", "nms", {"batch": batch})]
+        entries = [Entry("darknet_compat", "nms", {"batch": batch}, environment=AS_COMMAND)]
         if batch == 1:
             entries.append(Entry("libdarknet", "libdarknet_nms", {}, needs=["darknet"]))
         bench.race("NMS", f"845 boxes x 20 classes, batch {batch}", entries, items=batch, budget=3)
@@ -302,7 +305,7 @@ def weights_files(bench: Bench) -> None:
     size = (bench.folder / f"{net}.weights").stat().st_size
     limit = 2 * size / bench.rates["memory"]
     entries = [
-        Entry("darknet_compat", "load_weights", arguments, environment=HUGE_PAGES),
+        Entry("darknet_compat", "load_weights", arguments, environment=AS_COMMAND),
         Entry("numpy.fromfile", "fromfile", arguments),
         Entry("libdarknet", "libdarknet_weights", arguments, needs=["darknet"]),
     ]

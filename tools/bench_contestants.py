@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -138,7 +139,7 @@ def pipeline(folder: str, net: str, batch: int) -> Run:
     from darknet_compat.engines import start_engine
 
     network = _load(folder, net)
-    run = start_engine(network, batch=batch)
+    run = start_engine(network, batch=batch, threads=1)
     paths = json.loads((Path(folder) / "photographs.json").read_text())
     return lambda: list(detect_files(network, paths, batch=batch, engine=run))
 
@@ -180,7 +181,6 @@ def training(folder: str, net: str, batch: int, fast: bool) -> Run:
 def bare(folder: str, net: str, batch: int, fast: bool) -> Run:
     """The layers before the head as torch has them, forward and backward, with nothing else."""
     import torch
-    import torch.nn.functional as F
     from torch import nn
 
     network = _load(folder, net)
@@ -205,7 +205,7 @@ def bare(folder: str, net: str, batch: int, fast: bool) -> Run:
 
     def run() -> None:
         model.zero_grad(set_to_none=False)
-        F.relu(model(x)).backward(gradient)
+        model(x).backward(gradient)
 
     return run
 
@@ -229,8 +229,14 @@ def loss_alone(folder: str, net: str, batch: int) -> Run:
 def libdarknet_training(folder: str, net: str, batch: int) -> Run:
     from tests.oracle import load_oracle
 
-    network = load_oracle().load_network(ROOT / "cfg" / f"{net}.cfg", Path(folder) / f"{net}.weights")
-    network.set_batch(batch)
+    # Darknet allocates for the cfg's batch / subdivisions.
+    text = (ROOT / "cfg" / f"{net}.cfg").read_text()
+    text = re.sub(
+        r"^batch *=.*", f"batch={batch}", re.sub(r"^subdivisions *=.*", "subdivisions=1", text, flags=re.M), flags=re.M
+    )
+    cfg = Path(folder) / f"{net}-batch.cfg"
+    cfg.write_text(text)
+    network = load_oracle().load_network(cfg, Path(folder) / f"{net}.weights")
     x, truth = (tensor.numpy() for tensor in _training_batch(batch))
     return lambda: network.train_step(x, truth, update=True)
 
@@ -484,6 +490,10 @@ def work(name: str, arguments: dict[str, Any]) -> None:
     # What the contestants print goes to stderr; the answers have the real stdout.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
+    if os.environ.get("BENCH_KEEP_MEMORY"):
+        from darknet_compat.memory import keep_memory
+
+        keep_memory()
     run = CONTESTANTS[name](**arguments)
     for line in sys.stdin:
         request = json.loads(line)
