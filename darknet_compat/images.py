@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import functools
 import os
+import struct
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -51,6 +52,38 @@ def load_picture(path: str | os.PathLike[str]) -> np.ndarray:
             "the file is damaged, cut short or of another kind"
         )
     return picture
+
+
+def picture_size(path: str | os.PathLike[str]) -> tuple[int, int]:
+    """Width and height of a JPEG, PNG or BMP file, from its header alone. Raises PictureError."""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(26)
+            if head[:8] == b"\x89PNG\r\n\x1a\n":
+                return struct.unpack(">II", head[16:24])
+            if head[:2] == b"BM":
+                width, height = struct.unpack("<ii", head[18:26])
+                return width, abs(height)  # a negative height means rows from the top
+            if head[:2] == b"\xff\xd8":
+                return _jpeg_size(file)
+    except OSError as error:
+        raise PictureError(f"{path}: cannot read the picture: {error.strerror}") from None
+    except struct.error:
+        raise PictureError(f"{path}: the picture ends inside its header") from None
+    raise PictureError(f"{path}: no JPEG, PNG or BMP file, of which the size is needed")
+
+
+def _jpeg_size(file: BinaryIO) -> tuple[int, int]:
+    file.seek(2)
+    while True:
+        marker, length = struct.unpack(">HH", file.read(4))
+        # Start of frame: C0..CF but for DHT (C4), JPG (C8) and DAC (CC).
+        if 0xFFC0 <= marker <= 0xFFCF and marker not in (0xFFC4, 0xFFC8, 0xFFCC):
+            _, height, width = struct.unpack(">BHH", file.read(5))
+            return width, height
+        if marker < 0xFF01 or length < 2:
+            raise struct.error
+        file.seek(length - 2, os.SEEK_CUR)
 
 
 def save_picture(picture: np.ndarray, path: str | os.PathLike[str]) -> None:
@@ -260,22 +293,39 @@ def place_picture(
 
     The picture part of `src/data.c, load_data_detection`.
     """
-    w, h, dx, dy = int(w), int(h), int(dx), int(dy)
-    columns, x = _overlap(w, slot.shape[2] - dx - w if mirror else dx, slot.shape[2])
-    rows, y = _overlap(h, dy, slot.shape[1])
-    part = slot[:, y, x]
-    if not part.size:
-        x = y = slice(0, 0)
+    where = placement((picture.shape[1], picture.shape[0]), (slot.shape[2], slot.shape[1]), w, h, dx, dy, mirror)
+    x, y = where.x, where.y
     grey = min(max(GREY * exposure, 0), 1)  # the grey around the picture is distorted with it
     for margin in (slot[:, : y.start], slot[:, y.stop :], slot[:, y, : x.start], slot[:, y, x.stop :]):
         margin.fill(grey)
-    if not part.size:
-        return
-    across = _place_taps(picture.shape[1], w)
+    part = slot[:, y, x]
+    if part.size:
+        _upright(_sideways(picture, where.columns, where.rows), part, hue, saturation, exposure)
+
+
+class Placement(NamedTuple):
+    """Which columns ``x`` and rows ``y`` of an input a picture covers, and what goes into each of them."""
+
+    x: slice
+    y: slice
+    columns: Taps
+    rows: Taps
+
+
+def placement(
+    picture: tuple[int, int], size: tuple[int, int], w: float, h: float, dx: float, dy: float, mirror: bool = False
+) -> Placement:
+    """Where :func:`place` puts a picture of (width, height), ``mirror``: flipped, in an input of ``size``."""
+    w, h, dx, dy = int(w), int(h), int(dx), int(dy)
+    columns, x = _overlap(w, size[0] - dx - w if mirror else dx, size[0])
+    rows, y = _overlap(h, dy, size[1])
+    if x.start >= x.stop or y.start >= y.stop:
+        nothing = Taps(np.zeros((0, 2), np.int64), np.zeros((0, 2), np.float32))
+        return Placement(slice(0, 0), slice(0, 0), nothing, nothing)
+    across = _place_taps(picture[0], w)
     if mirror:
         across = across.part(slice(None, None, -1))
-    down = _place_taps(picture.shape[0], h).part(rows)
-    _upright(_sideways(picture, across.part(columns), down), part, hue, saturation, exposure)
+    return Placement(x, y, across.part(columns), _place_taps(picture[1], h).part(rows))
 
 
 def crop_picture(

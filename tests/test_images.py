@@ -5,9 +5,12 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from darknet_compat import images
 from darknet_compat.errors import PictureError
+from darknet_compat.images import picture_size
 
 SIZES = [(1, 1), (1, 7), (9, 1), (2, 2), (17, 13), (64, 48), (50, 75), (375, 500), (301, 43)]  # (h, w)
 
@@ -230,3 +233,34 @@ def test_saving_refuses_what_it_cannot_write(tmp_path, rng):
 def test_flip(darknet, rng):
     planes = rng.random((3, 5, 8), np.float32)
     np.testing.assert_array_equal(images.flip(planes), darknet.flip_image(planes))
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "bmp"])
+def test_picture_size_is_the_decoders(tmp_path, suffix):
+    path = tmp_path / f"picture.{suffix}"
+    cv2.imwrite(str(path), np.zeros((37, 52, 3), np.uint8))
+    assert picture_size(path) == (52, 37)
+
+
+def test_picture_size_of_real_photographs(darknet_share):
+    pictures = sorted((darknet_share / "data").glob("*.jpg"))
+    assert pictures
+    for path in pictures:
+        height, width = cv2.imread(str(path), cv2.IMREAD_IGNORE_ORIENTATION | cv2.IMREAD_COLOR).shape[:2]
+        assert picture_size(path) == (width, height)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.sampled_from([b"", b"\xff\xd8", b"\xff\xd8\xff\xe0\x00\x04ab", b"\x89PNG\r\n\x1a\n", b"BM"]),
+    st.binary(max_size=64),
+)
+def test_damaged_pictures_raise_a_picture_error(tmp_path_factory, start, rest):
+    path = tmp_path_factory.getbasetemp() / "fuzz.jpg"
+    path.write_bytes(start + rest)
+    try:
+        width, height = picture_size(path)
+    except PictureError:
+        return
+    assert isinstance(width, int)
+    assert isinstance(height, int)

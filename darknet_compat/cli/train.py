@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 FAILED = 1
 # The flags that a command to go on repeats: name -> its default.
 REPEATED = {"gpus": None, "device": None, "numerics": "cudnn", "seed": None, "map": None, "amp": None, "fast": False,
-            "workers": None, "epochs": False, "labels": "error", "snapshot": 100}  # fmt: skip
+            "workers": None, "cache": False, "augment": "loader", "epochs": False, "labels": "error",
+            "snapshot": 100}  # fmt: skip
 MAP_EPOCHS = 4  # AlexeyAB's src/detector.c: mAP_epochs, and at least 100 batches
 MAP_LEAST = 100
 MAP_THRESH = 0.005
@@ -66,6 +67,10 @@ def add(detector_verbs: Any) -> None:
     flag(
         "workers", type=_count, metavar="N", help="processes that load pictures (default: 1 on a CPU, up to 8 on a GPU)"
     )
+    flag("cache", action="store_true", help="decode all pictures at the start and keep them in memory")
+    flag("augment", choices=("loader", "device"), default="loader",
+         help="where pictures are placed and recoloured: in the processes that load them (default), or a batch at a "
+         "time where torch runs")  # fmt: skip
     parser.set_defaults(run=lambda options: train(parser, options))
 
 
@@ -203,8 +208,11 @@ class Job:
             head.o.jitter, net.hue, net.saturation, net.exposure, bool(net.flip), bool(net.letter_box)
         )
         self.pictures = TrainingSet(
-            pictures, labels, augmentation, head.o.max, self.trainer.seed, replacement=not options.epochs
-        )
+            pictures, labels, augmentation, head.o.max, self.trainer.seed,
+            replacement=not options.epochs, cache=options.cache,
+        )  # fmt: skip
+        if options.augment == "device":
+            self._check_on_device()
         self.scoring = None if options.map is None else self._scoring(head.o.classes, extra.get("best"))
 
     def _check_classes(self, classes: int) -> None:
@@ -219,6 +227,15 @@ class Job:
             )
             advice = "raise max_batches" if self.options.resume else "raise max_batches, or count from 0 with -clear"
             raise trainer.network.cfg.net.error(f"nothing is left to train: {done}; {advice}", "max_batches")
+
+    def _check_on_device(self) -> None:
+        if not self.trainer.net.letter_box:
+            raise self.trainer.network.cfg.net.error(
+                "letter_box=0 cuts rectangles out of the pictures in bytes, which only the loader does; expected "
+                "letter_box=1, or no -augment device",
+                "letter_box",
+            )
+        _ = self.pictures.most_pixels  # reads the head of every picture, now rather than in the first batch
 
     def _scoring(self, classes: int, best: float | None) -> Scoring:
         from ..cfg import read_list, read_names
@@ -256,7 +273,10 @@ class Job:
             log = Log(self.snapshots.path(""), trainer.batch, trainer.net.max_batches, resumed=options.resume)
             self._greet(log)
         try:
-            stopped = run(trainer, self.pictures, self.snapshots, log, workers=self._workers(), scoring=self.scoring)
+            stopped = run(
+                trainer, self.pictures, self.snapshots, log, workers=self._workers(),
+                on_device=options.augment == "device", scoring=self.scoring,
+            )  # fmt: skip
             if log:
                 log.draw()
                 if stopped:

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import os
-import struct
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..cfg import read_data, read_list, read_names
-from ..errors import DataError, PictureError, ResultsError
+from ..errors import DataError, ResultsError
+from ..images import picture_size
 from ..labels import label_path, read_image_set
 from ..labels import read_labels as read_label_file
 
@@ -227,35 +226,3 @@ def read_labels(data: str | os.PathLike[str], names: Sequence[str] | None = None
         difficult=difficult[order],
         unlabelled=easy.missing,
     )
-
-
-def picture_size(path: str | os.PathLike[str]) -> tuple[int, int]:
-    """Width and height of a JPEG, PNG or BMP file, from its header alone. Raises PictureError."""
-    try:
-        with open(path, "rb") as file:
-            head = file.read(26)
-            if head[:8] == b"\x89PNG\r\n\x1a\n":
-                return struct.unpack(">II", head[16:24])
-            if head[:2] == b"BM":
-                width, height = struct.unpack("<ii", head[18:26])
-                return width, abs(height)  # a negative height means rows from the top
-            if head[:2] == b"\xff\xd8":
-                return _jpeg_size(file)
-    except OSError as error:
-        raise PictureError(f"{path}: cannot read the picture: {error.strerror}") from None
-    except struct.error:
-        raise PictureError(f"{path}: the picture ends inside its header") from None
-    raise PictureError(f"{path}: no JPEG, PNG or BMP file; its size is needed to place its labels")
-
-
-def _jpeg_size(file: BinaryIO) -> tuple[int, int]:
-    file.seek(2)
-    while True:
-        marker, length = struct.unpack(">HH", file.read(4))
-        # Start of frame: C0..CF but for DHT (C4), JPG (C8) and DAC (CC).
-        if 0xFFC0 <= marker <= 0xFFCF and marker not in (0xFFC4, 0xFFC8, 0xFFCC):
-            _, height, width = struct.unpack(">BHH", file.read(5))
-            return width, height
-        if marker < 0xFF01 or length < 2:
-            raise struct.error
-        file.seek(length - 2, os.SEEK_CUR)

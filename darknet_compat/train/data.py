@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
 import mmap
 import os
 import signal
@@ -23,10 +24,11 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from ..errors import DataError, PictureError, TrainingError
-from ..images import load_picture
+from ..images import load_picture, picture_size
 from ..labels import label_path, read_labels
 from ..memory import keep_memory
-from .augment import Augmentation, augment_picture, augment_truth, draw
+from .augment import Augmentation, Draws, augment_picture, augment_truth, draw
+from .on_device import Decoded, augment, room
 from .schedule import draw as numbered
 
 SHOWN = 5  # as many bad lines are shown one by one; the rest is counted
@@ -185,8 +187,13 @@ class TrainingSet:
     def __len__(self) -> int:
         return len(self.names)
 
-    def fill(self, sample: int, slot: np.ndarray, truth: np.ndarray) -> str:
-        """Write sample number ``sample`` into ``slot`` (3, h, w) and ``truth`` (most, 5); its path comes back.
+    @functools.cached_property
+    def most_pixels(self) -> int:
+        """Those of the largest picture, as the files' heads say. Raises PictureError where one has none."""
+        return max(math.prod(picture_size(os.fsdecode(name))) for name in self.names.tolist())
+
+    def take(self, sample: int, size: tuple[int, int]) -> tuple[str, np.ndarray, Draws, np.ndarray]:
+        """Path, picture uint8 (h, w, 3), random numbers and objects of a sample, for an input of (width, height).
 
         Raises PictureError where the picture cannot be read.
         """
@@ -198,9 +205,14 @@ class TrainingSet:
             index = _epoch_order(len(self), self.seed, epoch)[place]
         path = os.fsdecode(self.names[index].item())
         picture = self.cached[index] if self.cached else load_picture(path)
-        size = slot.shape[2], slot.shape[1]
         objects = self.labels[index]
         draws = draw(random, (picture.shape[1], picture.shape[0]), size, len(objects), self.options)
+        return path, picture, draws, objects
+
+    def fill(self, sample: int, slot: np.ndarray, truth: np.ndarray) -> str:
+        """Write sample number ``sample`` into ``slot`` (3, h, w) and ``truth`` (most, 5); its path comes back."""
+        size = slot.shape[2], slot.shape[1]
+        path, picture, draws, objects = self.take(sample, size)
         augment_picture(picture, draws, slot)
         truth[:] = augment_truth(objects, draws, size, self.most)
         return path
@@ -227,31 +239,73 @@ class _Ring(Dataset):
     def __init__(self, data: TrainingSet, count: int, largest: tuple[int, int], batches: int) -> None:
         self.data = data
         self.count = count
-        self.largest = largest
-        self.pictures = self._shared(batches, count * 3 * largest[0] * largest[1])
-        self.truth = self._shared(batches, count * data.most * 5)
+        self.pictures = self._shared(batches, self._picture_bytes(largest))
+        self.truth = self._shared(batches, 4 * count * data.most * 5)
 
-    def _shared(self, batches: int, numbers: int) -> np.ndarray:
-        return np.frombuffer(mmap.mmap(-1, 4 * batches * numbers), np.float32).reshape(batches, numbers)
+    def _shared(self, batches: int, size: int) -> np.ndarray:
+        return np.frombuffer(mmap.mmap(-1, batches * size), np.uint8).reshape(batches, size)
 
-    def views(self, request: _Request) -> tuple[np.ndarray, np.ndarray]:
-        """Where the batch of a request stands: pictures (n, 3, h, w) and truth (n, most, 5)."""
-        place = request.index % len(self.pictures)
-        pictures = self.pictures[place, : self.count * 3 * request.h * request.w]
-        truth = self.truth[place].reshape(self.count, self.data.most, 5)
-        return pictures.reshape(self.count, 3, request.h, request.w), truth
+    def _picture_bytes(self, largest: tuple[int, int]) -> int:
+        return 4 * self.count * 3 * largest[0] * largest[1]
 
     def __getitem__(self, request: _Request) -> tuple[_Request, list[str] | str]:
         """Fill the batch; the paths come back, or the message of the PictureError that stood in the way.
 
         A message, since torch would wrap an exception that leaves a worker in the lines of a traceback.
         """
-        pictures, truth = self.views(request)
         try:
-            paths = [self.data.fill(request.first + i, pictures[i], truth[i]) for i in range(self.count)]
+            return request, self._fill(request, self._truth(request))
         except PictureError as error:
             return request, str(error)
-        return request, paths
+
+    def _fill(self, request: _Request, truth: np.ndarray) -> list[str]:
+        pictures = self._floats(request)
+        return [self.data.fill(request.first + i, pictures[i], truth[i]) for i in range(self.count)]
+
+    def _truth(self, request: _Request) -> np.ndarray:
+        truth = self.truth[request.index % len(self.truth)].view(np.float32)
+        return truth.reshape(self.count, self.data.most, 5)
+
+    def _floats(self, request: _Request) -> np.ndarray:
+        numbers = self.pictures[request.index % len(self.pictures)].view(np.float32)
+        shape = self.count, 3, request.h, request.w
+        return numbers[: math.prod(shape)].reshape(shape)
+
+    def batch(self, request: _Request, paths: list[str]) -> Batch:
+        """The batch of a request that is filled."""
+        return Batch(self._tensor(request), torch.from_numpy(self._truth(request)), tuple(paths))
+
+    def _tensor(self, request: _Request) -> torch.Tensor:
+        return torch.from_numpy(self._floats(request))
+
+
+class _DecodedRing(_Ring):
+    """Memory for batches of decoded pictures, which ``device`` augments."""
+
+    def __init__(
+        self, data: TrainingSet, count: int, largest: tuple[int, int], batches: int, device: torch.device
+    ) -> None:
+        self.device = device
+        super().__init__(data, count, largest, batches)
+
+    def _picture_bytes(self, largest: tuple[int, int]) -> int:
+        return -(-room(self.count, *largest, self.data.most_pixels) // 8) * 8
+
+    def _fill(self, request: _Request, truth: np.ndarray) -> list[str]:
+        decoded, paths, size = self._decoded(request), [], (request.w, request.h)
+        for i in range(self.count):
+            path, picture, draws, objects = self.data.take(request.first + i, size)
+            decoded.put(i, picture, draws)
+            truth[i] = augment_truth(objects, draws, size, self.data.most)
+            paths.append(path)
+        return paths
+
+    def _decoded(self, request: _Request) -> Decoded:
+        memory = self.pictures[request.index % len(self.pictures)]
+        return Decoded.within(memory, self.count, request.w, request.h)
+
+    def _tensor(self, request: _Request) -> torch.Tensor:
+        return augment(self._decoded(request), self.device)
 
 
 def _start_worker(_: int) -> None:
@@ -277,17 +331,19 @@ def load_batches(
     rank: int = 0,
     world: int = 1,
     prefetch: int = 2,
+    device: torch.device | None = None,
 ) -> Iterator[Batch]:
     """Batches ``start``, ``start + 1``, ... (up to ``stop``, else without end) of ``count`` pictures each.
 
     ``size``: batch number -> (w, h), for ``random=1``; it is asked ahead of time and must depend on the number alone.
     ``largest``: the greatest (w, h) that it gives. ``workers`` processes work ahead by at most ``prefetch`` batches
     each; 0 works in this process. Of several training processes (``world``), number ``rank`` gets every world-th
-    batch of the stream.
+    batch of the stream. With a ``device`` the workers only decode, and pictures are augmented there (``on_device.py``).
 
     Raises PictureError where a picture cannot be read, TrainingError where a worker process dies.
     """
-    ring = _Ring(data, count, largest, workers * prefetch + 2)
+    batches = workers * prefetch + 2
+    ring = _DecodedRing(data, count, largest, batches, device) if device else _Ring(data, count, largest, batches)
     numbers = itertools.count(start) if stop is None else range(start, stop)
     loader = DataLoader(
         ring,
@@ -318,5 +374,4 @@ def load_batches(
             ) from None
         if isinstance(paths, str):
             raise PictureError(paths)
-        pictures, truth = ring.views(request)
-        yield Batch(torch.from_numpy(pictures), torch.from_numpy(truth), tuple(paths))
+        yield ring.batch(request, paths)

@@ -58,10 +58,12 @@ def train(
     log: Log | None,
     *,
     workers: int = 0,
+    on_device: bool = False,
     scoring: Scoring | None = None,
 ) -> int:
     """Train until ``max_batches``. Returns 0, or the signal that asked to stop; a snapshot is then written.
 
+    ``workers`` processes load the pictures; with ``on_device`` they decode, and the trainer's device does the rest.
     ``log``, ``snapshots`` and ``scoring`` are the first process's to use; the others have None for a log.
 
     Raises :class:`TrainingError` where the loss is not finite, naming the last good snapshot.
@@ -73,7 +75,7 @@ def train(
     start = trainer.images // (net.mini_batch * processes.world)
     batches = load_batches(
         data, net.mini_batch, lambda index: sizes.of(index // net.subdivisions), sizes.largest, start=start,
-        workers=workers, rank=processes.rank, world=processes.world,
+        workers=workers, rank=processes.rank, world=processes.world, device=trainer.device if on_device else None,
     )  # fmt: skip
 
     with Stopping() as stopping:

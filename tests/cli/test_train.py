@@ -136,6 +136,33 @@ def test_a_signal_to_all_processes_saves_and_says_how_to_go_on(tmp_path, number,
     assert report.header.seen == 8 * batch
 
 
+def test_cached_pictures_and_those_augmented_by_batches_train_the_same(run):
+    weights, losses = {}, {}
+    for flags in ((), ("-cache",), ("-augment", "device"), ("-cache", "-augment", "device")):
+        code, out, error = run("-seed", "4", *flags)
+        assert code == 0, error
+        weights[flags] = Path("backup/small_final.weights").read_bytes()
+        losses[flags] = [float(line.split()[1].rstrip(",")) for line in out.splitlines() if line.endswith("images")]
+    assert len(losses[()]) == 6
+    assert weights["-cache",] == weights[()]
+    assert weights["-cache", "-augment", "device"] == weights["-augment", "device"]
+    assert losses["-augment", "device"] == pytest.approx(losses[()], rel=1e-4)
+
+
+def test_augment_device_needs_a_letterbox_and_whole_heads(run):
+    assert run("-augment", "device")[0] == 0
+    first = Path(Path("list.txt").read_text().split()[0])
+    first.write_bytes(b"no picture")
+    code, _, error = run("-augment", "device")
+    assert code == 1
+    assert f"{first}: " in error
+    Path("small.cfg").write_text(small("max_batches=6\nletter_box=0"))
+    code, _, error = run("-augment", "device")
+    assert code == 1
+    assert error.startswith("darknet-compat: small.cfg:")
+    assert "letter_box=0" in error
+
+
 def test_map_on_the_valid_list(run):
     code, out, _ = run("-map", "3")
     assert code == 0

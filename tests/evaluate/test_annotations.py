@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import struct
 
-import cv2
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from darknet_compat.errors import DarknetError, DataError, PictureError, ResultsError
-from darknet_compat.evaluate.annotations import picture_size, read_label_files, read_labels, read_voc
+from darknet_compat.errors import DarknetError, DataError, ResultsError
+from darknet_compat.evaluate.annotations import read_label_files, read_labels, read_voc
 from darknet_compat.evaluate.results import read_comp4
 from darknet_compat.evaluate.voc import score
 from darknet_compat.labels import darknet_box
@@ -160,34 +157,3 @@ def test_a_difficult_list_of_another_length_is_refused(data):
     (data.parent / "difficult_valid.txt").write_text("one.png\n")
     with pytest.raises(DataError, match="1 lines; expected 2"):
         read_labels(data)
-
-
-@pytest.mark.parametrize("suffix", ["jpg", "png", "bmp"])
-def test_picture_size_is_the_decoders(tmp_path, suffix):
-    path = tmp_path / f"picture.{suffix}"
-    cv2.imwrite(str(path), np.zeros((37, 52, 3), np.uint8))
-    assert picture_size(path) == (52, 37)
-
-
-def test_picture_size_of_real_photographs(darknet_share):
-    pictures = sorted((darknet_share / "data").glob("*.jpg"))
-    assert pictures
-    for path in pictures:
-        height, width = cv2.imread(str(path), cv2.IMREAD_IGNORE_ORIENTATION | cv2.IMREAD_COLOR).shape[:2]
-        assert picture_size(path) == (width, height)
-
-
-@settings(max_examples=300, deadline=None)
-@given(
-    st.sampled_from([b"", b"\xff\xd8", b"\xff\xd8\xff\xe0\x00\x04ab", b"\x89PNG\r\n\x1a\n", b"BM"]),
-    st.binary(max_size=64),
-)
-def test_damaged_pictures_raise_a_picture_error(tmp_path_factory, start, rest):
-    path = tmp_path_factory.getbasetemp() / "fuzz.jpg"
-    path.write_bytes(start + rest)
-    try:
-        width, height = picture_size(path)
-    except PictureError:
-        return
-    assert isinstance(width, int)
-    assert isinstance(height, int)
