@@ -10,7 +10,8 @@ tools/). Pictures are made in memory, so OpenCV is not needed. Prints its table 
 1. the region loss and its gradient, GPU against CPU, on random maps
 2. 20 updates of yolov2-tiny-voc from the same start, GPU against CPU
 3. the same 20 updates twice on the GPU: equal to the last bit, as -resume needs it
-4. training steps of yolov2-tiny-voc and yolov2-voc: images/s, peak memory, and the share of the matrix rate that
+4. augmentation of whole batches, GPU against CPU, and pictures/s
+5. training steps of yolov2-tiny-voc and yolov2-voc: images/s, peak memory, and the share of the matrix rate that
    torch.matmul reaches on this card in the same number format
 """
 
@@ -24,6 +25,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from random import Random
 from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -34,12 +36,14 @@ try:
 
     from darknet_compat.cfg import read_cfg
     from darknet_compat.network import Network
+    from darknet_compat.train.augment import Augmentation, draw
+    from darknet_compat.train.on_device import Decoded, augment, room
     from darknet_compat.train.step import Trainer, strict
 except ImportError as error:
     sys.exit(f"gpu_check: {error}; it needs torch, numpy and lark, see the head of {__file__}")
 
 ROOT = Path(__file__).resolve().parents[1]
-TOLERANCE = {"loss": 1e-5, "gradient": 1e-5, "costs": 1e-3, "tensors": 1e-3}
+TOLERANCE = {"loss": 1e-5, "gradient": 1e-5, "costs": 1e-3, "tensors": 1e-3, "augmentation": 1e-4}
 
 
 class Batch(NamedTuple):
@@ -123,6 +127,18 @@ def check_training(device: str, size: int, updates: int) -> dict[str, float | bo
         "tensors": max(distances),
         "repeated to the last bit": losses == again and all(torch.equal(ours[name], same[name]) for name in ours),
     }
+
+
+def decoded_batch(count: int, size: int) -> Decoded:
+    """Pictures of 500x375 as the loader's processes leave them, with all augmentation on."""
+    random, generator = Random(0), torch.Generator().manual_seed(0)
+    memory = torch.zeros(room(count, size, size, 500 * 375), dtype=torch.uint8).numpy()
+    decoded = Decoded.within(memory, count, size, size)
+    for i in range(count):
+        picture = torch.randint(0, 256, (375, 500, 3), dtype=torch.uint8, generator=generator).numpy()
+        draws = draw(random, (500, 375), (size, size), 0, Augmentation(0.2, 0.1, 1.5, 1.5))
+        decoded.put(i, picture, draws)
+    return decoded
 
 
 def clock(run: Callable[[], object], device: str, seconds: float) -> float:
@@ -226,7 +242,9 @@ def main() -> int:
 
     loss = check_loss(device, 8 if quick else 200)
     training = check_training(device, sizes[0], updates)
-    report["checks"] = {**loss, **training}
+    decoded = decoded_batch(batch, sizes[0])
+    augmentation = float((augment(decoded, device).cpu() - augment(decoded, "cpu")).abs().max())
+    report["checks"] = {**loss, **training, "augmentation": augmentation}
     failed = []
     for name, value in report["checks"].items():
         limit = TOLERANCE.get(name)
@@ -235,6 +253,9 @@ def main() -> int:
             f"{name:26} {value if limit is None else f'{value:.1e} (at most {limit:.0e})'} {'ok' if good else 'FAILED'}"
         )
         failed += [] if good else [name]
+
+    report["augmented_per_second"] = batch / clock(lambda: augment(decoded, device), device, seconds)
+    print(f"augmented, with the copy to the device: {report['augmented_per_second']:.0f} pictures/s")
 
     side = 512 if quick else 8192
     formats = {"float32": (False, torch.float32), "TF32": (True, torch.float32), "bf16": (False, torch.bfloat16)}
