@@ -18,6 +18,7 @@ from darknet_compat.cli import main
 from darknet_compat.detect import detect_files
 from darknet_compat.engines import ENGINES, Engine, exported, has_bf16, packed, start_engine
 from darknet_compat.errors import ExportError
+from darknet_compat.images import letterbox_picture, load_picture
 from darknet_compat.layers.activation import ACTIVATIONS
 from darknet_compat.network import Network
 from tests.compare import TOLERANCE, net, network_of, randomise
@@ -206,17 +207,20 @@ def test_onnxruntime_has_no_bf16(trial3):
         start_engine(load_network(*trial3), "onnxruntime", "bf16")
 
 
-def test_the_default_is_what_was_measured(trial3, monkeypatch):
-    started = []
-    monkeypatch.setattr(engines, "pack", lambda *_: started.append("torch"))
-    monkeypatch.setattr(exported, "start_exported", lambda network, name, *_: started.append(name))
-    monkeypatch.setattr(engines, "has_bf16", lambda: True)
+@needs_bf16
+def test_bf16_keeps_both_ends_in_float32(darknet_share, trial3):
+    """The map of photographs is nearer to float32's than where all layers round."""
     network = load_network(*trial3)
-    start_engine(network)
-    for version in ("1", None):
-        monkeypatch.setattr(exported, "installed", lambda _, version=version: version)
-        start_engine(network, precision="bf16")
-    assert started == ["torch", "openvino", "torch"]
+    pictures = np.empty((len(PHOTOGRAPHS), *network.input), np.float32)
+    for photograph, slot in zip(PHOTOGRAPHS, pictures, strict=True):
+        letterbox_picture(load_picture(darknet_share / f"data/{photograph}.jpg"), slot)
+    pictures = torch.from_numpy(pictures)
+    with torch.inference_mode():
+        exact = network(pictures)
+        rounded = network.head(network.fuse().to(torch.bfloat16).head_map(pictures.bfloat16()).float())
+    found = start_engine(network, precision="bf16")(pictures)
+    distances = [float((values - exact).square().mean().sqrt()) for values in (found, rounded)]
+    assert distances[0] < 0.75 * distances[1], distances
 
 
 # The cache of graphs

@@ -221,8 +221,8 @@ def inference(bench: Bench) -> None:
             if batch == 1 and has_bf16():
                 entries = [
                     Entry("darknet_compat", "engine", {**shared, "precision": "bf16"}, environment=AS_COMMAND),
-                    Entry("torch engine", "engine", {**shared, "precision": "bf16", "name": "torch"},
-                          environment=AS_COMMAND),
+                    Entry("-engine openvino", "engine", {**shared, "precision": "bf16", "name": "openvino"},
+                          needs=["openvino", "onnx"], environment=AS_COMMAND),
                     Entry("OpenVINO", "openvino", {**shared, "precision": "bf16"}, needs=["openvino", "onnx"]),
                 ]  # fmt: skip
                 if bench.options.opencv4:

@@ -50,7 +50,7 @@ def _load(folder: str, net: str) -> Any:
 
 
 @contestant
-def engine(folder: str, net: str, batch: int, name: str | None = None, precision: str = "float32") -> Run:
+def engine(folder: str, net: str, batch: int, name: str = "torch", precision: str = "float32") -> Run:
     import torch
 
     from darknet_compat.engines import start_engine

@@ -18,8 +18,8 @@ def add_network(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("-device", "--device", default="cpu", help="where torch runs: cpu (default), cuda, cuda:1 ...")
     parser.add_argument(
-        "-engine", "--engine", choices=("torch", "onnxruntime", "openvino"),
-        help="what runs the network (default: the fastest as measured, torch; openvino for bf16 where installed)",
+        "-engine", "--engine", choices=("torch", "onnxruntime", "openvino"), default="torch",
+        help="what runs the network (default: torch, the fastest as measured)",
     )  # fmt: skip
     parser.add_argument(
         "-precision", "--precision", choices=("float32", "bf16"), default="float32",
