@@ -180,7 +180,7 @@ class Bench:
 
     def value(self, name: str, **arguments: Any) -> Any:
         """What one run of a contestant returns."""
-        worker = Worker(Entry(name, name, arguments), self.options.threads)
+        worker = Worker(Entry(name, name, arguments, environment=AS_COMMAND), self.options.threads)
         answer = worker.ask({"value": True})
         worker.close()
         return answer
@@ -258,6 +258,21 @@ def training_step(bench: Bench) -> None:
             entries.append(Entry("loss alone", "loss_alone", arguments))
             entries.append(Entry("libdarknet, batch 8", "libdarknet_training", arguments, needs=["darknet"]))
         bench.race("training step", f"{net} {case}", entries, items=8, limit=limit)
+
+
+@section
+def training_profile(bench: Bench) -> None:
+    """Where the time of a training step goes, by torch's operations."""
+    net, batch = "yolov2-tiny-voc", 8
+    weights(bench, net)
+    for case, fast in (("as it is", False), ("-fast", True)):
+        found = bench.value("training_profile", folder=str(bench.folder), net=net, batch=batch, fast=fast)
+        whole = sum(found.values()) / batch
+        for name, seconds in found.items():
+            seconds /= batch
+            row = Row("training profile", f"{net} {case}", name, seconds, seconds, 1, seconds / whole, None, 0.0)
+            bench.rows.append(row)
+            print(format_row(row), flush=True)
 
 
 @section

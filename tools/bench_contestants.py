@@ -178,6 +178,26 @@ def training(folder: str, net: str, batch: int, fast: bool) -> Run:
 
 
 @contestant
+def training_profile(folder: str, net: str, batch: int, fast: bool) -> Run:
+    """Seconds of one step by operation, without those that it calls; the longest ten and the sum of all others."""
+    from torch.profiler import ProfilerActivity, profile
+
+    step, steps = training(folder, net, batch, fast), 5
+
+    def run() -> dict[str, float]:
+        for _ in range(3):
+            step()
+        with profile(activities=[ProfilerActivity.CPU]) as found:
+            for _ in range(steps):
+                step()
+        times = {event.key: event.self_cpu_time_total / 1e6 / steps for event in found.key_averages()}
+        longest = sorted(times, key=times.__getitem__, reverse=True)[:10]
+        return {**{name: times.pop(name) for name in longest}, "all others": sum(times.values())}
+
+    return run
+
+
+@contestant
 def bare(folder: str, net: str, batch: int, fast: bool) -> Run:
     """The layers before the head as torch has them, forward and backward, with nothing else."""
     import torch

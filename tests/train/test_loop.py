@@ -108,7 +108,8 @@ def test_a_training_can_be_repeated(tmp_path):
     assert results[0] == results[1] == results[2]
 
 
-def test_snapshots_are_written_on_the_way(tmp_path):
+def test_snapshots_are_written_on_the_way(tmp_path, monkeypatch):
+    monkeypatch.setattr("darknet_compat.train.log.CHART_EVERY", float("inf"))  # no chart, however slow the machine
     training = Training(tmp_path, "max_batches=103", every=50)
     training.run()
     assert training.files() == [
