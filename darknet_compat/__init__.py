@@ -37,11 +37,12 @@ def load_network(
 
     Raises :class:`DarknetError` with one line that names file and place.
     """
+    cfg = cfg if isinstance(cfg, Cfg) else read_cfg(cfg)
     # torch takes a second to load, so it is loaded where it is needed: reading a cfg needs none.
     from .network import Network
     from .weights import load_into
 
-    network = Network(cfg if isinstance(cfg, Cfg) else read_cfg(cfg), numerics)
+    network = Network(cfg, numerics)
     network.report = load_into(network, weights, clear=clear)
     return network.eval().to(device or "cpu")
 

@@ -76,6 +76,9 @@ def find_pictures(given: list[str]) -> list[str]:
 
 
 def test(options: argparse.Namespace) -> int:
+    paths = find_pictures(options.pictures)
+    network, names, letter_box = load(options)
+    # After what can be wrong with the files, since this loads torch.
     from tqdm import tqdm
 
     from ..detect import detect_files
@@ -83,8 +86,6 @@ def test(options: argparse.Namespace) -> int:
     from ..detect.results import drawing_names, write_json
     from ..images import load_picture, save_picture
 
-    paths = find_pictures(options.pictures)
-    network, names, letter_box = load(options)
     found = detect_files(
         network, paths, letter_box=letter_box, thresh=options.thresh, nms=options.nms, hier=options.hier,
         **run_settings(options, network, len(paths)),

@@ -151,6 +151,8 @@ def test_map_and_recall_print_their_tables(trial3, darknet_share, tmp_path):
 
 MEMORY = """
 import resource, sys
+from darknet_compat.memory import keep_memory
+keep_memory()  # as the command does
 from darknet_compat import load_network
 from darknet_compat.detect import detect_files
 network = load_network(sys.argv[1], sys.argv[2])
