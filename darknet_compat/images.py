@@ -62,6 +62,8 @@ def picture_size(path: str | os.PathLike[str]) -> tuple[int, int]:
             if head[:8] == b"\x89PNG\r\n\x1a\n":
                 return struct.unpack(">II", head[16:24])
             if head[:2] == b"BM":
+                if head[14:18] == b"\x0c\0\0\0":  # the head of OS/2
+                    return struct.unpack("<HH", head[18:22])
                 width, height = struct.unpack("<ii", head[18:26])
                 return width, abs(height)  # a negative height means rows from the top
             if head[:2] == b"\xff\xd8":
@@ -77,6 +79,9 @@ def _jpeg_size(file: BinaryIO) -> tuple[int, int]:
     file.seek(2)
     while True:
         marker, length = struct.unpack(">HH", file.read(4))
+        if marker == 0xFFFF:  # a byte FF of filling before the marker
+            file.seek(-3, os.SEEK_CUR)
+            continue
         # Start of frame: C0..CF but for DHT (C4), JPG (C8) and DAC (CC).
         if 0xFFC0 <= marker <= 0xFFCF and marker not in (0xFFC4, 0xFFC8, 0xFFCC):
             _, height, width = struct.unpack(">BHH", file.read(5))

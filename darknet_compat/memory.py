@@ -23,6 +23,6 @@ def keep_memory() -> None:
     with contextlib.suppress(OSError, AttributeError, TypeError):
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(M_MMAP_MAX, 0)
-        mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+        mallopt(M_TRIM_THRESHOLD, -1)  # without end
         mallopt(M_TOP_PAD, 2**26)
         mallopt(M_ARENA_MAX, 1)  # the arenas of threads cannot keep as much

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+
 import cv2
 import numpy as np
 import pytest
@@ -240,6 +242,18 @@ def test_picture_size_is_the_decoders(tmp_path, suffix):
     path = tmp_path / f"picture.{suffix}"
     cv2.imwrite(str(path), np.zeros((37, 52, 3), np.uint8))
     assert picture_size(path) == (52, 37)
+
+
+def test_picture_size_of_odd_heads(tmp_path, darknet_share):
+    """Bytes of filling before a JPEG's markers, and the short head of an OS/2 bitmap."""
+    jpeg = (darknet_share / "data/dog.jpg").read_bytes()
+    path = tmp_path / "filled.jpg"
+    path.write_bytes(jpeg[:2] + b"\xff\xff" + jpeg[2:])
+    assert images.load_picture(path).shape[:2] == picture_size(path)[::-1] == (576, 768)
+    bmp = b"BM" + struct.pack("<IHHI", 26 + 4 * 12, 0, 0, 26) + struct.pack("<IHHHH", 12, 4, 3, 1, 24) + b"\x50" * 36
+    path = tmp_path / "os2.bmp"
+    path.write_bytes(bmp)
+    assert images.load_picture(path).shape[:2] == picture_size(path)[::-1] == (3, 4)
 
 
 def test_picture_size_of_real_photographs(darknet_share):

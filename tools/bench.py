@@ -2,7 +2,7 @@
 """Measure darknet_compat beside what else runs Darknet's networks, and beside what the machine allows.
 
     python tools/bench.py                                     # all sections, about ten minutes
-    python tools/bench.py --only inference,nms --json b.json
+    python tools/bench.py --only inference,suppression --json b.json
     python tools/bench.py --opencv4 other/bin/python          # an environment with opencv-python-headless<5 and numpy
 
 Contestants of a race run in processes of their own and take turns, so that a busy minute hits all of them. A turn is
@@ -241,6 +241,12 @@ def jpeg_to_boxes(bench: Bench) -> None:
             Entry("JPEG to boxes", "pipeline", arguments, environment=AS_COMMAND),
         ]
         bench.race("JPEG to boxes", net, entries, items=len(paths))
+    stages = [
+        Entry(f"stage: {stage}", "photograph_stage", {"folder": str(bench.folder), "stage": stage},
+              environment=AS_COMMAND)
+        for stage in ("read and decode", "letterbox")
+    ]  # fmt: skip
+    bench.race("JPEG to boxes", "one core", stages, items=len(paths), budget=3)
 
 
 @section
@@ -255,9 +261,42 @@ def training_step(bench: Bench) -> None:
             Entry("bare layers", "bare", {**arguments, "fast": fast}, environment=AS_COMMAND),
         ]
         if not fast:
-            entries.append(Entry("loss alone", "loss_alone", arguments))
+            entries.append(Entry("loss alone", "loss_alone", arguments, environment=AS_COMMAND))
             entries.append(Entry("libdarknet, batch 8", "libdarknet_training", arguments, needs=["darknet"]))
         bench.race("training step", f"{net} {case}", entries, items=8, limit=limit)
+
+
+@section
+def kept_memory(bench: Bench) -> None:
+    """Memory as the command line keeps it, and as glibc gives it back."""
+    weights(bench, *NETS)
+    folder = str(bench.folder)
+    cases = [
+        ("yolov2-tiny-voc", "forward", "engine", {}),
+        ("yolov2-voc", "forward", "engine", {}),
+        ("yolov2-tiny-voc", "training", "training", {"fast": False}),
+        ("yolov2-tiny-voc", "-fast", "training", {"fast": True}),
+    ]
+    for net, case, contestant, options in cases:
+        arguments = {"folder": folder, "net": net, "batch": 8, **options}
+        entries = [
+            Entry("kept", contestant, arguments, environment=AS_COMMAND),
+            Entry("given back", contestant, arguments),
+        ]
+        bench.race("memory", f"{net} {case}", entries, items=8)
+
+
+@section
+def threads(bench: Bench) -> None:
+    """Weights laid out for as many threads as run, and for another number."""
+    net = "yolov2-tiny-voc"
+    weights(bench, net)
+    arguments = {"folder": str(bench.folder), "net": net, "batch": 5}
+    entries = [
+        Entry(f"laid out for {count}", "laid_out", {**arguments, "threads": count}, environment=AS_COMMAND)
+        for count in (1, 2)
+    ]
+    bench.race("threads", f"{net} batch 5, on 1", entries, items=5)
 
 
 @section
@@ -307,7 +346,7 @@ def scoring(bench: Bench) -> None:
     devkit(bench)
     for part in ("scoring", "reading and scoring"):
         arguments = {"folder": str(bench.options.voc or bench.folder / "voc"), "part": part}
-        entries = [Entry("darknet_compat", "voc_eval", arguments)]
+        entries = [Entry("darknet_compat", "voc_eval", arguments, environment=AS_COMMAND)]
         entries.append(Entry("py-faster-rcnn's algorithm", "reference_voc_eval", arguments))
         bench.race("voc_eval", f"254,590 detections: {part}", entries, budget=5)
 
@@ -325,7 +364,10 @@ def weights_files(bench: Bench) -> None:
         Entry("libdarknet", "libdarknet_weights", arguments, needs=["darknet"]),
     ]
     bench.race("weights", f"load {size / 1e6:.0f} MB", entries, limit=limit, budget=6)
-    entries = [Entry("darknet_compat", "save_weights", arguments), Entry("plain write", "tofile", arguments)]
+    entries = [
+        Entry("darknet_compat", "save_weights", arguments, environment=AS_COMMAND),
+        Entry("plain write", "tofile", arguments),
+    ]
     bench.race("weights", f"save {size / 1e6:.0f} MB, flushed", entries, budget=6)
 
 

@@ -145,6 +145,34 @@ def pipeline(folder: str, net: str, batch: int) -> Run:
 
 
 @contestant
+def laid_out(folder: str, net: str, batch: int, threads: int) -> Run:
+    """The torch engine on one thread, with weights in the order for ``threads``."""
+    import torch
+
+    from darknet_compat.engines import start_engine
+
+    run = start_engine(_load(folder, net), batch=batch, threads=threads).run
+    torch.set_num_threads(1)
+    x = torch.from_numpy(_picture(batch))
+    return lambda: run(x)
+
+
+@contestant
+def photograph_stage(folder: str, stage: str) -> Run:
+    import numpy as np
+    import torch
+
+    from darknet_compat.images import letterbox_picture, load_picture
+
+    torch.set_num_threads(1)
+    paths = json.loads((Path(folder) / "photographs.json").read_text())
+    if stage == "read and decode":
+        return lambda: [load_picture(path) for path in paths]
+    pictures, slot = [load_picture(path) for path in paths], np.empty((3, SIZE, SIZE), np.float32)
+    return lambda: [letterbox_picture(picture, slot) for picture in pictures]
+
+
+@contestant
 def network_alone(folder: str, net: str, batch: int) -> Run:
     run = engine(folder, net, batch)
     count = len(json.loads((Path(folder) / "photographs.json").read_text()))

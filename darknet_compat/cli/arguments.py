@@ -19,7 +19,7 @@ def add_network(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-device", "--device", default="cpu", help="where torch runs: cpu (default), cuda, cuda:1 ...")
     parser.add_argument(
         "-engine", "--engine", choices=("torch", "onnxruntime", "openvino"), default="torch",
-        help="what runs the network (default: torch, the fastest as measured)",
+        help="what runs the network (default: torch, the fastest in float32; in bf16 the most exact)",
     )  # fmt: skip
     parser.add_argument(
         "-precision", "--precision", choices=("float32", "bf16"), default="float32",

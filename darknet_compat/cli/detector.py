@@ -78,7 +78,7 @@ def find_pictures(given: list[str]) -> list[str]:
 def test(options: argparse.Namespace) -> int:
     paths = find_pictures(options.pictures)
     network, names, letter_box = load(options)
-    # After what can be wrong with the files, since this loads torch.
+    # Now that the lists, DATA and CFG are read and right: this loads torch.
     from tqdm import tqdm
 
     from ..detect import detect_files

@@ -25,6 +25,7 @@ REPEATED = {"gpus": None, "device": None, "numerics": "cudnn", "seed": None, "ma
 MAP_EPOCHS = 4  # AlexeyAB's src/detector.c: mAP_epochs, and at least 100 batches
 MAP_LEAST = 100
 MAP_THRESH = 0.005
+MAP_BATCH = 8  # as many such batches as there are processors may be in memory
 
 
 def add(detector_verbs: Any) -> None:
@@ -70,7 +71,7 @@ def add(detector_verbs: Any) -> None:
     flag("cache", action="store_true", help="decode all pictures at the start and keep them in memory")
     flag("augment", choices=("loader", "device"), default="loader",
          help="where pictures are placed and recoloured: in the processes that load them (default), or a batch at a "
-         "time where torch runs")  # fmt: skip
+         "time where torch runs; they then wait in memory at their full size")  # fmt: skip
     parser.set_defaults(run=lambda options: train(parser, options))
 
 
@@ -207,13 +208,21 @@ class Job:
         augmentation = Augmentation(
             head.o.jitter, net.hue, net.saturation, net.exposure, bool(net.flip), bool(net.letter_box)
         )
+        if options.augment == "device" and not net.letter_box:
+            raise network.cfg.net.error(
+                "letter_box=0 cuts rectangles out of the pictures in bytes, which only the loader does; expected "
+                "letter_box=1, or no -augment device",
+                "letter_box",
+            )
+        self.scoring = None
+        if options.map is not None:
+            self.scoring = self._scoring(head.o.classes, len(pictures), extra.get("best"))
         self.pictures = TrainingSet(
             pictures, labels, augmentation, head.o.max, self.trainer.seed,
             replacement=not options.epochs, cache=options.cache,
         )  # fmt: skip
         if options.augment == "device":
-            self._check_on_device()
-        self.scoring = None if options.map is None else self._scoring(head.o.classes, extra.get("best"))
+            _ = self.pictures.most_pixels  # reads the head of every picture, now rather than before the first batch
 
     def _check_classes(self, classes: int) -> None:
         if self.data.get("classes") is not None and self.data.integer("classes") != classes:
@@ -228,16 +237,7 @@ class Job:
             advice = "raise max_batches" if self.options.resume else "raise max_batches, or count from 0 with -clear"
             raise trainer.network.cfg.net.error(f"nothing is left to train: {done}; {advice}", "max_batches")
 
-    def _check_on_device(self) -> None:
-        if not self.trainer.net.letter_box:
-            raise self.trainer.network.cfg.net.error(
-                "letter_box=0 cuts rectangles out of the pictures in bytes, which only the loader does; expected "
-                "letter_box=1, or no -augment device",
-                "letter_box",
-            )
-        _ = self.pictures.most_pixels  # reads the head of every picture, now rather than in the first batch
-
-    def _scoring(self, classes: int, best: float | None) -> Scoring:
+    def _scoring(self, classes: int, pictures: int, best: float | None) -> Scoring:
         from ..cfg import read_list, read_names
         from ..detect import detect_files
         from ..detect.scores import map_of
@@ -255,11 +255,16 @@ class Job:
 
         def score() -> float:
             found = detect_files(
-                network, paths, batch=net.mini_batch, letter_box=bool(net.letter_box), thresh=MAP_THRESH, hier=0.0
+                network,
+                paths,
+                batch=min(net.mini_batch, MAP_BATCH),
+                letter_box=bool(net.letter_box),
+                thresh=MAP_THRESH,
+                hier=0.0,
             )
             return map_of(found, paths, names[:classes]).mean
 
-        every = self.options.map or max(MAP_LEAST, MAP_EPOCHS * len(self.pictures) // images_per_update(net))
+        every = self.options.map or max(MAP_LEAST, MAP_EPOCHS * pictures // images_per_update(net))
         return Scoring(score, every, best)
 
     def run(self) -> int:

@@ -83,13 +83,14 @@ def _progress(found: Iterator[Any], total: int) -> Iterator[Any]:
 
 
 def valid(options: argparse.Namespace, mirrored: bool = False) -> int:
+    data, paths = _pictures(options)
+    # These load torch, so they come after the first that can be wrong; in the other verbs too.
     from ..cfg import read_data
     from ..detect import detect_files
     from ..detect.results import ResultFiles
     from ..stock import find_stock
     from ..tree import read_map
 
-    data, paths = _pictures(options)
     kind = data.get("eval", "voc")
     if kind not in ResultFiles.PREFIX:
         raise data.error("eval", f"eval is {kind!r}; expected one of {', '.join(ResultFiles.PREFIX)}")
@@ -112,12 +113,12 @@ def valid2(options: argparse.Namespace) -> int:
 
 
 def map_(options: argparse.Namespace) -> int:
+    data, paths = _pictures(options)
     from ..cfg import read_list
     from ..detect import detect_files
     from ..detect.scores import map_of
     from ..evaluate.darknet_map import format_map
 
-    data, paths = _pictures(options)
     network, names, letter_box = load(options)
     found = detect_files(
         network, paths, letter_box=letter_box, thresh=THRESH, hier=0.0, **run_settings(options, network, len(paths)),
@@ -133,10 +134,10 @@ def map_(options: argparse.Namespace) -> int:
 
 
 def recall(options: argparse.Namespace) -> int:
+    _, paths = _pictures(options)
     from ..detect.scores import recall_of
     from ..evaluate.darknet_map import recall_lines
 
-    _, paths = _pictures(options)
     network, _, _ = load(options)
     table = recall_of(network, paths, **run_settings(options, network, len(paths)))
     print("\n".join(recall_lines(table)))

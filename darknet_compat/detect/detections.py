@@ -128,9 +128,9 @@ def detect_files(
 
     Each of as many Python threads as torch would use takes a batch from its files to its detections. As many as the
     threads of ``engine`` leave room for run it at a time; the others decode and letterbox meanwhile. On a processor an
-    engine of 1 thread is the fastest, since threads that share a layer wait for each other. A few batches are under way
-    at a time, however long the list. ``options`` are those of :func:`detect`. Raises :class:`PictureError` where a
-    picture cannot be read.
+    engine of 1 thread is the fastest, since threads that share a layer wait for each other; without an engine the
+    network runs on all threads, a batch at a time. One batch more than there are threads is under way, however long
+    the list. ``options`` are those of :func:`detect`. Raises :class:`PictureError` where a picture cannot be read.
     """
     device = next(network.parameters()).device
     fit = letterbox_picture if letter_box else resize_picture
@@ -148,9 +148,12 @@ def detect_files(
             return detect(network, pictures.to(device), sizes, part, letter_box=letter_box, engine=run, **options)
 
     workers = max(threads, 2)
-    with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        for found in _in_order(pool, found_in, _batches(paths, batch), workers + 1):
-            yield from found
+    try:
+        with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            for found in _in_order(pool, found_in, _batches(paths, batch), workers + 1):
+                yield from found
+    finally:
+        torch.set_num_threads(threads)  # for threads yet to start, which would have 1 as those of the pool
 
 
 Item, Result = TypeVar("Item"), TypeVar("Result")

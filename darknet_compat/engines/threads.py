@@ -10,7 +10,10 @@ import torch
 
 @contextmanager
 def torch_threads(count: int) -> Iterator[None]:
-    """Let the calling thread's operations run on ``count`` threads."""
+    """Let the calling thread's operations run on ``count`` threads.
+
+    torch gives threads that start meanwhile the number that any thread set last.
+    """
     before = torch.get_num_threads()
     if before == count:
         yield

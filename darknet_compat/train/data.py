@@ -190,6 +190,8 @@ class TrainingSet:
     @functools.cached_property
     def most_pixels(self) -> int:
         """Those of the largest picture, as the files' heads say. Raises PictureError where one has none."""
+        if self.cached:
+            return max(picture.shape[0] * picture.shape[1] for picture in self.cached)
         return max(math.prod(picture_size(os.fsdecode(name))) for name in self.names.tolist())
 
     def take(self, sample: int, size: tuple[int, int]) -> tuple[str, np.ndarray, Draws, np.ndarray]:
@@ -243,7 +245,13 @@ class _Ring(Dataset):
         self.truth = self._shared(batches, 4 * count * data.most * 5)
 
     def _shared(self, batches: int, size: int) -> np.ndarray:
-        return np.frombuffer(mmap.mmap(-1, batches * size), np.uint8).reshape(batches, size)
+        try:
+            return np.frombuffer(mmap.mmap(-1, batches * size), np.uint8).reshape(batches, size)
+        except OSError as error:
+            raise TrainingError(
+                f"no memory for {batches} batches of {size / 2**20:,.0f} MiB: {error.strerror}; use fewer workers, "
+                "more subdivisions or smaller pictures"
+            ) from None
 
     def _picture_bytes(self, largest: tuple[int, int]) -> int:
         return 4 * self.count * 3 * largest[0] * largest[1]
@@ -280,11 +288,13 @@ class _Ring(Dataset):
 
 
 class _DecodedRing(_Ring):
-    """Memory for batches of decoded pictures, which ``device`` augments."""
+    """Memory for batches of decoded pictures at their full size, which ``device`` augments."""
 
     def __init__(
         self, data: TrainingSet, count: int, largest: tuple[int, int], batches: int, device: torch.device
     ) -> None:
+        if not data.options.letter_box:
+            raise TrainingError("pictures are augmented on a device only with letter_box=1")
         self.device = device
         super().__init__(data, count, largest, batches)
 
@@ -340,10 +350,11 @@ def load_batches(
     each; 0 works in this process. Of several training processes (``world``), number ``rank`` gets every world-th
     batch of the stream. With a ``device`` the workers only decode, and pictures are augmented there (``on_device.py``).
 
-    Raises PictureError where a picture cannot be read, TrainingError where a worker process dies.
+    Raises PictureError where a picture cannot be read, TrainingError where a worker process dies, where memory is
+    short, and with a ``device`` where the data set has no ``letter_box``.
     """
-    batches = workers * prefetch + 2
-    ring = _DecodedRing(data, count, largest, batches, device) if device else _Ring(data, count, largest, batches)
+    places = workers * prefetch + 2
+    ring = _DecodedRing(data, count, largest, places, device) if device else _Ring(data, count, largest, places)
     numbers = itertools.count(start) if stop is None else range(start, stop)
     loader = DataLoader(
         ring,

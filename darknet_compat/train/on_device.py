@@ -70,7 +70,9 @@ def room(n: int, w: int, h: int, pixels: int) -> int:
 def augment(decoded: Decoded, device: torch.device | str) -> Tensor:
     """Place, distort and flip a batch: float32 (n, 3, h, w), 0..1, on ``device``."""
     filled = decoded._replace(pixels=decoded.pixels[: int(decoded.used[0])])
-    _, columns, rows, across, down, colours, pixels = (torch.from_numpy(part).to(device) for part in filled)
+    _, columns, rows, across, down, colours, pixels = (
+        torch.from_numpy(part).to(device, non_blocking=True) for part in filled
+    )
     columns, rows = columns[:, None], rows[:, :, None]
     inside = (rows[..., 0] != OUTSIDE) & (columns[..., 0] != OUTSIDE)
     mixed = pixels.new_zeros((*inside.shape, 3), dtype=torch.float32)

@@ -18,6 +18,7 @@ from darknet_compat import load_network, save_weights
 from darknet_compat.cfg import read_cfg
 from darknet_compat.cli import build_parser, main
 from darknet_compat.cli.train import _arguments
+from darknet_compat.train import data
 from darknet_compat.weights import load_weights
 from tests.train.nets import data_set, small
 from tests.train.test_distributed import environment
@@ -136,11 +137,22 @@ def test_a_signal_to_all_processes_saves_and_says_how_to_go_on(tmp_path, number,
     assert report.header.seen == 8 * batch
 
 
-def test_cached_pictures_and_those_augmented_by_batches_train_the_same(run):
-    weights, losses = {}, {}
+def spy(monkeypatch, name, calls):
+    """Count the calls of a function of train/data.py."""
+    function = getattr(data, name)
+    monkeypatch.setattr(data, name, lambda *arguments: calls.append(arguments) or function(*arguments))
+
+
+def test_cached_pictures_and_those_augmented_by_batches_train_the_same(run, monkeypatch):
+    weights, losses, decoded, augmented = {}, {}, [], []
+    spy(monkeypatch, "load_picture", decoded)
+    spy(monkeypatch, "augment", augmented)
     for flags in ((), ("-cache",), ("-augment", "device"), ("-cache", "-augment", "device")):
+        decoded.clear(), augmented.clear()
         code, out, error = run("-seed", "4", *flags)
         assert code == 0, error
+        assert len(decoded) == (12 if "-cache" in flags else 48), "12 pictures once, or 6 updates of 8"
+        assert len(augmented) == (12 if "device" in flags else 0), "6 updates of 2 mini-batches"
         weights[flags] = Path("backup/small_final.weights").read_bytes()
         losses[flags] = [float(line.split()[1].rstrip(",")) for line in out.splitlines() if line.endswith("images")]
     assert len(losses[()]) == 6

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from darknet_compat.errors import TrainingError
 from darknet_compat.images import load_picture, placement
 from darknet_compat.train.augment import Augmentation, augment_picture, draw
 from darknet_compat.train.on_device import Decoded, augment, distort, room
@@ -75,6 +76,17 @@ def test_every_colour_is_distorted_as_by_opencv(device):
             numbers = torch.tensor([hue, saturation, exposure], dtype=torch.float32, device=device).view(3, 1, 1, 1)
             found = distort(colours[None].to(device), *numbers)
             np.testing.assert_allclose(found[0].cpu(), expected, atol=ALIKE)
+
+
+def test_what_cannot_be_is_one_line(tmp_path):
+    data = training_set(make_set(tmp_path))
+    data.options = Augmentation(letter_box=False)
+    with pytest.raises(TrainingError, match="letter_box=1"):
+        collect(data, 1, device=torch.device("cpu"))
+    data = training_set(data.names.astype(str))
+    data.most_pixels = 10**15
+    with pytest.raises(TrainingError, match="no memory for 2 batches of"):
+        collect(data, 1, device=torch.device("cpu"))
 
 
 @pytest.mark.parametrize("device", DEVICES)
