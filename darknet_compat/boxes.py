@@ -134,15 +134,15 @@ def _keep(boxes: Tensor, p: Tensor, thresh: float) -> Tensor:
     positive = rows > 0
     pair, k = (positive[i] & positive[j]).nonzero().unbind(1)
     i, j = i[pair], j[pair]
-    # From here on i and j are numbers of probabilities, as they lie in memory.
+    # The pair's two probabilities, by their numbers as they lie in memory; i and j are those of their boxes.
     flat, positive = rows.flatten(), positive.flatten()
     first, second = i * classes + k, j * classes + k
     # Of two boxes the more probable one wins; of two equal ones the one that stood first after the class before.
     wins = flat[first] > flat[second]
     tied = (flat[first] == flat[second]).nonzero().squeeze(1)
     one, other = rows[i[tied]], rows[j[tied]]
-    earlier = (one != other) & (torch.arange(classes, device=p.device) < k[tied, None])
-    decides = torch.where(earlier, torch.arange(classes, device=p.device), -1).amax(1, keepdim=True)
+    numbers = torch.arange(classes, device=p.device)
+    decides = torch.where((one != other) & (numbers < k[tied, None]), numbers, -1).amax(1, keepdim=True)
     wins[tied] = ((decides < 0) | (one > other).gather(1, decides.clamp_min(0))).squeeze(1)
     winner, loser = torch.where(wins, first, second), torch.where(wins, second, first)
     # A box falls where a winner over it stands. From the top of each chain downward this settles, one link a round.

@@ -308,9 +308,8 @@ def loader(folder: str) -> Run:
 
     torch.set_num_threads(1)
     paths = _pictures(folder)
-    labels = check_labels(paths, 20)
-    labels = labels[0] if isinstance(labels, tuple) else labels
-    data = TrainingSet(paths, labels, Augmentation(jitter=0.2, hue=0.1, saturation=1.5, exposure=1.5))
+    augmentation = Augmentation(jitter=0.2, hue=0.1, saturation=1.5, exposure=1.5)
+    data = TrainingSet(paths, check_labels(paths, 20), augmentation)
     slot, truth = np.empty((3, SIZE, SIZE), np.float32), np.empty((30, 5), np.float32)
     samples = itertools.count()
     return lambda: [data.fill(next(samples), slot, truth) for _ in range(16)]
@@ -327,14 +326,11 @@ def loader_stage(folder: str, stage: str) -> Run:
     paths = _pictures(folder)[:16]
     pictures, slot = [load_picture(path) for path in paths], np.empty((3, SIZE, SIZE), np.float32)
     colours = {"hue": 0.05, "saturation": 1.2, "exposure": 1.2} if stage == "place and distort" else {}
-    return {
-        "read": lambda: [Path(path).read_bytes() for path in paths],
-        "read and decode": lambda: [load_picture(path) for path in paths],
-        "place": lambda: [place_picture(picture, slot, 430, 330, -10, 40, **colours) for picture in pictures],
-        "place and distort": lambda: [
-            place_picture(picture, slot, 430, 330, -10, 40, **colours) for picture in pictures
-        ],
-    }[stage]
+    if stage == "read":
+        return lambda: [Path(path).read_bytes() for path in paths]
+    if stage == "read and decode":
+        return lambda: [load_picture(path) for path in paths]
+    return lambda: [place_picture(picture, slot, 430, 330, -10, 40, **colours) for picture in pictures]
 
 
 @contestant

@@ -34,12 +34,17 @@ def add_network(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
+def count(text: str, least: int = 0) -> int:
+    """argparse type: a whole number of ``least`` or more."""
+    value = int(text)
+    if value < least:
+        raise argparse.ArgumentTypeError(f"{text} is under {least}")
+    return value
+
+
 def positive(text: str) -> int:
     """argparse type: a whole number of 1 or more."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is under 1")
-    return value
+    return count(text, 1)
 
 
 def fraction(text: str) -> float:
@@ -78,7 +83,7 @@ def run_settings(options: argparse.Namespace, network: Any, pictures: int) -> di
 
     from ..engines import start_engine
 
-    batch = min(options.batch, max(pictures, 1))
-    batches = -(-pictures // batch)
-    threads = max(torch.get_num_threads() // max(batches, 1), 1)
+    batch = max(min(options.batch, pictures), 1)
+    batches = max(-(-pictures // batch), 1)
+    threads = max(torch.get_num_threads() // batches, 1)
     return {"batch": batch, "engine": start_engine(network, options.engine, options.precision, batch, threads)}

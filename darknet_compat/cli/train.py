@@ -30,7 +30,7 @@ MAP_BATCH = 8  # as many such batches as there are processors may be in memory
 
 def add(detector_verbs: Any) -> None:
     """Make the verb known to ``detector``."""
-    from .arguments import positive
+    from .arguments import count, positive
 
     parser = detector_verbs.add_parser(
         "train",
@@ -66,7 +66,7 @@ def add(detector_verbs: Any) -> None:
          "the best is kept as NAME_best.weights")  # fmt: skip
     flag("snapshot", type=positive, default=100, metavar="N", help="write NAME.backup every N batches (default 100)")
     flag(
-        "workers", type=_count, metavar="N", help="processes that load pictures (default: 1 on a CPU, up to 8 on a GPU)"
+        "workers", type=count, metavar="N", help="processes that load pictures (default: 1 on a CPU, up to 8 on a GPU)"
     )
     flag("cache", action="store_true", help="decode all pictures at the start and keep them in memory")
     flag("augment", choices=("loader", "device"), default="loader",
@@ -83,13 +83,6 @@ def _gpus(text: str) -> list[int]:
     if min(gpus) < 0 or len(set(gpus)) < len(gpus):
         raise argparse.ArgumentTypeError(f"{text!r} is no list of GPU numbers such as 0,1")
     return gpus
-
-
-def _count(text: str) -> int:
-    count = int(text)
-    if count < 0:
-        raise argparse.ArgumentTypeError(f"{text} is under 0")
-    return count
 
 
 def _seed(text: str) -> int:
