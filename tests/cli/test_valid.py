@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -298,11 +299,13 @@ def test_map_takes_detections_over_005(verb, data, wide, tmp_path):
 
 def test_map_goes_down_to_the_leaves_of_a_tree(verb, data, wide, tmp_path):
     """hier_thresh is 0 in validate_detector_map."""
-    data([wide])
-    cfg = tree_cfg(tmp_path)
-    leaf = max(found_in(verb, tmp_path, wide, cfg, "-hier", 0), key=lambda one: one["prob"])
-    found, _ = table(verb, data([wide], {wide: label(leaf, (192, 110))}), cfg, WEIGHTS)
-    assert found[leaf["name"]][:2] == (100, 1)
+    file, cfg = data([wide], {wide: "2 .5 .5 .1 .1\n"}), tree_cfg(tmp_path)
+    leaves, others = (
+        Counter(one["name"] for one in found_in(verb, tmp_path, wide, cfg, *flags)) for flags in (("-hier", 0), ())
+    )
+    assert leaves != others
+    found, _ = table(verb, file, cfg, WEIGHTS, "-thresh", THRESH)
+    assert {name: tp + fp for name, (_, tp, fp) in found.items() if tp + fp} == leaves
 
 
 def test_thresh_iou_thresh_and_points_of_map(verb, data, wide, tmp_path):
