@@ -11,7 +11,7 @@ import re
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -138,15 +138,17 @@ class ResultFiles:
                 for source, target in (*moves, (self._part / path.name, path)):
                     os.rename(source, target)
                     done.append((source, target))
-        except BaseException:
-            self._stranded = True
+        except BaseException as error:
             for source, target in reversed(done):
-                os.rename(target, source)
-            self._stranded = False
+                with suppress(OSError):
+                    os.rename(target, source)
+            if any(aside.iterdir()):
+                self._stranded = True
+                raise ResultsError(f"{self._folder}: {error}; the older result files are in {aside} now") from None
             raise
 
     def _clear(self) -> None:
-        if not self._stranded:  # else older results are in it
+        if not self._stranded:
             shutil.rmtree(self._part, ignore_errors=True)
 
     @contextmanager
