@@ -56,5 +56,9 @@ class ResultsError(DarknetError):
     """A result or annotation file that cannot be scored."""
 
 
+class DeviceError(DarknetError):
+    """A device that this machine does not have, or that torch cannot use."""
+
+
 class TrainingError(DarknetError):
     """Training that cannot start, or that had to stop."""

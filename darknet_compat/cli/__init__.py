@@ -11,7 +11,7 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from ..errors import DarknetError
 from ..memory import keep_memory
@@ -20,7 +20,14 @@ FINE, FAILED, WRONG, STOPPED = 0, 1, 2, 130
 
 
 class _Parser(argparse.ArgumentParser):
-    """argparse with a one-line error that says where help is."""
+    """argparse with a one-line error that says where help is: the verb's own, for all that is wrong with its words."""
+
+    def parse_known_args(self, *arguments: Any, **options: Any) -> tuple[argparse.Namespace, list[str]]:
+        # A verb's parser hands on what it does not know, and the one at the top would complain.
+        namespace, unknown = super().parse_known_args(*arguments, **options)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return namespace, unknown
 
     def error(self, message: str) -> NoReturn:
         self.exit(WRONG, f"{self.prog}: {message}; see {self.prog} --help\n")

@@ -19,6 +19,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from ..device import find_device
 from ..errors import TrainingError
 
 PATIENCE = timedelta(hours=2)  # the others wait while the first process writes snapshots and scores
@@ -72,22 +73,6 @@ class Processes:
         if self.world > 1:
             with contextlib.suppress(RuntimeError):
                 dist.barrier()
-
-
-def find_device(name: str | None) -> torch.device:
-    """The device for ``-device NAME``: by default the first GPU, or the CPU where there is none.
-
-    Raises :class:`TrainingError` where the name is none, or is a GPU that this machine does not have.
-    """
-    try:
-        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
-    except RuntimeError:
-        raise TrainingError(f"-device {name}: no such device; expected cpu, cuda, cuda:1 ...") from None
-    if device.type == "cuda":
-        count = torch.cuda.device_count()
-        if (device.index or 0) >= count:
-            raise TrainingError(f"-device {device}: this machine has {count} GPUs that torch can use; try -device cpu")
-    return device
 
 
 def join(name: str | None) -> Processes:
