@@ -51,8 +51,8 @@ class Trainer:
     """A network in training, and all that goes on from one update to the next.
 
     ``amp`` ("bf16", "fp16") runs the layers before the head at half precision; the loss stays in float32. ``fast`` is
-    what :func:`speed_up` says. ``seed`` is for what an update draws itself (``policy=random``, [dropout]): each starts
-    torch's random numbers anew from the seed, the process and the update, so that a resumed training draws the same.
+    what :func:`speed_up` says. ``seed`` is for what an update draws itself (``policy=random``, [dropout]): torch's
+    random numbers start anew from the seed, the process and the mini-batch, so that a resumed training draws the same.
 
     Raises :class:`CfgError` where the cfg cannot be trained.
     """
@@ -107,7 +107,6 @@ class Trainer:
         before the update. With ``amp`` "fp16" an update whose gradient is not finite is left out, and the next one's
         loss is scaled less; it is an error once the loss is no longer scaled up.
         """
-        torch.manual_seed(draw(self.seed, f"process {self.processes.rank}", self.updates).getrandbits(63))
         self.gradients.zero()
         taken, figures = [], []
         for batch in batches:
@@ -115,6 +114,9 @@ class Trainer:
             pictures = batch.pictures.to(self.device, copy=True, non_blocking=True)
             truth = batch.truth.to(self.device, copy=True, non_blocking=True)
             taken.append(batch._replace(pictures=pictures, truth=truth))
+            # Here, since whatever loads the batches may have drawn torch's random numbers too.
+            what = f"process {self.processes.rank} mini-batch {len(figures)}"
+            torch.manual_seed(draw(self.seed, what, self.updates).getrandbits(63))
             figures.append(self._datum(pictures, truth))
         if len(taken) != self.net.subdivisions:
             raise ValueError(f"{len(taken)} batches; expected one for each of {self.net.subdivisions} subdivisions")

@@ -221,15 +221,20 @@ def test_a_scale_that_is_too_large_for_fp16_is_found_and_left():
 def test_each_process_draws_its_own_dropout_and_can_draw_it_again():
     update = batches(6, 1, **QUICK_BATCHES)[0]
 
-    def losses(rank=0, seed=0):
+    def drawing():
+        for batch in update:
+            torch.rand(1)
+            yield batch
+
+    def losses(rank=0, seed=0, take=lambda: update):
         """Of updates that change no weight: what differs is what was dropped."""
         torch.manual_seed(1)
         network = load_network(parse_cfg(dropping(f"{QUICK}\nlearning_rate=0")))
         trainer = Trainer(network, Processes(torch.device("cpu"), rank), seed=seed)
-        return [trainer.update(update).loss for _ in range(3)]
+        return [trainer.update(take()).loss for _ in range(3)]
 
     assert len(set(losses())) == 3
-    assert losses() == losses()
+    assert losses() == losses() == losses(take=drawing)
     assert not set(losses()) & {*losses(rank=1), *losses(seed=1)}
 
 
