@@ -8,6 +8,7 @@ import json
 import os
 import random
 import resource
+import signal
 
 import pytest
 import torch
@@ -225,8 +226,18 @@ def test_what_is_no_regular_file_is_not_read(tmp_path, make_it):
     trainer, snapshots = make(tmp_path)
     snapshots.make_folder()
     make_it(snapshots.state)
-    with pytest.raises(TrainingError, match="no regular file"):
-        snapshots.resume(trainer)
+
+    def late(number, frame):
+        raise AssertionError("still reading")
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.alarm(10)
+    try:
+        with pytest.raises(TrainingError, match="no regular file"):
+            snapshots.resume(trainer)
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def test_another_number_of_processes_is_told(tmp_path):
