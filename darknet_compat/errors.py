@@ -62,3 +62,8 @@ class DeviceError(DarknetError):
 
 class TrainingError(DarknetError):
     """Training that cannot start, or that had to stop."""
+
+
+def first_line(error: BaseException) -> str:
+    """What another library's ``error`` says, cut to its first line; its name where it says nothing."""
+    return (str(error) or type(error).__name__).splitlines()[0]

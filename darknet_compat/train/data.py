@@ -335,7 +335,7 @@ def load_batches(
     size: Callable[[int], tuple[int, int]],
     largest: tuple[int, int],
     *,
-    start: int = 0,
+    first: int = 0,
     stop: int | None = None,
     workers: int = 0,
     rank: int = 0,
@@ -343,7 +343,7 @@ def load_batches(
     prefetch: int = 2,
     device: torch.device | None = None,
 ) -> Iterator[Batch]:
-    """Batches ``start``, ``start + 1``, ... (up to ``stop``, else without end) of ``count`` pictures each.
+    """Batches 0, 1, ... (up to ``stop``, else without end) of ``count`` images each, from sample ``first`` on.
 
     ``size``: batch number -> (w, h), for ``random=1``; it is asked ahead of time and must depend on the number alone.
     ``largest``: the greatest (w, h) that it gives. ``workers`` processes work ahead by at most ``prefetch`` batches
@@ -355,10 +355,10 @@ def load_batches(
     """
     places = workers * prefetch + 2
     ring = _DecodedRing(data, count, largest, places, device) if device else _Ring(data, count, largest, places)
-    numbers = itertools.count(start) if stop is None else range(start, stop)
+    numbers = itertools.count() if stop is None else range(stop)
     loader = DataLoader(
         ring,
-        sampler=(_Request(index, (index * world + rank) * count, *size(index)) for index in numbers),
+        sampler=(_Request(index, first + (index * world + rank) * count, *size(index)) for index in numbers),
         batch_size=None,
         collate_fn=_as_it_is,
         num_workers=workers,

@@ -20,7 +20,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from ..device import find_device
-from ..errors import TrainingError
+from ..errors import TrainingError, first_line
 
 PATIENCE = timedelta(hours=2)  # the others wait while the first process writes snapshots and scores
 
@@ -83,13 +83,28 @@ def join(name: str | None) -> Processes:
     """
     if "RANK" not in os.environ:
         return Processes(find_device(name))
-    rank, world, local = (int(os.environ[key]) for key in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
+    rank, world, local = (_launched(key) for key in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
     device = find_device(name)
     if device.type == "cuda":
         device = find_device(f"cuda:{local}") if device.index is None else device
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
+    try:
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
+    except (RuntimeError, ValueError) as error:
+        raise TrainingError(f"cannot join the {world} processes of this training: {first_line(error)}") from None
     return Processes(device, rank, world)
+
+
+def _launched(name: str) -> int:
+    """The number that torch's launcher left in the environment variable ``name``."""
+    value = os.environ.get(name)
+    if value is None or not value.isdecimal():
+        found = "is not set" if value is None else f"is {value!r}"
+        raise TrainingError(
+            f"the environment variable RANK says that this is one of several processes, but {name} {found}; "
+            "start them with torchrun or -gpus, or unset RANK to train in one process"
+        )
+    return int(value)
 
 
 def leave() -> None:

@@ -56,12 +56,16 @@ class Log:
     """Prints a training's lines and keeps them in ``path`` + .log, its figures in .csv, its curves in .png.
 
     On a terminal a bar stands in the place of the lines of each update. ``batch``: the batch to go on after; rows and
-    lines that a broken-off training left behind it are taken out of the table.
+    lines that a broken-off training left behind it are taken out of the table. ``tensorboard`` writes the figures
+    into the folder ``path`` + .tensorboard too.
     """
 
-    def __init__(self, path: Path, batch: int = 0, last_batch: int = 0, resumed: bool = False) -> None:
+    def __init__(
+        self, path: Path, batch: int = 0, last_batch: int = 0, resumed: bool = False, tensorboard: bool = False
+    ) -> None:
         self.path = path
         self.columns = {name: array("d") for name in CHARTED}
+        self.events = self._events(batch) if tensorboard else None
         mode = "a" if resumed else "w"
         try:
             if resumed:
@@ -74,7 +78,6 @@ class Log:
         if not self.table.tell():
             self.writer.writeheader()
         self.bar = self._bar(batch, last_batch)
-        self.events = self._events(batch)
         self.drawn = time.monotonic()
         self.drawing_took = 0.0
 
@@ -104,7 +107,7 @@ class Log:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
-            return None
+            raise TrainingError("-tensorboard needs a package: pip install tensorboard") from None
         return SummaryWriter(f"{self.path}.tensorboard", purge_step=batch + 1)
 
     def say(self, line: str) -> None:
