@@ -58,8 +58,7 @@ def fraction(text: str) -> float:
 def load(options: argparse.Namespace) -> tuple[Any, list[str], bool]:
     """Network, class names and whether to letterbox, from the shared arguments; prints what the weights held."""
     from .. import load_network
-    from ..cfg import read_data, read_names
-    from ..errors import DataError
+    from ..cfg import check_names, read_data, read_names
     from ..stock import find_stock
 
     data = read_data(find_stock(options.data))
@@ -68,11 +67,7 @@ def load(options: argparse.Namespace) -> tuple[Any, list[str], bool]:
         find_stock(options.cfg), find_stock(options.weights), device=options.device, numerics=options.numerics
     )
     print(network.report, file=sys.stderr)
-    classes = network.head.o.classes
-    if len(names) < classes:
-        raise DataError(
-            f"{options.data}: names= gives {len(names)} names; expected {classes}, the classes= of {options.cfg}"
-        )
+    check_names(data, names, network.head.o.classes, options.cfg)
     letter_box = network.net.letter_box if options.letter_box is None else options.letter_box
     return network, names, bool(letter_box)
 

@@ -17,6 +17,7 @@ import torch
 from ..cfg import Cfg
 from ..errors import TrainingError
 from ..files import whole_file
+from ..labels import basecfg
 from ..weights import DARKNET_VERSION, save_weights
 from .step import Trainer
 
@@ -24,11 +25,6 @@ FORMAT = "darknet_compat training state 1"
 # What of [net] may be changed in a training that goes on.
 SCHEDULE = {"learning_rate", "policy", "steps", "scales", "step", "scale", "gamma", "power", "burn_in", "max_batches",
             "momentum", "decay", "angle", "hue", "saturation", "exposure", "flip", "clip"}  # fmt: skip
-
-
-def base_name(cfg: str | os.PathLike[str]) -> str:
-    """``src/utils.c, basecfg``: the file's name up to its first dot."""
-    return os.path.basename(cfg).split(".")[0]
 
 
 def passed(before: int, after: int, every: int) -> bool:
@@ -41,7 +37,7 @@ class Snapshots:
 
     def __init__(self, folder: str | os.PathLike[str], cfg: Cfg, settings: dict[str, Any], every: int = 100) -> None:
         self.folder = Path(folder)
-        self.name = base_name(cfg.file)
+        self.name = basecfg(cfg.file)
         self.cfg = cfg
         self.settings = settings
         """The command's own choices that a training must go on with."""
