@@ -232,3 +232,18 @@ def test_names_of_another_network_are_refused(shapes, capsys, verb):
     pictures = ["data/made/shapes/images/plain.jpg"] if verb == "test" else []
     assert main(["detector", verb, "my.data", *NETWORK[1:], *pictures]) == 1
     assert "my.data:5: names = data/coco.names: 80 names; expected 6, the classes= of " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("flags", "letter_box"), [((), True), (("-letter_box", "0"), False)])
+def test_map_letterboxes_unless_told(shapes, monkeypatch, flags, letter_box):
+    import darknet_compat.detect as detect
+
+    asked, real = [], detect.detect_files
+
+    def spy(*arguments, **options):
+        asked.append(options["letter_box"])
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(detect, "detect_files", spy)
+    assert main(["detector", "map", *NETWORK, *flags]) == 0
+    assert asked == [letter_box]
