@@ -1,62 +1,51 @@
 """Anchors from labels: k-means with the distance 1 - IOU, as the YOLOv2 paper has it.
 
-The boxes are compared as if they had one centre, so only their width and height count. Works on numpy alone.
+The boxes are compared as if they had one centre, so only their width and height count, and as the network sees them:
+in pixels of its input. Works on numpy alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .errors import DataError
 from .files import whole_file
-from .labels import SMALLEST, label_path, read_labels
+from .images import letterbox_size, picture_size
+from .labels import SMALLEST, read_all_labels
 
 STARTS = 10
 ROUNDS = 300
 SHOWN = 20_000  # boxes in the picture; more would only darken it
 
 
-@dataclass(frozen=True)
-class Boxes:
-    """Sizes of labelled boxes, float64 (n, 2) as parts of the picture's width and height, and where they come from."""
+def network_boxes(pictures: Sequence[str], width: int, height: int, letter_box: bool = True) -> NDArray[np.float64]:
+    """Sizes (n, 2), in pixels of a network's input of ``width`` x ``height``, of the boxes labelled in ``pictures``.
 
-    sizes: np.ndarray
-    pictures: int
-    unlabelled: int
-    """Pictures without a label file."""
+    With ``letter_box`` a picture keeps its aspect, as in pjreddie's program: boxes of a wide one lose height. Without,
+    it is stretched to the input, as in AlexeyAB's. The pictures are opened for their sizes only.
 
-
-def read_boxes(pictures: Sequence[str]) -> Boxes:
-    """The boxes in the label files of ``pictures``.
-
-    Raises DataError where no picture has a box, or where one is not from 0 to 1 in width and height.
+    Raises DataError where a label line is bad or no picture has a box, and PictureError where a picture has no size.
+    Label files that are missing are one warning.
     """
-    sizes = []
-    unlabelled = 0
-    for picture in pictures:
-        path = label_path(picture)
-        try:
-            rows = read_labels(path)
-        except FileNotFoundError:
-            unlabelled += 1
-            continue
-        wrong = ((rows[:, 3:] < 0) | (rows[:, 3:] > 1)).any(1)
-        if wrong.any():
-            w, h = rows[wrong.argmax(), 3:]
-            raise DataError(f"{path}: object {wrong.argmax() + 1} is {w:g} x {h:g}; expected w and h from 0 to 1")
-        # Training drops smaller boxes too.
-        sizes.append(rows[(rows[:, 3:] >= SMALLEST).all(1), 3:])
-    if not any(map(len, sizes)):
-        first = f", the first is {label_path(pictures[0])}" if pictures else ""
+    labels = read_all_labels(pictures, classes=None)
+    if labels.bad:
+        raise DataError(f"{labels.bad[0]}; {len(labels.bad)} bad lines in all; correct them")
+    if not len(labels.objects):
+        first = f", the first is {labels.missing[0]}" if labels.missing else ""
         raise DataError(
-            f"no box in the labels of {len(pictures)} pictures ({unlabelled} label files are missing{first}); "
+            f"no box in the labels of {len(pictures)} pictures ({len(labels.missing)} label files are missing{first}); "
             "expected a text file beside each picture's folder: write them with tools/voc_label.py"
         )
-    return Boxes(np.concatenate(sizes), len(pictures), unlabelled)
+    labels.warn_of_missing()
+    whole = (width, height)
+    taken = [letterbox_size(*picture_size(picture), *whole) if letter_box else whole for picture in pictures]
+    sizes = labels.objects[:, 3:] * np.repeat(taken, np.diff(labels.starts), axis=0)
+    # Training drops smaller boxes too.
+    return sizes[(sizes >= np.multiply(whole, SMALLEST)).all(1)]
 
 
 def iou(boxes: np.ndarray, anchors: np.ndarray) -> np.ndarray:

@@ -56,6 +56,13 @@ def load_picture(path: str | os.PathLike[str]) -> np.ndarray:
 
 def picture_size(path: str | os.PathLike[str]) -> tuple[int, int]:
     """Width and height of a JPEG, PNG or BMP file, from its header alone. Raises PictureError."""
+    width, height = _size_in_header(path)
+    if width < 1 or height < 1:
+        raise PictureError(f"{path}: {width} x {height} pixels by its header; expected a picture of 1 x 1 or more")
+    return width, height
+
+
+def _size_in_header(path: str | os.PathLike[str]) -> tuple[int, int]:
     try:
         with open(path, "rb") as file:
             head = file.read(26)

@@ -6,10 +6,13 @@ and the size of the box as parts of the picture's width and height.
 
 from __future__ import annotations
 
+import codecs
 import os
+import re
+import warnings
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -29,6 +32,44 @@ REPLACEMENTS = (
     (".JPG", ".txt"),
     (".JPEG", ".txt"),
 )
+# VOC's own image sets, and the years that have them; Darknet's scripts/voc_label.py joins these in train.txt.
+VOC_YEARS = frozenset(map(str, range(2005, 2013)))
+VOC_SETS = frozenset({"train", "val", "trainval", "test"})
+MOST = 1e9  # a number of pixels in an annotation; sums and products of such numbers stay exact
+XML_START = re.compile(rb"<\?xml[^>]*?\sencoding\s*=\s*[\"']([\w.-]+)[\"'][^>]*\?>")
+# What programs on Windows write under the older name: the code page that holds more characters.
+CODE_PAGES = {"gb2312": "gb18030", "gbk": "gb18030", "big5": "cp950", "shift_jis": "cp932", "euc_kr": "cp949"}
+
+
+def basecfg(path: str) -> str:
+    """The image id of a path in result files (``src/utils.c, basecfg``): what follows the last /, up to the first dot.
+
+    Darknet names the snapshots of a cfg by the same rule.
+    """
+    return path.rsplit("/", 1)[-1].split(".", 1)[0]
+
+
+def image_ids(pictures: Sequence[str], where: str, rule: Callable[[str], object] = basecfg) -> list:
+    """The id of each of ``pictures`` by ``rule``: what a result file names them by, and nothing else.
+
+    ``where``: the list that the pictures stand in. Raises DataError where two pictures have one id or where an id is
+    empty, for then the file could not say which picture a box belongs to. Blanks around an id do not count.
+    """
+    ids = [rule(picture) for picture in pictures]
+    first: dict[object, str] = {}
+    for picture, identity in zip(pictures, ids, strict=True):
+        bare = identity.strip() if isinstance(identity, str) else identity
+        if bare == "":
+            raise DataError(f"{where}: {picture} has no name before its first dot, its image id; rename the picture")
+        if first.get(bare) == picture:
+            raise DataError(f"{where}: {picture} stands in it twice; expected each picture once, as results name it")
+        if bare in first:
+            raise DataError(
+                f"{where}: {picture} has the image id {identity!r}, as {first[bare]} has, and result files name "
+                "pictures by that alone; rename one, or take it out of the list"
+            )
+        first[bare] = picture
+    return ids
 
 
 def label_path(picture: str) -> str:
@@ -60,6 +101,88 @@ def read_labels(path: str | os.PathLike[str]) -> np.ndarray:
     return np.array(rows, dtype=np.float64).reshape(-1, 5)
 
 
+@dataclass
+class Labels:
+    """The objects of all pictures of a list, and what was wrong with their label files."""
+
+    objects: np.ndarray
+    """float64, in training float32, (total, 5): class, x, y, w, h."""
+    starts: np.ndarray
+    """int64 (pictures + 1): picture i has the rows starts[i] to starts[i + 1]."""
+    missing: list[str] = field(default_factory=list)
+    """Label files that do not exist."""
+    bad: list[str] = field(default_factory=list)
+    """One line for each bad one of a label file: "file:line: what"."""
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        return self.objects[self.starts[index] : self.starts[index + 1]]
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+    def warn_of_missing(self) -> None:
+        """One warning for all label files that do not exist."""
+        if self.missing:
+            warnings.warn(
+                f"{self.missing[0]}: no such label file; {len(self.missing)} of {len(self)} pictures have none and "
+                "are taken to show no object",
+                stacklevel=3,
+            )
+
+
+def read_all_labels(pictures: Iterable[str], classes: int | None, class_only: bool = False) -> Labels:
+    """The sound objects in the label files of ``pictures``; what is missing or bad is listed beside them.
+
+    Sound is a line ``class x y w h`` with a class below ``classes`` (None: any) and the rest in 0..1.
+    ``class_only``: an object at x = y = 0 has a class and no place, as YOLO9000 has them; without a tree Darknet would
+    write outside its memory for one, so it is a bad line else.
+    """
+    found = Labels(np.zeros((0, 5)), np.zeros(1, np.int64))
+    rows = [_sound_objects(picture, classes, class_only, found) for picture in pictures]
+    found.starts = np.cumsum([0, *map(len, rows)])
+    found.objects = np.concatenate([found.objects, *rows])
+    return found
+
+
+def _sound_objects(picture: str, classes: int | None, class_only: bool, found: Labels) -> np.ndarray:
+    path = label_path(picture)
+    nothing = np.zeros((0, 5))
+    if path == picture:
+        found.bad.append(f"{picture}: no label file belongs to a picture of this name; Darknet knows .jpg and .png")
+        return nothing
+    try:
+        objects = read_labels(path)
+    except FileNotFoundError:
+        found.missing.append(path)
+        return nothing
+    except OSError as error:
+        found.bad.append(f"{path}: cannot read the label file: {error.strerror}")
+        return nothing
+    except DataError as error:
+        found.bad.append(str(error))
+        return nothing
+    names, boxes = objects[:, 0], objects[:, 1:]
+    known = (names >= 0) & (names < (np.inf if classes is None else classes)) & (names == names.round())
+    inside = ((boxes >= 0) & (boxes <= 1)).all(1)
+    placed = class_only | (boxes[:, :2] != 0).any(1)
+    good = known & inside & placed
+    for row in np.flatnonzero(~good):
+        if not known[row]:
+            last = "" if classes is None else classes - 1
+            what = f"class {names[row]:g}, expected one of 0..{last}"
+        elif not inside[row]:
+            what = "a box outside of 0..1; x, y, w, h are parts of the picture's width and height"
+        else:
+            what = "x = y = 0 marks an object without a place, which only a network with a tree can learn"
+        found.bad.append(f"{path}:{_line_number(path, int(row))}: {what}")
+    return objects[good]
+
+
+def _line_number(path: str, row: int) -> int:
+    lines = Path(path).read_text(encoding="utf-8", errors="replace").splitlines()
+    return [number for number, line in enumerate(lines, 1) if line.strip()][row]
+
+
 @dataclass(frozen=True)
 class VocObject:
     """One ``<object>`` of a VOC annotation; the box is xmin, ymin, xmax, ymax in pixels from 1."""
@@ -89,19 +212,63 @@ class Tally:
         return self
 
 
+def parse_xml(path: str | os.PathLike[str]) -> ElementTree.Element:
+    """The root of an annotation's XML, in any encoding that Python knows.
+
+    A document type is refused: with the entities that it may declare, a kilobyte of text can stand for gigabytes.
+    Raises DataError, in one line.
+    """
+    try:
+        data = Path(path).read_bytes()
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file; every name in ImageSets needs its annotation") from None
+    except OSError as error:
+        raise DataError(f"{path}: cannot read the annotation: {error.strerror}") from None
+    # Decoded here, since the XML parser knows UTF-8, UTF-16 and single bytes only.
+    text = _decode_xml(data, path)
+    if "<!DOCTYPE" in text:
+        line = text[: text.index("<!DOCTYPE")].count("\n") + 1
+        raise DataError(f"{path}:{line}: a document type; expected plain elements, as VOC annotations have them")
+    try:
+        return ElementTree.XML(text.encode(), ElementTree.XMLParser(encoding="utf-8"))
+    except ElementTree.ParseError as error:
+        line, column = error.position
+        what = str(error).split(":")[0]
+        raise DataError(f"{path}:{line}: not well-formed XML at column {column + 1}: {what}") from None
+
+
+def _decode_xml(data: bytes, path: str | os.PathLike[str]) -> str:
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        start, encoding = b"", "utf-16"
+    else:
+        data = data.removeprefix(codecs.BOM_UTF8)
+        found = XML_START.match(data)
+        start, encoding = (found[0], found[1].decode("ascii", "replace")) if found else (b"", "utf-8")
+    try:
+        name = codecs.lookup(encoding).name
+        name = CODE_PAGES.get(name, name)
+        # One that reads its own declaration otherwise is no encoding of this file, nor of any XML.
+        known = start.decode(name) == start.decode("ascii", "replace")
+    except (LookupError, UnicodeError):
+        known = False
+    if not known:
+        raise DataError(f"{path}:1: encoding={encoding[:40]!r} is unknown, or not that of this file; save it as utf-8")
+    try:
+        text = data.decode(name)
+        text.encode()
+    except UnicodeError as error:
+        place = f"byte {error.start}" if isinstance(error, UnicodeDecodeError) else "the text"
+        raise DataError(f"{path}: {place} is no {name}, which the file should be; save it as utf-8") from None
+    return text
+
+
 def read_voc(path: str | os.PathLike[str]) -> tuple[int, int, list[VocObject]]:
     """Width, height and objects of a VOC annotation file.
 
     An object without ``<difficult>`` is not difficult. Raises DataError, with the file and the line or the element,
     where the XML is damaged, or lacks the size, a name or a corner, or where a box has no width or height.
     """
-    try:
-        root = ElementTree.parse(path).getroot()
-    except ElementTree.ParseError as error:
-        line, column = error.position
-        raise DataError(f"{path}:{line}: no well-formed XML at column {column + 1}: {error}") from None
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file; every name in ImageSets needs its annotation") from None
+    root = parse_xml(path)
     width, height = (int(number(root, f"size/{side}", path)) for side in ("width", "height"))
     if width <= 0 or height <= 0:
         raise DataError(
@@ -134,8 +301,8 @@ def number(element: ElementTree.Element, path: str, where: str | os.PathLike[str
         value = float(text)
     except ValueError:
         value = np.nan
-    if not np.isfinite(value):
-        raise DataError(f"{where}: <{path}> is {text.strip()[:40]!r}; expected a number")
+    if not abs(value) < MOST:
+        raise DataError(f"{where}: <{path}> is {text.strip()[:40]!r}; expected a number under {MOST:g}")
     return value
 
 
@@ -223,13 +390,15 @@ def picture_paths(folder: Path, identities: Sequence[str], named: str | None = N
 def write_lists(out: Path, sets: Sequence[tuple[str, str, Sequence[str]]]) -> list[Path]:
     """Write the list files that Darknet's ``scripts/voc_label.py`` writes; their paths come back.
 
-    ``sets`` holds year, image set and pictures. Each gives ``<year>_<image set>.txt``; ``train.txt`` holds all but
-    those called test, ``train.all.txt`` all, year by year.
+    ``sets`` holds year, image set and pictures. Each gives ``<year>_<image set>.txt``. Where all are VOC's own sets,
+    ``train.txt`` holds all but those called test, and ``train.all.txt`` all, year by year. Of other sets nobody knows
+    which are for training, and a list of that name would train on the pictures that shall measure it.
     """
     sets = sorted(sets, key=lambda one: one[0])
     lists = {f"{year}_{image_set}.txt": pictures for year, image_set, pictures in sets}
-    lists["train.txt"] = [one for _, image_set, pictures in sets if image_set != "test" for one in pictures]
-    lists["train.all.txt"] = [one for _, _, pictures in sets for one in pictures]
+    if all(year in VOC_YEARS and image_set in VOC_SETS for year, image_set, _ in sets):
+        lists["train.txt"] = [one for _, image_set, pictures in sets if image_set != "test" for one in pictures]
+        lists["train.all.txt"] = [one for _, _, pictures in sets for one in pictures]
     written = [out / name for name, pictures in lists.items() if pictures]
     for path in written:
         with whole_file(path, "w") as file:

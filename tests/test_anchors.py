@@ -7,9 +7,10 @@ import argparse
 import numpy as np
 import pytest
 
-from darknet_compat.anchors import cfg_line, iou, kmeans, read_boxes, settle
+from darknet_compat.anchors import cfg_line, iou, kmeans, network_boxes, settle
 from darknet_compat.cli import anchors as verb
-from darknet_compat.errors import DataError
+from darknet_compat.errors import DataError, PictureError
+from tests.evaluate.test_annotations import png_header
 
 
 def loop_iou(box, anchor):
@@ -103,6 +104,19 @@ def test_cfg_line():
     assert cfg_line(anchors, None) == "anchors = 11,31, 64,96"
 
 
+SIZES = (640, 480), (300, 700), (416, 416)
+
+
+def seen(boxes, width, height):
+    """Where the boxes of the fixture ``data`` lie in the input, box by box: src/image.c, letterbox_image."""
+    found = []
+    for index, part in enumerate(np.array_split(boxes, 20)):
+        w, h = SIZES[index % 3]
+        new = (width, h * width // w) if width / w < height / h else (w * height // h, height)
+        found += [(x * new[0], y * new[1]) for x, y in part.tolist()]
+    return found
+
+
 @pytest.fixture
 def data(tmp_path, boxes, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -110,6 +124,7 @@ def data(tmp_path, boxes, monkeypatch):
         (tmp_path / name).mkdir()
     parts = np.array_split(boxes, 20)
     for index, part in enumerate(parts):
+        (tmp_path / "images" / f"{index}.jpg").write_bytes(png_header(*SIZES[index % 3]))
         lines = [f"0 .5 .5 {w!r} {h!r}\n" for w, h in part.tolist()]
         (tmp_path / "labels" / f"{index}.txt").write_text("".join(lines))
     (tmp_path / "train.txt").write_text("".join(f"images/{index}.jpg\n" for index in range(20)))
@@ -124,26 +139,61 @@ def run(*arguments):
     return options.run(options)
 
 
+def test_the_boxes_are_those_that_the_network_sees(data, boxes):
+    pictures = [f"images/{index}.jpg" for index in range(20)]
+    np.testing.assert_allclose(network_boxes(pictures, 608, 416), seen(boxes, 608, 416), rtol=1e-12)
+    np.testing.assert_allclose(network_boxes(pictures, 608, 416, letter_box=False), boxes * (608, 416), rtol=1e-12)
+
+
+def printed(out, stride=32):
+    """Average IOU (0..1) and anchors in pixels, as the verb printed them."""
+    lines = out.splitlines()
+    numbers = [float(word) for word in lines[2].removeprefix("anchors = ").replace(",", " ").split()]
+    return float(lines[1].split()[3]) / 100, np.reshape(numbers, (-1, 2)) * stride
+
+
+def test_the_printed_average_is_reached_on_the_boxes_as_the_network_sees_them(data, boxes, capsys):
+    flags = "made.data", "-num_of_clusters", 4, "-width", 608, "-height", 416
+    there = seen(boxes, 608, 416)
+    reached = []
+    for letter_box in (1, 0):
+        assert run(*flags, "-letter_box", letter_box) == 0
+        average, anchors = printed(capsys.readouterr().out)
+        reached.append(np.mean([max(loop_iou(box, anchor) for anchor in anchors) for box in there]))
+        assert (reached[-1] == pytest.approx(average, abs=1e-4)) == (letter_box == 1)
+    assert reached[0] > reached[1] + 0.03
+    run(*flags)
+    assert printed(capsys.readouterr().out)[0] == pytest.approx(reached[0], abs=1e-4), "1 is the default"
+
+
 def test_verb(data, boxes, capsys):
     assert run("made.data", "-num_of_clusters", 4, "-width", 608, "-height", 416, "-show", "a.png") == 0
-    anchors, average = kmeans(boxes, 4)
+    anchors, average = kmeans(np.array(seen(boxes, 608, 416)), 4)
     assert capsys.readouterr().out.splitlines() == [
         "400 boxes in 20 pictures, 4 clusters",
         f"avg IoU = {100 * average:.2f} %",
-        "anchors = " + ", ".join(f"{w * 19:.4f},{h * 13:.4f}" for w, h in anchors),
+        "anchors = " + ", ".join(f"{w / 32:.4f},{h / 32:.4f}" for w, h in anchors),
         "picture: a.png",
     ]
     assert (data / "a.png").read_bytes()[:4] == b"\x89PNG"
     run("made.data", "-num_of_clusters", 4, "-width", 608, "-height", 416, "-v3")
-    assert capsys.readouterr().out.splitlines()[-1] == "anchors = " + ", ".join(
-        f"{w * 608:.0f},{h * 416:.0f}" for w, h in anchors
-    )
+    assert capsys.readouterr().out.splitlines()[-1] == "anchors = " + ", ".join(f"{w:.0f},{h:.0f}" for w, h in anchors)
 
 
-def test_verb_warns_of_missing_label_files(data, capsys):
+def test_verb_warns_of_missing_label_files(data):
     (data / "labels" / "3.txt").unlink()
-    run("made.data")
-    assert capsys.readouterr().err == "warning: 1 of 20 pictures have no label file\n"
+    with pytest.warns(UserWarning, match=r"^labels/3\.txt: no such label file; 1 of 20 pictures have none"):
+        run("made.data")
+
+
+def test_a_picture_without_a_size_is_named(data):
+    (data / "images" / "7.jpg").write_bytes(b"GIF89a")
+    with pytest.raises(PictureError, match=r"images/7\.jpg: no JPEG, PNG or BMP file"):
+        run("made.data")
+    (data / "images" / "7.jpg").write_bytes(png_header(0, 80))
+    with pytest.raises(PictureError, match=r"images/7\.jpg: 0 x 80 pixels by its header; expected"):
+        run("made.data")
+    run("made.data", "-letter_box", 0)
 
 
 def test_no_boxes(data):
@@ -160,16 +210,24 @@ def test_no_boxes(data):
 def test_malformed_labels(data):
     path = data / "labels" / "4.txt"
     path.write_text("0 .5 .5 .1 .2\n0 .5 .5 1.5 .2\n")
-    with pytest.raises(DataError, match=r"labels/4.txt: object 2 is 1.5 x 0.2; expected"):
-        read_boxes(["images/4.jpg"])
+    with pytest.raises(DataError, match=r"labels/4.txt:2: a box outside of 0..1"):
+        network_boxes(["images/4.jpg"], 416, 416)
     path.write_text("0 .5 .5 .1 .2\n0 .5 .5 0 .2\n")
-    assert len(read_boxes(["images/4.jpg"]).sizes) == 1, "a box of no width is left out, as in training"
+    assert len(network_boxes(["images/4.jpg"], 416, 416)) == 1, "a box of no width is left out, as in training"
     path.write_text("0 .5 .5 .1\n")
     with pytest.raises(DataError, match=r"labels/4.txt:1: .*expected 5 numbers"):
-        read_boxes(["images/4.jpg"])
+        network_boxes(["images/4.jpg"], 416, 416)
 
 
 @pytest.mark.parametrize("flag", ["-num_of_clusters", "-width", "-height", "-stride"])
 def test_flags_below_one(data, flag):
     with pytest.raises(DataError, match=rf"^{flag} is 0; expected 1 or more$"):
         run("made.data", flag, 0)
+
+
+def test_the_drawing_shows_the_same_boxes(data, boxes, monkeypatch):
+    drawn = []
+    monkeypatch.setattr("darknet_compat.anchors.draw", lambda path, *what: drawn.append(what))
+    run("made.data", "-num_of_clusters", 4, "-width", 608, "-height", 416, "-show", "a.png")
+    np.testing.assert_allclose(drawn[0][0], seen(boxes, 608, 416), rtol=1e-12)
+    np.testing.assert_array_equal(drawn[0][1], kmeans(np.array(seen(boxes, 608, 416)), 4)[0])

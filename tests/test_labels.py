@@ -12,7 +12,9 @@ import pytest
 from darknet_compat.errors import DataError
 from darknet_compat.labels import (
     Tally,
+    basecfg,
     darknet_box,
+    image_ids,
     label_path,
     label_voc,
     picture_paths,
@@ -124,13 +126,18 @@ def test_difficult_may_be_absent(year):
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ("</annotation>", "", "a.xml:3: no well-formed XML at column"),
+        ("</annotation>", "", "a.xml:3: not well-formed XML at column"),
         ("<width>500</width>", "", "a.xml: <size/width> is missing; expected a number"),
         ("<width>500</width>", "<width>0</width>", "a.xml: <size> says 0 x 375; expected"),
         ("<name>dog</name>", "<name> </name>", "a.xml: object 1: <name> is missing"),
         ("<xmin>1<", "<xmin>one<", "a.xml: object 1: <bndbox/xmin> is 'one'; expected a number"),
         ("<xmin>1<", "<xmin>nan<", "a.xml: object 1: <bndbox/xmin> is 'nan'; expected a number"),
         ("<ymax>6</ymax>", "", "a.xml: object 1: <bndbox/ymax> is missing"),
+        ("<xmin>1<", "<xmin>-1e308<", "a.xml: object 1: <bndbox/xmin> is '-1e308'; expected a number under 1e+09"),
+        ("<xmax>5<", "<xmax>1e308<", "a.xml: object 1: <bndbox/xmax> is '1e308'; expected a number under 1e+09"),
+        ("<width>500<", "<width>1e308<", "a.xml: <size/width> is '1e308'; expected a number under 1e+09"),
+        ("<difficult>0<", f"<difficult>{'9' * 400}<", f"a.xml: object 1: <difficult> is '{'9' * 40}'; expected"),
+        ("<annotation>", "<!DOCTYPE a [<!ENTITY b 'c'>]><annotation>", "a.xml:1: a document type; expected plain"),
         ("<ymax>6</ymax>", "<ymax>0</ymax>", "a.xml: object 1: <bndbox> is 1, 1, 5, 0; expected xmin"),
     ],
 )
@@ -141,6 +148,62 @@ def test_damaged_annotation(year, old, new, said):
         read_voc(path)
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+NAMES_OF_ASIA = {
+    "gbk": "细胞", "GB2312": "细胞", "gb18030": "细胞㐀", "Big5": "細胞", "Shift_JIS": "ネコ①", "EUC-JP": "ネコ",
+    "euc-kr": "고양이", "cp949": "똠", "utf-8": "고양이", "utf-16": "고양이", "windows-1251": "кот",
+}  # fmt: skip
+CODECS = {"GB2312": "gbk", "Big5": "cp950", "Shift_JIS": "cp932"}  # as Windows writes what it calls so
+
+
+@pytest.mark.parametrize("encoding", NAMES_OF_ASIA)
+def test_annotations_in_the_encodings_of_labelling_programs(year, encoding):
+    name = NAMES_OF_ASIA[encoding]
+    text = f'<?xml version="1.0" encoding="{encoding}"?>\n{xml([(name, 0, 1, 1, 5, 6)])}'
+    path = year / "Annotations" / "a.xml"
+    path.write_bytes(text.encode(CODECS.get(encoding, encoding)))
+    assert read_voc(path)[2][0].name == name
+    assert label_voc(year, ["a"], [name]).kept == {name: 1}
+
+
+def test_a_byte_order_mark_is_no_text(year):
+    path = year / "Annotations" / "a.xml"
+    path.write_bytes(xml([("고양이", 0, 1, 1, 5, 6)]).encode("utf-8-sig"))
+    assert read_voc(path)[2][0].name == "고양이"
+
+
+@pytest.mark.parametrize(
+    ("encoding", "said"),
+    [
+        ("klingon", "a.xml:1: encoding='klingon' is unknown, or not that of this file; save it as utf-8"),
+        ("utf-16", "a.xml:1: encoding='utf-16' is unknown, or not that"),
+        ("zip", "a.xml:1: encoding='zip' is unknown, or not that"),
+        ("punycode", "a.xml:1: encoding='punycode' is unknown, or not that"),
+        ("undefined", "a.xml:1: encoding='undefined' is unknown, or not that"),
+        ("utf-8", "a.xml: byte 132 is no utf-8, which the file should be; save it as utf-8"),
+        ("big5", "a.xml: byte 131 is no cp950, which the file should be; save it as utf-8"),
+    ],
+)
+def test_an_encoding_that_does_not_read_the_file(year, encoding, said):
+    path = year / "Annotations" / "a.xml"
+    text = f'<?xml version="1.0" encoding="{encoding}"?>{xml([("!", 0, 1, 1, 5, 6)])}'
+    path.write_bytes(text.encode().replace(b"!", b"\xff"))
+    with pytest.raises(DataError) as caught:
+        read_voc(path)
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "gbk", "cp1252"])
+def test_entities_are_refused_before_they_grow(year, encoding):
+    """Ten laughs of ten laughs ...: a kilobyte that stands for gigabytes."""
+    entities = "".join(f'<!ENTITY a{n} "{f"&a{n - 1};" * 10 if n else "ha"}">' for n in range(10))
+    path = year / "Annotations" / "a.xml"
+    text = f'<?xml version="1.0" encoding="{encoding}"?><!DOCTYPE a [{entities}]><annotation>&a9;</annotation>'
+    path.write_bytes(text.encode(encoding))
+    with pytest.raises(DataError, match=r"a\.xml:1: a document type"):
+        read_voc(path)
 
 
 def test_missing_files(year):
@@ -162,6 +225,18 @@ def test_path_that_darknet_would_misread(year):
     assert picture_paths(year, ["a"], named="VOC2007") == ["VOC2007/JPEGImages/a.jpg"]
 
 
+def test_no_joined_list_of_sets_that_are_not_vocs(tmp_path):
+    """Of other sets nobody knows which are for training: test pictures must not end in train.txt."""
+    for sets in (
+        [("cells", "train", ["a"]), ("cells", "val", ["b"])],
+        [("2007", "train", ["a"]), ("2007", "holdout", ["b"])],
+        [("2031", "train", ["a"]), ("2031", "test", ["b"])],
+    ):
+        names = [path.name for path in write_lists(tmp_path, sets)]
+        assert names == [f"{year}_{image_set}.txt" for year, image_set, _ in sets]
+    assert not (tmp_path / "train.txt").exists()
+
+
 def test_lists(tmp_path):
     written = write_lists(tmp_path, [("2007", "train", ["a", "b"]), ("2012", "val", ["c"]), ("2007", "test", ["d"])])
     assert {path.name: path.read_text().split() for path in written} == {
@@ -171,6 +246,33 @@ def test_lists(tmp_path):
         "train.txt": ["a", "b", "c"],
         "train.all.txt": ["a", "b", "d", "c"],
     }
+
+
+@pytest.mark.parametrize(
+    ("path", "identity"),
+    [
+        ("/data/VOC2007/JPEGImages/000001.jpg", "000001"),
+        ("images/x_jpg.rf.0a1b2c.jpg", "x_jpg"),
+        ("cfg/deep.v2/net.v1.cfg", "net"),
+        ("my photo 1.png", "my photo 1"),
+        ("dir.a/name", "name"),
+    ],
+)
+def test_image_id(darknet, path, identity):
+    assert basecfg(path) == identity == darknet.image_id(path)
+
+
+def test_image_ids_are_of_one_picture_each():
+    assert image_ids(["a/x.1.jpg", "a/y.1.jpg"], "list.txt") == ["x", "y"]
+    for pictures, said in (
+        (["a/x.1.jpg", "a/x.2.jpg"], "list.txt: a/x.2.jpg has the image id 'x', as a/x.1.jpg has"),
+        (["a/x.jpg", "a/x.jpg"], "list.txt: a/x.jpg stands in it twice"),
+        (["a/x.jpg", "b/x .jpg"], "list.txt: b/x .jpg has the image id 'x ', as a/x.jpg has"),
+        (["a/.jpg"], "list.txt: a/.jpg has no name before its first dot"),
+    ):
+        with pytest.raises(DataError) as caught:
+            image_ids(pictures, "list.txt")
+        assert str(caught.value).startswith(said)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..errors import DataError
@@ -83,6 +84,15 @@ def read_names(path: str | os.PathLike[str]) -> list[str]:
     if lines == [""]:
         raise DataError(f"{printable(os.fspath(path))}: no name in the file; expected one per line")
     return [line.strip() for line in lines]
+
+
+def check_names(data: DataFile, names: Sequence[str], classes: int, where: str) -> None:
+    """Are the names of a .data file as many as the ``classes`` that ``where`` gives?
+
+    Raises :class:`DataError`. Fewer or more, they are those of another network, and boxes would get wrong names.
+    """
+    if len(names) != classes:
+        raise data.error("names", f"{len(names)} names; expected {classes}, the classes= of {printable(where)}")
 
 
 def read_list(path: str | os.PathLike[str]) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,8 @@ def add(detector_verbs: Any) -> None:
     parser = detector_verbs.add_parser(
         "calc_anchors",
         help="compute anchors from the labels of a data set",
-        description="k-means on 1 - IOU over the boxes of the train list. Prints the average IOU and the line for the "
-        "cfg: in cells for [region], in pixels with -v3.",
+        description="k-means on 1 - IOU over the boxes of the train list, as the network sees them. Prints the average "
+        "IOU and the line for the cfg: in cells for [region], in pixels with -v3.",
         epilog="example: darknet-compat detector calc_anchors cfg/voc.data -num_of_clusters 5 -width 416 -height 416",
         allow_abbrev=False,
     )
@@ -27,14 +26,18 @@ def add(detector_verbs: Any) -> None:
     parser.add_argument(
         "-stride", "--stride", type=int, default=32, help="pixels per cell of the network's last map (default 32)"
     )
+    parser.add_argument(
+        "-letter_box", "--letter_box", type=int, choices=(0, 1), default=1,
+        help="how the network will see pictures; 1: fitted into its input (default), 0: stretched, as AlexeyAB's does",
+    )  # fmt: skip
     parser.add_argument("-v3", "--v3", action="store_true", help="print pixels, as the [yolo] sections of v3 have them")
     parser.add_argument("-show", "--show", type=Path, metavar="FILE.png", help="draw the boxes with the anchors")
     parser.set_defaults(run=calc_anchors)
 
 
 def calc_anchors(options: argparse.Namespace) -> int:
-    """AlexeyAB's ``src/detector.c, calc_anchors``."""
-    from ..anchors import cfg_line, draw, kmeans, read_boxes
+    """AlexeyAB's ``src/detector.c, calc_anchors``, which knows stretched pictures only."""
+    from ..anchors import cfg_line, draw, kmeans, network_boxes
     from ..cfg import read_data, read_list
     from ..errors import DataError
     from ..stock import find_stock
@@ -42,16 +45,13 @@ def calc_anchors(options: argparse.Namespace) -> int:
     for name in ("num_of_clusters", "width", "height", "stride"):
         if getattr(options, name) < 1:
             raise DataError(f"-{name} is {getattr(options, name)}; expected 1 or more")
-    data = read_data(find_stock(options.data))
-    boxes = read_boxes(read_list(data.require("train")))
-    if boxes.unlabelled:
-        print(f"warning: {boxes.unlabelled} of {boxes.pictures} pictures have no label file", file=sys.stderr)
-    anchors, average = kmeans(boxes.sizes, options.num_of_clusters)
-    print(f"{len(boxes.sizes)} boxes in {boxes.pictures} pictures, {options.num_of_clusters} clusters")
+    pictures = read_list(read_data(find_stock(options.data)).require("train"))
+    boxes = network_boxes(pictures, options.width, options.height, bool(options.letter_box))
+    anchors, average = kmeans(boxes, options.num_of_clusters)
+    print(f"{len(boxes)} boxes in {len(pictures)} pictures, {options.num_of_clusters} clusters")
     print(f"avg IoU = {100 * average:.2f} %")
-    pixels = anchors * (options.width, options.height)
-    print(cfg_line(pixels, None if options.v3 else options.stride))
+    print(cfg_line(anchors, None if options.v3 else options.stride))
     if options.show:
-        draw(options.show, boxes.sizes * (options.width, options.height), pixels, average)
+        draw(options.show, boxes, anchors, average)
         print(f"picture: {options.show}")
     return 0

@@ -65,9 +65,8 @@ def fraction(text: str) -> float:
 def load(options: argparse.Namespace) -> tuple[Any, list[str]]:
     """Network and class names, from the shared arguments; prints what the weights held."""
     from .. import load_network
-    from ..cfg import read_data, read_names
+    from ..cfg import check_names, read_data, read_names
     from ..device import find_device
-    from ..errors import DataError
     from ..stock import find_stock
 
     data = read_data(find_stock(options.data))
@@ -78,11 +77,7 @@ def load(options: argparse.Namespace) -> tuple[Any, list[str]]:
         find_stock(options.cfg), find_stock(options.weights), device=device, numerics=options.numerics
     )
     print(network.report, file=sys.stderr)
-    classes = network.head.o.classes
-    if len(names) < classes:
-        raise DataError(
-            f"{options.data}: names= gives {len(names)} names; expected {classes}, the classes= of {options.cfg}"
-        )
+    check_names(data, names, network.head.o.classes, options.cfg)
     return network, names
 
 

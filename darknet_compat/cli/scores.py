@@ -78,9 +78,8 @@ def voc_eval(options: argparse.Namespace) -> int:
     print(format_table(scores))
     for name, count in sorted(truths.unknown.items()):
         _say(f"objects of class {name!r} left out, since the names do not hold it: {count}")
-    for files, what in ((truths.unlabelled, "label files"), (detections.missing, "result files")):
-        if files:
-            _say(f"{what} that do not exist: {len(files)}, the first {files[0]}")
+    if detections.missing:
+        _say(f"result files that do not exist: {len(detections.missing)}, the first {detections.missing[0]}")
     if options.json:
         _write_json(options.json, as_json(scores))
     if options.to_padilla:

@@ -234,19 +234,18 @@ class Job:
             )
 
     def _scoring(self, classes: int, pictures: int, best: float | None) -> Scoring:
-        from ..cfg import read_list, read_names
+        from ..cfg import check_names, read_list, read_names
         from ..detect import detect_files
         from ..detect.scores import map_of
+        from ..evaluate.annotations import read_label_files
         from ..stock import find_stock
         from ..train.loop import Scoring
         from ..train.schedule import images_per_update
 
         paths = read_list(find_stock(self.data.require("valid")))
         names = read_names(find_stock(self.data.get("names", "data/names.list")))
-        if len(names) < classes:
-            raise self.data.error(
-                "names", f"{len(names)} names; expected {classes}, the classes= of {self.options.cfg}"
-            )
+        check_names(self.data, names, classes, self.options.cfg)
+        truths = read_label_files(paths, classes)
         network, net = self.trainer.network, self.trainer.net
 
         def score() -> float:
@@ -258,7 +257,7 @@ class Job:
                 thresh=MAP_THRESH,
                 hier=0.0,
             )
-            return map_of(found, paths, names[:classes]).mean
+            return map_of(found, names, truths).mean
 
         every = self.options.map or max(MAP_LEAST, MAP_EPOCHS * pictures // images_per_update(net))
         return Scoring(score, every, best)

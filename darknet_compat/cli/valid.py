@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -88,16 +89,21 @@ def valid(options: argparse.Namespace, mirrored: bool = False) -> int:
     data, paths = _pictures(options)
     # These load torch, so they come after the first that can be wrong; in the other verbs too.
     from ..detect import detect_files
-    from ..detect.results import ResultFiles
+    from ..detect.results import ResultFiles, coco_image_id
+    from ..labels import image_ids
     from ..stock import find_stock
     from ..tree import read_map
 
     kind = data.get("eval", "voc")
     if kind not in ResultFiles.PREFIX:
         raise data.error("eval", f"eval is {kind!r}; expected one of {', '.join(ResultFiles.PREFIX)}")
+    listed = data.get("valid", "data/train.list")
+    if kind == "voc":
+        image_ids(paths, listed)
+    elif kind == "coco" and len({coco_image_id(path) for path in paths}) < len(paths):
+        warnings.warn(f"{listed}: pictures share an image id, the number in the name of a COCO file", stacklevel=1)
     network, names = load(options)
     head = network.head
-    names = names[: head.o.classes]
     asked = read_map(data.get("map")) if data.get("map") else None
     if asked and max(asked) >= head.o.classes:
         raise data.error("map", f"the map asks for class {max(asked)}; expected 0 to {head.o.classes - 1}")
@@ -126,17 +132,19 @@ def map_(options: argparse.Namespace) -> int:
     from ..cfg import read_list
     from ..detect import detect_files
     from ..detect.scores import map_of
+    from ..evaluate.annotations import read_label_files
     from ..evaluate.darknet_map import format_map
 
     network, names = load(options)
     letter_box = wants_letter_box(options, network)
+    truths = read_label_files(paths, len(names))
+    hard = data.get("difficult")
+    difficult = read_label_files(read_list(hard), len(names)) if hard else None
     found = detect_files(
         network, paths, letter_box=letter_box, thresh=THRESH, hier=0.0, **run_settings(options, network, len(paths)),
     )  # fmt: skip
-    difficult = data.get("difficult")
     table = map_of(
-        _progress(found, len(paths)), paths, names[: network.head.o.classes],
-        difficult=read_list(difficult) if difficult else None,
+        _progress(found, len(paths)), names, truths, difficult,
         thresh=options.thresh, iou_thresh=options.iou_thresh, points=options.points,
     )  # fmt: skip
     print(format_map(table))

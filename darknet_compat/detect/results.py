@@ -18,6 +18,7 @@ import numpy as np
 
 from ..errors import ResultsError
 from ..files import whole_file
+from ..labels import basecfg
 from .detections import Detections
 
 # examples/detector.c, coco_ids: the 80 classes' ids among COCO's 90 categories.
@@ -54,11 +55,6 @@ def drawing_names(paths: Sequence[str]) -> dict[str, str]:
         seen[stem] += 1
         names[path] = f"{stem}.jpg" if seen[stem] == 1 else f"{stem}_{seen[stem]}.jpg"
     return names
-
-
-def basecfg(path: str) -> str:
-    """The image id of a path (``src/utils.c, basecfg``): what follows the last /, up to the first dot."""
-    return path.rsplit("/", 1)[-1].split(".", 1)[0]
 
 
 def _clipped(detections: Detections, least: float, shift: float) -> np.ndarray:

@@ -7,9 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from ..evaluate.annotations import read_label_files
+from ..evaluate.annotations import LabelBoxes, read_label_files
 from ..evaluate.darknet_map import MapTable, RecallTable, detector_map, recall_counts
-from ..labels import label_path
 from ..network import Network
 from .detections import Detections, detect_files
 
@@ -19,17 +18,15 @@ RECALL_THRESH, RECALL_NMS = 0.001, 0.4
 
 def map_of(
     found: Iterable[Detections],
-    paths: Sequence[str],
     names: Sequence[str],
-    difficult: Sequence[str] | None = None,
+    truths: LabelBoxes,
+    difficult: LabelBoxes | None = None,
     **options: Any,
 ) -> MapTable:
-    """AlexeyAB's table of the detections (relative to their pictures) of ``paths``, against their label files.
+    """AlexeyAB's table of detections (relative to their pictures), picture by picture, against the label boxes.
 
     ``options`` are those of :func:`darknet_compat.evaluate.darknet_map.detector_map`.
     """
-    truths = read_label_files([label_path(path) for path in paths], len(names))
-    hard = read_label_files([label_path(path) for path in difficult], len(names)) if difficult else None
     image, class_id, prob, box = [], [], [], []
     for index, detections in enumerate(found):
         rows, classes = np.nonzero(detections.prob)
@@ -38,7 +35,7 @@ def map_of(
         prob.append(detections.prob[rows, classes])
         box.append(detections.boxes[rows])
     joined = [np.concatenate(parts) for parts in (image, class_id, prob, box)]
-    return detector_map(names, *joined, truths, hard, **options)
+    return detector_map(names, *joined, truths, difficult, **options)
 
 
 def recall_of(network: Network, paths: Sequence[str], **options: Any) -> RecallTable:
@@ -46,7 +43,7 @@ def recall_of(network: Network, paths: Sequence[str], **options: Any) -> RecallT
 
     ``options`` are ``batch`` and ``engine`` of :func:`detect_files`.
     """
-    truths = read_label_files([label_path(path) for path in paths], network.head.o.classes)
+    truths = read_label_files(paths, network.head.o.classes)
     image, objectness, box = [], [], []
     found = detect_files(
         network, paths, letter_box=False, thresh=RECALL_THRESH, nms=RECALL_NMS, by_objectness=True, **options,

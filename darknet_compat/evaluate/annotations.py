@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import xml.etree.ElementTree as ElementTree
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,11 +11,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ..cfg import read_data, read_list, read_names
+from ..cfg import check_names, read_data, read_list, read_names
 from ..errors import DataError, ResultsError
 from ..images import picture_size
-from ..labels import label_path, read_image_set
-from ..labels import read_labels as read_label_file
+from ..labels import MOST, basecfg, image_ids, parse_xml, read_all_labels, read_image_set
+from ..stock import find_stock
 
 
 @dataclass(frozen=True)
@@ -34,17 +33,15 @@ class Truths:
     box: NDArray[np.float64]  # (T, 4)
     difficult: NDArray[np.bool_]  # (T,)
     unknown: Counter[str] = field(default_factory=Counter)  # objects of a class that names does not hold
-    unlabelled: list[str] = field(default_factory=list)  # label files that do not exist
 
 
 @dataclass(frozen=True)
 class LabelBoxes:
     """The lines of many label files. Boxes are centre x, y, width, height, relative to the picture (0..1)."""
 
-    image: NDArray[np.int64]  # (T,) index of the label file
+    image: NDArray[np.int64]  # (T,) index of the picture
     class_id: NDArray[np.int64]  # (T,)
     box: NDArray[np.float64]  # (T, 4)
-    missing: list[str]  # files that do not exist: pictures without objects, as Darknet's training takes them
 
 
 def read_text(path: str | os.PathLike[str], kind: str) -> str:
@@ -69,7 +66,7 @@ def read_voc(devkit: str | os.PathLike[str], year: str | int, image_set: str, na
         root = Path(devkit)
     if not (root / "Annotations").is_dir():
         raise ResultsError(f"{root / 'Annotations'}: no such folder; expected the XML files of a VOCdevkit there")
-    images = _unrepeated(read_image_set(root, image_set), f"image set {image_set} of {root}")
+    images = image_ids(read_image_set(root, image_set), f"image set {image_set} of {root}", str)
     index = {name: position for position, name in enumerate(names)}
     folder = str(root / "Annotations") + os.sep
     rows: list[tuple[float, ...]] = []
@@ -78,7 +75,7 @@ def read_voc(devkit: str | os.PathLike[str], year: str | int, image_set: str, na
         path = f"{folder}{name}.xml"
         # The short road reads a sound file; one that is not is read again with care, to say where it is wrong.
         try:
-            for thing in ElementTree.parse(path).iterfind("object"):
+            for thing in parse_xml(path).iterfind("object"):
                 label = thing.findtext("name", "").strip()
                 class_id = index.get(label)
                 if class_id is None:
@@ -96,11 +93,12 @@ def read_voc(devkit: str | os.PathLike[str], year: str | int, image_set: str, na
                         float(box.findtext("ymax")),
                     )
                 )
-        except (OSError, ElementTree.ParseError, AttributeError, TypeError, ValueError):
+        except (AttributeError, TypeError, ValueError):
             raise _xml_error(path) from None
     table = np.array(rows, dtype=np.float64).reshape(-1, 7)
-    if not np.isfinite(table).all():
-        raise _xml_error(f"{folder}{images[int(table[~np.isfinite(table).all(axis=1)][0, 0])]}.xml")
+    sound = (np.abs(table) < MOST).all(axis=1)
+    if not sound.all():
+        raise _xml_error(f"{folder}{images[int(table[~sound][0, 0])]}.xml")
     return Truths(
         names=list(names),
         images=images,
@@ -113,80 +111,56 @@ def read_voc(devkit: str | os.PathLike[str], year: str | int, image_set: str, na
     )
 
 
-def _unrepeated(images: list[str], where: str) -> list[str]:
-    twice = [name for name, count in Counter(images).items() if count > 1]
-    if twice:
-        raise ResultsError(
-            f"{where}: image {twice[0]} stands in it twice; a result file names pictures by that id alone"
-        )
-    return images
-
-
 def _xml_error(path: str) -> ResultsError:
-    """What is wrong with an annotation file that could not be read, with its line."""
-    try:
-        root = ElementTree.fromstring(Path(path).read_bytes())
-    except OSError as error:
-        return ResultsError(f"{path}: cannot read the annotation: {error.strerror}")
-    except ElementTree.ParseError as error:
-        line, column = error.position
-        return ResultsError(f"{path}:{line}: not well-formed XML at column {column}: {str(error).split(':')[0]}")
+    """What is wrong with an annotation whose XML is sound, with the line of the object."""
     # ElementTree keeps no lines; the objects stand in the text in the same order.
     pieces = Path(path).read_bytes().split(b"<object>")
     line = 1 + pieces[0].count(b"\n")
-    for number, thing in enumerate(root.iterfind("object")):
+    for number, thing in enumerate(parse_xml(path).iterfind("object")):
         for tag in ("difficult", "bndbox/xmin", "bndbox/ymin", "bndbox/xmax", "bndbox/ymax"):
             text = thing.findtext(tag, "0" if tag == "difficult" else None)
             if text is None:
                 return ResultsError(f"{path}:{line}: this object has no <{tag.split('/')[-1]}>; expected one")
             try:
-                sound = np.isfinite(int(text) if tag == "difficult" else float(text))
+                sound = abs(int(text) if tag == "difficult" else float(text)) < MOST
             except ValueError:
                 sound = False
             if not sound:
-                return ResultsError(f"{path}:{line}: <{tag.split('/')[-1]}> is {text!r}; expected a number")
+                return ResultsError(
+                    f"{path}:{line}: <{tag.split('/')[-1]}> is {text[:40]!r}; expected a number under {MOST:g}"
+                )
         line += pieces[min(number + 1, len(pieces) - 1)].count(b"\n")
     return ResultsError(f"{path}: cannot be read as a VOC annotation")
 
 
-def read_label_files(paths: Sequence[str], classes: int) -> LabelBoxes:
-    """Label files in Darknet's form: lines of ``class x y w h``.
+def read_label_files(pictures: Sequence[str], classes: int) -> LabelBoxes:
+    """The label files of ``pictures``, checked as training checks them; a missing one is a picture without objects.
 
-    Raises DataError with file and line where a line has not five numbers, a class is not one of 0..classes-1,
-    or every file is missing.
+    Raises DataError with file and line where a line is no ``class x y w h`` with a class of 0..classes-1 and a box
+    in 0..1, and where every file is missing. Some missing files are one warning.
     """
-    tables: list[NDArray[np.float64]] = []
-    missing: list[str] = []
-    for path in paths:
-        try:
-            table = read_label_file(path)
-        except FileNotFoundError:
-            missing.append(path)
-            table = np.empty((0, 5))
-        except OSError as error:
-            raise DataError(f"{path}: cannot read the label file: {error.strerror}") from None
-        odd = np.flatnonzero((table[:, 0] < 0) | (table[:, 0] >= classes) | (table[:, 0] % 1 != 0))
-        if len(odd):
-            text = read_text(path, "label file")
-            line = [number for number, line in enumerate(text.splitlines(), 1) if line.strip()][odd[0]]
-            raise DataError(
-                f"{path}:{line}: class {table[odd[0], 0]:g}; expected 0 to {classes - 1}, a line of the names file"
-            )
-        tables.append(table)
-    if paths and len(missing) == len(paths):
-        raise DataError(f"{missing[0]}: no such label file, nor any other of the list; expected one for each picture")
-    table = np.concatenate([np.empty((0, 5)), *tables])
+    labels = read_all_labels(pictures, classes)
+    if labels.bad:
+        raise DataError(f"{labels.bad[0]}; {len(labels.bad)} bad lines in all; correct them")
+    if len(labels.missing) == len(labels):
+        raise DataError(
+            f"{labels.missing[0]}: no such label file, nor any other of the list; expected one for each picture"
+        )
+    labels.warn_of_missing()
     return LabelBoxes(
-        image=np.repeat(np.arange(len(paths)), [len(one) for one in tables]),
-        class_id=table[:, 0].astype(np.int64),
-        box=np.ascontiguousarray(table[:, 1:]),
-        missing=missing,
+        image=np.repeat(np.arange(len(labels)), np.diff(labels.starts)),
+        class_id=labels.objects[:, 0].astype(np.int64),
+        box=np.ascontiguousarray(labels.objects[:, 1:]),
     )
 
 
 def find_pictures(folder: str | os.PathLike[str], images: Sequence[str]) -> list[Path]:
-    """The picture of each id in ``folder``, whatever its suffix; ``<id>.jpg`` where there is none."""
-    found = {path.stem: path for path in Path(folder).glob("*.*")}
+    """The picture of each id in ``folder``, whatever its suffix; ``<id>.jpg`` where there is none.
+
+    An id is what :func:`..labels.basecfg` says, or, as in the image sets of a VOCdevkit, the name without its suffix.
+    """
+    paths = list(Path(folder).glob("*.*"))
+    found = {basecfg(path.name): path for path in paths} | {path.stem: path for path in paths}
     return [found.get(name, Path(folder) / f"{name}.jpg") for name in images]
 
 
@@ -197,19 +171,20 @@ def read_labels(data: str | os.PathLike[str], names: Sequence[str] | None = None
     objects. Boxes become pixels as ``detector valid`` counts them: +1, which undoes what VOC's label script took away.
     Raises DataError or PictureError: the pictures are opened for their sizes only.
     """
-    options = read_data(data)
-    names = list(names or read_names(options.get("names", "data/names.list")))
-    valid = options.get("valid", "data/train.txt")
+    options = read_data(find_stock(os.fspath(data)))
+    if names is None:
+        names = read_names(find_stock(options.get("names", "data/names.list")))
+        check_names(options, names, options.integer("classes", len(names)), options.file)
+    valid = options.get("valid", "data/train.list")
     pictures = read_list(valid)
-    images = _unrepeated([Path(picture).stem for picture in pictures], valid)
-    easy = read_label_files([label_path(picture) for picture in pictures], len(names))
-    parts = [easy]
+    images = image_ids(pictures, valid)
+    parts = [read_label_files(pictures, len(names))]
     hard = options.get("difficult")
     if hard is not None:
         hard_pictures = read_list(hard)
         if len(hard_pictures) != len(pictures):
             raise DataError(f"{hard}: {len(hard_pictures)} lines; expected {len(pictures)}, one for each of {valid}")
-        parts.append(read_label_files([label_path(picture) for picture in hard_pictures], len(names)))
+        parts.append(read_label_files(hard_pictures, len(names)))
     image = np.concatenate([part.image for part in parts])
     size = np.array([picture_size(picture) for picture in pictures], dtype=np.float64).reshape(-1, 2)[image]
     relative = np.concatenate([part.box for part in parts])
@@ -217,12 +192,11 @@ def read_labels(data: str | os.PathLike[str], names: Sequence[str] | None = None
     difficult = np.repeat([False, True][: len(parts)], [len(part.image) for part in parts])
     order = np.argsort(image, kind="stable")
     return Truths(
-        names=names,
+        names=list(names),
         images=images,
         pictures=[Path(picture) for picture in pictures],
         image=image[order],
         class_id=np.concatenate([part.class_id for part in parts])[order],
         box=np.concatenate([centre - half + 1, centre + half + 1], axis=1)[order],
         difficult=difficult[order],
-        unlabelled=easy.missing,
     )

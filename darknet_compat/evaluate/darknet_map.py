@@ -1,10 +1,9 @@
 """The tables of AlexeyAB's ``detector map`` and of Darknet's ``detector recall``, from detections and label boxes.
 
-``map`` is not voc_eval, and the two differ by tenths:
+``map`` is not voc_eval (docs/scores.md says by how much the two differ):
 
 - boxes are relative to the picture and real-valued (no +1), in float32 as in the C program;
-- a detection looks at every truth of its class whose IOU exceeds the threshold and takes the best of them;
-- the area is a little larger: a step of recall takes the greatest precision from the detection *before* it on;
+- objects that voc_eval knows to be difficult are none at all, unless a list names them;
 - a class without truths counts as 0 in the mean.
 
 Source: AlexeyAB ``src/detector.c, validate_detector_map``; pjreddie ``examples/detector.c, validate_detector_recall``.
@@ -190,10 +189,9 @@ def _average_precision(truth: NDArray[np.int64], truths: int, points: int) -> fl
     if points:
         at = np.searchsorted(recall, np.arange(points) / (points - 1), side="left")
         return float(np.append(best_from, 0.0)[at].sum() / points)
-    # The step up to detection k takes the best precision from k - 1 on, as the C program walks down the ranks.
-    # The first has no detection before it, and in a list of all classes the rank before it has precision 0.
-    steps = np.diff(recall, prepend=0.0)
-    return float((steps * np.concatenate((best_from[:1], best_from[:-1]))).sum())
+    # The C program takes the best precision from the detection before the step on; since a right detection never
+    # lowers the precision, that is the best from the step on.
+    return float((np.diff(recall, prepend=0.0) * best_from).sum())
 
 
 def format_map(table: MapTable) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ResultsError
+from ..labels import basecfg
 from .annotations import read_text
 
 PREFIX = "comp4_det_test_"  # examples/detector.c, validate_detector
@@ -72,12 +74,14 @@ def find_prefix(folder: str | os.PathLike[str], names: Sequence[str]) -> str:
 def read_comp4(folder: str | os.PathLike[str], names: Sequence[str], images: Sequence[str]) -> Detections:
     """The detections of a folder of result files: one file per class, lines of ``id prob xmin ymin xmax ymax``.
 
-    ``images`` are the ids that may occur. A class whose file is missing goes to ``absent``; an empty file is a class
-    without detections. Raises ResultsError with file and line for a line that is not six fields, a number that is none
-    or not finite, and an id that ``images`` does not hold.
+    ``images`` are the ids that may occur; they may hold blanks. An id with a dot (a VOCdevkit names its annotations so)
+    is also known by what stands before its first dot, as Darknet writes it, where that means one picture.
+    A class whose file is missing goes to ``absent``; an empty file is a class without detections. Raises ResultsError
+    with file and line for a line that is not six fields, a number that is none or not finite, and an id that ``images``
+    does not hold.
     """
     prefix = find_prefix(folder, names)
-    index = {name: position for position, name in enumerate(images)}
+    index = _index(images)
     image, numbers, count, missing, absent = [], [], [], [], []
     for class_id, name in enumerate(names):
         path = Path(folder) / f"{prefix}{name}.txt"
@@ -103,6 +107,14 @@ def read_comp4(folder: str | os.PathLike[str], names: Sequence[str], images: Seq
     )
 
 
+def _index(images: Sequence[str]) -> dict[str, int]:
+    """Place of each id, as read from a line, in ``images``."""
+    short = [basecfg(name).strip() for name in images]
+    count = Counter(short)
+    index = {name: position for position, name in enumerate(short) if count[name] == 1}
+    return index | {name.strip(): position for position, name in enumerate(images)}
+
+
 def comp4_ids(folder: str | os.PathLike[str], names: Sequence[str]) -> list[str]:
     """Every image id that occurs in the result files of ``folder``, sorted. For folders without a list of pictures."""
     prefix = find_prefix(folder, names)
@@ -111,7 +123,7 @@ def comp4_ids(folder: str | os.PathLike[str], names: Sequence[str]) -> list[str]
         path = Path(folder) / f"{prefix}{name}.txt"
         if path.exists():
             lines = read_text(path, "result file").split("\n")
-            ids.update(line.split(None, 1)[0] for line in lines if line and not line.isspace())
+            ids.update(line.rsplit(None, 5)[0].strip() for line in lines if line and not line.isspace())
     return sorted(ids)
 
 
@@ -144,20 +156,22 @@ def _is_plain(text: str, fields: int) -> bool:
 
 
 def _read_by_line(path: Path, text: str, index: dict[str, int]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """The same with any blanks, and with a word for what is wrong."""
+    """The same with any blanks, in ids too, and with a word for what is wrong."""
     image: list[int] = []
     numbers: list[list[float]] = []
     for number, line in enumerate(text.split("\n"), 1):
-        fields = line.split()
+        # From the right, since the first field is a name.
+        fields = line.rsplit(None, 5)
         if not fields:
             continue
         where = f"{path}:{number}: {line.strip()!r}"
         if len(fields) != 6:
             raise ResultsError(f"{where}: {len(fields)} fields; expected six: id prob xmin ymin xmax ymax")
         numbers.append(parse_numbers(fields[1:], where))
-        if fields[0] not in index:
-            raise ResultsError(f"{where}: image {fields[0]} is not in the image set; expected results of that set only")
-        image.append(index[fields[0]])
+        name = fields[0].strip()
+        if name not in index:
+            raise ResultsError(f"{where}: image {name} is not in the image set; expected results of that set only")
+        image.append(index[name])
     return np.array(image, dtype=np.int64), np.array(numbers, dtype=np.float64).reshape(-1, 5)
 
 

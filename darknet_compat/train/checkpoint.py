@@ -19,6 +19,7 @@ import torch
 from ..cfg import Cfg
 from ..errors import TrainingError, first_line
 from ..files import whole_file
+from ..labels import basecfg
 from ..weights import DARKNET_VERSION, save_weights
 from .step import Trainer
 
@@ -31,11 +32,6 @@ SCHEDULE = {"learning_rate", "policy", "steps", "scales", "step", "scale", "gamm
             "momentum", "decay", "angle", "hue", "saturation", "exposure", "flip", "clip"}  # fmt: skip
 
 
-def base_name(cfg: str | os.PathLike[str]) -> str:
-    """``src/utils.c, basecfg``: the file's name up to its first dot."""
-    return os.path.basename(cfg).split(".")[0]
-
-
 def passed(before: int, after: int, every: int) -> bool:
     """Did the batch number come to a multiple of ``every``, or step over one as several GPUs make it do?"""
     return after // every > before // every
@@ -46,7 +42,7 @@ class Snapshots:
 
     def __init__(self, folder: str | os.PathLike[str], cfg: Cfg, settings: dict[str, Any], every: int = 100) -> None:
         self.folder = Path(folder)
-        self.name = base_name(cfg.file)
+        self.name = basecfg(cfg.file)
         self.cfg = cfg
         self.settings = settings
         """The command's own choices that a training must go on with."""

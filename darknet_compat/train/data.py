@@ -14,7 +14,6 @@ import os
 import signal
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 import cv2
@@ -25,7 +24,7 @@ from tqdm import tqdm
 
 from ..errors import DataError, PictureError, TrainingError
 from ..images import load_picture, picture_size
-from ..labels import label_path, read_labels
+from ..labels import Labels, label_path, read_all_labels
 from ..memory import keep_memory
 from .augment import Augmentation, Draws, augment_picture, augment_truth, draw
 from .on_device import Decoded, augment, room
@@ -33,26 +32,6 @@ from .schedule import draw as numbered
 
 SHOWN = 5  # as many bad lines are shown one by one; the rest is counted
 GRACE = 60  # seconds that a worker still works after SIGTERM
-
-
-@dataclass
-class Labels:
-    """The objects of all pictures of a list, and what was wrong with their label files."""
-
-    objects: np.ndarray
-    """float32 (total, 5): class, x, y, w, h."""
-    starts: np.ndarray
-    """int64 (pictures + 1): picture i has the rows starts[i] to starts[i + 1]."""
-    missing: list[str] = field(default_factory=list)
-    """Label files that do not exist."""
-    bad: list[str] = field(default_factory=list)
-    """One line for each bad one of a label file: "file:line: what"."""
-
-    def __getitem__(self, index: int) -> np.ndarray:
-        return self.objects[self.starts[index] : self.starts[index + 1]]
-
-    def __len__(self) -> int:
-        return len(self.starts) - 1
 
 
 def check_labels(
@@ -63,24 +42,20 @@ def check_labels(
 ) -> Labels:
     """Read the label files of all pictures, with a progress bar on a terminal.
 
-    A label file that is missing means no objects; so many such are one warning. Lines that are no ``class x y w h``
-    with a class below ``classes`` and numbers in 0..1 are counted; then ``labels`` says whether they are an error, or
-    a warning and left out. ``class_only``: an object at x = y = 0 has a class and no place, as YOLO9000 has them;
-    without a tree Darknet would write outside its memory for one, so it is a bad line else.
+    A label file that is missing means no objects; so many such are one warning. Bad lines are counted; then ``labels``
+    says whether they are an error, or a warning and left out. What is bad says :func:`..labels.read_all_labels`, and
+    what ``class_only`` is.
 
     Raises DataError for bad lines, for pictures that do not exist, and where no picture has an object.
     """
-    found = Labels(np.zeros((0, 5), np.float32), np.zeros(1, np.int64))
-    rows, absent = [], []
-    for picture in tqdm(pictures, "checking labels", unit=" pictures", disable=None, leave=False):
-        if not os.path.isfile(picture):
-            absent.append(picture)
-        rows.append(_read_objects(picture, classes, class_only, found))
+    absent = [picture for picture in pictures if not os.path.isfile(picture)]
     if absent:
         raise DataError(
             f"{absent[0]}: no such picture, nor are {len(absent) - 1} others of the {len(pictures)} in the list; "
             "paths in a list are relative to the working directory"
         )
+    bar = tqdm(pictures, "checking labels", unit=" pictures", disable=None, leave=False)
+    found = read_all_labels(bar, classes, class_only)
     if found.bad and labels == "error":
         raise DataError(
             f"{found.bad[0]}; {len(found.bad)} bad lines in all; correct them, or train without them by labels=warn"
@@ -89,59 +64,14 @@ def check_labels(
         warnings.warn(f"{line}; the line is left out", stacklevel=2)
     if len(found.bad) > SHOWN:
         warnings.warn(f"{len(found.bad) - SHOWN} more bad label lines are left out", stacklevel=2)
-    if found.missing:
-        warnings.warn(
-            f"{found.missing[0]}: no such label file; {len(found.missing)} of {len(pictures)} pictures have none and "
-            "are taken to show no object",
-            stacklevel=2,
-        )
-    found.starts = np.cumsum([0, *map(len, rows)])
-    found.objects = np.concatenate(rows).astype(np.float32)
+    found.warn_of_missing()
+    found.objects = found.objects.astype(np.float32)
     if not len(found.objects):
         raise DataError(
             f"{label_path(pictures[0])}: no object in this label file nor in any of the {len(pictures)}; Darknet looks "
             "for labels where 'images', 'JPEGImages' and 'raw' first stand in a picture's path"
         )
     return found
-
-
-def _read_objects(picture: str, classes: int, class_only: bool, found: Labels) -> np.ndarray:
-    path = label_path(picture)
-    nothing = np.zeros((0, 5))
-    if path == picture:
-        found.bad.append(f"{picture}: no label file belongs to a picture of this name; Darknet knows .jpg and .png")
-        return nothing
-    try:
-        objects = read_labels(path)
-    except FileNotFoundError:
-        found.missing.append(path)
-        return nothing
-    except OSError as error:
-        found.bad.append(f"{path}: cannot read the label file: {error.strerror}")
-        return nothing
-    except DataError as error:
-        found.bad.append(str(error))
-        return nothing
-    names, boxes = objects[:, 0], objects[:, 1:]
-    known = (names >= 0) & (names < classes) & (names == names.round())
-    inside = ((boxes >= 0) & (boxes <= 1)).all(1)
-    placed = class_only | (boxes[:, :2] != 0).any(1)
-    good = known & inside & placed
-    for row in np.flatnonzero(~good):
-        if not known[row]:
-            what = f"class {names[row]:g}, expected one of 0..{classes - 1}"
-        elif not inside[row]:
-            what = "a box outside of 0..1; x, y, w, h are parts of the picture's width and height"
-        else:
-            what = "x = y = 0 marks an object without a place, which only a network with a tree can learn"
-        found.bad.append(f"{path}:{_line_number(path, int(row))}: {what}")
-    return objects[good]
-
-
-def _line_number(path: str, row: int) -> int:
-    with open(path, encoding="utf-8", errors="replace") as file:
-        filled = [number for number, line in enumerate(file, 1) if line.strip()]
-    return filled[row]
 
 
 class Batch(NamedTuple):

@@ -37,6 +37,13 @@ def test_a_set_without_a_year_is_read_too(small):
         ("<xmin>50</xmin>", "<xmin>wide</xmin>", "<xmin> is 'wide'; expected a number"),
         ("<xmin>50</xmin>", "<xmin>nan</xmin>", "<xmin> is 'nan'; expected a number"),
         ("<difficult>1<", "<difficult>maybe<", "<difficult> is 'maybe'; expected a number"),
+        (
+            "<difficult>1</difficult>\n    <bndbox><xmin>50</xmin>",
+            f"<difficult>{'9' * 400}</difficult>\n    <bndbox>",
+            r"one.xml:\d+: <difficult> is '9{40}'; expected a number",
+        ),
+        ("<difficult>1<", f"<difficult>{'9' * 5000}<", r"one.xml:\d+: <difficult> is '9{40}'; expected a number"),
+        ("<xmin>50</xmin>", "<xmin>1e308</xmin>", "<xmin> is '1e308'; expected a number under"),
     ],
 )
 def test_a_damaged_annotation_is_named_with_its_line(small, before, after, word):
@@ -44,10 +51,10 @@ def test_a_damaged_annotation_is_named_with_its_line(small, before, after, word)
     text = path.read_text()
     assert text.count(before) == 1
     path.write_text(text.replace(before, after))
-    with pytest.raises(ResultsError, match=word) as error:
+    with pytest.raises((DataError, ResultsError), match=word) as error:
         read_voc(small.devkit, 2007, "test", small.names)
     assert "\n" not in str(error.value)
-    if "50" in before:
+    if before.startswith("<xmin>50"):
         assert f"one.xml:{text[: text.index(before)].count(chr(10)) - 2}: " in str(error.value)
 
 
@@ -57,13 +64,13 @@ def test_what_is_not_there_is_named(small, tmp_path):
     with pytest.raises(DarknetError, match=r"val\.txt"):
         read_voc(small.devkit, 2007, "val", small.names)
     (small.devkit / "VOC2007" / "Annotations" / "two.xml").unlink()
-    with pytest.raises(ResultsError, match=r"two\.xml: cannot read the annotation: No such file"):
+    with pytest.raises(DataError, match=r"two\.xml: no such file; every name in ImageSets needs its annotation"):
         read_voc(small.devkit, 2007, "test", small.names)
 
 
 def test_an_image_listed_twice_is_refused(small):
     (small.devkit / "VOC2007" / "ImageSets" / "Main" / "test.txt").write_text("one\ntwo\none\n")
-    with pytest.raises(ResultsError, match="image one stands in it twice"):
+    with pytest.raises(DataError, match="one stands in it twice"):
         read_voc(small.devkit, 2007, "test", small.names)
 
 
@@ -99,7 +106,7 @@ def as_darknet_data(folder, truths, sizes):
 
 def test_labels_score_as_the_annotations_they_were_made_from(voc2007, tmp_path):
     truths = read_voc(voc2007.devkit, 2007, "test", voc2007.names)
-    sizes = np.random.default_rng(0).integers(200, 600, (len(truths.images), 2)).tolist()
+    sizes = np.random.default_rng(0).integers(500, 700, (len(truths.images), 2)).tolist()  # no picture of VOC is larger
     labels = read_labels(as_darknet_data(tmp_path / "set", truths, sizes))
     detections = read_comp4(voc2007.results, voc2007.names, truths.images)
     assert labels.images == truths.images
@@ -128,9 +135,11 @@ def test_label_boxes_become_the_pixels_of_voc(small, data):
         ("0 .5 .5 .1", "one.txt:1"),
         ("0 .5 .5 .1 nan", "one.txt:1"),
         ("zero .5 .5 .1 .1", "one.txt:1"),
-        ("\n3 .5 .5 .1 .1", "one.txt:2: class 3; expected 0 to 2"),
-        ("-1 .5 .5 .1 .1", "class -1; expected 0 to 2"),
-        ("0.5 .5 .5 .1 .1", "class 0.5; expected 0 to 2"),
+        ("\n3 .5 .5 .1 .1", "one.txt:2: class 3, expected one of 0..2"),
+        ("-1 .5 .5 .1 .1", "class -1, expected one of 0..2"),
+        ("0.5 .5 .5 .1 .1", "class 0.5, expected one of 0..2"),
+        ("0 .5 .5 .1 .1\n0 120 80 30 20", "one.txt:2: a box outside of 0..1"),
+        ("0 .5 .5 .1 -.1", "one.txt:1: a box outside of 0..1"),
     ],
 )
 def test_a_bad_label_line_is_named(data, line, word):
@@ -142,15 +151,23 @@ def test_a_bad_label_line_is_named(data, line, word):
 def test_a_missing_label_file_is_reported_and_a_list_without_any_is_an_error(data):
     missing = data.parent / "labels" / "one.txt"
     missing.unlink()
-    assert read_labels(data).unlabelled == [str(missing)]
+    with pytest.warns(UserWarning, match=r"labels/one\.txt: no such label file; 1 of 2 pictures have none"):
+        assert read_labels(data).image.tolist() == [0, 1]
     with pytest.raises(DataError, match="no such label file, nor any other of the list"):
-        read_label_files([str(missing)], 3)
+        read_label_files([f"{data.parent}/images/one.png"], 3)
 
 
-def test_two_pictures_of_one_name_are_refused(data, tmp_path):
-    (data.parent / "valid.txt").write_text("a/images/one.png\nb/images/one.png\n")
-    with pytest.raises(ResultsError, match="image one stands in it twice"):
+def test_two_pictures_of_one_id_are_refused(data):
+    (data.parent / "valid.txt").write_text("a/images/one.1.png\nb/images/one.png\n")
+    with pytest.raises(DataError, match=r"valid\.txt: b/images/one\.png has the image id 'one', as a/"):
         read_labels(data)
+
+
+def test_names_are_as_many_as_classes(data):
+    data.write_text(f"classes=2\n{data.read_text()}")
+    with pytest.raises(DataError, match=r"my\.data:2: .*3 names; expected 2, the classes= of .*my\.data"):
+        read_labels(data)
+    assert read_labels(data, ["cat", "dog", "bird"]).names == ["cat", "dog", "bird"]
 
 
 def test_a_difficult_list_of_another_length_is_refused(data):

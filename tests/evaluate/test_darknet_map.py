@@ -43,7 +43,6 @@ def label_boxes(rows):
         image=np.array([image for image, _, _ in flat], dtype=int),
         class_id=np.array([number for _, number, _ in flat], dtype=int),
         box=np.array([box for _, _, box in flat], dtype=float).reshape(-1, 4),
-        missing=[],
     )
 
 

@@ -34,6 +34,27 @@ def test_any_blanks_read_the_same(tmp_path, text):
     assert numbers.tolist() == [[0.5, 1, 2, 3, 4], [0.001, -1.5, 2, 3, 4]]
 
 
+def test_an_id_may_hold_blanks(tmp_path):
+    """Darknet writes it as it is; the five numbers are found from the right."""
+    rows = ["my photo 1 0.5 1 2 3 4", "my  photo 0.4 1 2 3 4", "one 0.3 1 2 3 4", "写真　一 0.2 1 2 3 4"]
+    folder = write_results(tmp_path, {"cat": rows})
+    images = ["my photo 1", "my  photo", "one", "写真　一"]
+    found = read_comp4(folder, ["cat"], images)
+    assert [images[image] for image in found.image] == images
+    assert found.prob.tolist() == [0.5, 0.4, 0.3, 0.2]
+    assert comp4_ids(folder, ["cat"]) == sorted(images)
+
+
+def test_ids_of_a_devkit_are_found_up_to_their_first_dot_too(tmp_path):
+    """``valid`` writes x_jpg for x_jpg.rf.abc.jpg; the devkit's image set says x_jpg.rf.abc."""
+    folder = write_results(tmp_path, {"cat": ["x_jpg 0.5 1 2 3 4", "y_jpg.rf.1 0.4 1 2 3 4"]})
+    images = ["x_jpg.rf.abc", "y_jpg.rf.1", "y_jpg.rf.2"]
+    assert read_comp4(folder, ["cat"], images).image.tolist() == [0, 1]
+    write_results(tmp_path, {"cat": ["y_jpg 0.5 1 2 3 4"]})
+    with pytest.raises(ResultsError, match="image y_jpg is not in the image set"):
+        read_comp4(folder, ["cat"], images)
+
+
 def test_an_empty_file_is_a_class_without_detections(tmp_path):
     image, numbers = read(tmp_path, "")
     assert image.shape == (0,)
@@ -44,7 +65,7 @@ def test_an_empty_file_is_a_class_without_detections(tmp_path):
     ("line", "word"),
     [
         ("one 0.5 1 2 3", "5 fields; expected six"),
-        ("one 0.5 1 2 3 4 5", "7 fields; expected six"),
+        ("one 0.5 1 2 3 4 5", "image one 0.5 is not in the image set"),
         ("one 0.5 1 2 3 x", "'x' is no number"),
         ("one nan 1 2 3 4", "'nan' is not finite"),
         ("one 0.5 1 2 3 inf", "'inf' is not finite"),

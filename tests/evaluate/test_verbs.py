@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+
+from darknet_compat.cli import main
+from tests.tools.run import run_tool
 
 ROOT = Path(__file__).parents[2]
 
@@ -146,3 +150,100 @@ def test_scoring_loads_neither_torch_nor_opencv_nor_matplotlib(voc):
     )
     assert done.returncode == 0
     assert done.stderr.endswith("\n[]\n")
+
+
+NETWORK = ["cfg/shapes.data", "cfg/yolov2-shapes.cfg", "weights/yolov2-shapes.weights"]
+
+
+@pytest.fixture
+def shapes(tmp_path, monkeypatch):
+    """The pictures that cfg/shapes.data names, in a folder of their own, under names that are not Darknet's."""
+    folder = tmp_path / "data" / "made" / "shapes"
+    for name in ("images", "labels"):
+        (folder / name).mkdir(parents=True)
+    names = ["x_jpg.rf.0a1b.jpg", "my photo 1.jpg", "plain.jpg"]
+    for name in names:
+        shutil.copy(ROOT / "data" / "shapes-sample.jpg", folder / "images" / name)
+        (folder / "labels" / name).with_suffix(".txt").write_text("3 .5 .5 .2 .2\n")
+    (folder / "2007_test.txt").write_text("".join(f"data/made/shapes/images/{name}\n" for name in names))
+    monkeypatch.chdir(tmp_path)
+    return folder
+
+
+def test_what_valid_writes_is_scored_whatever_the_pictures_are_called(shapes, capsys):
+    """From another folder, where cfg/, data/*.names and weights/ are the stock ones, for all verbs alike."""
+    assert main(["detector", "valid", *NETWORK]) == 0
+    capsys.readouterr()
+    flags = ["--results", "runs/quickstart/results", "--data", "cfg/shapes.data"]
+    assert main(["voc_eval", *flags, "--json", "scores.json"]) == 0
+    printed = capsys.readouterr()
+    assert "over 1 of 6 classes" in printed.out
+    assert printed.err == ""
+    lines = Path("runs/quickstart/results/comp4_det_test_square.txt").read_text().splitlines()
+    assert {line.rsplit(None, 5)[0] for line in lines} == {"x_jpg", "my photo 1", "plain"}
+    assert json.loads(Path("scores.json").read_text())["classes"]["square"]["detections"] == len(lines)
+    compared = run_tool("compare_results", *[flags[1]] * 2, *flags[2:], cwd=shapes.parents[2])
+    assert (compared.returncode, compared.stderr) == (0, "")
+    assert "only in A: 0 of" in compared.stdout
+
+
+@pytest.mark.parametrize("verb", ["valid", "valid2"])
+def test_two_pictures_of_one_id_are_refused_before_the_first_is_looked_at(shapes, capsys, verb):
+    (shapes / "2007_test.txt").write_text("images/x.1.jpg\nimages/x.2.jpg\n")
+    assert main(["detector", verb, *NETWORK]) == 1
+    assert capsys.readouterr().err == (
+        "darknet-compat: data/made/shapes/2007_test.txt: images/x.2.jpg has the image id 'x', as images/x.1.jpg has, "
+        "and result files name pictures by that alone; rename one, or take it out of the list\n"
+    )
+    assert not Path("runs").exists()
+
+
+def test_two_pictures_of_one_coco_number_are_warned_of(shapes, capsys):
+    text = (ROOT / "cfg" / "shapes.data").read_text().replace("eval = voc", "eval = coco")
+    Path("coco.data").write_text(text)
+    assert main(["detector", "valid", "coco.data", *NETWORK[1:]]) == 0
+    assert "warning: data/made/shapes/2007_test.txt: pictures share an image id, the number" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verb", ["map", "recall", "voc_eval"])
+def test_boxes_in_pixels_are_refused_and_missing_label_files_warned_of(shapes, capsys, verb):
+    if verb == "voc_eval":
+        for name in (ROOT / "data" / "shapes.names").read_text().split():
+            Path(f"comp4_det_test_{name}.txt").touch()
+        words = ["voc_eval", "--results", ".", "--data", "cfg/shapes.data"]
+    else:
+        words = ["detector", verb, *NETWORK]
+    label = shapes / "labels" / "plain.txt"
+    label.write_text("3 .5 .5 .2 .2\n3 60 60 20 20\n")
+    assert main(words) == 1
+    printed = capsys.readouterr()
+    assert "plain.txt:2: a box outside of 0..1; x, y, w, h are parts of the picture's width" in printed.err
+    assert printed.out == ""
+    label.unlink()
+    assert main(words) == 0
+    assert "plain.txt: no such label file; 1 of 3 pictures have none" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verb", ["test", "valid", "map", "recall"])
+def test_names_of_another_network_are_refused(shapes, capsys, verb):
+    """More names than classes would print a person for a square; fewer have always been refused."""
+    text = (ROOT / "cfg" / "shapes.data").read_text().replace("data/shapes.names", "data/coco.names")
+    Path("my.data").write_text(text)
+    pictures = ["data/made/shapes/images/plain.jpg"] if verb == "test" else []
+    assert main(["detector", verb, "my.data", *NETWORK[1:], *pictures]) == 1
+    assert "my.data:5: names = data/coco.names: 80 names; expected 6, the classes= of " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("flags", "letter_box"), [((), True), (("-letter_box", "0"), False)])
+def test_map_letterboxes_unless_told(shapes, monkeypatch, flags, letter_box):
+    import darknet_compat.detect as detect
+
+    asked, real = [], detect.detect_files
+
+    def spy(*arguments, **options):
+        asked.append(options["letter_box"])
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(detect, "detect_files", spy)
+    assert main(["detector", "map", *NETWORK, *flags]) == 0
+    assert asked == [letter_box]

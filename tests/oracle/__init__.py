@@ -150,7 +150,7 @@ class Oracle:
             getattr(self.a, name).restype = ctypes.c_void_p
         self.a.oracle_layer_tensor.restype = ctypes.c_long
         self.a.oracle_layer_type.restype = ctypes.c_char_p
-        for name in ("load_network", "network_predict"):
+        for name in ("load_network", "network_predict", "basecfg"):
             getattr(self.lib, name).restype = ctypes.c_void_p
         for name in ("rand_uniform", "rand_scale"):
             getattr(self.lib, name).restype = ctypes.c_float
@@ -310,6 +310,10 @@ class Oracle:
             total, classes, _f(nms), _pointer(boxes), _pointer(objectness), _pointer(prob), _pointer(order)
         )
         return Boxes(boxes, objectness, prob, order)
+
+    def image_id(self, path):
+        """basecfg: what ``valid`` names a picture by."""
+        return ctypes.string_at(self.lib.basecfg(os.fsencode(path))).decode()
 
     def read_tree(self, path):
         """read_tree -> dict of int32 arrays: parent, child, group, leaf (per class), group_size, group_offset."""

@@ -16,7 +16,7 @@ import torch
 from darknet_compat import load_network
 from darknet_compat.cfg import parse_cfg, read_cfg
 from darknet_compat.errors import TrainingError
-from darknet_compat.train.checkpoint import FORMAT, Snapshots, base_name, passed
+from darknet_compat.train.checkpoint import FORMAT, Snapshots, passed
 from darknet_compat.train.distributed import Processes
 from darknet_compat.train.step import Trainer
 from darknet_compat.weights import read_header
@@ -31,11 +31,6 @@ def make(folder, text=None, seed=0, settings=SETTINGS):
     cfg = read_cfg(folder / "net.v1.cfg")
     torch.manual_seed(seed)
     return Trainer(load_network(cfg), seed=seed), Snapshots(folder / "backup", cfg, settings)
-
-
-def test_base_name_ends_at_the_first_dot():
-    assert base_name("cfg/deep/yolov2-voc.cfg") == "yolov2-voc"
-    assert base_name("a.b/net.v1.cfg") == "net"
 
 
 def darknets(batch):
