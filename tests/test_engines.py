@@ -319,6 +319,15 @@ def test_other_weights_or_numerics_make_another_graph(cache, built):
     assert len(built) == len(list(cache.iterdir())) == 3
 
 
+def test_another_runtime_or_version_compares_its_own_graph(cache, built, monkeypatch):
+    need("openvino")
+    for name in RUNTIMES:
+        start_at(name=name)
+    monkeypatch.setattr(exported, "installed", lambda package: "9.9")
+    start_at()
+    assert len(built) == len(list(cache.iterdir())) == 3
+
+
 def test_a_damaged_graph_is_made_again(cache, built):
     """Zeroed weights, 64 bytes changed, and cut off: none of it runs."""
     import onnx
