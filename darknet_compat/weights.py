@@ -34,6 +34,7 @@ DARKNET_VERSION = (0, 2, 0)  # major, minor, revision in save_weights_upto
 TRANSPOSED = 1000  # load_weights_upto: above it, connected weights stand as (inputs, outputs)
 # Real versions are 0.1.0, 0.2.0, 0.2.5 and some just above 1000. The four bytes of a float32 read as a far larger int.
 MOST_VERSION = 100_000
+MOST_SEEN = 2**62 - 1  # images
 READERS = 2  # threads
 CHUNK = 2**18  # numbers read at a time: 1 MiB, which stays in a core's cache
 
@@ -113,7 +114,7 @@ def read_header(file: BinaryIO, path: str) -> Header:
             f"found {len(rest)}"
         )
     (seen,) = struct.unpack("<Q" if wide else "<i", rest)
-    if not 0 <= seen < 2**62:
+    if not 0 <= seen <= MOST_SEEN:
         raise WeightsHeaderError(
             f"{path}: offset 12: the count of images seen reads {seen}; expected 0 or more; the file is damaged"
         )

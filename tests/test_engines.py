@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import shutil
+import re
+import signal
 import stat
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from random import Random
 
 import numpy as np
 import pytest
@@ -39,13 +42,19 @@ def need(engine: str) -> None:
             pytest.skip(f"needs {package}: pip install 'darknet_compat[{engine}]'")
 
 
+SHAPES = ROOT / "cfg/yolov2-shapes.cfg", ROOT / "weights/yolov2-shapes.weights"
+
+
 @pytest.fixture
-def trial3(shared, tmp_path):
-    """The cfg and a copy of the weights, for graphs are kept beside them."""
-    weights = tmp_path / "weights" / "trial3.weights"
-    weights.parent.mkdir()
-    shutil.copyfile(shared / "yolo-lite/tiny-yolov2-trial3.weights", weights)
-    return shared / "yolo-lite/tiny-yolov2-trial3.cfg", weights
+def trial3(shared):
+    return shared / "yolo-lite/tiny-yolov2-trial3.cfg", shared / "yolo-lite/tiny-yolov2-trial3.weights"
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch) -> Path:
+    """A folder for graphs that no other test has used, and not the user's."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache/darknet_compat"
 
 
 def off_by(network: Network, engine, x: torch.Tensor) -> float:
@@ -53,10 +62,6 @@ def off_by(network: Network, engine, x: torch.Tensor) -> float:
     with torch.inference_mode():
         pairs = zip(network.head.boxes(network(x), 0.0), network.head.boxes(engine(x), 0.0), strict=True)
         return max(float(((a - b).abs() / a.abs().clamp_min(1)).max()) for a, b in pairs)
-
-
-def graphs(folder) -> list[str]:
-    return sorted(path.name for path in folder.glob(".*.onnx"))
 
 
 @pytest.mark.parametrize("batch", [1, 3])
@@ -128,7 +133,6 @@ def test_an_engine_keeps_to_its_threads():
 def test_a_classifier(shared, name):
     need(name)
     network = load_network(shared / "tiny-imagenet/tiny.cfg", shared / "tiny-imagenet/tiny.weights")
-    network.report = None  # the shared folder stays as it is
     x = torch.rand(2, *network.input, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         np.testing.assert_allclose(start_engine(network, name)(x), network(x), atol=1e-5)
@@ -243,84 +247,204 @@ def test_bf16_keeps_both_ends_in_float32(darknet_share, trial3):
 # The cache of graphs
 
 
-@pytest.mark.parametrize("name", RUNTIMES)
-def test_a_graph_is_made_and_checked_once(trial3, name, monkeypatch):
-    need(name)
-    start_engine(load_network(*trial3), name)
-    made = graphs(trial3[1].parent)
-    assert len(made) == 1
-    assert made[0].startswith(f".trial3.{name}-")
-
-    def refuse(*_args, **_kwargs):
-        raise AssertionError("made again")
-
-    network = load_network(*trial3)
-    with monkeypatch.context() as patch:
-        patch.setattr("darknet_compat.export.graph.build", refuse)
-        patch.setattr(exported, "_check", refuse)
-        engine = start_engine(network, name)
-    assert off_by(network, engine, torch.rand(1, *network.input)) <= ALIKE
-
-
-def test_other_weights_size_or_numerics_make_another_graph(trial3):
+@pytest.fixture
+def built(monkeypatch) -> list[tuple[int, int]]:
+    """The sizes of the graphs that were made anew."""
     need("onnxruntime")
-    folder = trial3[1].parent
-    seen = set()
-    for change in ("none", "weights", "size", "numerics"):
-        network = load_network(*trial3, numerics="gpu" if change == "numerics" else "cudnn")
+    from darknet_compat.export import graph
+
+    sizes, build = [], graph.build
+
+    def count(network, **options):
+        sizes.append((network.width, network.height))
+        return build(network, **options)
+
+    monkeypatch.setattr(graph, "build", count)
+    return sizes
+
+
+def start_at(size: int = 128, name: str = "onnxruntime") -> float:
+    """Start an engine for the shipped network; how far its boxes are off."""
+    network = load_network(*SHAPES)
+    network.resize(size, size)
+    x = torch.rand(1, *network.input, generator=torch.Generator().manual_seed(0))
+    return off_by(network, start_engine(network, name, threads=1), x)
+
+
+@pytest.fixture
+def time_limit():
+    """A test that waits for ever fails."""
+
+    def give_up(*_):
+        pytest.fail("waited for 30 s")
+
+    before = signal.signal(signal.SIGALRM, give_up)
+    signal.alarm(30)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
+def only(folder: Path) -> Path:
+    (path,) = folder.iterdir()
+    return path
+
+
+@pytest.mark.parametrize("name", RUNTIMES)
+def test_a_graph_is_made_and_checked_once(cache, built, name, monkeypatch):
+    need(name)
+    assert start_at(name=name) <= ALIKE
+    assert re.fullmatch(r"[0-9a-f]{64}\.graph", only(cache).name)
+    assert stat.S_IMODE(cache.stat().st_mode) == 0o700
+    assert stat.S_IMODE(only(cache).stat().st_mode) == 0o600
+    monkeypatch.setattr(exported, "_check", None)
+    assert start_at(name=name) <= ALIKE
+    assert len(built) == 1
+
+
+def test_every_size_keeps_its_graph(cache, built):
+    for size in (128, 256, 128, 256):
+        assert start_at(size) <= ALIKE
+    assert built == [(128, 128), (256, 256)]
+
+
+def test_other_weights_or_numerics_make_another_graph(cache, built):
+    for change in ("none", "weights", "numerics"):
+        network = load_network(*SHAPES, numerics="gpu" if change == "numerics" else "cudnn")
         if change == "weights":
             with torch.no_grad():
                 network.layers[0].biases[0] += 1
-        if change == "size":
-            network.resize(160, 160)
-        engine = start_engine(network, "onnxruntime")
+        engine = start_engine(network, "onnxruntime", threads=1)
         assert off_by(network, engine, torch.rand(1, *network.input)) <= ALIKE
-        (name,) = graphs(folder)  # the older one is gone
-        seen.add(name)
-    assert len(seen) == 4
+    assert len(built) == len(list(cache.iterdir())) == 3
 
 
-def test_a_damaged_graph_is_made_again(trial3):
-    need("onnxruntime")
-    network = load_network(*trial3)
-    start_engine(network, "onnxruntime")
-    (graph,) = trial3[1].parent.glob(".*.onnx")
-    whole = graph.read_bytes()
-    graph.write_bytes(whole[: len(whole) // 2])
-    assert off_by(network, start_engine(network, "onnxruntime"), torch.rand(1, *network.input)) <= ALIKE
-    assert graph.read_bytes() == whole
+def test_another_runtime_or_version_compares_its_own_graph(cache, built, monkeypatch):
+    need("openvino")
+    for name in RUNTIMES:
+        start_at(name=name)
+    monkeypatch.setattr(exported, "installed", lambda package: "9.9")
+    start_at()
+    assert len(built) == len(list(cache.iterdir())) == 3
 
 
-def test_a_read_only_folder_leaves_the_cache_folder(trial3, tmp_path, monkeypatch):
-    need("onnxruntime")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    whole_file = exported.whole_file
+def test_a_damaged_graph_is_made_again(cache, built):
+    """Zeroed weights, 64 bytes changed, and cut off: none of it runs."""
+    import onnx
 
-    def refusing(path):
-        if path.parent == trial3[1].parent:
-            raise PermissionError(13, "Permission denied")
-        return whole_file(path)
+    start_at()
+    path, random = only(cache), Random(0)
+    whole = path.read_bytes()
+    model = onnx.load_from_string(whole[len(exported.MARK) + 32 :])
+    for tensor in model.graph.initializer:
+        if tensor.name.endswith("weights"):
+            tensor.raw_data = bytes(len(tensor.raw_data))
+    wrong = [whole[: len(exported.MARK) + 32] + model.SerializeToString(), whole[: len(whole) // 2], b""]
+    for _ in range(12):
+        content = bytearray(whole)
+        for _ in range(64):
+            content[random.randrange(len(content))] = random.randrange(256)
+        wrong.append(bytes(content))
+    for count, content in enumerate(wrong, 2):
+        path.write_bytes(content)
+        assert start_at() <= ALIKE
+        assert len(built) == count
+        assert path.read_bytes() == whole
 
-    monkeypatch.setattr(exported, "whole_file", refusing)
-    network = load_network(*trial3)
-    start_engine(network, "onnxruntime")
-    assert graphs(trial3[1].parent) == []
-    (kept,) = graphs(tmp_path / "cache/darknet_compat")
-    assert stat.S_ISREG(os.stat(tmp_path / "cache/darknet_compat" / kept).st_mode)
-    # Nowhere to write is no error either.
+
+def test_another_networks_graph_is_not_taken(cache, built):
+    """A whole one, moved to the other's name."""
+    start_at()
+    small = only(cache)
+    content = small.read_bytes()
+    small.unlink()
+    start_at(256)
+    only(cache).write_bytes(content)
+    assert start_at(256) <= ALIKE
+    assert built == [(128, 128), (256, 256), (256, 256)]
+
+
+def test_what_others_can_change_is_not_taken(cache, built, monkeypatch):
+    """A file that others can write to, and one of another owner; what is made anew stands there afterwards."""
+    start_at()
+    os.chmod(only(cache), 0o666)
+    start_at()
+    assert len(built) == 2
+    assert stat.S_IMODE(only(cache).stat().st_mode) == 0o600
+    start_at()
+    assert len(built) == 2
+    monkeypatch.setattr(os, "geteuid", lambda: only(cache).stat().st_uid + 1)
+    start_at()
+    assert len(built) == 3
+
+
+@pytest.mark.parametrize("kind", ["fifo", "link", "folder", "broken link"])
+def test_what_is_no_plain_file_is_left_alone(cache, built, tmp_path, kind, time_limit):
+    """And a FIFO does not make it wait."""
+    start_at()
+    path = only(cache)
+    whole = path.read_bytes()
+    path.unlink()
+    (tmp_path / "other").write_bytes(whole)
+    if kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        path.symlink_to(tmp_path / ("other" if kind == "link" else "none"))
+    with pytest.raises(OSError, match=r"not a plain file|Too many levels"):
+        exported._open_own(path)
+    before = path.lstat()
+    assert start_at() <= ALIKE
+    assert len(built) == 2
+    assert path.lstat() == before
+    assert (tmp_path / "other").read_bytes() == whole
+    assert not (tmp_path / "none").exists()
+
+
+def test_the_graphs_used_longest_ago_go_and_nothing_else(cache, built, monkeypatch):
+    start_at(128)
+    one = only(cache).stat().st_size
+    monkeypatch.setattr(exported, "MOST_BYTES", 2 * one + one // 2)
+    mine = {
+        cache / ("0" * 64 + ".graph"): "a name like ours, another content",
+        cache / ("0" * 63 + ".graph"): exported.MARK.decode(),
+        cache / "notes.txt": exported.MARK.decode(),
+    }
+    for path, text in mine.items():
+        path.write_text(text)
+        os.utime(path, (0, 0))
+    start_at(160)
+    start_at(128)  # used again: 160 is now the one used longest ago
+    start_at(192)
+    for size in (128, 192):
+        start_at(size)
+    assert built == [(128, 128), (160, 160), (192, 192)]
+    start_at(160)
+    assert built[3:] == [(160, 160)]
+    assert len(list(cache.iterdir())) == 2 + len(mine)
+    assert {path: path.read_text() for path in mine} == mine
+
+
+def test_nowhere_to_keep_a_graph_is_no_error(tmp_path, built, monkeypatch):
+    """A file where the folder would be; a name that is not absolute."""
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "file").write_text("")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    start_engine(network, "onnxruntime")
+    for place in (tmp_path / "file", "cache"):
+        monkeypatch.setenv("XDG_CACHE_HOME", str(place))
+        assert start_at() <= ALIKE
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    assert not list(SHAPES[1].parent.glob(".*"))
 
 
-def test_wrong_outputs_are_an_error(trial3, monkeypatch):
+def test_wrong_outputs_are_an_error(cache, monkeypatch):
     need("onnxruntime")
     right = exported._onnxruntime
     monkeypatch.setattr(exported, "_onnxruntime", lambda *given: lambda pictures: right(*given)(pictures) + 0.01)
     with pytest.raises(ExportError, match=r"outputs are off by .* from torch's; .* use -engine torch") as caught:
-        start_engine(load_network(*trial3), "onnxruntime")
+        start_at()
     assert "\n" not in str(caught.value)
-    assert graphs(trial3[1].parent) == []
+    assert not cache.exists()
 
 
 @pytest.mark.parametrize("name", RUNTIMES)

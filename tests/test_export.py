@@ -5,10 +5,19 @@ from __future__ import annotations
 import importlib.util
 import io
 import json
+import os
+import pickle
+import re
 import subprocess
 import sys
+import tracemalloc
 import venv
+import warnings
+import zipfile
+from contextlib import suppress
 from pathlib import Path
+from random import Random
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +27,7 @@ from darknet_compat import load_network, save_weights
 from darknet_compat.boxes import nms_sort
 from darknet_compat.cfg import parse_cfg, read_cfg
 from darknet_compat.cli import main
-from darknet_compat.errors import CfgError, ExportError
+from darknet_compat.errors import CfgError, DarknetError, ExportError
 from darknet_compat.export import NMS, THRESH, export, read_export
 from darknet_compat.images import letterbox, load_picture, to_planes
 from darknet_compat.layers.activation import ACTIVATIONS
@@ -246,6 +255,18 @@ def test_real_weights_come_back_byte_for_byte(shared, tmp_path, name, suffix):
 
 
 @pytest.mark.parametrize("suffix", [".pt2", ".safetensors"])
+def test_the_shipped_weights_come_back_byte_for_byte(tmp_path, suffix):
+    if suffix == ".safetensors":
+        need("safetensors")
+    cfg, weights = ROOT / "cfg/yolov2-shapes.cfg", ROOT / "weights/yolov2-shapes.weights"
+    export(load_network(cfg, weights), tmp_path / f"net{suffix}")
+    network = read_export(tmp_path / f"net{suffix}")
+    save_weights(network, tmp_path / "back.weights")
+    assert (tmp_path / "back.weights").read_bytes() == weights.read_bytes()
+    assert network.cfg.meaning() == read_cfg(cfg).meaning()
+
+
+@pytest.mark.parametrize("suffix", [".pt2", ".safetensors"])
 @pytest.mark.parametrize("version", [(0, 1, 0), (0, 2, 0), (0, 2, 5), (1001, 0, 0)])
 def test_every_header_comes_back(tmp_path, suffix, version):
     if suffix == ".safetensors":
@@ -313,6 +334,335 @@ def test_damaged_and_foreign_files(tmp_path, capfd):
         read_export(tmp_path / "bad.safetensors")
     assert "\n" not in str(caught.value)
     assert capfd.readouterr().err == ""
+
+
+# Files from strangers, and damaged ones: nothing runs, nothing else is read, and each ends in one line.
+
+
+SMALLEST = net(8, 8, 3, CONV.format(4) + "\nbatch_normalize=1", "[maxpool]\nsize=2\nstride=2", CONV.format(2))
+
+
+def smallest() -> Network:
+    return randomise(Network(parse_cfg(SMALLEST)))
+
+
+def rewrite(source: Path, target: Path, changes: dict[str, bytes], **options) -> None:
+    """Copy a zip archive with other bytes in some entries."""
+    with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w", **options) as new:
+        for name in old.namelist():
+            new.writestr(name, changes.get(name, old.read(name)))
+
+
+def header_of(content: bytes) -> tuple[dict, bytes]:
+    """The header of a .safetensors file, and what follows it."""
+    size = int.from_bytes(content[:8], "little")
+    return json.loads(content[8 : 8 + size]), content[8 + size :]
+
+
+def with_header(header: dict | str, rest: bytes) -> bytes:
+    text = (header if isinstance(header, str) else json.dumps(header)).encode()
+    return len(text).to_bytes(8, "little") + text + rest
+
+
+def refusal(path: Path, content: bytes) -> str:
+    """The one line that reading these bytes ends in, or "" for a network that equals :func:`smallest`."""
+    path.write_bytes(content)
+    try:
+        found = read_export(path)
+    except DarknetError as error:
+        line = str(error)
+        assert line.isprintable(), repr(line)
+        assert len(line) < 600, line
+        return line
+    expected = smallest()
+    assert found.cfg.meaning() == expected.cfg.meaning()
+    assert (found.version, found.seen, found.numerics) == (expected.version, expected.seen, expected.numerics)
+    for name, tensor in expected.state_dict().items():
+        assert torch.equal(found.state_dict()[name], tensor), name
+    return ""
+
+
+class Malice:
+    """Makes a folder when it is unpickled."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.folder),)
+
+
+def test_no_entry_of_a_program_is_unpickled(tmp_path):
+    export(smallest(), tmp_path / "good.pt2")
+    proof, saved = tmp_path / "proof", io.BytesIO()
+    torch.save(Malice(proof), saved)
+    payloads = pickle.dumps(Malice(proof)), saved.getvalue()
+    names = zipfile.ZipFile(tmp_path / "good.pt2").namelist()
+    assert "archive/data/sample_inputs/model.pt" in names
+    for name in names:
+        for payload in payloads:
+            rewrite(tmp_path / "good.pt2", tmp_path / "bad.pt2", {name: payload})
+            with suppress(DarknetError):
+                read_export(tmp_path / "bad.pt2")
+            assert not proof.exists(), name
+    pickle.loads(payloads[0])
+    assert proof.is_dir()
+
+
+def test_entries_take_no_more_memory_than_the_file(tmp_path):
+    """Many compressed zeros, entries that claim more bytes than there are, and one entry for many tensors."""
+    export(smallest(), tmp_path / "good.pt2")
+    weights, config = "archive/data/weights/weight_0", "archive/data/weights/model_weights_config.json"
+    about = json.loads(zipfile.ZipFile(tmp_path / "good.pt2").read(config))
+    for meta in about["config"].values():
+        meta["path_name"] = "weight_0"
+    long = {"archive/extra/darknet.json": b" " * 2**24}
+    wrong = []
+    for changes, options in (
+        ({weights: bytes(2**24)}, {"compression": zipfile.ZIP_DEFLATED}),
+        ({config: json.dumps(about).encode()}, {}),
+        (long, {}),
+    ):
+        rewrite(tmp_path / "good.pt2", tmp_path / "bad.pt2", changes, **options)
+        wrong.append((tmp_path / "bad.pt2").read_bytes())
+    # In the central directory the sizes of an entry stand 20 bytes behind its mark.
+    entry = bytearray((tmp_path / "good.pt2").read_bytes())
+    at = entry.rindex(b"PK\1\2") + 20
+    entry[at : at + 8] = (2**31 - 1).to_bytes(4, "little") * 2
+    wrong.append(bytes(entry))
+    expected = ("an entry is compressed", "two tensors have the same bytes", "longer than", "longer than the file")
+    for content, line in zip(wrong, expected, strict=True):
+        (tmp_path / "bad.pt2").write_bytes(content)
+        del content
+        tracemalloc.start()
+        try:
+            with pytest.raises(ExportError, match=line):
+                read_export(tmp_path / "bad.pt2")
+            assert tracemalloc.get_traced_memory()[1] < 2**20
+        finally:
+            tracemalloc.stop()
+
+
+@pytest.mark.parametrize("suffix", [".pt2", ".safetensors"])
+def test_what_no_weights_file_can_hold_is_refused(tmp_path, suffix):
+    """The checksum is right in each."""
+    for change, line in (
+        ({"seen": -5}, "seen is '-5'; expected a count of images from 0 to"),
+        ({"seen": 2**62}, "seen is '4611686018427387904'"),
+        ({"version": (0, 1, 0), "seen": 2**31}, "seen is '2147483648'; .* to 2,147,483,647"),
+        ({"version": (0, 2, 0, 1, 2)}, r"version is '0\.2\.0\.1\.2'; expected three numbers"),
+        ({"version": (0, -2, 0)}, "version is '0.-2.0'"),
+        ({"version": (0, 200_000, 0)}, "version is '0.200000.0'"),
+        ({"numerics": "quantum"}, "numerics is 'quantum'; expected one of cudnn"),
+        ({"biases": float("nan")}, r"tensor layers\.0\.biases has numbers that are not finite"),
+        ({"biases": float("inf")}, r"tensor layers\.0\.biases has numbers that are not finite"),
+    ):
+        network = smallest()
+        if "biases" in change:
+            with torch.no_grad():
+                network.layers[0].biases[1] = change.pop("biases")
+        for name, value in change.items():
+            setattr(network, name, value)
+        export(network, tmp_path / f"bad{suffix}")
+        with pytest.raises(ExportError, match=rf"bad\{suffix}: .*{line}"):
+            read_export(tmp_path / f"bad{suffix}")
+
+
+@pytest.mark.parametrize("suffix", [".pt2", ".safetensors"])
+def test_a_folder_or_a_fifo_is_refused(tmp_path, suffix):
+    (tmp_path / f"folder{suffix}").mkdir()
+    os.mkfifo(tmp_path / f"fifo{suffix}")
+    handle = os.open(tmp_path / f"fifo{suffix}", os.O_RDWR)  # so that a reader would not wait for one who writes
+    try:
+        for name in ("folder", "fifo"):
+            with pytest.raises(ExportError, match=rf"{name}\{suffix}: not a plain file"):
+                read_export(tmp_path / f"{name}{suffix}")
+    finally:
+        os.close(handle)
+
+
+def test_a_cfg_that_is_not_utf8_goes_into_a_program_alone(tmp_path):
+    network = randomise(Network(parse_cfg(SMALLEST + "# caf\udce9\n")))
+    with pytest.raises(ExportError, match=r"not UTF-8, which a \.safetensors file cannot hold; .* export a \.pt2"):
+        export(network, tmp_path / "net.safetensors")
+    export(network, tmp_path / "net.pt2")
+    export(read_export(tmp_path / "net.pt2"), tmp_path / "net.cfg")
+    assert (tmp_path / "net.cfg").read_bytes().endswith(b"# caf\xe9\n")
+
+
+def damaged(good: bytes, random: Random) -> bytes:
+    """One of the ways in which bytes go wrong."""
+    content, at, count = bytearray(good), random.randrange(len(good)), random.randrange(1, 65)
+    kind = random.randrange(7)
+    if kind == 0:
+        content[at] ^= 1 << random.randrange(8)
+    elif kind == 1:
+        for _ in range(count):
+            content[random.randrange(len(good))] = random.randrange(256)
+    elif kind == 2:
+        del content[at:]
+    elif kind == 3:
+        content += random.randbytes(count)
+    elif kind == 4:
+        content[at : at + count] = bytes(len(content[at : at + count]))
+    elif kind == 5:
+        content[at:at] = content[at : at + count]
+    else:  # where the header of the one is, and the directory of the other
+        content[random.choice((at % 1500, -1 - at % 1500))] = random.randrange(256)
+    return bytes(content)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("suffix", [".pt2", ".safetensors"])
+def test_a_damaged_file_ends_in_one_line_or_an_equal_network(tmp_path, suffix):
+    export(smallest(), tmp_path / f"good{suffix}")
+    good, random = (tmp_path / f"good{suffix}").read_bytes(), Random(0)
+    lines = [refusal(tmp_path / f"bad{suffix}", damaged(good, random)) for _ in range(2000)]
+    assert sum(map(bool, lines)) > 800
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_damaged_safetensors(tmp_path):
+    """What a fuzzer found, and what its random bytes would not."""
+    export(smallest(), tmp_path / "good.safetensors")
+    good = (tmp_path / "good.safetensors").read_bytes()
+    header, rest = header_of(good)
+    name = "layers.0.weights"
+    begin, end = header[name]["data_offsets"]
+
+    def changed(section: str, **values) -> bytes:
+        return with_header({**header, section: {**header[section], **values}}, rest)
+
+    def about(**values: str) -> bytes:
+        return changed("__metadata__", **values)
+
+    cfg = header["__metadata__"]["cfg"]
+    first = json.dumps({name: {**header[name], "shape": [3, 4, 3, 3]}})[1:-1]
+    nan = bytearray(rest)
+    nan[begin : begin + 4] = b"\0\0\xc0\x7f"
+    other = bytearray(rest)
+    other[begin] ^= 1
+    cases = {
+        "a number changed": (with_header(header, bytes(other)), "damaged: its sha256"),
+        "a NaN": (with_header(header, bytes(nan)), f"{name} has numbers that are not finite"),
+        "two of one name": (with_header("{" + first + "," + json.dumps(header)[1:], rest), ""),
+        "two cfgs": (with_header(json.dumps(header).replace('"cfg":', '"cfg": "[net]", "cfg":'), rest), ""),
+        "metadata twice": (with_header('{"__metadata__":{},' + json.dumps(header)[1:], rest), "damaged"),
+        "another shape": (changed(name, shape=[3, 4, 3, 3]), r"\(3, 4, 3, 3\); its cfg asks for .*\(4, 3, 3, 3\)"),
+        "a shape too large": (changed(name, shape=[2**40, 2**40]), "damaged"),
+        "more dimensions": (changed(name, shape=[1] * 9000 + [108]), r"\(1, 1, 1"),
+        "a negative size": (changed(name, shape=[-4, 3, 3, 3]), "damaged"),
+        "half as many": (changed(name, dtype="F64", shape=[2, 3, 3, 3]), r"is float64 \(2, 3, 3, 3\)"),
+        "integers": (changed(name, dtype="I32"), r"is int32 \(4, 3, 3, 3\); its cfg asks for float32"),
+        "offsets outside": (changed(name, data_offsets=[begin + 2**40, end + 2**40]), "damaged"),
+        "offsets over others": (changed(name, data_offsets=[0, end - begin]), "damaged"),
+        "one tensor too many": (
+            with_header({**header, "x": {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}}, rest),
+            r"tensor x is float32 \(0,\); its cfg asks for none",
+        ),
+        "a name with control characters": (
+            with_header(json.dumps(header).replace(name, "a\\u001b\\n"), rest),
+            "missing",
+        ),
+        "a header of 2**63 bytes": ((2**63).to_bytes(8, "little") + good[8:], "damaged"),
+        "a header longer than the file": (len(good).to_bytes(8, "little") + good[8:], "damaged"),
+        "braces in braces": (with_header("{" * 100_000, rest), "damaged"),
+        "cut": (good[: len(good) // 2], "damaged"),
+        "appended": (good + b"x", "damaged"),
+        "empty": (b"", "damaged"),
+        "no cfg": (changed("__metadata__", cfg=None), "damaged"),
+        "an empty cfg": (about(cfg=""), r"cfg:1: no section"),
+        "a broken cfg": (about(cfg=cfg.replace("]", "", 1)), r"cfg:1: .*no `\]`"),
+        "a long cfg": (about(cfg=cfg + "#" * 2**20), "its cfg has .* characters; expected at most 1,048,576"),
+        "a cfg of another network": (about(cfg=cfg.replace("filters=4", "filters=5")), "its cfg asks for"),
+        "a cfg of one size too large": (
+            about(cfg=cfg.replace("filters=2", "filters=40000000")),
+            "GiB|its cfg asks for",
+        ),
+        "another stride": (about(cfg=cfg.replace("stride=2", "stride=3")), "damaged: its sha256"),
+        "another count": (about(seen="1"), "damaged: its sha256"),
+        "a count in other digits": (about(seen="٦٤٠٠٠"), "seen is '٦٤٠٠٠'"),
+        "a count of 5000 digits": (about(seen="9" * 5000), "seen is '9"),
+        "another version": (about(version="0.1.0"), "damaged: its sha256"),
+        "a version of words": (about(version="0.2.x\n"), r"version is '0\.2\.x\\n'"),
+        "other numerics": (about(numerics="cpu"), "damaged: its sha256"),
+        "another format": (about(format="other"), "not written by darknet_compat"),
+        "no checksum": (about(sha256=""), "damaged: its sha256"),
+    }
+    for case, (content, line) in cases.items():
+        found = refusal(tmp_path / "bad.safetensors", content)
+        assert re.search(line, found) if line else not found, (case, found)
+    del header["__metadata__"]["sha256"]
+    assert "no sha256 beside its tensors" in refusal(tmp_path / "bad.safetensors", with_header(header, rest))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_damaged_programs(tmp_path):
+    """As of .safetensors: a zip archive adds its own ways to be wrong."""
+    export(smallest(), tmp_path / "good.pt2")
+    good = (tmp_path / "good.pt2").read_bytes()
+    about_name, config_name = "archive/extra/darknet.json", "archive/data/weights/model_weights_config.json"
+    with zipfile.ZipFile(tmp_path / "good.pt2") as archive:
+        about, config = json.loads(archive.read(about_name)), json.loads(archive.read(config_name))
+        weights = archive.read("archive/data/weights/weight_0")
+
+    def entry(name: str, content: Any) -> bytes:
+        content = content if isinstance(content, bytes) else json.dumps(content).encode()
+        rewrite(tmp_path / "good.pt2", tmp_path / "bad.pt2", {name: content})
+        return (tmp_path / "bad.pt2").read_bytes()
+
+    def tensor(**values: Any) -> bytes:
+        changed = json.loads(json.dumps(config))
+        meta = changed["config"]["network.layers.0.weights"]
+        meta["tensor_meta"].update({key: value for key, value in values.items() if key in meta["tensor_meta"]})
+        meta.update({key: value for key, value in values.items() if key in meta})
+        return entry(config_name, changed)
+
+    def sizes(*numbers: int) -> list[dict]:
+        return [{"as_int": number} for number in numbers]
+
+    other = bytearray(weights)
+    other[0] ^= 1
+    flipped = bytearray(good)
+    flipped[good.index(weights) + 9] ^= 1
+    with zipfile.ZipFile(tmp_path / "good.pt2", "a") as archive, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        archive.writestr(about_name, json.dumps(about))
+    twice = (tmp_path / "good.pt2").read_bytes()
+    (tmp_path / "good.pt2").write_bytes(good)
+    cases = {
+        "a number changed": (bytes(flipped), "Bad CRC-32"),
+        "a number changed, with its CRC": (entry("archive/data/weights/weight_0", bytes(other)), "damaged: its sha256"),
+        "the same anew": (entry(about_name, about), ""),
+        "two of one name": (twice, "two entries have the same name"),
+        "another shape": (tensor(sizes=sizes(3, 4, 3, 3), strides=sizes(36, 9, 3, 1)), "its cfg asks for"),
+        "a shape too large": (tensor(sizes=sizes(2**62, 4)), "damaged"),
+        "a negative size": (tensor(sizes=sizes(-4, 3, 3, 3)), "damaged"),
+        "no sizes": (tensor(sizes=None), "damaged: TypeError"),
+        "all numbers the same one": (tensor(strides=sizes(0, 0, 0, 0)), "damaged: its sha256"),
+        "one number for many": (tensor(sizes=sizes(2**20, 2**20), strides=sizes(0, 0)), "expected 1,099,511,627,776"),
+        "strides beyond the end": (tensor(strides=sizes(2**61, 9, 3, 1)), "damaged"),
+        "another tensor's bytes": (tensor(path_name="weight_1"), "damaged"),
+        "a path out of its folder": (tensor(path_name="../../../../etc/passwd"), "damaged: KeyError"),
+        "no path": (tensor(path_name=None), "damaged: TypeError"),
+        "no numbers": (entry("archive/data/weights/weight_0", b""), "damaged"),
+        "not whole numbers": (entry("archive/data/weights/weight_0", weights[:-1]), "damaged"),
+        "fewer numbers": (entry("archive/data/weights/weight_0", weights[:-4]), "damaged"),
+        "a list": (entry(about_name, []), "not written by darknet_compat"),
+        "a number for a text": (entry(about_name, {**about, "seen": 5}), "no seen beside its tensors"),
+        "an infinity": (entry(about_name, b"Infinity"), "not written by darknet_compat"),
+        "brackets in brackets": (entry(about_name, b"[" * 100_000), "damaged: RecursionError"),
+        "a number of 5000 digits": (entry(about_name, b"9" * 5000), "damaged: ValueError"),
+        "no JSON": (entry(config_name, b"\0"), "damaged"),
+        "cut": (good[: len(good) // 2], "not a zip file"),
+        "cut in the last line": (good[:-1], "not a zip file"),
+        "appended": (good + b"x" * 60, ""),
+        "empty": (b"", "not a zip file"),
+    }
+    for case, (content, line) in cases.items():
+        found = refusal(tmp_path / "bad.pt2", content)
+        assert re.search(line, found) if line else not found, (case, found)
 
 
 def test_the_verb_both_ways(shared, tmp_path, monkeypatch, capsys):

@@ -53,8 +53,8 @@ def start_engine(
     threads each call has: None takes torch's, which is best for one picture, and 1 is best for many
     (:func:`darknet_compat.detect.detect_files`).
 
-    An exported graph is kept beside the .weights file, or in the user's cache folder where that one is read-only. Its
-    outputs are compared with torch's before it is used for the first time.
+    An exported graph is kept in the user's cache folder, with a checksum (``docs/export.md``). Its outputs are compared
+    with torch's before it is kept.
 
     Raises :class:`ExportError` where the runtime is not installed, cannot run the network, or gives other outputs.
     """

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import json
 import os
 import platform
+import re
+import stat
 import threading
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import BinaryIO
 
 import torch
 from torch import Tensor
 
+from .. import __version__
 from ..errors import ExportError
 from ..files import whole_file
 from ..network import HEADS, Network
@@ -42,25 +46,23 @@ def start_exported(network: Network, name: str, precision: str, batch: int, thre
     from ..export.graph import build
 
     start = {"onnxruntime": _onnxruntime, "openvino": _openvino}[name]
-    places = _places(network, name, _key(network, name, precision))
-    for place in filter(Path.is_file, places):
-        try:
-            return _engine(network, start(str(place), network, precision, batch, threads))
-        except Exception:  # the runtimes have many errors; a file that they cannot read is made again
-            break
-    fused = network.fuse()
-    graph = build(fused, batch="batch", raw=True).SerializeToString()
+    place = _place(network, name, precision)
+    kept = _read(place) if place else None
+    fused = None if kept else network.fuse()
+    graph = kept or build(fused, batch="batch", raw=True).SerializeToString()
     try:
         engine = _engine(network, start(graph, network, precision, batch, threads))
-    except Exception as error:
+    except Exception as error:  # the runtimes have many errors
         line = " ".join(str(error).split())[:300]
         raise ExportError(f"-engine {name}: it does not run this network: {line}; expected -engine torch") from None
-    _check(fused, engine, name, precision)
-    _keep(places, graph)
+    if fused is not None:
+        _check(fused, engine, name, precision)
+        if place:
+            _keep(place, graph)
     return engine
 
 
-def _onnxruntime(model: str | bytes, network: Network, precision: str, batch: int, threads: int) -> Function:
+def _onnxruntime(model: bytes, network: Network, precision: str, batch: int, threads: int) -> Function:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -69,7 +71,7 @@ def _onnxruntime(model: str | bytes, network: Network, precision: str, batch: in
     return lambda pictures: torch.from_numpy(session.run(None, {"images": pictures.numpy()})[0])
 
 
-def _openvino(model: str | bytes, network: Network, precision: str, batch: int, threads: int) -> Function:
+def _openvino(model: bytes, network: Network, precision: str, batch: int, threads: int) -> Function:
     import openvino
 
     core = openvino.Core()
@@ -124,10 +126,20 @@ def _check(network: Network, engine: Function, name: str, precision: str) -> Non
         )
 
 
-# The cache: one graph for each .weights file and runtime, named by what it was made of.
+# The cache: one file for each graph in a folder of the user's own, named by all that the graph was made of.
+
+SUFFIX = ".graph"
+MARK = b"darknet_compat graph\n"  # begins every file; what lacks it is not ours to take away
+MOST_BYTES = 2**31  # of all graphs together: ten of YOLOv2's
 
 
-def _key(network: Network, name: str, precision: str) -> str:
+def _place(network: Network, name: str, precision: str) -> Path | None:
+    """Where the network's graph is kept; None where there is no folder for it, or no reason to keep it."""
+    if getattr(network, "report", None) is None:  # no .weights file, so nothing that a later run could come back to
+        return None
+    base = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))
+    if not base.is_absolute():
+        return None
     from ..export import graph
 
     about = {
@@ -135,36 +147,73 @@ def _key(network: Network, name: str, precision: str) -> str:
         "size": network.input,
         "numerics": network.numerics,
         "engine": [name, precision],
-        "versions": [installed(package) for package in (name, "onnx", "torch")],
+        "versions": [__version__, *(installed(package) for package in (name, "onnx", "torch"))],
         "processor": [platform.machine(), torch.backends.cpu.get_cpu_capability()],
     }
     content = hashlib.sha256(json.dumps(about).encode())
     content.update(Path(graph.__file__).read_bytes())
     for tensor in network.state_dict().values():
         content.update(memoryview(tensor.contiguous().numpy().reshape(-1)).cast("B"))
-    return content.hexdigest()[:16]
+    return base / "darknet_compat" / f"{content.hexdigest()}{SUFFIX}"
 
 
-def _places(network: Network, name: str, key: str) -> list[Path]:
-    """Where a graph may be kept, the best first: beside the weights, and in the user's cache folder."""
-    report = getattr(network, "report", None)
-    if report is None:  # no .weights file, so nothing that a later run could come back to
-        return []
-    weights = Path(report.path)
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "darknet_compat"
-    return [folder / f".{weights.stem}.{name}-{key}.onnx" for folder in (weights.parent, cache)]
+def _checksum(place: Path, graph: bytes) -> bytes:
+    """Of the name too: a whole file that was moved to another's name is not taken for it."""
+    content = hashlib.sha256(place.name.encode())
+    content.update(graph)
+    return content.digest()
 
 
-def _keep(places: list[Path], graph: bytes) -> None:
-    """Write a graph into the first place that takes it, and take away those of older weights; no place is no error."""
-    for place in places:
-        try:
-            place.parent.mkdir(parents=True, exist_ok=True)
-            with whole_file(place) as file:
-                file.write(graph)
-        except OSError:
-            continue
-        for old in place.parent.glob(f"{glob.escape(place.stem.rpartition('-')[0])}-*.onnx"):
-            if old != place:
-                old.unlink(missing_ok=True)
+def _open_own(path: Path) -> BinaryIO:
+    """Open a plain file that belongs to this user, and that nobody else can write to; :class:`OSError` for any other.
+
+    Neither a FIFO nor a device makes it wait, and no link is followed.
+    """
+    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    status = os.fstat(handle)
+    if stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid() and not status.st_mode & 0o022:
+        return os.fdopen(handle, "rb")
+    os.close(handle)
+    raise PermissionError(f"{path}: not a plain file that only this user can change")
+
+
+def _read(place: Path) -> bytes | None:
+    """The graph that is kept; None where there is none, or the file is damaged or may be of somebody else's making."""
+    try:
+        with _open_own(place) as file:
+            mark, checksum, graph = file.read(len(MARK)), file.read(32), file.read()
+        if mark != MARK or checksum != _checksum(place, graph):
+            return None
+        os.utime(place)  # the last use, for _limit
+    except OSError:
+        return None
+    return graph
+
+
+def _keep(place: Path, graph: bytes) -> None:
+    """Write a graph, and take away those used longest ago where all are too many; a folder that refuses is no error."""
+    try:
+        place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if place.is_symlink() or (place.exists() and not place.is_file()):
+            return  # not of our making
+        with whole_file(place) as file:
+            os.fchmod(file.fileno(), 0o600)
+            file.writelines([MARK, _checksum(place, graph), graph])
+        _limit(place.parent)
+    except OSError:
         return
+
+
+def _limit(folder: Path) -> None:
+    found = []
+    for path in folder.iterdir():
+        if re.fullmatch(rf"[0-9a-f]{{64}}\{SUFFIX}", path.name):
+            with suppress(OSError), _open_own(path) as file:
+                if file.read(len(MARK)) == MARK:
+                    status = os.fstat(file.fileno())
+                    found.append((status.st_mtime_ns, status.st_size, path))
+    total = 0
+    for _, size, path in sorted(found, reverse=True):
+        total += size
+        if total > MOST_BYTES:
+            path.unlink(missing_ok=True)

@@ -5,10 +5,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
-import logging
+import math
 import os
+import re
+import stat
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,13 +22,18 @@ from torch import Tensor, nn
 
 from .. import __version__
 from ..cfg import format_cfg, parse_cfg, write_cfg
+from ..cfg.reader import MAX_BYTES
+from ..cfg.sections import printable
 from ..errors import DarknetError, ExportError
 from ..files import whole_file
 from ..network import HEADS, NUMERICS, Network
-from ..weights import save_weights
+from ..weights import MOST_SEEN, MOST_VERSION, Header, save_weights
 
 FORMAT = "darknet_compat"
 ABOUT = "darknet.json"  # the file inside a .pt that holds what a .safetensors has in its metadata
+WEIGHTS = "archive/data/weights/"  # the folder inside a .pt with the tensors' bytes, and their names and shapes
+# Of a network with a hundred layers both have some 100 KB; a cfg of MAX_BYTES, written in ASCII, up to six times that.
+MOST_JSON = 8 * MAX_BYTES
 # examples/detector.c, validate_detector. A higher threshold can be applied afterwards: the boxes that a box falls to
 # are more probable than it is.
 THRESH, NMS = 0.005, 0.45
@@ -74,33 +83,40 @@ def export(network: Network, path: str | os.PathLike[str], *, dynamic: bool = Fa
 def read_export(path: str | os.PathLike[str]) -> Network:
     """The network in a .pt, .pt2 or .safetensors file that :func:`export` wrote, in inference mode.
 
-    Its .weights file is the one that the network was exported from, byte for byte.
+    Its .weights file is the one that the network was exported from, byte for byte. Nothing in the file is run, and
+    what is read of it is never larger than the file.
 
-    Raises :class:`ExportError` where the file is none of ours, or damaged.
+    Raises :class:`ExportError` where the file is none of ours, or damaged: a checksum covers all that is read.
     """
     path = os.fspath(path)
+    name = printable(path)
     read = _read_safetensors if path.lower().endswith(".safetensors") else _read_program
     try:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # opening a FIFO would wait for its writer
+            raise ExportError(f"{name}: not a plain file; expected a .pt2 or .safetensors file")
         about, tensors = read(path)
+        version, seen = _check_about(about, name)
         network = Network(parse_cfg(about["cfg"], f"{path}:cfg"), about["numerics"])
+        _check_tensors(network, tensors, name)
         network.load_state_dict(tensors)
-        network.version = tuple(int(part) for part in about["version"].split("."))
-        network.seen = int(about["seen"])
     except DarknetError:
         raise
     except OSError as error:
-        raise ExportError(f"{path}: {error.strerror or error}; expected a .pt2 or .safetensors file") from None
+        raise ExportError(f"{name}: {error.strerror or error}; expected a .pt2 or .safetensors file") from None
     except Exception as error:  # what a damaged file makes the readers raise is of many kinds
-        line = " ".join(str(error).split())[:200]
+        line = printable(" ".join(str(error).split()))[:200]
         raise ExportError(
-            f"{path}: not a file that darknet_compat exported, or damaged: {type(error).__name__}: {line}"
+            f"{name}: not a file that darknet_compat exported, or damaged: {type(error).__name__}: {line}"
         ) from None
+    if _checksum(about, network) != about["sha256"]:
+        raise ExportError(f"{name}: damaged: its sha256 is not that of its contents; copy or export it again")
+    network.version, network.seen = version, seen
     return network.eval()
 
 
 def _about(network: Network) -> dict[str, str]:
     """What makes a network of the tensors, and a .weights file of the network."""
-    return {
+    about = {
         "format": FORMAT,
         "format_version": __version__,
         "cfg": format_cfg(network.cfg),
@@ -108,14 +124,55 @@ def _about(network: Network) -> dict[str, str]:
         "version": ".".join(map(str, network.version)),
         "seen": str(network.seen),
     }
+    return {**about, "sha256": _checksum(about, network)}
 
 
-def _checked(about: Any, path: str) -> dict[str, str]:
-    if not about or about.get("format") != FORMAT:
-        raise ExportError(f"{path}: not written by darknet_compat; expected a .pt2 or .safetensors file of export")
+def _checksum(about: dict[str, str], network: Network) -> str:
+    """Of all that :func:`read_export` uses: the tensors, and what stands beside them."""
+    content = hashlib.sha256(json.dumps([about[key] for key in ("cfg", "numerics", "version", "seen")]).encode())
+    for tensor in network.state_dict().values():
+        content.update(memoryview(tensor.cpu().contiguous().numpy().reshape(-1)).cast("B"))
+    return content.hexdigest()
+
+
+def _check_about(about: Any, name: str) -> tuple[tuple[int, ...], int]:
+    """Is ``about`` as :func:`_about` writes it? Returns version and count of images seen."""
+    if not isinstance(about, dict) or about.get("format") != FORMAT:
+        raise ExportError(f"{name}: not written by darknet_compat; expected a .pt2 or .safetensors file of export")
+    for key in ("cfg", "numerics", "version", "seen", "sha256"):
+        if not isinstance(about.get(key), str):
+            raise ExportError(f"{name}: no {key} beside its tensors; expected one, as this version's export writes it")
+    if len(about["cfg"]) > MAX_BYTES:
+        raise ExportError(f"{name}: its cfg has {len(about['cfg']):,} characters; expected at most {MAX_BYTES:,}")
     if about["numerics"] not in NUMERICS:
-        raise ExportError(f"{path}: numerics is {about['numerics']!r}; expected one of {', '.join(NUMERICS)}")
-    return about
+        raise ExportError(f"{name}: numerics is {about['numerics'][:40]!r}; expected one of {', '.join(NUMERICS)}")
+    plain = re.fullmatch(r"([0-9]{1,6})\.([0-9]{1,6})\.([0-9]{1,6})", about["version"])
+    version = tuple(map(int, plain.groups())) if plain else ()
+    if not plain or max(version) > MOST_VERSION:
+        raise ExportError(f"{name}: version is {about['version'][:40]!r}; expected three numbers, such as 0.2.0")
+    most = MOST_SEEN if Header(version, 0).wide else 2**31 - 1
+    if not re.fullmatch("[0-9]{1,19}", about["seen"]) or int(about["seen"]) > most:
+        raise ExportError(f"{name}: seen is {about['seen'][:40]!r}; expected a count of images from 0 to {most:,}")
+    return version, int(about["seen"])
+
+
+def _check_tensors(network: Network, tensors: dict[str, Tensor], name: str) -> None:
+    """Are these the tensors that the network asks for, and all numbers finite?"""
+    wanted = {key: f"float32 {tuple(tensor.shape)}" for key, tensor in network.state_dict().items()}
+    found = {
+        key: f"{str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)}" for key, tensor in tensors.items()
+    }
+    for key in {**wanted, **found}:
+        if wanted.get(key) != found.get(key):
+            raise ExportError(
+                f"{name}: the tensor {printable(key)[:100]} is {found.get(key, 'missing')[:100]}; its cfg asks for "
+                f"{wanted.get(key, 'none of that name')}"
+            )
+        if not tensors[key].isfinite().all():
+            raise ExportError(
+                f"{name}: the tensor {key} has numbers that are not finite; expected none; the training that made it "
+                "had diverged, or the file is damaged"
+            )
 
 
 def _onnx(network: Network, dynamic: bool, nms: bool) -> bytes:
@@ -155,29 +212,57 @@ def _program(network: Network, dynamic: bool) -> bytes:
     return content.getvalue()
 
 
-def _read_program(path: str) -> tuple[dict[str, str], dict[str, Tensor]]:
-    extra, log = {ABOUT: ""}, logging.getLogger("torch.export")
-    content = io.BytesIO(Path(path).read_bytes())
-    log.disabled = True  # it prints the traceback of an error before it raises it
-    try:
-        program = torch.export.load(content, extra_files=extra)
-    finally:
-        log.disabled = False
-    about = _checked(json.loads(extra[ABOUT] or "null"), path)
-    return about, {name.removeprefix("network."): tensor for name, tensor in program.state_dict.items()}
+def _read_program(path: str) -> tuple[Any, dict[str, Tensor]]:
+    """The raw tensors and our JSON out of the zip archive (torch/export/pt2_archive/_package.py).
+
+    ``torch.export.load`` would unpickle what the file says, and so run what its author likes.
+    """
+    with zipfile.ZipFile(path) as archive:
+        entries = archive.infolist()
+        if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+            raise ValueError("an entry is compressed; expected raw bytes, as torch.export.save writes them")
+        if sum(entry.file_size for entry in entries) > os.stat(path).st_size:
+            raise ValueError("the entries are longer than the file")
+        if len(set(archive.namelist())) != len(entries):
+            raise ValueError("two entries have the same name")
+        about = _read_json(archive, f"archive/extra/{ABOUT}")
+        tensors, taken = {}, set()
+        for name, meta in _read_json(archive, f"{WEIGHTS}model_weights_config.json")["config"].items():
+            if meta["path_name"] in taken:
+                raise ValueError("two tensors have the same bytes")
+            taken.add(meta["path_name"])
+            shape, strides = ([size["as_int"] for size in meta["tensor_meta"][key]] for key in ("sizes", "strides"))
+            numbers = torch.frombuffer(bytearray(archive.read(WEIGHTS + meta["path_name"])), dtype=torch.float32)
+            if math.prod(shape) != len(numbers):  # a stride of 0 could make gigabytes of four bytes
+                raise ValueError(f"{name} has {len(numbers):,} numbers; expected {math.prod(shape):,}")
+            tensors[name.removeprefix("network.")] = numbers.as_strided(shape, strides)
+    return about, tensors
+
+
+def _read_json(archive: zipfile.ZipFile, name: str) -> Any:
+    if archive.getinfo(name).file_size > MOST_JSON:
+        raise ValueError(f"{name} is longer than {MOST_JSON:,} bytes")
+    return json.loads(archive.read(name))
 
 
 def _safetensors(network: Network) -> bytes:
+    save = _safetensors_torch().save
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
-    return _safetensors_torch().save(tensors, metadata=_about(network))
+    try:
+        return save(tensors, metadata=_about(network))
+    except UnicodeEncodeError:
+        raise ExportError(
+            f"{network.cfg.file}: bytes that are not UTF-8, which a .safetensors file cannot hold; write the cfg in "
+            "UTF-8, or export a .pt2"
+        ) from None
 
 
-def _read_safetensors(path: str) -> tuple[dict[str, str], dict[str, Tensor]]:
+def _read_safetensors(path: str) -> tuple[Any, dict[str, Tensor]]:
     _safetensors_torch()
     from safetensors import safe_open
 
     with safe_open(path, "pt") as file:
-        return _checked(file.metadata(), path), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        return file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
 
 
 def _safetensors_torch() -> Any:
