@@ -200,6 +200,19 @@ def test_ctrl_c_in_the_last_update_stops_nothing(tmp_path):
     assert training.snapshots.path("_final.weights").read_bytes() == training.snapshots.backup.read_bytes()
 
 
+def test_the_last_batches_see_the_largest_size_after_other_processes_began():
+    """300 updates of 2 images alone are 300 batches; from there each of four processes' updates counts 4."""
+    net = SimpleNamespace(width=32, height=32, mini_batch=1, subdivisions=2, max_batches=1000)
+    trainer = SimpleNamespace(
+        head=SimpleNamespace(o=SimpleNamespace(random=1)), net=net, network=SimpleNamespace(seen=600),
+        updates=300, images=600, images_per_update=8, seed=0,
+    )  # fmt: skip
+    sizes = loop.Sizes(trainer)
+    assert len({sizes.of(update) for update in range(300, 430)}) > 5, "up to batch 780 of 1000"
+    assert {sizes.of(update) for update in range(430, 475)} == {(608, 608)}, "from batch 820 on"
+    assert [sizes.of_batch(index) for index in (0, 19, 20)] == [sizes.of(update) for update in (300, 309, 310)]
+
+
 def test_resume_writes_the_final_weights_that_a_kill_kept_from_being_written(tmp_path, monkeypatch):
     class Killed(BaseException):
         pass
