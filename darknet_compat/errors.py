@@ -58,3 +58,7 @@ class ResultsError(DarknetError):
 
 class TrainingError(DarknetError):
     """Training that cannot start, or that had to stop."""
+
+
+class LostProcessError(TrainingError):
+    """A process died that loads images, or that trains beside this one. What is trained so far is good."""

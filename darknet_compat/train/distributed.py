@@ -19,7 +19,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from ..errors import TrainingError
+from ..errors import LostProcessError, TrainingError
 
 PATIENCE = timedelta(hours=2)  # the others wait while the first process writes snapshots and scores
 
@@ -43,7 +43,7 @@ class Processes:
             try:
                 dist.all_reduce(tensor)
             except RuntimeError:
-                raise TrainingError("another process of this training has ended") from None
+                raise LostProcessError("another process of this training has ended") from None
 
     def same(self, tensor: Tensor) -> None:
         """Replace ``tensor`` by the first process's in place."""

@@ -1,0 +1,37 @@
+"""Standard output and error where nobody takes what is written there: closed, full, or their reader gone."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+
+
+def open_closed() -> None:
+    """Open what this process was started without (``>&-``), at the start and before any other file.
+
+    The next file to be opened would get the free number, and what is printed would land in it. Writing to a standard
+    output that was closed fails as it should; an error nobody wants to hear is dropped.
+    """
+    for number, how in enumerate((os.O_RDONLY, os.O_RDONLY, os.O_WRONLY)):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, how)  # takes the lowest free number, which is this one
+    if sys.stdout is None:
+        sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
+    if sys.stderr is None:
+        sys.stderr = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115
+
+
+def drop_output() -> None:
+    """Let standard output go nowhere from here on, what still waits to be written included."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
+
+
+def complain(line: str) -> None:
+    """A line for standard error, if anybody reads it."""
+    with contextlib.suppress(OSError):
+        print(line, file=sys.stderr, flush=True)
