@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
+from typing import TextIO
 
 
 def open_closed() -> None:
@@ -24,14 +24,16 @@ def open_closed() -> None:
         sys.stderr = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115
 
 
-def drop_output() -> None:
-    """Let standard output go nowhere from here on, what still waits to be written included."""
+def drop(stream: TextIO) -> None:
+    """Let standard output or error go nowhere from here on, what still waits to be written included."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, sys.stdout.fileno())
+    os.dup2(nowhere, stream.fileno())
     os.close(nowhere)
 
 
 def complain(line: str) -> None:
     """A line for standard error, if anybody reads it."""
-    with contextlib.suppress(OSError):
+    try:
         print(line, file=sys.stderr, flush=True)
+    except OSError:
+        drop(sys.stderr)

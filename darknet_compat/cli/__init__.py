@@ -16,7 +16,7 @@ from typing import NoReturn
 
 from ..errors import DarknetError
 from ..memory import keep_memory
-from ..output import complain, drop_output, open_closed
+from ..output import complain, drop, open_closed
 
 FINE, FAILED, WRONG, STOPPED, UNREAD = 0, 1, 2, 128 + signal.SIGINT, 128 + signal.SIGPIPE
 
@@ -58,9 +58,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if debug:
             raise
         code = _explain(error)
-    unwritten = _flush()
-    # The job is done: a reader that had enough of it (| head) is no error.
-    return code if unwritten is None or isinstance(unwritten, BrokenPipeError) else code or FAILED
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        drop(sys.stdout)
+        # After the job a reader that had enough of it (| head) is no error.
+        if code == FINE and not isinstance(error, BrokenPipeError):
+            complain(f"darknet-compat: standard output: {error.strerror}")
+            code = FAILED
+    return code
 
 
 def _run(arguments: Sequence[str]) -> int:
@@ -81,30 +87,16 @@ def _explain(error: BaseException) -> int:
     if isinstance(error, DarknetError):
         complain(f"darknet-compat: {error}")
         return FAILED
+    if isinstance(error, BrokenPipeError):
+        return UNREAD
     if isinstance(error, OSError):
-        unwritten = _flush()
-        if isinstance(unwritten or error, BrokenPipeError):
-            return UNREAD
-        if not unwritten:
-            complain(f"darknet-compat: {error.filename or 'reading or writing failed'}: {error.strerror or error}")
+        complain(f"darknet-compat: {error.filename or 'standard output, or a file'}: {error.strerror or error}")
         return FAILED
     complain(
         f"darknet-compat: {type(error).__name__}: {' '.join(str(error).split())}; "
         "this should not happen: run again with -debug and report it"
     )
     return FAILED
-
-
-def _flush() -> OSError | None:
-    """Write out what waits for standard output; where that fails, let go of it, and say why unless its reader left."""
-    try:
-        sys.stdout.flush()
-    except OSError as error:
-        drop_output()
-        if not isinstance(error, BrokenPipeError):
-            complain(f"darknet-compat: standard output: {error.strerror}")
-        return error
-    return None
 
 
 def _one_line(message: Warning | str, category: type[Warning], *_: object) -> None:

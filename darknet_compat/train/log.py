@@ -23,7 +23,7 @@ import torch
 from ..errors import TrainingError
 from ..files import whole_file
 from ..layers.region import RegionFigures, region_line
-from ..output import drop_output
+from ..output import drop
 from .step import Update
 
 COLUMNS = ("batch", "images", "loss", "avg_loss", "rate", "seconds", "loading_seconds", "avg_iou", "class", "obj",
@@ -170,7 +170,7 @@ class Log:
             if self.bar is not None:
                 self.bar.disable = True
                 self.bar = None
-            drop_output()
+            drop(sys.stdout)
             self._warn(f"standard output: {error.strerror}; the training goes on, its lines in {self.path}.log alone")
 
     def _warn(self, what: str) -> None:
