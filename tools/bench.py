@@ -1,14 +1,16 @@
 #!/usr/bin/env python3
 """Measure darknet_compat beside what else runs Darknet's networks, and beside what the machine allows.
 
-    python tools/bench.py                                     # all sections, about ten minutes
+    python tools/bench.py                                     # all sections, about twelve minutes
     python tools/bench.py --only inference,suppression --json b.json
     python tools/bench.py --opencv4 other/bin/python          # an environment with opencv-python-headless<5 and numpy
 
 Contestants of a race run in processes of their own and take turns, so that a busy minute hits all of them. A turn is
 one run that is not counted and a few that are. The table gives the median of all counted runs per picture (or file,
 or call), the same as a multiple of the first contestant's, the time that the machine's measured rates would allow, how
-much of that limit is reached, and the process's peak memory. What is not installed is left out. Winograd's method
+much of that limit is reached, how many cores were busy (1.0: it runs on one thread), and the process's peak memory.
+All keep their memory as the command line does, but where a row says that it is given back. What is not installed is
+left out. Winograd's method
 saves multiplications, so its convolutions can pass the limit of plain arithmetic.
 
 Weights are random (tests/compare.py); pictures are Debian's (package darknet) where installed, else made of noise.
@@ -30,7 +32,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +56,8 @@ class Entry:
     arguments: dict[str, Any]
     python: str = sys.executable
     needs: Sequence[str] = ()
-    environment: dict[str, str] = field(default_factory=dict)
+    kept: bool = True
+    """Whether the process keeps its memory, as the command line does, or lets glibc give it back."""
 
 
 @dataclass
@@ -70,6 +73,8 @@ class Row:
     """How many times as long as the first contestant."""
     limit: float | None
     """Seconds that the machine's rate would allow."""
+    cores: float
+    """Processor seconds per second: 1 for a contestant that runs on one thread."""
     peak_mib: float
     off_by: float | None = None
     """Largest difference of boxes and objectness from the first contestant's."""
@@ -80,12 +85,13 @@ class Worker:
 
     def __init__(self, entry: Entry, threads: int) -> None:
         self.entry = entry
-        environment = {**os.environ, "OMP_NUM_THREADS": str(threads), **entry.environment}
+        environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "BENCH_KEEP_MEMORY": "1" if entry.kept else ""}
         self.process = subprocess.Popen(
             [entry.python, CONTESTANTS, entry.name, json.dumps(entry.arguments)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
         )  # fmt: skip
         self.seconds: list[float] = []
+        self.busy = 0.0
         self.failure = ""
 
     def ask(self, request: dict[str, Any]) -> Any:
@@ -100,6 +106,12 @@ class Worker:
             self.failure = (errors.strip().splitlines() or ["it died"])[-1]
             return None
         return json.loads(line)
+
+    def take_turn(self, runs: int) -> None:
+        """One run that is not counted, and ``runs`` that are."""
+        for seconds, busy in self.ask({"runs": runs + 1})[1:]:
+            self.seconds.append(seconds)
+            self.busy += busy
 
     def close(self) -> float:
         """End the process; its peak memory in MiB."""
@@ -149,12 +161,12 @@ class Bench:
                 print(f"{section}, {case}: {worker.entry.who} left out: {worker.failure}", file=sys.stderr)
                 workers.remove(worker)
                 continue
-            turns[worker] = max(1, min(50, round(TURN / first[-1])))
+            turns[worker] = max(1, min(50, round(TURN / first[-1][0])))
         end = time.monotonic() + (budget or self.options.budget)
         rounds = 0
         while workers and (rounds < 2 or time.monotonic() < end):
             for worker in workers:
-                worker.seconds += worker.ask({"runs": turns[worker] + 1})[1:]
+                worker.take_turn(turns[worker])
                 time.sleep(0.02)  # for threads that spin a while after their work
             rounds += 1
         differences = self._compare(workers, compare)
@@ -163,7 +175,7 @@ class Bench:
             first = statistics.median(workers[0].seconds) / items
             row = Row(
                 section, case, worker.entry.who, seconds, min(worker.seconds) / items, len(worker.seconds),
-                seconds / first, limit, worker.close(), differences.get(worker),
+                seconds / first, limit, worker.busy / sum(worker.seconds), worker.close(), differences.get(worker),
             )  # fmt: skip
             self.rows.append(row)
             print(format_row(row), flush=True)
@@ -180,7 +192,7 @@ class Bench:
 
     def value(self, name: str, **arguments: Any) -> Any:
         """What one run of a contestant returns."""
-        worker = Worker(Entry(name, name, arguments, environment=AS_COMMAND), self.options.threads)
+        worker = Worker(Entry(name, name, arguments), self.options.threads)
         answer = worker.ask({"value": True})
         worker.close()
         return answer
@@ -189,7 +201,6 @@ class Bench:
 # --- sections
 
 SECTIONS: dict[str, Callable[[Bench], None]] = {}
-AS_COMMAND = {"BENCH_KEEP_MEMORY": "1"}  # memory as the command line has it
 
 
 def section(function: Callable[[Bench], None]) -> Callable[[Bench], None]:
@@ -199,35 +210,41 @@ def section(function: Callable[[Bench], None]) -> Callable[[Bench], None]:
 
 @section
 def inference(bench: Bench) -> None:
+    """All contestants with memory that is kept, and all with memory that is given back."""
     weights(bench, *NETS)
     folder = str(bench.folder)
     for net, flops in NETS.items():
         graph(bench, net)
         for batch in (1, 8):
-            shared = {"folder": folder, "net": net, "batch": batch}
-            entries = [
-                Entry("darknet_compat", "engine", shared, environment=AS_COMMAND),
-                Entry("plain PyTorch", "eager", shared),
-                Entry("ONNX Runtime", "onnxruntime", shared, needs=["onnxruntime", "onnx"]),
-                Entry("OpenVINO", "openvino", {**shared, "precision": "f32"}, needs=["openvino", "onnx"]),
-                Entry("OpenCV", "opencv", shared, needs=["cv2", "onnx"]),
-            ]
-            if bench.options.opencv4:
-                entries.append(Entry("OpenCV 4", "opencv", shared, python=bench.options.opencv4))
-            if batch == 1 and net == "yolov2-tiny-voc":
-                entries.append(Entry("libdarknet", "libdarknet", shared, needs=["darknet"]))
-            limit = flops / bench.rates["float32"]
-            bench.race("inference", f"{net} batch {batch}", entries, items=batch, limit=limit, compare=off_by(net))
-            if batch == 1 and has_bf16():
+            for kept, memory in ((True, "kept"), (False, "given back")):
+                shared = {"folder": folder, "net": net, "batch": batch}
                 entries = [
-                    Entry("darknet_compat", "engine", {**shared, "precision": "bf16"}, environment=AS_COMMAND),
-                    Entry("-engine openvino", "engine", {**shared, "precision": "bf16", "name": "openvino"},
-                          needs=["openvino", "onnx"], environment=AS_COMMAND),
-                    Entry("OpenVINO", "openvino", {**shared, "precision": "bf16"}, needs=["openvino", "onnx"]),
+                    Entry("darknet_compat", "engine", shared, kept=kept),
+                    Entry("plain PyTorch", "eager", shared, kept=kept),
+                    Entry("ONNX Runtime", "onnxruntime", shared, needs=["onnxruntime", "onnx"], kept=kept),
+                    Entry("OpenVINO", "openvino", {**shared, "precision": "f32"}, needs=["openvino", "onnx"],
+                          kept=kept),
+                    Entry("OpenCV", "opencv", shared, needs=["cv2", "onnx"], kept=kept),
                 ]  # fmt: skip
                 if bench.options.opencv4:
-                    entries.append(Entry("OpenCV 4 float32", "opencv", shared, python=bench.options.opencv4))
-                bench.race("inference", f"{net} bf16", entries, limit=flops / bench.rates["bf16"])
+                    entries.append(Entry("OpenCV 4", "opencv", shared, python=bench.options.opencv4, kept=kept))
+                if batch == 1 and net == "yolov2-tiny-voc":
+                    entries.append(Entry("libdarknet", "libdarknet", shared, needs=["darknet"], kept=kept))
+                bench.race(
+                    "inference", f"{net} batch {batch}, {memory}", entries, items=batch,
+                    limit=flops / bench.rates["float32"], compare=off_by(net),
+                )  # fmt: skip
+        if has_bf16():
+            shared = {"folder": folder, "net": net, "batch": 1}
+            entries = [
+                Entry("darknet_compat", "engine", {**shared, "precision": "bf16"}),
+                Entry("-engine openvino", "engine", {**shared, "precision": "bf16", "name": "openvino"},
+                      needs=["openvino", "onnx"]),
+                Entry("OpenVINO", "openvino", {**shared, "precision": "bf16"}, needs=["openvino", "onnx"]),
+            ]  # fmt: skip
+            if bench.options.opencv4:
+                entries.append(Entry("OpenCV 4 float32", "opencv", shared, python=bench.options.opencv4))
+            bench.race("inference", f"{net} bf16", entries, limit=flops / bench.rates["bf16"])
 
 
 @section
@@ -237,13 +254,12 @@ def jpeg_to_boxes(bench: Bench) -> None:
     for net in NETS:
         arguments = {"folder": str(bench.folder), "net": net, "batch": 4}
         entries = [
-            Entry("network alone", "network_alone", arguments, environment=AS_COMMAND),
-            Entry("JPEG to boxes", "pipeline", arguments, environment=AS_COMMAND),
+            Entry("network alone", "network_alone", arguments),
+            Entry("JPEG to boxes", "pipeline", arguments),
         ]
         bench.race("JPEG to boxes", net, entries, items=len(paths))
     stages = [
-        Entry(f"stage: {stage}", "photograph_stage", {"folder": str(bench.folder), "stage": stage},
-              environment=AS_COMMAND)
+        Entry(f"stage: {stage}", "photograph_stage", {"folder": str(bench.folder), "stage": stage})
         for stage in ("read and decode", "letterbox")
     ]  # fmt: skip
     bench.race("JPEG to boxes", "one core", stages, items=len(paths), budget=3)
@@ -257,11 +273,11 @@ def training_step(bench: Bench) -> None:
     limit = 3 * NETS[net] / bench.rates["float32"]
     for case, fast in (("as it is", False), ("-fast", True)):
         entries = [
-            Entry("darknet_compat", "training", {**arguments, "fast": fast}, environment=AS_COMMAND),
-            Entry("bare layers", "bare", {**arguments, "fast": fast}, environment=AS_COMMAND),
+            Entry("darknet_compat", "training", {**arguments, "fast": fast}),
+            Entry("bare layers", "bare", {**arguments, "fast": fast}),
         ]
         if not fast:
-            entries.append(Entry("loss alone", "loss_alone", arguments, environment=AS_COMMAND))
+            entries.append(Entry("loss alone", "loss_alone", arguments))
             entries.append(Entry("libdarknet, batch 8", "libdarknet_training", arguments, needs=["darknet"]))
         bench.race("training step", f"{net} {case}", entries, items=8, limit=limit)
 
@@ -280,8 +296,8 @@ def kept_memory(bench: Bench) -> None:
     for net, case, contestant, options in cases:
         arguments = {"folder": folder, "net": net, "batch": 8, **options}
         entries = [
-            Entry("kept", contestant, arguments, environment=AS_COMMAND),
-            Entry("given back", contestant, arguments),
+            Entry("kept", contestant, arguments),
+            Entry("given back", contestant, arguments, kept=False),
         ]
         bench.race("memory", f"{net} {case}", entries, items=8)
 
@@ -292,10 +308,7 @@ def threads(bench: Bench) -> None:
     net = "yolov2-tiny-voc"
     weights(bench, net)
     arguments = {"folder": str(bench.folder), "net": net, "batch": 5}
-    entries = [
-        Entry(f"laid out for {count}", "laid_out", {**arguments, "threads": count}, environment=AS_COMMAND)
-        for count in (1, 2)
-    ]
+    entries = [Entry(f"laid out for {count}", "laid_out", {**arguments, "threads": count}) for count in (1, 2)]
     bench.race("threads", f"{net} batch 5, on 1", entries, items=5)
 
 
@@ -309,7 +322,7 @@ def training_profile(bench: Bench) -> None:
         whole = sum(found.values()) / batch
         for name, seconds in found.items():
             seconds /= batch
-            row = Row("training profile", f"{net} {case}", name, seconds, seconds, 1, seconds / whole, None, 0.0)
+            row = Row("training profile", f"{net} {case}", name, seconds, seconds, 1, seconds / whole, None, 0.0, 0.0)
             bench.rows.append(row)
             print(format_row(row), flush=True)
 
@@ -320,12 +333,9 @@ def training_pictures(bench: Bench) -> None:
     folder = {"folder": str(bench.folder)}
     stages = ["read", "read and decode", "place", "place and distort"]
     entries = [
-        Entry("darknet_compat", "loader", folder, environment=AS_COMMAND),
+        Entry("darknet_compat", "loader", folder),
         Entry("libdarknet", "libdarknet_loader", folder, needs=["darknet"]),
-        *(
-            Entry(f"stage: {stage}", "loader_stage", {**folder, "stage": stage}, environment=AS_COMMAND)
-            for stage in stages
-        ),
+        *(Entry(f"stage: {stage}", "loader_stage", {**folder, "stage": stage}) for stage in stages),
     ]
     threads, bench.options.threads = bench.options.threads, 1
     bench.race("training pictures", "500x375 to 416, one core", entries, items=16)
@@ -335,7 +345,7 @@ def training_pictures(bench: Bench) -> None:
 @section
 def suppression(bench: Bench) -> None:
     for batch in (1, 8):
-        entries = [Entry("darknet_compat", "nms", {"batch": batch}, environment=AS_COMMAND)]
+        entries = [Entry("darknet_compat", "nms", {"batch": batch})]
         if batch == 1:
             entries.append(Entry("libdarknet", "libdarknet_nms", {}, needs=["darknet"]))
         bench.race("NMS", f"845 boxes x 20 classes, batch {batch}", entries, items=batch, budget=3)
@@ -346,7 +356,7 @@ def scoring(bench: Bench) -> None:
     devkit(bench)
     for part in ("scoring", "reading and scoring"):
         arguments = {"folder": str(bench.options.voc or bench.folder / "voc"), "part": part}
-        entries = [Entry("darknet_compat", "voc_eval", arguments, environment=AS_COMMAND)]
+        entries = [Entry("darknet_compat", "voc_eval", arguments)]
         entries.append(Entry("py-faster-rcnn's algorithm", "reference_voc_eval", arguments))
         bench.race("voc_eval", f"254,590 detections: {part}", entries, budget=5)
 
@@ -359,13 +369,13 @@ def weights_files(bench: Bench) -> None:
     size = (bench.folder / f"{net}.weights").stat().st_size
     limit = 2 * size / bench.rates["memory"]
     entries = [
-        Entry("darknet_compat", "load_weights", arguments, environment=AS_COMMAND),
+        Entry("darknet_compat", "load_weights", arguments),
         Entry("numpy.fromfile", "fromfile", arguments),
         Entry("libdarknet", "libdarknet_weights", arguments, needs=["darknet"]),
     ]
     bench.race("weights", f"load {size / 1e6:.0f} MB", entries, limit=limit, budget=6)
     entries = [
-        Entry("darknet_compat", "save_weights", arguments, environment=AS_COMMAND),
+        Entry("darknet_compat", "save_weights", arguments),
         Entry("plain write", "tofile", arguments),
     ]
     bench.race("weights", f"save {size / 1e6:.0f} MB, flushed", entries, budget=6)
@@ -549,12 +559,12 @@ def format_row(row: Row) -> str:
     unit, factor = ("s", 1) if row.seconds >= 1 else ("ms", 1e3) if row.seconds >= 1e-3 else ("us", 1e6)
     text = f"{row.section:<18}{row.case:<38}{row.who:<28}{row.seconds * factor:8.2f} {unit:<3}{row.times_first:8.2f} x"
     text += f"{row.limit / row.seconds:9.0%}" if row.limit else " " * 9
-    text += f"{row.peak_mib:8.0f}" + (f"  {row.off_by:.1e}" if row.off_by is not None else "")
+    text += f"{row.cores:7.1f}{row.peak_mib:8.0f}" + (f"  {row.off_by:.1e}" if row.off_by is not None else "")
     return text
 
 
 TITLE = (
-    f"{'section':<18}{'case':<38}{'who':<28}{'median':>8} {'':<3}{'of first':>10}{'of limit':>9}{'MiB':>8}"
+    f"{'section':<18}{'case':<38}{'who':<28}{'median':>8} {'':<3}{'of first':>10}{'of limit':>9}{'cores':>7}{'MiB':>8}"
     "  boxes off by"
 )
 

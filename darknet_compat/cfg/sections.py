@@ -132,6 +132,10 @@ class Section:
         place = (self.find(option) if isinstance(option, str) else option) or self
         return line_error(CfgError, place.file, place.line, place.text, message)
 
+    def warn(self, message: str, option: str) -> None:
+        """Warn with a :class:`CfgWarning` of an option; where the text does not give it, of this section."""
+        _warn(self.find(option) or self, message)
+
     def _warn_of_unread(self, known: Iterable[str]) -> None:
         first: dict[str, Option] = {}
         for option in self.options:
@@ -241,8 +245,8 @@ def _number(option: Option, text: str, kind: type, error: type[DarknetError]) ->
     return kind(value)
 
 
-def _warn(option: Option, message: str) -> None:
-    warnings.warn(_located(option.file, option.line, option.text, message), CfgWarning, stacklevel=2)
+def _warn(place: Option | Section, message: str) -> None:
+    warnings.warn(_located(place.file, place.line, place.text, message), CfgWarning, stacklevel=2)
 
 
 def _located(file: str, line: int, text: str, message: str) -> str:

@@ -12,7 +12,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from ..errors import DarknetError
 from ..memory import keep_memory
@@ -22,7 +22,14 @@ FINE, FAILED, WRONG, STOPPED, UNREAD = 0, 1, 2, 128 + signal.SIGINT, 128 + signa
 
 
 class _Parser(argparse.ArgumentParser):
-    """argparse with a one-line error that says where help is."""
+    """argparse with a one-line error that says where help is: the verb's own, for all that is wrong with its words."""
+
+    def parse_known_args(self, *arguments: Any, **options: Any) -> tuple[argparse.Namespace, list[str]]:
+        # A verb's parser hands on what it does not know, and the one at the top would complain.
+        namespace, unknown = super().parse_known_args(*arguments, **options)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return namespace, unknown
 
     def error(self, message: str) -> NoReturn:
         self.exit(WRONG, f"{self.prog}: {message}; see {self.prog} --help\n")

@@ -16,7 +16,10 @@ def add_network(parser: argparse.ArgumentParser) -> None:
         "-numerics", "--numerics", choices=("cudnn", "gpu", "cpu"), default="cudnn",
         help="whose batch normalisation: cudnn made the published weights (default), cpu is the C program's",
     )  # fmt: skip
-    parser.add_argument("-device", "--device", default="cpu", help="where torch runs: cpu (default), cuda, cuda:1 ...")
+    parser.add_argument(
+        "-device", "--device", metavar="DEVICE",
+        help="where the network runs: cuda (default where there is one, with -engine torch), cpu, cuda:1 ...",
+    )  # fmt: skip
     parser.add_argument(
         "-engine", "--engine", choices=("torch", "onnxruntime", "openvino"), default="torch",
         help="what runs the network (default: torch, the fastest in float32; in bf16 the most exact)",
@@ -28,6 +31,10 @@ def add_network(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-batch", "--batch", type=positive, default=4, help="most pictures per forward pass (default 4)"
     )
+
+
+def add_letter_box(parser: argparse.ArgumentParser) -> None:
+    """The flag of the verbs that can either letterbox or stretch; :func:`wants_letter_box` reads it."""
     parser.add_argument(
         "-letter_box", "--letter_box", type=int, choices=(0, 1), default=None,
         help="1: fit the picture into the network's input (default, unless the cfg says otherwise); 0: stretch it",
@@ -55,17 +62,20 @@ def fraction(text: str) -> float:
     return value
 
 
-def load(options: argparse.Namespace) -> tuple[Any, list[str], bool]:
-    """Network, class names and whether to letterbox, from the shared arguments; prints what the weights held."""
+def load(options: argparse.Namespace) -> tuple[Any, list[str]]:
+    """Network and class names, from the shared arguments; prints what the weights held."""
     from .. import load_network
     from ..cfg import read_data, read_names
+    from ..device import find_device
     from ..errors import DataError
     from ..stock import find_stock
 
     data = read_data(find_stock(options.data))
     names = read_names(find_stock(data.get("names", "data/names.list")))
+    # The other engines run on the processor, so a GPU is theirs only by mistake.
+    device = find_device(options.device or (None if options.engine == "torch" else "cpu"))
     network = load_network(
-        find_stock(options.cfg), find_stock(options.weights), device=options.device, numerics=options.numerics
+        find_stock(options.cfg), find_stock(options.weights), device=device, numerics=options.numerics
     )
     print(network.report, file=sys.stderr)
     classes = network.head.o.classes
@@ -73,8 +83,12 @@ def load(options: argparse.Namespace) -> tuple[Any, list[str], bool]:
         raise DataError(
             f"{options.data}: names= gives {len(names)} names; expected {classes}, the classes= of {options.cfg}"
         )
-    letter_box = network.net.letter_box if options.letter_box is None else options.letter_box
-    return network, names, bool(letter_box)
+    return network, names
+
+
+def wants_letter_box(options: argparse.Namespace, network: Any) -> bool:
+    """Whether to fit pictures into the network's input, or to stretch them: the flag's word, else the cfg's."""
+    return bool(network.net.letter_box if options.letter_box is None else options.letter_box)
 
 
 def run_settings(options: argparse.Namespace, network: Any, pictures: int) -> dict[str, Any]:

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import argparse
 import glob
+import sys
 import time
+import warnings
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from .arguments import add_network, fraction, load, run_settings
+from .arguments import add_letter_box, add_network, fraction, load, run_settings, wants_letter_box
+
+if TYPE_CHECKING:
+    from ..detect import Detections
 
 PICTURES = (".jpg", ".jpeg", ".png", ".bmp")
 
@@ -34,6 +39,7 @@ def _add_test(verbs: Any) -> None:
         allow_abbrev=False,
     )
     add_network(parser)
+    add_letter_box(parser)
     parser.add_argument(
         "pictures", metavar="PICTURE", nargs="+", help="picture, folder, pattern, or .txt list of paths"
     )
@@ -42,9 +48,23 @@ def _add_test(verbs: Any) -> None:
         "-nms", "--nms", type=fraction, default=0.45, help="most IOU of two boxes (default .45; 0: off)"
     )
     parser.add_argument("-hier", "--hier", type=fraction, default=0.5, help="how sure a tree must be (default .5)")
-    parser.add_argument("-out", "--out", metavar="FOLDER", help="folder for the drawings (one picture: default here)")
+    parser.add_argument(
+        "-out", "--out", type=_folder, metavar="FOLDER", help="folder for the drawings (one picture: default here)"
+    )
     parser.add_argument("-json", "--json", metavar="FILE", help="detections as JSON (many: default predictions.json)")
+    parser.add_argument(
+        "-skip", "--skip", action="store_true",
+        help="pass over images that cannot be read, with a warning each, and exit with 1 at the end (default: stop at "
+        "the first; what was found before it is written)",
+    )  # fmt: skip
     parser.set_defaults(run=test)
+
+
+def _folder(text: str) -> str:
+    """argparse type: a folder to write to. AlexeyAB's -out names a JSON file, so that a file's name is a slip."""
+    if Path(text).suffix.lower() in (".json", ".txt", *PICTURES) and not Path(text).is_dir():
+        raise argparse.ArgumentTypeError(f"{text} is a file's name; expected a folder (-json FILE writes detections)")
+    return text
 
 
 def find_pictures(given: list[str]) -> list[str]:
@@ -76,42 +96,71 @@ def find_pictures(given: list[str]) -> list[str]:
 
 
 def test(options: argparse.Namespace) -> int:
+    """``examples/detector.c, test_detector``; 1 where ``-skip`` passed over an image."""
     paths = find_pictures(options.pictures)
-    network, names, letter_box = load(options)
+    network, names = load(options)
     # Now that the lists, DATA and CFG are read and right: this loads torch.
     from tqdm import tqdm
 
     from ..detect import detect_files
     from ..detect.draw import draw_detections
-    from ..detect.results import drawing_names, write_json
+    from ..detect.results import drawing_names, make_folder, write_json
+    from ..errors import PictureError, ResultsError
     from ..images import load_picture, save_picture
 
+    one = len(paths) == 1
+    folder = Path(options.out or "")
+    file = options.json or (None if one else "predictions.json")
+    drawings = {paths[0]: "predictions.jpg"} if one else drawing_names(paths) if options.out else {}
+    # Hours of detection should not end where the results cannot be written.
+    make_folder(folder)
+    if file:
+        make_folder(Path(file).parent)
+        if Path(file).is_dir():
+            raise ResultsError(f"{file}: a folder; expected a file's name for the detections")
+
+    skipped: list[PictureError] = []
+
+    def unreadable(error: PictureError) -> None:
+        if not options.skip:
+            raise PictureError(f"{error}; or add -skip to pass over such images")
+        warnings.warn(f"{error}; passed over", stacklevel=2)
+        skipped.append(error)
+
     found = detect_files(
-        network, paths, letter_box=letter_box, thresh=options.thresh, nms=options.nms, hier=options.hier,
-        **run_settings(options, network, len(paths)),
+        network, paths, letter_box=wants_letter_box(options, network), thresh=options.thresh, nms=options.nms,
+        hier=options.hier, unreadable=unreadable, **run_settings(options, network, len(paths)),
     )  # fmt: skip
-    folder = Path(options.out) if options.out else Path()
-    folder.mkdir(parents=True, exist_ok=True)
-    if len(paths) == 1:
-        start = time.perf_counter()
-        detections = next(found)
-        print(f"{paths[0]}: Predicted in {time.perf_counter() - start:f} seconds.")
-        for prob in detections.prob:
-            for index in prob.nonzero()[0]:
-                print(f"{names[index]}: {prob[index] * 100:.0f}%")
-        save_picture(draw_detections(load_picture(paths[0]), detections, names), folder / "predictions.jpg")
-        if options.json:
-            write_json([detections], names, options.json)
-        return 0
-    drawings = drawing_names(paths) if options.out else {}
-    everything = []
-    for detections in tqdm(found, total=len(paths), unit="picture", disable=None):
-        everything.append(detections)
-        if options.out:
-            drawn = draw_detections(load_picture(detections.path), detections, names)
-            save_picture(drawn, folder / drawings[detections.path])
-    file = options.json or "predictions.json"
-    write_json(everything, names, file)
-    boxes = sum(int((detections.prob > 0).sum()) for detections in everything)
-    print(f"{len(paths)} pictures, {boxes} detections: {file}" + (f", drawings: {folder}" if options.out else ""))
-    return 0
+    everything: list[Detections] = []
+    problem = None
+    start = time.perf_counter()
+    try:
+        for detections in found if one else tqdm(found, total=len(paths), unit="picture", disable=None):
+            everything.append(detections)
+            if one:
+                _print_found(detections, names, time.perf_counter() - start)
+            if detections.path in drawings:
+                drawn = draw_detections(load_picture(detections.path), detections, names)
+                save_picture(drawn, folder / drawings[detections.path])
+    except PictureError as error:
+        problem = error
+    # What was found before the problem is worth keeping; nothing at all is no reason to write over older results.
+    if everything or not problem:
+        if file:
+            write_json(everything, names, file)
+        if not one:
+            boxes = sum(int((detections.prob > 0).sum()) for detections in everything)
+            drawn = f", drawings: {folder}" if options.out else ""
+            print(f"{len(everything)} pictures, {boxes} detections: {file}{drawn}")
+    if problem:
+        raise problem
+    if skipped:
+        print(f"{len(skipped)} of {len(paths)} images could not be read", file=sys.stderr)
+    return 1 if skipped else 0
+
+
+def _print_found(detections: Detections, names: list[str], seconds: float) -> None:
+    print(f"{detections.path}: Predicted in {seconds:f} seconds.")
+    for prob in detections.prob:
+        for index in prob.nonzero()[0]:
+            print(f"{names[index]}: {prob[index] * 100:.0f}%")

@@ -21,7 +21,7 @@ FAILED = 1
 # The flags that a command to go on repeats: name -> its default.
 REPEATED = {"gpus": None, "device": None, "numerics": "cudnn", "seed": None, "map": None, "amp": None, "fast": False,
             "workers": None, "cache": False, "augment": "loader", "epochs": False, "labels": "error",
-            "snapshot": 100}  # fmt: skip
+            "snapshot": 100, "tensorboard": False}  # fmt: skip
 MAP_EPOCHS = 4  # AlexeyAB's src/detector.c: mAP_epochs, and at least 100 batches
 MAP_LEAST = 100
 MAP_THRESH = 0.005
@@ -65,6 +65,7 @@ def add(detector_verbs: Any) -> None:
          help="mAP on the valid list every EVERY batches (default: every 4 epochs, at least 100); "
          "the best is kept as NAME_best.weights")  # fmt: skip
     flag("snapshot", type=positive, default=100, metavar="N", help="write NAME.backup every N batches (default 100)")
+    flag("tensorboard", action="store_true", help="write the figures for TensorBoard too, into NAME.tensorboard")
     flag(
         "workers", type=count, metavar="N", help="processes that load pictures (default: 1 on a CPU, up to 8 on a GPU)"
     )
@@ -194,7 +195,8 @@ class Job:
         self._check_classes(head.o.classes)
         self.trainer = Trainer(network, processes, amp=options.amp, fast=options.fast, seed=seed)
         extra, self.changed = self.snapshots.resume(self.trainer) if options.resume else ({}, [])
-        self._check_batches()
+        if not options.resume:
+            self._check_batches()
         classes = head.o.classes if head.map is None else len(head.map) - 1
         labels = check_labels(pictures, classes, options.labels, class_only=head.hierarchy is not None)
         net = network.net
@@ -227,8 +229,9 @@ class Job:
             done = (
                 f"{trainer.network.seen:,} images seen are {trainer.batch} batches, and max_batches={net.max_batches}"
             )
-            advice = "raise max_batches" if self.options.resume else "raise max_batches, or count from 0 with -clear"
-            raise trainer.network.cfg.net.error(f"nothing is left to train: {done}; {advice}", "max_batches")
+            raise trainer.network.cfg.net.error(
+                f"nothing is left to train: {done}; raise max_batches, or count from 0 with -clear", "max_batches"
+            )
 
     def _scoring(self, classes: int, pictures: int, best: float | None) -> Scoring:
         from ..cfg import read_list, read_names
@@ -271,7 +274,9 @@ class Job:
         log = None
         if first:
             clear_parts(self.snapshots.folder, self.snapshots.name)
-            log = Log(self.snapshots.path(""), trainer.batch, trainer.net.max_batches, resumed=options.resume)
+            log = Log(
+                self.snapshots.path(""), trainer.batch, trainer.net.max_batches, options.resume, options.tensorboard
+            )
             self._greet(log)
         begun = trainer.updates
         with Stopping() as stopping:
@@ -314,6 +319,9 @@ class Job:
             )
         for change in self.changed:
             log.say(f"changed since: {change}")
+        if trainer.batch >= net.max_batches:
+            # It was stopped or killed before its final weights were written.
+            log.say(f"nothing is left to train: max_batches={net.max_batches}; raise it to train on")
         log.say(f"Learning Rate: {net.learning_rate * world:g}, Momentum: {net.momentum:g}, Decay: {net.decay:g}")
         where = f"{world} processes on {trainer.device.type}" if world > 1 else str(trainer.device)
         log.say(

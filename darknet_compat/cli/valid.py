@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from .arguments import add_network, fraction, load, run_settings
+from .arguments import add_letter_box, add_network, fraction, load, run_settings, wants_letter_box
 
 THRESH = 0.005  # float thresh = .005 in validate_detector
 
@@ -33,6 +33,7 @@ def add(verbs: Any) -> None:
             allow_abbrev=False,
         )
         add_network(parser)
+        add_letter_box(parser)
         parser.add_argument("-out", "--out", metavar="PREFIX", help="start of the result files' names")
         parser.set_defaults(run=run)
 
@@ -45,6 +46,7 @@ def add(verbs: Any) -> None:
         allow_abbrev=False,
     )
     add_network(parser)
+    add_letter_box(parser)
     parser.add_argument("-thresh", "--thresh", type=fraction, default=0.25, help="for TP, FP and F1 (default .25)")
     parser.add_argument("-iou_thresh", "--iou_thresh", type=fraction, default=0.5, help="least IOU (default .5)")
     parser.add_argument(
@@ -85,7 +87,6 @@ def _progress(found: Iterator[Any], total: int) -> Iterator[Any]:
 def valid(options: argparse.Namespace, mirrored: bool = False) -> int:
     data, paths = _pictures(options)
     # These load torch, so they come after the first that can be wrong; in the other verbs too.
-    from ..cfg import read_data
     from ..detect import detect_files
     from ..detect.results import ResultFiles
     from ..stock import find_stock
@@ -94,14 +95,22 @@ def valid(options: argparse.Namespace, mirrored: bool = False) -> int:
     kind = data.get("eval", "voc")
     if kind not in ResultFiles.PREFIX:
         raise data.error("eval", f"eval is {kind!r}; expected one of {', '.join(ResultFiles.PREFIX)}")
-    classes = read_data(find_stock(options.data)).get("map")
-    network, names, letter_box = load(options)
-    names = names[: network.head.o.classes]
-    found = detect_files(
-        network, paths, letter_box=letter_box, mirrored=mirrored, thresh=THRESH, relative=False,
-        map=read_map(classes) if classes else None, **run_settings(options, network, len(paths)),
-    )  # fmt: skip
-    with ResultFiles(data.get("results", "results"), kind, names, options.out) as files:
+    network, names = load(options)
+    head = network.head
+    names = names[: head.o.classes]
+    asked = read_map(data.get("map")) if data.get("map") else None
+    if asked and max(asked) >= head.o.classes:
+        raise data.error("map", f"the map asks for class {max(asked)}; expected 0 to {head.o.classes - 1}")
+    classes = len(asked) if asked and head.hierarchy else head.o.classes
+    expected = ResultFiles.CLASSES.get(kind, classes)
+    if classes != expected:
+        raise data.error("eval", f"{classes} classes would be written; expected the {expected} of eval={kind}")
+    source = find_stock(data.get("names", "data/names.list"))
+    with ResultFiles(data.get("results", "results"), kind, names, options.out, source) as files:
+        found = detect_files(
+            network, paths, letter_box=wants_letter_box(options, network), mirrored=mirrored, thresh=THRESH,
+            relative=False, map=asked, **run_settings(options, network, len(paths)),
+        )  # fmt: skip
         for detections in _progress(found, len(paths)):
             files.add(detections)
     print(f"{len(paths)} pictures: {files.paths[0]}" + (f" ... {files.paths[-1].name}" if len(files.paths) > 1 else ""))
@@ -119,7 +128,8 @@ def map_(options: argparse.Namespace) -> int:
     from ..detect.scores import map_of
     from ..evaluate.darknet_map import format_map
 
-    network, names, letter_box = load(options)
+    network, names = load(options)
+    letter_box = wants_letter_box(options, network)
     found = detect_files(
         network, paths, letter_box=letter_box, thresh=THRESH, hier=0.0, **run_settings(options, network, len(paths)),
     )  # fmt: skip
@@ -138,7 +148,7 @@ def recall(options: argparse.Namespace) -> int:
     from ..detect.scores import recall_of
     from ..evaluate.darknet_map import recall_lines
 
-    network, _, _ = load(options)
+    network, _ = load(options)
     table = recall_of(network, paths, **run_settings(options, network, len(paths)))
     print("\n".join(recall_lines(table)))
     return 0

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ..boxes import nms_sort, unletterbox
 from ..engines import Engine
+from ..errors import PictureError
 from ..images import letterbox_picture, load_picture, resize_picture
 from ..network import Network
 
@@ -122,6 +123,7 @@ def detect_files(
     batch: int = 1,
     letter_box: bool = True,
     engine: Engine | None = None,
+    unreadable: Callable[[PictureError], None] | None = None,
     **options: Any,
 ) -> Iterator[Detections]:
     """Detections of many pictures, in order.
@@ -130,7 +132,10 @@ def detect_files(
     threads of ``engine`` leave room for run it at a time; the others decode and letterbox meanwhile. On a processor an
     engine of 1 thread is the fastest, since threads that share a layer wait for each other; without an engine the
     network runs on all threads, a batch at a time. One batch more than there are threads is under way, however long
-    the list. ``options`` are those of :func:`detect`. Raises :class:`PictureError` where a picture cannot be read.
+    the list. ``options`` are those of :func:`detect`.
+
+    An image that cannot be read raises :class:`PictureError` after the detections of all images before it. Or
+    ``unreadable`` takes that error, and if it returns, the image is passed over.
     """
     device = next(network.parameters()).device
     fit = letterbox_picture if letter_box else resize_picture
@@ -138,20 +143,39 @@ def detect_files(
     run = engine or Engine(network, threads)
     turn = Semaphore(max(threads // run.threads, 1) if device.type == "cpu" else 1)
 
-    def found_in(part: list[str]) -> list[Detections]:
+    def found_in(part: list[str]) -> list[Detections | PictureError]:
         pictures, sizes = torch.empty(len(part), 3, network.height, network.width), []
-        for path, slot in zip(part, pictures.numpy(), strict=True):
-            picture = load_picture(path)
-            fit(picture, slot)
+        outcome: list[str | PictureError] = []
+        for path in part:
+            try:
+                picture = load_picture(path)
+            except PictureError as error:
+                outcome.append(error)
+                continue
+            fit(picture, pictures[len(sizes)].numpy())
             sizes.append((picture.shape[1], picture.shape[0]))
+            outcome.append(path)
+        if not sizes:
+            return outcome
+        read = [path for path in outcome if isinstance(path, str)]
         with turn:
-            return detect(network, pictures.to(device), sizes, part, letter_box=letter_box, engine=run, **options)
+            found = detect(
+                network, pictures[: len(sizes)].to(device), sizes, read, letter_box=letter_box, engine=run, **options
+            )
+        in_order = iter(found)
+        return [next(in_order) if isinstance(one, str) else one for one in outcome]
 
     workers = max(threads, 2)
     try:
         with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
             for found in _in_order(pool, found_in, _batches(paths, batch), workers + 1):
-                yield from found
+                for one in found:
+                    if isinstance(one, Detections):
+                        yield one
+                    elif unreadable is None:
+                        raise one
+                    else:
+                        unreadable(one)
     finally:
         torch.set_num_threads(threads)  # for threads yet to start, which would have 1 as those of the pool
 

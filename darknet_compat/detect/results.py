@@ -8,9 +8,10 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from .detections import Detections
 COCO_IDS = [
     *range(1, 12), *range(13, 26), 27, 28, *range(31, 45), *range(46, 66), 67, 70, *range(72, 83), *range(84, 91),
 ]  # fmt: skip
+LONGEST = 255  # bytes of a file's name, on all usual file systems
 
 
 def write_json(everything: Iterable[Detections], names: Sequence[str], path: str | os.PathLike[str]) -> None:
@@ -33,6 +35,14 @@ def write_json(everything: Iterable[Detections], names: Sequence[str], path: str
             file.write("\n")
     except OSError as error:
         raise ResultsError(f"{path}: {error.strerror}; the file was not written") from None
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder to write to, where there is none. Raises :class:`ResultsError`."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ResultsError(f"{folder}: {error.strerror}; expected a folder to write to") from None
 
 
 def drawing_names(paths: Sequence[str]) -> dict[str, str]:
@@ -65,38 +75,97 @@ class ResultFiles:
     """The result files of one ``detector valid``: ``with ResultFiles(...) as files``, then ``files.add`` per picture.
 
     ``eval`` is "voc" (FOLDER/PREFIX<name>.txt per class), "coco" (FOLDER/PREFIX.json) or "imagenet"
-    (FOLDER/PREFIX.txt). All files appear together when the block ends well, and none otherwise.
+    (FOLDER/PREFIX.txt). All files appear together when the block ends well; otherwise none does, and those that stood
+    there stay. ``names_file`` is where ``names`` come from, for errors.
+
+    Raises :class:`ResultsError`, before anything is written, where names cannot be those of files, or what stands in a
+    file's place is no plain file; and where the files cannot be written.
     """
 
     PREFIX = {"voc": "comp4_det_test_", "coco": "coco_results", "imagenet": "imagenet-detection"}
+    CLASSES = {"coco": len(COCO_IDS), "imagenet": 200}  # how many each form has; validate_detector: classes = 200
 
-    def __init__(self, folder: str, eval: str, names: Sequence[str], prefix: str | None = None) -> None:
+    def __init__(
+        self, folder: str, eval: str, names: Sequence[str], prefix: str | None = None, names_file: str = "names"
+    ) -> None:
         self.eval = eval
         prefix = prefix or self.PREFIX[eval]
+        if eval == "voc":
+            _check_names(names, Path(prefix).name, names_file)
         stems = {"voc": [f"{prefix}{name}.txt" for name in names], "coco": [f"{prefix}.json"]}
         self.paths = [Path(folder) / name for name in stems.get(eval, [f"{prefix}.txt"])]
-        self._stack = ExitStack()
+        self._folder = self.paths[0].parent
+        self._part = self._folder / f".{Path(prefix).name}.part"
+        self._stranded = False
         self._first = True
         self._number = 0
 
     def __enter__(self) -> ResultFiles:
-        try:
-            self.paths[0].parent.mkdir(parents=True, exist_ok=True)
-            self._files = [self._stack.enter_context(whole_file(path, "w")) for path in self.paths]
-        except OSError as error:
-            self._stack.__exit__(type(error), error, None)
-            raise ResultsError(f"{self.paths[0].parent}: {error.strerror}; expected a folder to write to") from None
-        if self.eval == "coco":
-            self._files[0].write("[\n")
+        make_folder(self._folder)
+        for path in self.paths:
+            if path.is_symlink() or (path.exists() and not path.is_file()):
+                raise ResultsError(f"{path}: no plain file; expected one to write over, or nothing of that name")
+        with self._in_one_line(), ExitStack() as stack:
+            shutil.rmtree(self._part, ignore_errors=True)  # of a run that was killed
+            self._part.mkdir()
+            stack.callback(self._clear)
+            self._files = [
+                stack.enter_context(open(self._part / path.name, "w", encoding="utf-8")) for path in self.paths
+            ]
+            if self.eval == "coco":
+                self._files[0].write("[\n")
+            self._stack = stack.pop_all()
         return self
 
-    def __exit__(self, *exception: object) -> bool | None:
-        if self.eval == "coco":
-            self._files[0].write("\n]\n")
-        return self._stack.__exit__(*exception)
+    def __exit__(self, *exception: object) -> None:
+        with self._in_one_line(), self._stack:
+            if exception[0] is None:
+                if self.eval == "coco":
+                    self._files[0].write("\n]\n")
+                for file in self._files:
+                    file.flush()
+                    os.fsync(file.fileno())
+                self._put_in_place()
+
+    def _put_in_place(self) -> None:
+        """Give all files their names. What had a name goes aside first, and comes back where a later one fails."""
+        aside = self._part / "aside"
+        aside.mkdir()
+        done: list[tuple[Path, Path]] = []
+        try:
+            for path in self.paths:
+                moves = [(path, aside / path.name)] if path.is_file() else []
+                for source, target in (*moves, (self._part / path.name, path)):
+                    os.rename(source, target)
+                    done.append((source, target))
+        except BaseException as error:
+            for source, target in reversed(done):
+                with suppress(OSError):
+                    os.rename(target, source)
+            if any(aside.iterdir()):
+                self._stranded = True
+                raise ResultsError(f"{self._folder}: {error}; the older result files are in {aside} now") from None
+            raise
+
+    def _clear(self) -> None:
+        if not self._stranded:
+            shutil.rmtree(self._part, ignore_errors=True)
+
+    @contextmanager
+    def _in_one_line(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise ResultsError(
+                f"{error.filename2 or self._folder}: {error.strerror}; no result file was written"
+            ) from None
 
     def add(self, detections: Detections) -> None:
         """Write one picture's detections, in Darknet's lines. ``detections`` are in pixels (not relative)."""
+        with self._in_one_line():
+            self._add(detections)
+
+    def _add(self, detections: Detections) -> None:
         self._number += 1
         rows, classes = np.nonzero(detections.prob)
         prob = detections.prob[rows, classes]
@@ -120,6 +189,22 @@ class ResultFiles:
             for index, p, (left, top, right, bottom) in zip(classes, prob, corners, strict=True):
                 line = f"{self._number} {index + 1} {p:f} {left:f} {top:f} {right:f} {bottom:f}\n"
                 self._files[0].write(line)
+
+
+def _check_names(names: Sequence[str], prefix: str, names_file: str) -> None:
+    """That each class can have a file of its own. Raises :class:`ResultsError`."""
+    lines: dict[str, int] = {}
+    for line, name in enumerate(names, 1):
+        if lines.setdefault(name, line) != line:
+            raise ResultsError(
+                f"{names_file}: lines {lines[name]} and {line} are both {name!r}, and eval=voc writes a file for each "
+                "name; expected names that differ"
+            )
+        if "/" in name or "\0" in name or len(f"{prefix}{name}.txt".encode()) > LONGEST:
+            raise ResultsError(
+                f"{names_file}:{line}: {name[:60]!r} cannot be part of a file's name, and eval=voc writes a file for "
+                f"each name; expected neither / nor a zero byte, and with {prefix} and .txt at most {LONGEST} bytes"
+            )
 
 
 def coco_image_id(path: str) -> int:

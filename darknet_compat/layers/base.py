@@ -88,6 +88,8 @@ class Layer(nn.Module):
         self.section = section
         self.index = place.index
         self.o = section.read({**COMMON, **self.options})
+        if self.o.onlyforward:
+            section.warn("onlyforward has no effect on detection, and training with it is refused", "onlyforward")
         self.sources = self.find_sources(place)
         self.set_shape(place)
 

@@ -56,16 +56,16 @@ OPTIONS: dict[str, object] = {
 def read_net(section: Section) -> tuple[SimpleNamespace, Shape]:
     """The options of [net], and the shape of the network's input.
 
-    ``batch`` is images per update; ``mini_batch`` = batch / subdivisions is images per forward pass.
+    ``mini_batch`` is images per forward pass of training: batch / subdivisions, times ``time_steps``.
     """
     o = section.read(OPTIONS)
-    for name in ("batch", "subdivisions"):
+    for name in ("batch", "subdivisions", "time_steps"):
         if getattr(o, name) < 1:
             raise section.error(f"{name} is {getattr(o, name)}; expected 1 or more", name)
     for name in ("height", "width", "channels"):
         if getattr(o, name) < 0:
             raise section.error(f"{name} is {getattr(o, name)}; expected 1 or more", name)
-    o.mini_batch = o.batch // o.subdivisions
+    o.mini_batch = o.batch // o.subdivisions * o.time_steps
     if o.height and o.width and o.channels:
         return o, Shape(o.channels, o.height, o.width)
     if o.inputs and o.inputs > 0:

@@ -6,21 +6,26 @@ go on without their momentum; the .state holds all that the next update hangs on
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
 import os
-import pickle
+import stat
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from ..cfg import Cfg
-from ..errors import TrainingError
+from ..errors import TrainingError, first_line
 from ..files import whole_file
 from ..weights import DARKNET_VERSION, save_weights
 from .step import Trainer
 
-FORMAT = "darknet_compat training state 1"
+# A .state is this line, the SHA-256 of the rest as a line of hexadecimal digits, and what torch.save writes.
+FORMAT = b"darknet_compat training state 2\n"
+DIGEST = 64
+INSTEAD = "start anew without -resume, perhaps from the .backup as WEIGHTS"
 # What of [net] may be changed in a training that goes on.
 SCHEDULE = {"learning_rate", "policy", "steps", "scales", "step", "scale", "gamma", "power", "burn_in", "max_batches",
             "momentum", "decay", "angle", "hue", "saturation", "exposure", "flip", "clip"}  # fmt: skip
@@ -88,18 +93,19 @@ class Snapshots:
 
     def _save_state(self, trainer: Trainer, extra: dict[str, Any]) -> None:
         state = {
-            "format": FORMAT,
             "cfg": json.dumps(self.cfg.meaning()),
             "settings": self.settings,
             "trainer": trainer.state(),
             "extra": extra,
         }
+        payload = io.BytesIO()
+        torch.save(state, payload)
         try:
             with whole_file(self.state) as file:
-                torch.save(state, file)
-        except (OSError, RuntimeError) as error:
-            reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-            raise TrainingError(f"{self.state}: {reason}; the file was not written") from None
+                file.write(FORMAT + _digest(payload.getbuffer()))
+                file.write(payload.getbuffer())
+        except OSError as error:
+            raise TrainingError(f"{self.state}: {error.strerror}; the file was not written") from None
 
     def resume(self, trainer: Trainer) -> tuple[dict[str, Any], list[str]]:
         """Take ``trainer`` to where the .state was written. Returns its ``extra``, and what of [net] has changed since.
@@ -108,27 +114,27 @@ class Snapshots:
         is damaged, and where it is that of another cfg or of other settings.
         """
         path = self.state
+        payload = _read_state(path)
         try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-        except OSError as error:
-            raise TrainingError(
-                f"{path}: {error.strerror}; -resume goes on from the .state that a training leaves beside its .backup; "
-                "to train on from a .weights file, name it after CFG instead"
-            ) from None
-        except (RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError):
-            raise TrainingError(f"{path}: no training state, or a damaged one; expected what training wrote") from None
-        if not isinstance(state, dict) or state.get("format") != FORMAT:
-            raise TrainingError(f"{path}: no training state of this version; expected the format {FORMAT!r}")
-        changed = self._compare(json.loads(state["cfg"]), path)
-        for key, value in state["settings"].items():
-            if self.settings.get(key) != value:
-                raise TrainingError(
-                    f"{path}: that training has -{key} {value}, this command {self.settings.get(key)}; "
-                    "go on with the same, or start anew without -resume"
-                )
-        trainer.load_state(state["trainer"])
+            state = dict(torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True))
+            changed = self._compare(json.loads(state["cfg"]), path)
+            for key, value in state["settings"].items():
+                if self.settings.get(key) != value:
+                    raise TrainingError(
+                        f"{path}: that training has -{key} {value}, this command {self.settings.get(key)}; "
+                        "go on with the same, or start anew without -resume"
+                    )
+            world, extra = state["trainer"]["world"], state["extra"]
+            trainer.load_state(state["trainer"])
+        except TrainingError:
+            raise
+        except Exception as error:
+            # The bytes are whole, so another program wrote them; what they hold can fail in any way.
+            raise TrainingError(f"{path}: no state of this training ({first_line(error)}); {INSTEAD}") from None
+        if world != trainer.processes.world:
+            changed.append(f"the number of processes was {world} and is {trainer.processes.world}")
         self.last = f"{self.backup} (batch {trainer.batch})"
-        return state["extra"], changed
+        return extra, changed
 
     def _compare(self, before: list[tuple[str, dict[str, str]]], path: Path) -> list[str]:
         now = self.cfg.meaning()
@@ -146,8 +152,33 @@ class Snapshots:
                     what = f"layer {index} [{kind}]: {what}"
                 if kind != "net" or name not in SCHEDULE:
                     raise TrainingError(
-                        f"{path}: that training has another cfg than {self.cfg.file}: {what}; "
-                        "start anew without -resume, perhaps from the .backup as WEIGHTS"
+                        f"{path}: that training has another cfg than {self.cfg.file}: {what}; {INSTEAD}"
                     )
                 changed.append(what)
         return changed
+
+
+def _read_state(path: Path) -> bytes:
+    """What a .state holds behind its head. Raises :class:`TrainingError` where one byte is not as it was written."""
+    try:
+        # A FIFO or a device would be read for ever.
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise TrainingError(f"{path}: no regular file; expected the .state that a training leaves")
+        with open(path, "rb") as file:
+            format, digest = file.read(len(FORMAT)), file.read(DIGEST + 1)
+            payload = file.read() if format == FORMAT else b""
+    except OSError as error:
+        raise TrainingError(
+            f"{path}: {error.strerror}; -resume goes on from the .state that a training leaves beside its .backup; "
+            "to train on from a .weights file, name it after CFG instead"
+        ) from None
+    if format != FORMAT:
+        expected = FORMAT.decode().strip()
+        raise TrainingError(f"{path}: no training state of this version; expected `{expected}` at its start; {INSTEAD}")
+    if digest != _digest(payload):
+        raise TrainingError(f"{path}: damaged, its bytes do not have the SHA-256 that its head says; {INSTEAD}")
+    return payload
+
+
+def _digest(payload: bytes | memoryview) -> bytes:
+    return hashlib.sha256(payload).hexdigest().encode() + b"\n"

@@ -402,7 +402,7 @@ def load_batches(
     size: Callable[[int], tuple[int, int]],
     largest: tuple[int, int],
     *,
-    start: int = 0,
+    first: int = 0,
     stop: int | None = None,
     workers: int = 0,
     rank: int = 0,
@@ -410,7 +410,7 @@ def load_batches(
     prefetch: int = 2,
     device: torch.device | None = None,
 ) -> Iterator[Batch]:
-    """Batches ``start``, ``start + 1``, ... (up to ``stop``, else without end) of ``count`` pictures each.
+    """Batches 0, 1, ... (up to ``stop``, else without end) of ``count`` images each, from sample ``first`` on.
 
     ``size``: batch number -> (w, h), for ``random=1``; it is asked ahead of time and must depend on the number alone.
     ``largest``: the greatest (w, h) that it gives. ``workers`` processes work ahead by at most ``prefetch`` batches
@@ -423,8 +423,8 @@ def load_batches(
     """
     places = workers * prefetch + 2
     ring = _DecodedRing(data, count, largest, places, device) if device else _Ring(data, count, largest, places)
-    numbers = itertools.count(start) if stop is None else range(start, stop)
-    requests = (_Request(index, (index * world + rank) * count, *size(index)) for index in numbers)
+    numbers = itertools.count() if stop is None else range(stop)
+    requests = (_Request(index, first + (index * world + rank) * count, *size(index)) for index in numbers)
     if not workers:
         for request in requests:
             yield ring.batch(request, ring.fill(request))

@@ -19,7 +19,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from ..errors import LostProcessError, TrainingError
+from ..device import find_device
+from ..errors import LostProcessError, TrainingError, first_line
 
 PATIENCE = timedelta(hours=2)  # the others wait while the first process writes snapshots and scores
 
@@ -74,22 +75,6 @@ class Processes:
                 dist.barrier()
 
 
-def find_device(name: str | None) -> torch.device:
-    """The device for ``-device NAME``: by default the first GPU, or the CPU where there is none.
-
-    Raises :class:`TrainingError` where the name is none, or is a GPU that this machine does not have.
-    """
-    try:
-        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
-    except RuntimeError:
-        raise TrainingError(f"-device {name}: no such device; expected cpu, cuda, cuda:1 ...") from None
-    if device.type == "cuda":
-        count = torch.cuda.device_count()
-        if (device.index or 0) >= count:
-            raise TrainingError(f"-device {device}: this machine has {count} GPUs that torch can use; try -device cpu")
-    return device
-
-
 def join(name: str | None) -> Processes:
     """Join the processes that torch's launcher started; without it, stand alone.
 
@@ -98,13 +83,28 @@ def join(name: str | None) -> Processes:
     """
     if "RANK" not in os.environ:
         return Processes(find_device(name))
-    rank, world, local = (int(os.environ[key]) for key in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
+    rank, world, local = (_launched(key) for key in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
     device = find_device(name)
     if device.type == "cuda":
         device = find_device(f"cuda:{local}") if device.index is None else device
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
+    try:
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
+    except (RuntimeError, ValueError) as error:
+        raise TrainingError(f"cannot join the {world} processes of this training: {first_line(error)}") from None
     return Processes(device, rank, world)
+
+
+def _launched(name: str) -> int:
+    """The number that torch's launcher left in the environment variable ``name``."""
+    value = os.environ.get(name)
+    if value is None or not value.isdecimal():
+        found = "is not set" if value is None else f"is {value!r}"
+        raise TrainingError(
+            f"the environment variable RANK says that this is one of several processes, but {name} {found}; "
+            "start them with torchrun or -gpus, or unset RANK to train in one process"
+        )
+    return int(value)
 
 
 def leave() -> None:

@@ -91,15 +91,19 @@ class Log:
     disk does not take is written later; a chart that cannot be drawn is left out. Each is warned of once.
 
     On a terminal a bar stands in the place of the lines of each update. ``batch``: the batch to go on after; rows and
-    lines that a broken-off training left behind it are taken out of the table.
+    lines that a broken-off training left behind it are taken out of the table. ``tensorboard`` writes the figures
+    into the folder ``path`` + .tensorboard too.
     """
 
-    def __init__(self, path: Path, batch: int = 0, last_batch: int = 0, resumed: bool = False) -> None:
+    def __init__(
+        self, path: Path, batch: int = 0, last_batch: int = 0, resumed: bool = False, tensorboard: bool = False
+    ) -> None:
         self.path = path
         self.columns = {name: array("d") for name in CHARTED}
         self.warned: set[str] = set()
         self.screen = True
         end = ".csv"
+        self.events = self._events(batch) if tensorboard else None
         try:
             if resumed:
                 self._cut_table(batch)
@@ -112,7 +116,6 @@ class Log:
         if not self.table.size:
             self._write_row(COLUMNS)
         self.bar = self._bar(batch, last_batch)
-        self.events = self._events(batch)
         self.drawn = time.monotonic()
         self.drawing_took = 0.0
 
@@ -142,7 +145,7 @@ class Log:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
-            return None
+            raise TrainingError("-tensorboard needs a package: pip install tensorboard") from None
         return SummaryWriter(f"{self.path}.tensorboard", purge_step=batch + 1)
 
     def say(self, line: str) -> None:

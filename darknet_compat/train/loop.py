@@ -19,7 +19,7 @@ from ..errors import DarknetError, LostProcessError, PictureError, TrainingError
 from .checkpoint import Snapshots, passed
 from .data import STOPPING, Batch, TrainingSet, load_batches
 from .log import Log
-from .schedule import RESIZE_EVERY, SIZES, images_per_update, picture_size
+from .schedule import RESIZE_EVERY, SIZES, batch_number, images_per_update, picture_size
 from .step import Trainer
 
 SAME = 1.0  # seconds; a launcher passes on the Ctrl-C that the terminal has sent already, and fingers press twice
@@ -115,9 +115,8 @@ def train(
         processes.same(tensor)
     sizes = Sizes(trainer)
     begun = trainer.updates
-    start = trainer.images // (net.mini_batch * processes.world)
     batches = load_batches(
-        data, net.mini_batch, lambda index: sizes.of(index // net.subdivisions), sizes.largest, start=start,
+        data, net.mini_batch, sizes.of_batch, sizes.largest, first=trainer.images,
         workers=workers, rank=processes.rank, world=processes.world, device=trainer.device if on_device else None,
     )  # fmt: skip
     broken: BaseException | None = None
@@ -225,14 +224,17 @@ class Waited:
 
 
 class Sizes:
-    """Width and height of the pictures of each update: the cfg's, or with ``random=1`` a new square now and then."""
+    """Width and height of the images of each update: the cfg's, or with ``random=1`` a new square now and then.
+
+    The loader, far ahead, and the network ask here with the same number: that of the update in the whole training.
+    """
 
     def __init__(self, trainer: Trainer) -> None:
         self.trainer = trainer
         self.drawn = bool(trainer.head.o.random)
         self.given = trainer.net.width, trainer.net.height
         self.largest = (SIZES[-1], SIZES[-1]) if self.drawn else self.given
-        self.seen_before = trainer.network.seen - trainer.images
+        self.begun, self.seen = trainer.updates, trainer.network.seen
 
     def of(self, update: int) -> tuple[int, int]:
         """The size for update number ``update``, counted from 0."""
@@ -240,9 +242,14 @@ class Sizes:
             return self.given
         trainer = self.trainer
         first = update - update % RESIZE_EVERY
-        batch = (self.seen_before + first * trainer.images_per_update) // images_per_update(trainer.net)
-        side = picture_size(trainer.net, trainer.seed, first, batch)
+        # Counted from where this run began: the updates before may have been those of fewer or more processes.
+        seen = self.seen + (first - self.begun) * trainer.images_per_update
+        side = picture_size(trainer.net, trainer.seed, first, batch_number(trainer.net, seen))
         return side, side
+
+    def of_batch(self, index: int) -> tuple[int, int]:
+        """The size for the mini-batch number ``index`` of this run, counted from 0."""
+        return self.of(self.begun + index // self.trainer.net.subdivisions)
 
 
 def _score(trainer: Trainer, snapshots: Snapshots, log: Log, scoring: Scoring, stopping: Stopping) -> float:

@@ -45,8 +45,15 @@ class Gradients:
 def freeze(network: Network) -> None:
     """Cut off the layers up to the last one with ``stopbackward=1`` (``backward_network`` ends before it).
 
-    Raises :class:`CfgError` where no layer is left to train.
+    Raises :class:`CfgError` where no layer is left to train, and for ``onlyforward=1``, which is not built.
     """
+    for layer in network.layers:
+        if layer.o.onlyforward:
+            raise layer.section.error(
+                "onlyforward=1 is not built: AlexeyAB's program leaves the layer untrained, pjreddie's trains it; "
+                "expected stopbackward=1 to train none up to a layer, or neither",
+                "onlyforward",
+            )
     stops = [layer.index for layer in network.layers if layer.o.stopbackward]
     for layer in network.layers[: max(stops, default=-1) + 1]:
         layer.requires_grad_(False)

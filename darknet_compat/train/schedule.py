@@ -24,7 +24,7 @@ LAST_BATCHES = 200
 
 
 def images_per_update(net: SimpleNamespace) -> int:
-    """What one update takes: ``batch``, but for what ``subdivisions`` does not divide."""
+    """What one update takes: ``batch`` times ``time_steps``, but for what ``subdivisions`` does not divide."""
     return net.mini_batch * net.subdivisions
 
 
@@ -36,7 +36,8 @@ def batch_number(net: SimpleNamespace, seen: int) -> int:
 def check_schedule(net: SimpleNamespace, section: Section) -> None:
     """Raise :class:`CfgError` at the line of [net] that no learning rate can be computed from.
 
-    Darknet takes an unknown policy for constant, reads past a list of scales that is too short, and divides by zero.
+    Darknet takes an unknown policy for constant, reads past a list of scales that is too short, divides by zero, and
+    takes 80% for batch 80. A cfg with one image per update is warned of.
     """
 
     if net.policy not in POLICIES:
@@ -50,12 +51,25 @@ def check_schedule(net: SimpleNamespace, section: Section) -> None:
         for name in ("steps", "scales"):
             if not getattr(net, name):
                 raise section.error(f"policy=steps without `{name}`; expected steps=... and scales=...", "policy")
+        written = section.find("steps").value
+        if "%" in written:
+            raise section.error(
+                f"steps={written} holds a percentage, of which Darknet reads the number alone; expected batches, "
+                f"up to the {net.max_batches} of max_batches",
+                "steps",
+            )
         if len(net.steps) != len(net.scales):
             raise section.error(
                 f"{len(net.scales)} scales for {len(net.steps)} steps; expected one scale for each step", "scales"
             )
     if net.policy == "step" and net.step < 1:
         raise section.error(f"step is {net.step}; expected 1 or more batches", "step")
+    if images_per_update(net) == 1:
+        section.warn(
+            "one image per update, as a cfg for detection says it, rarely trains well; expected something like "
+            "batch=64 and subdivisions=8",
+            "batch",
+        )
 
 
 def current_rate(net: SimpleNamespace, batch: int, random: float = 0.0) -> float:

@@ -50,7 +50,8 @@ class Trainer:
     """A network in training, and all that goes on from one update to the next.
 
     ``amp`` ("bf16", "fp16") runs the layers before the head at half precision; the loss stays in float32. ``fast`` is
-    what :func:`speed_up` says. ``seed`` is for what an update draws itself (``policy=random``).
+    what :func:`speed_up` says. ``seed`` is for what an update draws itself (``policy=random``, [dropout]): torch's
+    random numbers start anew from the seed, the process and the mini-batch, so that a resumed training draws the same.
 
     Raises :class:`CfgError` where the cfg cannot be trained.
     """
@@ -105,7 +106,8 @@ class Trainer:
         trainer is as before the update, and can be saved.
 
         Raises :class:`TrainingError` where the cost or a gradient is not finite; the weights are then still those
-        before the update.
+        before the update. With ``amp`` "fp16" an update whose gradient is not finite is left out, and the next one's
+        loss is scaled less; it is an error once the loss is no longer scaled up.
         """
         # All that a mini-batch changes but the gradients; the weights change in the optimiser's step alone.
         before = self.network.seen, [buffer.clone() for buffer in self.network.buffers()]
@@ -117,6 +119,9 @@ class Trainer:
                 pictures = batch.pictures.to(self.device, copy=True, non_blocking=True)
                 truth = batch.truth.to(self.device, copy=True, non_blocking=True)
                 taken.append(batch._replace(pictures=pictures, truth=truth))
+                # Here, since whatever loads the batches may have drawn torch's random numbers too.
+                what = f"process {self.processes.rank} mini-batch {len(figures)}"
+                torch.manual_seed(draw(self.seed, what, self.updates).getrandbits(63))
                 figures.append(self._datum(pictures, truth))
         except BaseException:
             self._go_back(*before)
@@ -141,8 +146,7 @@ class Trainer:
             self._go_back(*before)
             return None
         figures = [RegionFigures(*values[i : i + FIGURES]) for i in range(0, FIGURES * len(figures), FIGURES)]
-        # With fp16 infinite gradients are expected: the scaler then skips the update and scales less.
-        if not math.isfinite(cost) or not (math.isfinite(total) or self.scaler.is_enabled()):
+        if not math.isfinite(cost) or not (math.isfinite(total) or self._scaled_up()):
             raise TrainingError(self._diagnose(number, taken, figures))
 
         set_rate(self.optimizer, rate)
@@ -178,6 +182,14 @@ class Trainer:
         self.scaler.scale(loss / self.images_per_update).backward()
         return figures
 
+    def _scaled_up(self) -> bool:
+        """May the scale of the loss be why a gradient is not finite? Waits for the device, so ask only then.
+
+        A scale too large for fp16 halves in every update that it spoils. At 1 the gradients are what they are: a NaN
+        or an infinity is then no work of the scale, and a smaller one would spoil updates for ever.
+        """
+        return self.scaler.is_enabled() and self.scaler.get_scale() > 1
+
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, AMP.get(self.amp), enabled=self.amp is not None)
 
@@ -200,12 +212,13 @@ class Trainer:
         for layer in reversed(self.network.layers):
             for name, parameter in layer.named_parameters():
                 if not parameter.grad.isfinite().all():
-                    return f"the gradient of the {name} of layer {layer.index} [{layer.type}] is not finite"
+                    scaled = ", though -amp fp16 no longer scales the loss up" if self.scaler.is_enabled() else ""
+                    return f"the gradient of the {name} of layer {layer.index} [{layer.type}] is not finite{scaled}"
         return "the loss of another process is not finite"
 
     def state(self) -> dict[str, Any]:
         """All that goes on into the next update, for ``torch.save``."""
-        state = {
+        return {
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict()["state"],
             "scaler": self.scaler.state_dict(),
@@ -214,11 +227,8 @@ class Trainer:
             "images": self.images,
             "avg": self.avg,
             "seed": self.seed,
-            "random": torch.get_rng_state(),
+            "world": self.processes.world,
         }
-        if self.device.type == "cuda":
-            state["cuda_random"] = torch.cuda.get_rng_state(self.device)
-        return state
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Take up where :meth:`state` was taken, to the last bit on the same device."""
@@ -230,9 +240,6 @@ class Trainer:
         self.network.seen = state["seen"]
         self.updates, self.images, self.avg = state["updates"], state["images"], state["avg"]
         self.seed = state["seed"]
-        torch.set_rng_state(state["random"])
-        if self.device.type == "cuda" and "cuda_random" in state:
-            torch.cuda.set_rng_state(state["cuda_random"], self.device)
 
 
 def strict() -> None:

@@ -1,12 +1,18 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from darknet_compat.cfg import read_names
+from darknet_compat.errors import PictureError, ResultsError
+from tests.cli.conftest import CFG, WEIGHTS
 from tests.cli.test_main import run
+from tests.cli.test_valid import tree_cfg
 from tests.detect.test_detections import reference_detections
 
 
@@ -50,6 +56,130 @@ def test_many_pictures_write_one_json(darknet_share, trial3, tmp_path):
         "dog.jpg", "eagle.jpg", "horses.jpg", "person.jpg"
     ]  # fmt: skip
     assert "4 pictures" in result.stdout
+
+
+def read_json(path="predictions.json"):
+    return json.loads(Path(path).read_text())
+
+
+def picked(picture):
+    return [(one["class_id"], one["prob"], tuple(one["box"])) for one in picture["detections"]]
+
+
+def test_thresh_and_nms_are_the_c_librarys(verb, data, darknet, darknet_share):
+    path = darknet_share / "data/dog.jpg"
+    file, counts = data([path]), []
+    for thresh, nms, flags in (
+        (0.5, 0.45, []),
+        (0.1, 0.45, ["-thresh", 0.1]),
+        (0.1, 0.3, ["-thresh", 0.1, "-nms", 0.3]),
+        (0.1, 0, ["-thresh", 0.1, "-nms", 0]),
+    ):
+        assert verb("detector", "test", file, CFG, WEIGHTS, path, "-numerics", "cpu", "-json", "all.json", *flags) == 0
+        _, prob = reference_detections(darknet, CFG, WEIGHTS, path, thresh, nms)
+        (picture,) = read_json("all.json")
+        ours = sorted(one["prob"] for one in picture["detections"])
+        np.testing.assert_allclose(ours, sorted(prob[prob > 0]), atol=1e-4)
+        counts.append(len(ours))
+    assert len(set(counts)) == 4
+
+
+def test_hier_is_how_sure_a_tree_must_be(verb, data, wide, tmp_path):
+    file, cfg, classes = data([wide]), tree_cfg(tmp_path), {}
+    for hier in (0, 0.5, 1):
+        words = file, cfg, WEIGHTS, wide, "-thresh", 0.01, "-json", "all.json"
+        assert verb("detector", "test", *words, *([] if hier == 0.5 else ["-hier", hier])) == 0
+        classes[hier] = {one["class_id"] for one in read_json("all.json")[0]["detections"]}
+    assert classes[0] == {2, 3, 4, 5}  # the leaves
+    assert classes[1] == {0, 1}  # no deeper than the top
+    assert classes[0.5] & classes[0]
+    assert classes[0.5] & classes[1]
+
+
+@pytest.fixture
+def eight(wide, tmp_path):
+    """Eight images in a list, of which the fourth is text and the seventh is missing."""
+    for number in (0, 1, 2, 4, 5, 7):
+        shutil.copy(wide, tmp_path / f"{number}.png")
+    (tmp_path / "3.png").write_text("no picture")
+    (tmp_path / "eight.txt").write_text("".join(f"{number}.png\n" for number in range(8)))
+    return tmp_path / "eight.txt"
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+def test_an_unreadable_image_costs_no_other_image_its_results(verb, data, eight, wide, tmp_path, batch):
+    words = "detector", "test", data([wide]), CFG, WEIGHTS, eight, "-out", "drawn", "-thresh", 0.1, "-batch", batch
+    with pytest.raises(PictureError, match=r"^3\.png: .* or add -skip to pass over such images$"):
+        verb(*words)
+    found = read_json()
+    assert [picture["picture"] for picture in found] == ["0.png", "1.png", "2.png"]
+    assert sorted(os.listdir("drawn")) == ["0.jpg", "1.jpg", "2.jpg"]
+    with pytest.warns(UserWarning, match="passed over") as warned:
+        assert verb(*words, "-skip") == 1
+    assert [str(one.message).split(":")[0] for one in warned] == ["3.png", "6.png"]
+    skipped = read_json()
+    assert [picture["picture"] for picture in skipped] == [f"{number}.png" for number in (0, 1, 2, 4, 5, 7)]
+    assert sorted(os.listdir("drawn")) == [f"{number}.jpg" for number in (0, 1, 2, 4, 5, 7)]
+    assert len({tuple(picked(picture)) for picture in (*found, *skipped)}) == 1
+    assert picked(found[0])
+
+
+def test_nothing_readable_writes_over_no_older_results(verb, data, wide, tmp_path):
+    (tmp_path / "predictions.json").write_text("older")
+    (tmp_path / "bad.txt").write_text("none.png\n1.png\n")
+    with pytest.raises(PictureError):
+        verb("detector", "test", data([wide]), CFG, WEIGHTS, "bad.txt")
+    assert (tmp_path / "predictions.json").read_text() == "older"
+
+
+def test_one_unreadable_image_alone(verb, data, wide, tmp_path, capsys):
+    (tmp_path / "text.png").write_text("no picture")
+    words = "detector", "test", data([wide]), CFG, WEIGHTS, "text.png"
+    with pytest.raises(PictureError, match=r"text\.png"):
+        verb(*words)
+    with pytest.warns(UserWarning, match="passed over"):
+        assert verb(*words, "-skip") == 1
+    assert "1 of 1 images could not be read" in capsys.readouterr().err
+    assert not (tmp_path / "predictions.jpg").exists()
+
+
+def test_a_drawing_that_cannot_be_written_loses_no_detections(verb, data, wide, tmp_path):
+    shutil.copy(wide, tmp_path / "a.png")
+    (tmp_path / "drawn/wide.jpg").mkdir(parents=True)
+    with pytest.raises(PictureError, match=r"wide\.jpg"):
+        verb("detector", "test", data([wide]), CFG, WEIGHTS, "a.png", wide, "-out", "drawn")
+    assert [picture["picture"] for picture in read_json()] == ["a.png", str(wide)]
+    assert (tmp_path / "drawn/a.jpg").is_file()
+
+
+def test_where_to_write_is_looked_at_before_the_run(verb, data, wide, tmp_path, monkeypatch):
+    monkeypatch.setattr("darknet_compat.detect.detect_files", lambda *_, **__: pytest.fail("it ran"))
+    words = "detector", "test", data([wide]), CFG, WEIGHTS, wide
+    for flags, found in (
+        (("-json", "images"), "images: a folder; expected a file's name for the detections"),
+        (("-json", "list.txt/x.json"), r"list\.txt: File exists; expected a folder to write to"),
+        (("-out", "my.data"), r"my\.data: File exists; expected a folder to write to"),
+    ):
+        with pytest.raises(ResultsError, match=found):
+            verb(*words, *flags)
+
+
+@pytest.mark.parametrize("name", ["x.json", "drawn/x.jpg", "X.PNG"])
+def test_out_names_a_folder(verb, data, wide, tmp_path, capsys, name):
+    """AlexeyAB's -out x.json names a file; here it would become a folder of that name."""
+    words = "detector", "test", data([wide]), CFG, WEIGHTS, wide, "-out", name
+    with pytest.raises(SystemExit) as exit:
+        verb(*words)
+    assert exit.value.code == 2
+    assert f"-out/--out: {name} is a file's name; expected a folder" in capsys.readouterr().err
+    (tmp_path / name).mkdir(parents=True)
+    assert verb(*words) == 0
+    assert (tmp_path / name / "predictions.jpg").is_file()
+
+
+def test_json_goes_to_a_folder_yet_to_be_made(verb, data, wide):
+    assert verb("detector", "test", data([wide]), CFG, WEIGHTS, wide, "-json", "new/found.json") == 0
+    assert len(read_json("new/found.json")) == 1
 
 
 def test_errors_are_one_line(darknet_share, shared, trial3, tmp_path):

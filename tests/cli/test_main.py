@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from darknet_compat.cli import build_parser
 from tests.conftest import ROOT
 from tests.train.test_distributed import environment
 
@@ -54,6 +55,28 @@ def test_a_wrong_command_exits_2_with_one_line(arguments, found):
     assert result.returncode == 2
     assert found in result.stderr
     assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "verb"),
+    [
+        ("detector test", "detector test"),
+        ("detector test a b c d -foo", "detector test"),
+        ("detector test a b c d -thresh 2", "detector test"),
+        ("detector recall a b c d", "detector recall"),
+        ("detector train a b c d", "detector train"),
+        ("detector nonsense", "detector"),
+        ("net a b", "net"),
+        ("voc_eval --results a --devkit b c", "voc_eval"),
+    ],
+)
+def test_an_error_points_to_the_help_of_its_verb(words, verb, capsys):
+    with pytest.raises(SystemExit) as exit:
+        build_parser().parse_args(words.split())
+    assert exit.value.code == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"darknet-compat {verb}: ")
+    assert error.endswith(f"; see darknet-compat {verb} --help\n")
 
 
 @pytest.mark.parametrize(

@@ -15,31 +15,35 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from darknet_compat import load_network, save_weights
 from darknet_compat.cfg import read_cfg
 from darknet_compat.cli import build_parser, main
-from darknet_compat.cli.train import _arguments
+from darknet_compat.cli.train import Job, _arguments
 from darknet_compat.train import data
+from darknet_compat.train.checkpoint import Snapshots
+from darknet_compat.train.distributed import Processes
 from darknet_compat.weights import load_weights
-from tests.train.nets import data_set, small
+from tests.cli.conftest import CFG, WEIGHTS
+from tests.train.nets import data_set, dropping, small
 from tests.train.test_distributed import environment
 
 
-def prepare(folder, net="max_batches=6"):
+def prepare(folder, net="max_batches=6", text=small):
     if not (folder / "set.data").exists():
         data_set(folder)
         (folder / "set.data").write_text((folder / "set.data").read_text().replace(f"{folder}/backup", "backup"))
-    (folder / "small.cfg").write_text(small(net))
+    (folder / "small.cfg").write_text(text(net))
 
 
 def words(*flags):
     return ["detector", "train", "set.data", "small.cfg", *flags]
 
 
-def start(folder, *flags, net, **options):
+def start(folder, *flags, net, text=small, **options):
     """The command in a process of its own."""
-    prepare(folder, net)
+    prepare(folder, net, text)
     command = [sys.executable, "-m", "darknet_compat", *words(*flags)]
     return subprocess.Popen(command, cwd=folder, text=True, env=environment(), **options)
 
@@ -94,11 +98,11 @@ def test_from_weights_that_end_early(run):
 
 
 def test_30_batches_are_15_kill_and_15_more(tmp_path):
-    """Straight through; and killed with SIGKILL after the snapshot of batch 15, then taken up again."""
-    net = "max_batches=30"
+    """Straight through; and killed with SIGKILL after the snapshot of batch 15, then taken up again. With dropout."""
+    net = {"net": "max_batches=30", "text": dropping}
     straight, broken = tmp_path / "straight", tmp_path / "broken"
-    through = start(straight, "-seed", "9", "-workers", "1", net=net, stdout=subprocess.DEVNULL)
-    process = start(broken, "-seed", "9", "-workers", "1", "-snapshot", "15", net=net, stdout=subprocess.PIPE)
+    through = start(straight, "-seed", "9", "-workers", "1", **net, stdout=subprocess.DEVNULL)
+    process = start(broken, "-seed", "9", "-workers", "1", "-snapshot", "15", **net, stdout=subprocess.PIPE)
     for line in process.stdout:
         if line.startswith("17: "):
             process.kill()
@@ -108,7 +112,7 @@ def test_30_batches_are_15_kill_and_15_more(tmp_path):
     assert not (broken / "backup" / "small_final.weights").exists()
     # As a kill in the midst of a file leaves it.
     (broken / "backup" / ".small.backup.state.abcd1234.part").write_bytes(b"half")
-    process = start(broken, "-resume", "-workers", "2", "-snapshot", "15", net=net, stdout=subprocess.PIPE)
+    process = start(broken, "-resume", "-workers", "2", "-snapshot", "15", **net, stdout=subprocess.PIPE)
     assert "going on after batch 15, 120 images seen" in process.communicate(timeout=120)[0]
     assert (process.returncode, through.wait(120)) == (0, 0)
     for name in ("small_final.weights", "small.backup"):
@@ -228,11 +232,85 @@ def test_augment_device_needs_a_letterbox_and_whole_heads(run):
     assert "letter_box=0" in error
 
 
+def test_resume_finishes_a_training_that_ended_before_its_final_weights(run, monkeypatch):
+    save = Snapshots.save
+
+    def killed(snapshots, trainer, path, *extra):
+        if path.name == "small_final.weights":
+            raise KeyboardInterrupt
+        save(snapshots, trainer, path, *extra)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Snapshots, "save", killed)
+        assert run("-seed", "4")[0] == 130
+    backup, final = Path("backup/small.backup"), Path("backup/small_final.weights")
+    assert (backup.exists(), final.exists()) == (True, False)
+    code, out, error = run("-resume")
+    assert (code, error) == (0, "")
+    assert "nothing is left to train: max_batches=6; raise it to train on" in out.splitlines()
+    assert out.splitlines()[-1] == "Saving weights to backup/small_final.weights"
+    assert final.read_bytes() == backup.read_bytes()
+
+
+def test_a_state_of_another_version_or_damaged_is_one_line(run):
+    assert run("-seed", "4")[0] == 0
+    state = Path("backup/small.backup.state")
+    state.write_bytes(state.read_bytes()[:-1])
+    code, _, error = run("-resume")
+    assert code == 1
+    assert error.startswith("darknet-compat: backup/small.backup.state: damaged")
+    assert len(error.splitlines()) == 1
+
+
+def test_a_cfg_for_detection_is_warned_of_before_it_trains(run):
+    Path("small.cfg").write_text(small("max_batches=2\nbatch=1\nsubdivisions=1"))
+    code, _, error = run()
+    assert code == 0
+    assert error.startswith("warning: small.cfg:")
+    assert "batch=1: one image per update" in error
+    assert len(error.splitlines()) == 1
+
+
+def test_rank_without_the_launcher_is_one_line(run, monkeypatch):
+    monkeypatch.setenv("RANK", "0")
+    for value, says in ((None, "WORLD_SIZE is not set"), ("two", "WORLD_SIZE is 'two'")):
+        if value:
+            monkeypatch.setenv("WORLD_SIZE", value)
+        code, out, error = run()
+        assert (code, out) == (1, "")
+        assert error.startswith("darknet-compat: the environment variable RANK says")
+        assert says in error
+        assert len(error.splitlines()) == 1
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    monkeypatch.delenv("MASTER_ADDR", raising=False)
+    code, _, error = run()
+    assert code == 1
+    assert error.startswith("darknet-compat: cannot join the 1 processes of this training: ")
+    assert len(error.splitlines()) == 1
+
+
 def test_map_on_the_valid_list(run):
     code, out, _ = run("-map", "3")
     assert code == 0
     assert sum(line.startswith("mAP ") and line.endswith(" %") for line in out.splitlines()) == 2
     assert os.path.exists("backup/small_best.weights")
+
+
+def test_map_while_training_is_that_of_the_verb(verb, data, wide, tmp_path, capsys):
+    """With the cfg's letter_box, down to a probability of .005: the cross is found with 2 %, the disc with 80."""
+    scores = {}
+    file = data([wide], {wide: "0 .14 .37 .27 .49\n5 .27 .6 .45 .8\n"}, train=tmp_path / "list.txt")
+    for letter_box in (0, 1):
+        cfg = tmp_path / "net.cfg"
+        cfg.write_text(CFG.read_text().replace("batch = 8", f"letter_box = {letter_box}\nbatch = 8", 1))
+        words = ["detector", "train", str(file), str(cfg), str(WEIGHTS), "-clear", "-map", "-device", "cpu"]
+        job = Job(build_parser().parse_args(words), Processes(torch.device("cpu")))
+        job.trainer.network.eval()
+        scores[letter_box] = job.scoring.score()
+        assert verb("detector", "map", file, cfg, WEIGHTS, "-device", "cpu") == 0
+        assert f"mAP@0.50) = {scores[letter_box]:.6f}," in capsys.readouterr().out
+    assert scores[0] != scores[1]
 
 
 def test_epochs_and_bad_labels(run):
@@ -292,11 +370,12 @@ def test_a_wrong_command_ends_with_2(run, flags, says):
 
 def test_the_command_to_go_on_repeats_its_flags():
     given = "detector train a.data b.cfg c.weights -clear -gpus 0,2 -amp bf16 -fast -seed 5 -epochs -map -snapshot 50"
+    given += " -tensorboard"
     options = build_parser().parse_args(given.split())
     again = _arguments(options, resume=False)
     assert vars(build_parser().parse_args(again)) | {"run": 0} == vars(options) | {"run": 0}
     assert " ".join(_arguments(options, resume=True)) == (
-        "detector train a.data b.cfg -resume -gpus 0,2 -map -amp bf16 -fast -epochs -snapshot 50"
+        "detector train a.data b.cfg -resume -gpus 0,2 -map -amp bf16 -fast -epochs -snapshot 50 -tensorboard"
     )
 
 

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+from collections import Counter
 
 import numpy as np
 import pytest
+import torch
 
+from darknet_compat import load_network
 from darknet_compat.boxes import iou
 from darknet_compat.cfg import read_cfg
+from darknet_compat.errors import DarknetError
 from darknet_compat.network import Network
 from darknet_compat.weights import save_weights
+from tests.cli.conftest import CFG, NAMES, WEIGHTS
 from tests.cli.test_main import run
 from tests.compare import randomise
 from tests.conftest import ROOT
@@ -76,8 +83,6 @@ def at_the_edge(row, everything):
     def centred(corners):
         return np.concatenate([corners[..., :2] + corners[..., 2:], 2 * (corners[..., 2:] - corners[..., :2])], -1) / 2
 
-    import torch
-
     return bool((np.abs(iou(torch.tensor(centred(box)), torch.tensor(centred(same))).numpy() - NMS) < 0.02).any())
 
 
@@ -106,14 +111,118 @@ def test_lines_are_the_c_programs(darknet, darknet_share, shared, trial3, tmp_pa
     assert not strange
 
 
-def test_coco_and_valid2(darknet_share, trial3, tmp_path):
-    paths = [darknet_share / "data/dog.jpg", darknet_share / "data/eagle.jpg"]
-    data = data_file(tmp_path, paths, eval="coco")
-    result = run("detector", "valid2", data, *trial3, "-out", "mine", cwd=tmp_path)
-    assert result.returncode == 0, result.stderr
-    found = json.loads((tmp_path / "results/mine.json").read_text())
-    assert found
-    assert all(set(one) == {"image_id", "category_id", "bbox", "score"} for one in found)
+def network_of(classes, folder):
+    """The shapes' network with so many classes, the class planes at random: cfg and .weights files, and their names."""
+    if classes == 6:
+        return CFG, WEIGHTS, NAMES
+    source = load_network(CFG, WEIGHTS)
+    cfg = folder / "more.cfg"
+    text = CFG.read_text().replace("classes = 6", f"classes = {classes}")
+    cfg.write_text(text.replace("filters = 55", f"filters = {5 * (5 + classes)}"))
+    network = randomise(Network(read_cfg(cfg)))
+    with torch.no_grad():
+        for layer, known in zip(network.layers[:-2], source.layers, strict=False):
+            layer.load_state_dict(known.state_dict())
+        for name, tensor in network.layers[-2].numbers():
+            planes = tensor.unflatten(0, (5, 5 + classes))
+            planes[:, :5] = dict(source.layers[-2].numbers())[name].unflatten(0, (5, 11))[:, :5]
+            planes[:, 5:] *= 2
+    save_weights(network, folder / "more.weights")
+    return cfg, folder / "more.weights", [f"class{index}" for index in range(classes)]
+
+
+def read_result_files(folder, eval):
+    """(class, image, prob, corners...) of the result files of a folder."""
+    if eval == "voc":
+        return read_lines(folder)
+    if eval == "imagenet":
+        rows = [line.split() for line in (folder / "imagenet-detection.txt").read_text().splitlines()]
+        return [(class_id, image, *map(float, numbers)) for image, class_id, *numbers in rows]
+    return [
+        (one["category_id"], one["image_id"], one["score"], *one["bbox"][:2],
+         *(sum(side) for side in zip(one["bbox"][:2], one["bbox"][2:], strict=True)))
+        for one in json.loads((folder / "coco_results.json").read_text())
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["valid", "valid2"])
+@pytest.mark.parametrize(("eval", "classes"), [("voc", 6), ("coco", 80), ("imagenet", 200)])
+def test_result_files_are_the_c_programs(verb, data, darknet_share, tmp_path, name, eval, classes):
+    (tmp_path / "images").mkdir()
+    paths = [tmp_path / f"images/x_{number}.jpg" for number in range(6)]
+    for path, photograph in zip(paths, ("dog", "eagle", "giraffe", "horses", "person", "scream"), strict=True):
+        shutil.copy(darknet_share / f"data/{photograph}.jpg", path)
+    cfg, weights, names = network_of(classes, tmp_path)
+    (tmp_path / "the.names").write_text("".join(f"{one}\n" for one in names))
+    file = data(paths, classes=classes, names=tmp_path / "the.names", eval=eval)
+    (tmp_path / "results").mkdir()  # the C program needs it
+    subprocess.run(["darknet", "detector", name, file, cfg, weights], check=True, capture_output=True, cwd=tmp_path)
+    theirs = read_result_files(tmp_path / "results", eval)
+    shutil.rmtree(tmp_path / "results")
+    assert verb("detector", name, file, cfg, weights, "-numerics", "cpu") == 0
+    ours = read_result_files(tmp_path / "results", eval)
+    pairs, only = pair(ours, theirs)
+    numbers = np.array([(a[2:], b[2:]) for a, b in pairs])
+    differences = np.abs(numbers[:, 0] - numbers[:, 1])
+    print(f"{name} eval={eval}: {len(ours)} lines here, {len(theirs)} there, {len(only)} on one side only, "
+          f"probability {differences[:, 0].max():.1g}, corner {differences[:, 1:].max():.2g} pixel")  # fmt: skip
+    assert len(pairs) > 500
+    assert differences[:, 0].max() <= PROBABILITY
+    assert differences[:, 1:].max() <= CORNER
+    assert not [row for row in only if not at_the_edge(row, ours + theirs)]
+
+
+def test_out_begins_the_names_of_the_result_files(verb, data, wide, tmp_path):
+    for name in ("valid", "valid2"):
+        assert verb("detector", name, data([wide]), CFG, WEIGHTS, "-out", f"{name}_") == 0
+    assert {path.name for path in (tmp_path / "results").iterdir()} == {
+        f"{start}_{one}.txt" for start in ("valid", "valid2") for one in NAMES
+    }
+
+
+@pytest.mark.parametrize("name", ["valid", "valid2"])
+@pytest.mark.parametrize(
+    ("lines", "keys", "found"),
+    [
+        ("a b c d b f", {}, r"the\.names: lines 2 and 5 are both 'b'"),
+        ("a b c/d d e f", {}, r"the\.names:3: 'c/d' cannot be part of a file's name"),
+        ("a b c d e f", {"eval": "coco"}, r"my\.data:5: eval=coco: 6 classes would be written; expected the 80 of"),
+        ("a b c d e f", {"eval": "imagenet"}, r"my\.data:5: .* 6 classes would be written; expected the 200 of"),
+        ("a b c d e f", {"map": "the.map"}, r"my\.data:5: map=the\.map: the map asks for class 6; expected 0 to 5"),
+        ("a b c d e f", {"results": "list.txt"}, r"list\.txt: File exists; expected a folder to write to"),
+    ],
+)
+def test_what_cannot_be_written_is_said_before_the_run(
+    verb, data, wide, tmp_path, monkeypatch, name, lines, keys, found
+):
+    monkeypatch.setattr("darknet_compat.detect.detect_files", lambda *_, **__: pytest.fail("it ran"))
+    (tmp_path / "the.names").write_text("\n".join(lines.split()) + "\n")
+    (tmp_path / "the.map").write_text("0\n6\n")
+    file = data([wide], names=tmp_path / "the.names", **keys)
+    with pytest.raises(DarknetError, match=found) as error:
+        verb("detector", name, file, CFG, WEIGHTS)
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "results").exists()
+
+
+def tree_cfg(folder):
+    """The shapes' network, whose classes are a tree: 0 over 2 and 3, 1 over 4 and 5."""
+    (folder / "the.tree").write_text("round -1\nangular -1\ndisc 0\nring 0\nsquare 1\nstar 1\n")
+    cfg = folder / "tree.cfg"
+    cfg.write_text(CFG.read_text().replace("classes = 6", f"classes = 6\ntree = {folder / 'the.tree'}"))
+    return cfg
+
+
+def test_map_of_the_data_file_chooses_the_trees_classes(verb, data, wide, tmp_path):
+    cfg, found = tree_cfg(tmp_path), []
+    for order in ((2, 3, 4, 5), (5, 4, 3, 2)):
+        (tmp_path / "the.map").write_text("".join(f"{number}\n" for number in order))
+        assert verb("detector", "valid", data([wide], map="the.map"), cfg, WEIGHTS) == 0
+        files = [tmp_path / f"results/comp4_det_test_{one}.txt" for one in NAMES]
+        found.append([sorted(file.read_text().splitlines()) for file in files])
+    assert all(found[0][:4])
+    assert found[1][:4] == found[0][3::-1]
+    assert found[0][4:] == found[1][4:] == [[], []]
 
 
 def test_a_missing_picture_leaves_no_results(trial3, darknet_share, tmp_path):
@@ -130,6 +239,91 @@ def test_an_unknown_eval_is_named(trial3, darknet_share, tmp_path):
     assert result.returncode == 1
     assert "valid.data:5: eval=vok" in result.stderr
     assert result.stderr.count("\n") == 1
+
+
+def test_recall_is_the_c_programs(verb, data, darknet_share, tmp_path):
+    """Stretched pictures, objectness over .001, NMS at .4 by objectness, IOU over .5: any other changes these lines."""
+    paths, labels = [], {}
+    (tmp_path / "images").mkdir()
+    for name in ("dog", "horses", "person", "scream", "eagle"):
+        paths.append(tmp_path / f"images/{name}.jpg")
+        shutil.copy(darknet_share / f"data/{name}.jpg", paths[-1])
+        rows = np.random.default_rng(len(name)).uniform(0.2, 0.8, (20, 2))
+        labels[paths[-1]] = "".join(f"0 {x:f} {y:f} {0.1 + 0.4 * y:f} {0.5 - 0.4 * x:f}\n" for x, y in rows)
+    file = data(paths, labels)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/coco_val_5k.list").write_text((tmp_path / "list.txt").read_text())  # the list it always reads
+    theirs = subprocess.run(
+        ["darknet", "detector", "recall", file, CFG, WEIGHTS], check=True, capture_output=True, text=True, cwd=tmp_path
+    )
+    expected = [line for line in theirs.stderr.splitlines() if "RPs/Img" in line]
+    assert len(expected) == 5
+    with contextlib.redirect_stdout(io.StringIO()) as ours:
+        assert verb("detector", "recall", file, CFG, WEIGHTS, "-numerics", "cpu") == 0
+    assert ours.getvalue().splitlines() == expected
+
+
+def table(verb, *words):
+    """What ``detector map`` printed: {class: (ap in %, TP, FP)}, and the whole text."""
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        assert verb("detector", "map", *words) == 0
+    rows = re.findall(r"name = (\S+), ap = (\S+)%.*TP = (\d+), FP = (\d+)", printed.getvalue())
+    return {name: (float(ap), int(tp), int(fp)) for name, ap, tp, fp in rows}, printed.getvalue()
+
+
+def found_in(verb, tmp_path, path, cfg, *flags):
+    """The detections of ``detector test`` over .005: those that ``detector map`` holds against the labels."""
+    file = tmp_path / "found.json"
+    assert (
+        verb("detector", "test", tmp_path / "my.data", cfg, WEIGHTS, path, "-thresh", THRESH, "-json", file, *flags)
+        == 0
+    )
+    return json.loads(file.read_text())[0]["detections"]
+
+
+def label(detection, size, width=1.0):
+    """A label line of a detection's box in a picture of ``size``, or of a part of its width around the centre."""
+    (w, h), (left, top, wide, high) = size, detection["box"]
+    return f"{detection['class_id']} {(left + wide / 2) / w} {(top + high / 2) / h} {wide / w * width} {high / h}\n"
+
+
+def test_map_takes_detections_over_005(verb, data, wide, tmp_path):
+    """A cross of which the network is sure to 1 % only is found: its AP is 100 %, and it is no TP at -thresh."""
+    data([wide])
+    crosses = [one for one in found_in(verb, tmp_path, wide, CFG) if one["name"] == "cross"]
+    best = max(crosses, key=lambda one: one["prob"])
+    assert THRESH < best["prob"] < 0.2
+    found, _ = table(verb, data([wide], {wide: label(best, (192, 110))}), CFG, WEIGHTS)
+    assert found["cross"] == (100, 0, 0)
+
+
+def test_map_goes_down_to_the_leaves_of_a_tree(verb, data, wide, tmp_path):
+    """hier_thresh is 0 in validate_detector_map."""
+    file, cfg = data([wide], {wide: "2 .5 .5 .1 .1\n"}), tree_cfg(tmp_path)
+    leaves, others = (
+        Counter(one["name"] for one in found_in(verb, tmp_path, wide, cfg, *flags)) for flags in (("-hier", 0), ())
+    )
+    assert leaves != others
+    found, _ = table(verb, file, cfg, WEIGHTS, "-thresh", THRESH)
+    assert {name: tp + fp for name, (_, tp, fp) in found.items() if tp + fp} == leaves
+
+
+def test_thresh_iou_thresh_and_points_of_map(verb, data, wide, tmp_path):
+    data([wide])
+    detections = found_in(verb, tmp_path, wide, CFG)
+    best = max(detections, key=lambda one: one["prob"])
+    words = data([wide], {wide: label(best, (192, 110), width=0.7)}), CFG, WEIGHTS
+    for thresh, iou_thresh, right, points, flags in (
+        (0.25, 0.5, 1, "Area-Under-Curve for each unique Recall", ()),
+        (0.1, 0.65, 1, "11 Recall-points", ("-thresh", 0.1, "-iou_thresh", 0.65, "-points", 11)),
+        (0.5, 0.75, 0, "101 Recall-points", ("-thresh", 0.5, "-iou_thresh", 0.75, "-points", 101)),
+    ):
+        found, text = table(verb, *words, *flags)
+        assert f"for conf_thresh = {thresh:.2f}" in text
+        assert sum(tp + fp for _, tp, fp in found.values()) == sum(one["prob"] > thresh for one in detections)
+        # The label is .7 of the box that was found.
+        assert found[best["name"]][:2] == (100 * right, right)
+        assert f"IoU threshold = {iou_thresh * 100:.0f} %, used {points} " in text
 
 
 def test_map_and_recall_print_their_tables(trial3, darknet_share, tmp_path):

@@ -9,6 +9,7 @@ from darknet_compat import load_network
 from darknet_compat.detect import detect_files
 from darknet_compat.engines import Engine
 from darknet_compat.errors import PictureError
+from tests.conftest import ROOT
 
 PHOTOGRAPHS = ["dog", "horses", "person", "eagle", "giraffe", "kite"]
 PROBABILITY, CORNER = 1e-4, 0.05  # allowed differences; corners in pixels
@@ -21,14 +22,14 @@ def trial3(shared):
     return cfg, weights, load_network(cfg, weights, numerics="cpu")
 
 
-def reference_detections(darknet, cfg, weights, path, thresh):
+def reference_detections(darknet, cfg, weights, path, thresh, nms=0.45):
     """What test_detector does with one picture: boxes in pixels' corners and probabilities, in Darknet's order."""
     network = darknet.load_network(cfg, weights)
     network.set_batch(1)
     planes = darknet.load_image_color(path)
     network.predict(darknet.letterbox_image(planes, network.width, network.height)[None])
     height, width = planes.shape[1:]
-    found = network.boxes(width, height, thresh, nms=0.45)
+    found = network.boxes(width, height, thresh, nms=nms)
     order = found.order[found.prob[found.order].any(1)]
     boxes = found.boxes[order] * np.array([width, height] * 2)
     corners = np.concatenate([boxes[:, :2] - boxes[:, 2:] / 2, boxes[:, :2] + boxes[:, 2:] / 2], 1)
@@ -75,12 +76,42 @@ def test_json_holds_pixels(darknet_share, trial3):
         assert detection["prob"] > 0.5
 
 
-def test_stretching_is_another_mapping(darknet_share, trial3):
-    path = str(darknet_share / "data/dog.jpg")
-    (boxed,), (stretched,) = (detect_files(trial3[2], [path], thresh=0.3, letter_box=flag) for flag in (True, False))
-    assert boxed.prob.shape != stretched.prob.shape or not np.allclose(boxed.boxes, stretched.boxes)
-    assert (stretched.boxes[:, :2] > -0.2).all()
-    assert (stretched.boxes[:, :2] < 1.2).all()
+@pytest.mark.parametrize("name", PHOTOGRAPHS)
+def test_stretched_boxes_are_the_librarys(darknet, darknet_share, name):
+    """As validate_detector_recall asks the library: resize_image, and boxes relative to the network's input."""
+    cfg, weights = ROOT / "cfg/yolov2-shapes.cfg", ROOT / "weights/yolov2-shapes.weights"
+    path = str(darknet_share / f"data/{name}.jpg")
+    reference = darknet.load_network(cfg, weights)
+    reference.set_batch(1)
+    reference.predict(darknet.resize_image(darknet.load_image_color(path), reference.width, reference.height)[None])
+    expected = reference.boxes(reference.width, reference.height, 0.005, nms=0.45)
+    order = expected.order[expected.prob[expected.order].any(1)]
+    network = load_network(cfg, weights, numerics="cpu")
+    (stretched,) = detect_files(network, [path], thresh=0.005, letter_box=False)
+    np.testing.assert_allclose(stretched.prob, expected.prob[order], atol=PROBABILITY)
+    np.testing.assert_allclose(stretched.boxes, expected.boxes[order], atol=1e-4)
+
+
+def test_an_unreadable_image_ends_it_after_those_before_or_is_passed_over(tmp_path):
+    network = load_network(ROOT / "cfg/yolov2-shapes.cfg", ROOT / "weights/yolov2-shapes.weights")
+    good = str(ROOT / "data/shapes-sample.jpg")
+    (tmp_path / "text.jpg").write_text("no picture")
+    bad = [str(tmp_path / name) for name in ("none.jpg", "text.jpg")]
+    paths = [good, good, bad[0], good, good, bad[1], bad[1], good]
+    (alone,) = detect_files(network, [good])
+    for batch in (1, 4):
+        before = []
+        with pytest.raises(PictureError, match=r"none\.jpg"):
+            before.extend(detect_files(network, paths, batch=batch))
+        assert len(before) == 2
+        errors = []
+        everything = list(detect_files(network, paths, batch=batch, unreadable=errors.append))
+        assert len(everything) == 5
+        assert [str(error).split(":")[0] for error in errors] == [bad[0], bad[1], bad[1]]
+        for found in (*before, *everything):
+            assert found.path == good
+            np.testing.assert_allclose(found.prob, alone.prob, atol=1e-5)
+            np.testing.assert_allclose(found.boxes, alone.boxes, atol=1e-5)
 
 
 def test_a_broken_picture_is_named_and_no_thread_is_left(darknet_share, trial3, tmp_path):

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import os
+import resource
 
 import numpy as np
 import pytest
@@ -65,6 +67,126 @@ def test_files_appear_together_or_not_at_all(tmp_path):
         stopped()
     assert [path.name for path in tmp_path.iterdir()] == ["comp4_det_test_cat.txt"]
     assert (tmp_path / "comp4_det_test_cat.txt").read_text() == "older\n"
+
+
+def all_files(folder):
+    return {path.name: path.read_text() if path.is_file() else None for path in folder.iterdir()}
+
+
+def write(folder, prob=0.5):
+    with ResultFiles(str(folder), "voc", NAMES) as files:
+        files.add(found("a.jpg", [[10, 20, 8, 6]], [[prob, prob]]))
+        return files
+
+
+@pytest.mark.parametrize("kind", ["folder", "pipe", "link"])
+def test_what_is_no_plain_file_is_refused_before_the_block(tmp_path, kind):
+    (tmp_path / "comp4_det_test_cat.txt").write_text("older\n")
+    odd = tmp_path / "comp4_det_test_dog.txt"
+    {"folder": odd.mkdir, "pipe": lambda: os.mkfifo(odd), "link": lambda: odd.symlink_to("elsewhere")}[kind]()
+    with pytest.raises(ResultsError, match=r"dog\.txt: no plain file"), ResultFiles(str(tmp_path), "voc", NAMES):
+        pytest.fail("the block began")
+    assert sorted(os.listdir(tmp_path)) == ["comp4_det_test_cat.txt", "comp4_det_test_dog.txt"]
+    assert (tmp_path / "comp4_det_test_cat.txt").read_text() == "older\n"
+
+
+def test_a_file_that_cannot_take_its_name_takes_none_with_it(tmp_path):
+    """A folder of the second file's name comes up during the run: the first file keeps its older content."""
+    (tmp_path / "comp4_det_test_cat.txt").write_text("older\n")
+
+    def stopped():
+        with ResultFiles(str(tmp_path), "voc", NAMES) as files:
+            files.add(found("a.jpg", [[10, 20, 8, 6]], [[0.5, 0.5]]))
+            (tmp_path / "comp4_det_test_dog.txt").mkdir()
+
+    with pytest.raises(ResultsError, match=r"comp4_det_test_dog\.txt: Is a directory; no result file was written"):
+        stopped()
+    assert all_files(tmp_path) == {"comp4_det_test_cat.txt": "older\n", "comp4_det_test_dog.txt": None}
+
+
+def test_files_without_forerunners_vanish_again(tmp_path):
+    with pytest.raises(ResultsError, match=r"dog\.txt"), ResultFiles(str(tmp_path), "voc", NAMES):
+        (tmp_path / "comp4_det_test_dog.txt").mkdir()
+    assert all_files(tmp_path) == {"comp4_det_test_dog.txt": None}
+
+
+def test_older_results_that_cannot_come_back_are_not_deleted(tmp_path, monkeypatch):
+    """The disk fails while the older file should take its place again: it stays where it was put aside."""
+    (tmp_path / "comp4_det_test_cat.txt").write_text("older\n")
+    rename, calls = os.rename, []
+
+    def fail(source, target):
+        calls.append(target)
+        if len(calls) > 2:
+            raise OSError(5, "Input/output error", str(source), None, str(target))
+        rename(source, target)
+
+    with (
+        pytest.raises(ResultsError, match=r"Input/output error.*; the older result files are in .*/aside now$"),
+        ResultFiles(str(tmp_path), "voc", NAMES),
+    ):
+        monkeypatch.setattr(os, "rename", fail)
+    assert [path.read_text() for path in tmp_path.rglob("aside/*")] == ["older\n"]
+
+
+def test_a_full_disk_leaves_all_as_it_was(tmp_path):
+    (tmp_path / "comp4_det_test_cat.txt").write_text("older\n")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    many = found("a.jpg", [[10, 20, 8, 6]] * 1000, [[0.5, 0.5]] * 1000)
+
+    def filled():
+        with ResultFiles(str(tmp_path), "voc", NAMES) as files:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
+            files.add(many)
+
+    try:
+        with pytest.raises(ResultsError, match="File too large; no result file was written"):
+            filled()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert all_files(tmp_path) == {"comp4_det_test_cat.txt": "older\n"}
+
+
+def test_what_a_killed_run_left_is_cleared(tmp_path):
+    files = ResultFiles(str(tmp_path), "voc", NAMES).__enter__()
+    files.add(found("a.jpg", [[10, 20, 8, 6]], [[0.5, 0.5]]))
+    assert len(list(tmp_path.iterdir())) == 1
+    write(tmp_path)
+    files._stack.pop_all()  # a killed run closes nothing
+    assert sorted(os.listdir(tmp_path)) == ["comp4_det_test_cat.txt", "comp4_det_test_dog.txt"]
+    assert all("0.500000" in text for text in all_files(tmp_path).values())
+
+
+def test_finished_files_have_the_rights_of_any_new_file(tmp_path):
+    write(tmp_path)
+    (tmp_path / "plain").write_text("")
+    rights = {path.stat().st_mode for path in tmp_path.iterdir()}
+    assert len(rights) == 1
+
+
+@pytest.mark.parametrize(
+    ("names", "found"),
+    [
+        (["cat", "dog", "cat"], "the.names: lines 1 and 3 are both 'cat'"),
+        (["cat", "", "dog", ""], "the.names: lines 2 and 4 are both ''"),
+        (["cat", "a/b"], "the.names:2: 'a/b' cannot be part of a file's name"),
+        (["cat", "a\0b"], r"the.names:2: 'a\\x00b' cannot be part of a file's name"),
+        (["cat", "x" * 237], "the.names:2: .* with comp4_det_test_ and .txt at most 255 bytes"),
+        (["cat", "ü" * 119], "the.names:2: .* at most 255 bytes"),
+    ],
+)
+def test_names_that_cannot_be_files(tmp_path, names, found):
+    with pytest.raises(ResultsError, match=found):
+        ResultFiles(str(tmp_path), "voc", names, names_file="the.names")
+    for kind in ("coco", "imagenet"):  # one file for all classes
+        ResultFiles(str(tmp_path), kind, names)
+
+
+def test_the_longest_names_can_be_files(tmp_path):
+    names = ["x" * 236, "ü" * 118, ".", ".."]
+    with ResultFiles(str(tmp_path), "voc", names):
+        pass
+    assert {path.name for path in tmp_path.iterdir()} == {f"comp4_det_test_{name}.txt" for name in names}
 
 
 def test_a_folder_that_cannot_be_made(tmp_path):

@@ -1,7 +1,14 @@
 from __future__ import annotations
 
+import importlib.util
 import json
+import subprocess
+import sys
+from types import SimpleNamespace
 
+import pytest
+
+from tests.conftest import ROOT
 from tests.tools.run import run_tool
 
 
@@ -20,6 +27,8 @@ def test_a_section_prints_a_table_and_writes_json(tmp_path):
         assert 0 < row["least"] <= row["seconds"] < 1
         assert row["runs"] >= 2
         assert row["peak_mib"] > 5
+        if row["section"] == "cfg" or row["who"] == "libdarknet":
+            assert 0.01 < row["cores"] < 1.1  # they have one thread, and other jobs may have the processor
     assert rows[0]["times_first"] == 1
 
 
@@ -27,3 +36,44 @@ def test_an_unknown_section_is_named():
     result = run_tool("bench", "--only", "speed")
     assert result.returncode == 2
     assert "no section 'speed'; expected some of inference," in result.stderr
+
+
+@pytest.fixture
+def bench(monkeypatch):
+    """The module tools/bench.py."""
+    spec = importlib.util.spec_from_file_location("bench", ROOT / "tools/bench.py")
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "bench", module)  # its data classes look it up
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_all_contestants_of_a_race_have_the_same_memory(bench, monkeypatch, tmp_path):
+    """And inference is raced with memory that is kept, and with memory that is given back."""
+    races = {}
+    for name in ("weights", "graph", "off_by", "photographs", "labelled_pictures", "devkit"):
+        monkeypatch.setattr(bench, name, lambda *_: [])
+    monkeypatch.setattr(bench, "has_bf16", lambda: True)
+    (tmp_path / "yolov2-voc.weights").touch()
+    fake = SimpleNamespace(
+        folder=tmp_path, options=SimpleNamespace(opencv4="python", threads=2, voc=None), rates=dict.fromkeys(
+            ("float32", "bf16", "memory"), 1.0), value=lambda *_, **__: {}, rows=[],
+        race=lambda section, case, entries, **_: races.update({(section, case): {entry.kept for entry in entries}}),
+    )  # fmt: skip
+    for section in bench.SECTIONS.values():
+        section(fake)
+    assert len(races) > 20
+    for (section, case), kept in races.items():
+        expected = {True, False} if section == "memory" else {"given back" not in case}
+        assert kept == expected, (section, case)
+    assert sum(kept == {False} for kept in races.values()) == 4
+
+
+def test_memory_is_kept_where_the_package_cannot_be_imported():
+    """The interpreter of OpenCV 4 has no more than numpy and OpenCV; this one not even that (-S)."""
+    command = [sys.executable, "-S", "-E", ROOT / "tools/bench_contestants.py", "command", '{"arguments": ["-c", ""]}']
+    result = subprocess.run(
+        command, input='{"runs": 2}\n', capture_output=True, text=True, env={"BENCH_KEEP_MEMORY": "1"}
+    )
+    assert result.returncode == 0, result.stderr
+    assert all(len(pair) == 2 and min(pair) > 0 for pair in json.loads(result.stdout))

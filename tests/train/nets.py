@@ -112,6 +112,12 @@ def small(net="", first="", second="", random=0):
     return "\n".join([*kept, net, "[convolutional]" + tail])
 
 
+def dropping(net=""):
+    """``small`` with a [dropout] before its last convolution."""
+    last = "[convolutional]\nsize=1"
+    return small(net).replace(last, f"[dropout]\nprobability=.5\n\n{last}")
+
+
 def batches(seed, updates, subdivisions=2, count=4, size=32, classes=3):
     """``updates`` lists of mini-batches: noise with bright boxes, and truth, some of it several in one cell."""
     rng = np.random.default_rng(seed)

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
+import json
+import os
+import random
+import resource
+import signal
+
 import pytest
 import torch
 
 from darknet_compat import load_network
 from darknet_compat.cfg import parse_cfg, read_cfg
 from darknet_compat.errors import TrainingError
-from darknet_compat.train.checkpoint import Snapshots, base_name, passed
+from darknet_compat.train.checkpoint import FORMAT, Snapshots, base_name, passed
+from darknet_compat.train.distributed import Processes
 from darknet_compat.train.step import Trainer
 from darknet_compat.weights import read_header
-from tests.train.nets import batches, small
+from tests.train.nets import batches, dropping, small
 
 SETTINGS = {"numerics": "cudnn", "amp": None, "epochs": False}
 
@@ -61,11 +70,10 @@ def test_training_writes_version_0_2_0(tmp_path):
     assert (header.version, header.seen) == ((0, 2, 0), 8)
 
 
-@pytest.mark.parametrize("net", ["", "adam=1"], ids=["sgd", "adam"])
+@pytest.mark.parametrize("text", [small(), small("adam=1"), dropping()], ids=["sgd", "adam", "dropout"])
 @pytest.mark.parametrize("amp", [None, "fp16"])
-def test_a_state_goes_on_to_the_last_bit(tmp_path, net, amp):
+def test_a_state_goes_on_to_the_last_bit(tmp_path, text, amp):
     updates = batches(2, 6)
-    text = small(net)
     straight, snapshots = make(tmp_path / "a", text)
     snapshots.make_folder()
     straight = Trainer(straight.network, amp=amp)
@@ -129,28 +137,128 @@ def test_other_settings_are_refused(tmp_path):
         snapshots.resume(trainer)
 
 
-def test_no_state_and_damaged_ones_are_errors_of_one_line(tmp_path):
+def test_no_state_is_an_error_that_says_what_to_do(tmp_path):
     trainer, snapshots = make(tmp_path)
-    with pytest.raises(TrainingError, match="No such file"):
+    with pytest.raises(TrainingError, match=r"No such file.*name it after CFG instead"):
         snapshots.resume(trainer)
+
+
+def damaged(whole, random):
+    """Copies of the bytes ``whole``, each damaged in another way and place."""
+    for _ in range(80):
+        place = random.randrange(len(whole))
+        yield whole[:place] + bytes([whole[place] ^ 1 << random.randrange(8)]) + whole[place + 1 :]
+        yield whole[:place]
+        yield whole + random.randbytes(random.randrange(1, 9))
+        end = min(len(whole), place + random.choice((16, 512, 4096)))
+        yield whole[:place] + bytes(end - place) + whole[end:]
+        yield whole[:place] + random.randbytes(end - place) + whole[end:]
+
+
+def test_a_state_with_any_damage_is_refused_in_one_line(tmp_path):
     whole = saved(tmp_path).state.read_bytes()
-    for damage in (b"", b"no zip", whole[: len(whole) // 2], whole[:-30]):
-        snapshots.state.write_bytes(damage)
-        with pytest.raises(TrainingError) as caught:
+    trainer, snapshots = make(tmp_path, seed=1)
+    before = {name: tensor.clone() for name, tensor in trainer.network.state_dict().items()}
+    copies = [copy for copy in damaged(whole, random.Random(20)) if copy != whole]
+    assert len(copies) > 300
+    for copy in copies:
+        snapshots.state.write_bytes(copy)
+        with pytest.raises(
+            TrainingError, match=r"net\.backup\.state: (damaged|no training state).*; start anew"
+        ) as caught:
             snapshots.resume(trainer)
         assert "\n" not in str(caught.value)
-    torch.save({"format": "another"}, snapshots.state)
-    with pytest.raises(TrainingError, match="expected the format"):
+    assert trainer.images == 0
+    assert all(torch.equal(tensor, before[name]) for name, tensor in trainer.network.state_dict().items())
+    snapshots.state.write_bytes(whole)
+    assert snapshots.resume(trainer) == ({}, [])
+
+
+class Planted:
+    """A pickle of it makes a file called ``planted``."""
+
+    def __reduce__(self):
+        return open, ("planted", "w")
+
+
+FOREIGN = {
+    "no zip": b"some bytes",
+    "a list": [1, 2],
+    "a tensor": torch.zeros(3),
+    "nothing in it": {},
+    "a cfg that is none": {"cfg": "{", "settings": {}, "trainer": {}, "extra": {}},
+    "a cfg of numbers": {"cfg": "[1, 2]", "settings": {}, "trainer": {}, "extra": {}},
+    "settings of another kind": {"cfg": None, "settings": 3, "trainer": {}, "extra": {}},
+    "a trainer without its network": {"cfg": None, "settings": SETTINGS, "trainer": {"world": 1}, "extra": {}},
+    "code": Planted(),
+}
+
+
+@pytest.mark.parametrize("content", FOREIGN.values(), ids=FOREIGN)
+def test_a_state_that_another_program_wrote_is_refused_in_one_line(tmp_path, monkeypatch, content):
+    monkeypatch.chdir(tmp_path)
+    trainer, snapshots = make(tmp_path)
+    snapshots.make_folder()
+    if isinstance(content, dict) and content.get("cfg", 1) is None:
+        content = {**content, "cfg": json.dumps(snapshots.cfg.meaning())}
+    payload = content
+    if not isinstance(content, bytes):
+        buffer = io.BytesIO()
+        torch.save(content, buffer)
+        payload = buffer.getvalue()
+    snapshots.state.write_bytes(FORMAT + hashlib.sha256(payload).hexdigest().encode() + b"\n" + payload)
+    with pytest.raises(TrainingError, match=r"no state of this training .*; start anew") as caught:
         snapshots.resume(trainer)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "planted").exists()
 
 
-def test_what_cannot_be_written_leaves_what_was(tmp_path, monkeypatch):
+def test_a_state_of_an_older_version_is_refused(tmp_path):
+    snapshots = saved(tmp_path)
+    torch.save({"format": "darknet_compat training state 1"}, snapshots.state)
+    with pytest.raises(TrainingError, match="expected `darknet_compat training state 2` at its start"):
+        snapshots.resume(make(tmp_path)[0])
+
+
+@pytest.mark.parametrize("make_it", [os.mkfifo, os.mkdir, lambda path: os.symlink("/dev/zero", path)],
+                         ids=["fifo", "folder", "device"])  # fmt: skip
+def test_what_is_no_regular_file_is_not_read(tmp_path, make_it):
+    trainer, snapshots = make(tmp_path)
+    snapshots.make_folder()
+    make_it(snapshots.state)
+
+    def late(number, frame):
+        raise AssertionError("still reading")
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.alarm(10)
+    try:
+        with pytest.raises(TrainingError, match="no regular file"):
+            snapshots.resume(trainer)
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def test_another_number_of_processes_is_told(tmp_path):
+    saved(tmp_path)
+    trainer, snapshots = make(tmp_path)
+    trainer.processes = Processes(trainer.device, rank=1, world=3)
+    assert snapshots.resume(trainer)[1] == ["the number of processes was 1 and is 3"]
+
+
+def test_what_cannot_be_written_leaves_what_was(tmp_path):
     snapshots = saved(tmp_path)
     before = snapshots.state.read_bytes()
     trainer, _ = make(tmp_path)
-    monkeypatch.setattr(torch, "save", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
-    with pytest.raises(TrainingError, match="No space left on device; the file was not written"):
-        snapshots.save(trainer, snapshots.backup)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    # As on a full disk, the weights still fit, and the state stops in the midst.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (snapshots.backup.stat().st_size + 100, limits[1]))
+    try:
+        with pytest.raises(TrainingError, match="File too large; the file was not written"):
+            snapshots.save(trainer, snapshots.backup)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert snapshots.state.read_bytes() == before
     assert sorted(path.name for path in snapshots.folder.iterdir()) == ["net.backup", "net.backup.state"]
 

@@ -176,7 +176,7 @@ def test_stream_is_the_same_for_any_number_of_workers(paths):
 @pytest.mark.parametrize("replacement", [True, False])
 def test_stream_can_be_taken_up_anywhere(paths, replacement):
     data = training_set(paths, replacement=replacement)
-    assert_equal_batches(collect(data, 12)[7:], collect(data, 12, start=7, workers=2))
+    assert_equal_batches(collect(data, 12)[7:], collect(data, 5, first=7 * 3, workers=2))
 
 
 def test_a_batch_stays_while_the_next_is_asked_for(paths):

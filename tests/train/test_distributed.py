@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -14,9 +16,9 @@ import torch
 from darknet_compat import load_network
 from darknet_compat.cfg import read_cfg
 from darknet_compat.errors import TrainingError
-from darknet_compat.train.distributed import Processes, find_device, launch
+from darknet_compat.train.distributed import Processes, launch
 from darknet_compat.weights import load_weights
-from tests.train.nets import data_set, small
+from tests.train.nets import data_set, dropping, small
 
 ROOT = Path(__file__).resolve().parents[2]
 # What `-gpus 0,1` runs, with two CPU processes in the place of the GPUs.
@@ -120,6 +122,71 @@ def test_a_signal_to_the_launcher_saves_once_and_resumes(tmp_path, number, code)
     assert f"going on after batch {stopped}, {stopped * 8:,} images seen" in out
 
 
+# The command with sizes that a small network trains quickly on.
+SMALL_SIZES = """
+import sys
+from darknet_compat.cli import main
+from darknet_compat.train import loop, schedule
+loop.SIZES = schedule.SIZES = range(32, 161, 32)
+schedule.LAST_BATCHES = 1
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def train_in(world, folder, net, *flags):
+    """Train with :data:`SMALL_SIZES` in so many processes; their exit codes, the first one's stdout, all stderrs."""
+    arguments = command(folder, net, *flags, two=False)
+    arguments[1:3] = ["-c", SMALL_SIZES]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    processes = []
+    for rank in range(world):
+        place = {"RANK": str(rank), "WORLD_SIZE": str(world), "LOCAL_RANK": str(rank)}
+        launched = {**place, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port} if world > 1 else {}
+        pipe = subprocess.PIPE
+        processes.append(
+            subprocess.Popen(arguments, stdout=pipe, stderr=pipe, text=True, env={**environment(), **launched})
+        )
+    ended = [process.communicate(timeout=240) for process in processes]
+    return [process.returncode for process in processes], ended[0][0], "".join(error for _, error in ended)
+
+
+@pytest.mark.slow
+def test_a_training_goes_on_in_two_processes_and_in_one_again(tmp_path):
+    """With random=1: what two processes load must have the size that they resize to."""
+    data_set(tmp_path)
+
+    def net(batches):
+        return small(f"max_batches={batches}\nbatch=2\nsubdivisions=2\nlearning_rate=1e-6", random=1)
+
+    for world, batches, flags in ((1, 12, ("-seed", "2")), (2, 24, ("-resume",)), (1, 30, ("-resume",))):
+        codes, out, error = train_in(world, tmp_path, net(batches), "-workers", "1", *flags)
+        assert (codes, error) == ([0] * world, "")
+    assert "changed since: the number of processes was 2 and is 1" in out
+    with open(tmp_path / "backup" / "small.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["batch"]) for row in rows] == [*range(1, 13), *range(14, 25, 2), *range(25, 31)]
+    sizes = [row["size"] for row in rows]
+    assert [len(set(sizes[start : start + 10])) for start in (0, 10, 20)] == [1, 1, 1]
+    assert len(set(sizes)) > 1
+
+
+@pytest.mark.slow
+def test_two_processes_that_go_on_draw_the_dropout_of_those_that_were_not_stopped(tmp_path):
+    def net(batches):
+        return dropping(f"max_batches={batches}\npolicy=constant\nbatch=2\nsubdivisions=1")
+
+    for folder in ("straight", "broken"):
+        data_set(tmp_path / folder)
+    for folder, batches, flags in (("straight", 12, ("-seed", "3")), ("broken", 6, ("-seed", "3")),
+                                   ("broken", 12, ("-resume",))):  # fmt: skip
+        codes, _, error = train_in(2, tmp_path / folder, net(batches), "-workers", "0", *flags)
+        assert (codes, error) == ([0, 0], "")
+    final = "backup/small_final.weights"
+    assert (tmp_path / "broken" / final).read_bytes() == (tmp_path / "straight" / final).read_bytes()
+
+
 def test_what_is_wrong_is_said_once(tmp_path):
     data_set(tmp_path)
     code, _, error = run(tmp_path, small("policy=never"))
@@ -133,10 +200,6 @@ def test_gpus_that_are_not_there(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     with pytest.raises(TrainingError, match="-gpus names GPU 1; torch finds 1 on this machine"):
         launch([0, 1], [])
-    with pytest.raises(TrainingError, match=r"-device cuda:3: this machine has 1 GPUs"):
-        find_device("cuda:3")
-    with pytest.raises(TrainingError, match="no such device"):
-        find_device("gpu")
 
 
 def test_one_process_alone():

@@ -7,8 +7,10 @@ import multiprocessing
 import os
 import re
 import signal
+import sys
 import threading
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,6 +23,7 @@ from darknet_compat.train import data, loop
 from darknet_compat.train.augment import Augmentation
 from darknet_compat.train.checkpoint import Snapshots
 from darknet_compat.train.data import TrainingSet, check_labels
+from darknet_compat.train.distributed import Processes
 from darknet_compat.train.log import COLUMNS, Log
 from darknet_compat.train.schedule import SIZES
 from darknet_compat.train.step import Trainer
@@ -30,24 +33,34 @@ from tests.train.nets import data_set, small
 LINE = re.compile(r"(\d+): (\S+), (\S+) avg, (\S+) rate, (\S+) seconds, (\d+) images$")
 
 
+class Alike(Processes):
+    """The first of ``world`` processes, each of which brings what it brings."""
+
+    def add_up(self, tensor):
+        tensor.mul_(self.world)
+
+    def same(self, tensor):
+        pass
+
+
 class Training:
     """A small training ready to run; ``run`` returns what ``train`` does."""
 
-    def __init__(self, folder, net="max_batches=6", seed=5, every=100, random=0, resume=False):
+    def __init__(self, folder, net="max_batches=6", seed=5, every=100, random=0, resume=False, world=1, **log):
         if not (folder / "set.data").exists():
             data_set(folder)
         (folder / "net.cfg").write_text(small(net, random=random))
         cfg = read_cfg(folder / "net.cfg")
         torch.manual_seed(seed)
         self.network = load_network(cfg)
-        self.trainer = Trainer(self.network, seed=seed)
+        self.trainer = Trainer(self.network, Alike(torch.device("cpu"), world=world), seed=seed)
         self.snapshots = Snapshots(folder / "backup", cfg, {}, every)
         self.snapshots.make_folder()
         if resume:
             self.snapshots.resume(self.trainer)
         pictures = read_list(folder / "list.txt")
         self.data = TrainingSet(pictures, check_labels(pictures, 3), Augmentation(), seed=seed)
-        self.log = Log(self.snapshots.path(""), self.trainer.batch, self.trainer.net.max_batches, resumed=resume)
+        self.log = Log(self.snapshots.path(""), self.trainer.batch, self.trainer.net.max_batches, resume, **log)
 
     def run(self, **options):
         try:
@@ -62,6 +75,12 @@ class Training:
     def rows(self):
         with open(self.snapshots.path(".csv"), newline="") as file:
             return list(csv.DictReader(file))
+
+
+@pytest.fixture(autouse=True)
+def no_chart(monkeypatch):
+    """However slow the machine."""
+    monkeypatch.setattr("darknet_compat.train.log.CHART_EVERY", float("inf"))
 
 
 def interrupt(training, updates, number):
@@ -112,8 +131,7 @@ def test_a_training_can_be_repeated(tmp_path):
     assert results[0] == results[1] == results[2]
 
 
-def test_snapshots_are_written_on_the_way(tmp_path, monkeypatch):
-    monkeypatch.setattr("darknet_compat.train.log.CHART_EVERY", float("inf"))  # no chart, however slow the machine
+def test_snapshots_are_written_on_the_way(tmp_path):
     training = Training(tmp_path, "max_batches=103", every=50)
     training.run()
     assert training.files() == [
@@ -148,6 +166,104 @@ def test_random_sizes_change_every_ten_updates_and_end_at_608(tmp_path, monkeypa
     resumed.run()
     names = ("batch", "images", "loss", "avg_loss", "rate", "size", "count")
     assert [[row[name] for name in names] for row in resumed.rows()] == [[row[name] for name in names] for row in whole]
+
+
+def test_any_number_of_processes_goes_on_with_one_count_of_updates(tmp_path, monkeypatch):
+    """11 updates alone, 10 of three processes, 9 of two, 9 alone: what is fed has the network's size, and no gap."""
+    monkeypatch.setattr("darknet_compat.train.schedule.SIZES", range(32, 161, 32))
+    monkeypatch.setattr(loop, "SIZES", range(32, 161, 32))
+    net = "max_batches=100000\nlearning_rate=1e-6\nbatch=2\nsubdivisions=2"
+    sizes, samples, expected = [], [], []
+    for number, (updates, world) in enumerate(((11, 1), (21, 3), (30, 2), (39, 1))):
+        training = Training(tmp_path, net, random=1, resume=number > 0, world=world)
+        take, update = training.data.take, training.trainer.update
+
+        def taken(sample, size, take=take):
+            samples.append(sample)
+            return take(sample, size)
+
+        def measured(batches, update=update, network=training.network, **options):
+            batches = list(batches)
+            fed = {(batch.pictures.shape[3], batch.pictures.shape[2]) for batch in batches}
+            assert fed == {(network.width, network.height)}
+            sizes.append(network.width)
+            return update(batches, **options)
+
+        training.data.take, training.trainer.update = taken, measured
+        # This process, the first, gets every world-th of two images per update, from those drawn before on.
+        first, count = training.trainer.images, 2 * world * (updates - training.trainer.updates)
+        expected += range(first, first + count, world)
+        interrupt(training, updates, signal.SIGINT)
+        training.run()
+        assert (training.trainer.updates, training.trainer.images) == (updates, first + count)
+    assert samples == expected
+    assert [len(set(sizes[start : start + 10])) for start in range(0, 39, 10)] == [1, 1, 1, 1]
+    assert len(set(sizes)) > 2
+
+
+def test_ctrl_c_in_the_last_update_is_made_good_by_resume(tmp_path):
+    training = Training(tmp_path, "max_batches=5")
+    in_the_midst(training, 4, lambda: os.kill(os.getpid(), signal.SIGINT))
+    assert training.run() == signal.SIGINT
+    assert training.trainer.updates == 4
+    resumed = Training(tmp_path, "max_batches=5", resume=True)
+    assert resumed.run() == 0
+    assert resumed.snapshots.path("_final.weights").read_bytes() == resumed.snapshots.backup.read_bytes()
+
+
+def test_resume_writes_the_final_weights_that_a_kill_kept_from_being_written(tmp_path, monkeypatch):
+    class Killed(BaseException):
+        pass
+
+    def save(snapshots, trainer, path, *extra):
+        if path.name == "net_final.weights":
+            raise Killed
+        whole(snapshots, trainer, path, *extra)
+
+    whole = Snapshots.save
+    with monkeypatch.context() as patch:
+        patch.setattr(Snapshots, "save", save)
+        with pytest.raises(Killed):
+            Training(tmp_path, "max_batches=5").run()
+    resumed = Training(tmp_path, "max_batches=5", resume=True)
+    final = resumed.snapshots.path("_final.weights")
+    assert not final.exists()
+    assert resumed.run() == 0
+    assert final.read_bytes() == resumed.snapshots.backup.read_bytes()
+    assert len(resumed.rows()) == 5
+
+
+def test_tensorboard_is_written_only_when_asked_for(tmp_path, monkeypatch):
+    written = []
+
+    class Writer:
+        def __init__(self, folder, purge_step):
+            written.append((folder, purge_step))
+
+        def add_scalar(self, name, value, batch):
+            written.append((name, batch))
+
+        def close(self):
+            written.append("closed")
+
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", SimpleNamespace(SummaryWriter=Writer))
+    Training(tmp_path, "max_batches=2").run()
+    assert written == []
+    training = Training(tmp_path, "max_batches=2", tensorboard=True)
+    training.run()
+    assert written[0] == (f"{training.snapshots.path('')}.tensorboard", 1)
+    assert {batch for name, batch in written[1:-1] if name == "loss"} == {1, 2}
+    assert written[-1] == "closed"
+
+
+def test_tensorboard_without_its_package_is_an_error_before_anything_is_written(tmp_path, monkeypatch):
+    Training(tmp_path, "max_batches=2").run()
+    log = tmp_path / "backup" / "net.log"
+    before = log.read_bytes()
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(TrainingError, match="pip install tensorboard"):
+        Training(tmp_path, "max_batches=2", tensorboard=True)
+    assert log.read_bytes() == before
 
 
 def test_resume_takes_rows_of_the_lost_batches_out_of_the_table(tmp_path):

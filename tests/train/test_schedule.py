@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from types import SimpleNamespace
 
 import numpy as np
@@ -115,11 +116,22 @@ def test_batch_number_counts_what_the_subdivisions_take():
         ("policy=steps\nscales=.1", 6, "without `steps`"),
         ("policy=step\nstep=0", 7, "step is 0"),
         ("batch=2\nsubdivisions=4", 7, "batch=2 leaves under one"),
+        ("policy=steps\nsteps=80%,90%\nscales=.1,.1", 7, "steps=80%,90% holds a percentage.* up to the 40200"),
     ],
 )
 def test_what_no_rate_comes_from_is_refused_with_its_line(text, line, words):
     with pytest.raises(CfgError, match=f"<text>:{line}: .*{words}"):
         read(text)
+
+
+@pytest.mark.parametrize(("text", "line"), [("batch=1", 6), ("subdivisions=1", 1), ("batch=3\nsubdivisions=2", None)])
+def test_one_image_per_update_is_warned_of(text, line):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        read(text)
+    expected = [] if line is None else [f"<text>:{line}: "]
+    assert [str(one.message)[:10] for one in caught] == expected
+    assert all("one image per update" in str(one.message) for one in caught)
 
 
 def test_max_batches_0_is_refused():

@@ -8,11 +8,11 @@ import torch
 
 from darknet_compat import load_network, read_cfg
 from darknet_compat.cfg import parse_cfg
-from darknet_compat.errors import CfgError, TrainingError
+from darknet_compat.errors import CfgError, CfgWarning, TrainingError
 from darknet_compat.train.distributed import Processes
 from darknet_compat.train.step import Trainer, strict
 from darknet_compat.weights import save_weights
-from tests.train.nets import batches, small
+from tests.train.nets import batches, dropping, small
 
 
 class Pair:
@@ -79,8 +79,9 @@ def test_the_prior_ends_when_darknets_does(darknet, tmp_path):
         dict(second="stopbackward=1"),
         dict(net="momentum=0.5\ndecay=0.02\nburn_in=0"),
         dict(net="batch=9\nsubdivisions=2\nburn_in=0"),
+        dict(net="batch=4\nsubdivisions=2\ntime_steps=2\nburn_in=0"),
     ],
-    ids=["learning_rate per layer", "stopbackward", "momentum and decay", "batch not divided"],
+    ids=["learning_rate per layer", "stopbackward", "momentum and decay", "batch not divided", "time_steps"],
 )
 def test_options_of_the_update_are_darknets(darknet, tmp_path, options):
     pair = Pair(darknet, tmp_path, small(**options))
@@ -216,3 +217,78 @@ def test_an_update_that_is_broken_off_or_given_up_leaves_nothing_behind(monkeypa
         ):
             assert torch.equal(ours, theirs), name
         assert trainer.update(second).loss == straight.update(second).loss
+
+
+# fp16 is slow on a CPU: a single mini-batch of two.
+QUICK, QUICK_BATCHES = "batch=2\nsubdivisions=1", {"subdivisions": 1, "count": 2}
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+@pytest.mark.parametrize(("amp", "number"), [(None, 1), ("bf16", 1), ("fp16", 17)])
+def test_a_gradient_that_is_not_finite_names_its_layer_and_spares_the_weights(amp, number, bad):
+    """fp16 scales the loss by 2^16 at first, and halves that in every update that it spoils, down to 1."""
+    trainer, _ = trained([], amp=amp, net=QUICK)
+    layer = trainer.network.layers[2]
+    layer.scales.register_hook(lambda gradient: torch.full_like(gradient, bad))
+    before = {name: tensor.clone() for name, tensor in trainer.network.named_parameters()}
+    update = batches(9, 1, **QUICK_BATCHES)[0]
+    for _ in range(number - 1):
+        trainer.update(update)
+    with pytest.raises(TrainingError) as caught:
+        trainer.update(update)
+    message = str(caught.value)
+    assert message.startswith(f"update {number}: the gradient of the scales of layer 2 [convolutional] is not finite")
+    assert ("-amp fp16 no longer scales the loss up" in message) == (amp == "fp16")
+    for name, tensor in trainer.network.named_parameters():
+        assert torch.equal(tensor, before[name]), name
+
+
+def test_a_scale_that_is_too_large_for_fp16_is_found_and_left():
+    trainer, _ = trained([], amp="fp16", net=QUICK)
+    trainer.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**24)
+    asked = []
+    get_scale = trainer.scaler.get_scale
+    trainer.scaler.get_scale = lambda: asked.append(get_scale()) or asked[-1]
+    before = trainer.network.layers[0].weights.clone()
+    left_out = 0
+    for update in batches(7, 16, **QUICK_BATCHES):
+        trainer.update(update)
+        left_out += torch.equal(trainer.network.layers[0].weights, before)
+    assert asked == [2.0 ** (24 - i) for i in range(left_out)], "asked where an update is left out, and only there"
+    assert 3 < left_out < 13
+    assert trainer.scaler.get_scale() > 1
+
+
+def test_each_process_draws_its_own_dropout_and_can_draw_it_again():
+    update = batches(6, 1, **QUICK_BATCHES)[0]
+
+    def drawing():
+        for batch in update:
+            torch.rand(1)
+            yield batch
+
+    def losses(rank=0, seed=0, take=lambda: update):
+        """Of updates that change no weight: what differs is what was dropped."""
+        torch.manual_seed(1)
+        network = load_network(parse_cfg(dropping(f"{QUICK}\nlearning_rate=0")))
+        trainer = Trainer(network, Processes(torch.device("cpu"), rank), seed=seed)
+        return [trainer.update(take()).loss for _ in range(3)]
+
+    assert len(set(losses())) == 3
+    assert losses() == losses() == losses(take=drawing)
+    assert not set(losses()) & {*losses(rank=1), *losses(seed=1)}
+
+
+def test_strict_sets_every_switch():
+    cuda, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    cuda.allow_tf32, cudnn.allow_tf32, cudnn.deterministic, cudnn.benchmark = True, True, False, True
+    strict()
+    assert (cuda.allow_tf32, cudnn.allow_tf32, cudnn.deterministic, cudnn.benchmark) == (False, False, True, False)
+
+
+def test_onlyforward_is_refused_where_it_would_train_something_else():
+    cfg = parse_cfg(small(second="onlyforward=1"))
+    with pytest.warns(CfgWarning, match=r"onlyforward=1: onlyforward has no effect on detection"):
+        network = load_network(cfg)
+    with pytest.raises(CfgError, match="onlyforward=1 is not built"):
+        Trainer(network)

@@ -1,0 +1,51 @@
+"""What the tests of the verbs share: the network that comes along, and a picture that is not square."""
+
+from __future__ import annotations
+
+import cv2
+import pytest
+
+from darknet_compat.cli import build_parser
+from tests.conftest import ROOT
+
+CFG = ROOT / "cfg/yolov2-shapes.cfg"
+WEIGHTS = ROOT / "weights/yolov2-shapes.weights"
+NAMES = (ROOT / "data/shapes.names").read_text().split()
+
+
+@pytest.fixture
+def verb(tmp_path, monkeypatch):
+    """A function that runs a command in this process and in ``tmp_path``, and returns its exit code."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words):
+        options = build_parser().parse_args([str(word) for word in words])
+        return options.run(options)
+
+    return run
+
+
+@pytest.fixture
+def wide(tmp_path):
+    """A picture of shapes, 192 x 110, as tmp_path/images/wide.png: letterboxed it is another one than stretched."""
+    (tmp_path / "images").mkdir()
+    path = tmp_path / "images/wide.png"
+    cv2.imwrite(str(path), cv2.imread(str(ROOT / "data/shapes-sample.jpg"))[:110])
+    return path
+
+
+@pytest.fixture
+def data(tmp_path):
+    """A function that writes tmp_path/my.data over a list of pictures, and label files as {path: lines}."""
+
+    def write(paths, labels=None, **keys):
+        (tmp_path / "list.txt").write_text("".join(f"{path}\n" for path in paths))
+        (tmp_path / "labels").mkdir(exist_ok=True)
+        for path, lines in (labels or {}).items():
+            (tmp_path / f"labels/{path.stem}.txt").write_text(lines)
+        keys = {"classes": 6, "names": ROOT / "data/shapes.names", "valid": tmp_path / "list.txt",
+                "results": tmp_path / "results", **keys}  # fmt: skip
+        (tmp_path / "my.data").write_text("".join(f"{key}={value}\n" for key, value in keys.items()))
+        return tmp_path / "my.data"
+
+    return write
