@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import fcntl
 import os
+import re
+import stat
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,19 +21,76 @@ def whole_file(path: str | os.PathLike[str], mode: str = "wb") -> Iterator[IO]:
     """Open a temporary file beside ``path``; it takes the name ``path`` only when the block ends well.
 
     ``mode`` is "wb" or "w" (UTF-8). A crash, Ctrl-C or full disk leaves what stood under ``path`` as it was.
+
+    - A new file gets the rights that open() would give it; one that is there keeps its own.
+    - A symbolic link stays: the file that it points to is written, whole.
+    - A FIFO, a device, and what standard output or error go to (``/dev/stdout``) are written straight through, as
+      open() would; what went into them cannot be taken back.
+    - A folder is an error before anything is written.
+
+    The temporary file is called ``.NAME.????????.part`` and locked (flock) as long as it is written;
+    :func:`clear_parts` removes those of processes that were killed. Raises :class:`OSError`.
     """
     path = Path(path)
+    encoding = None if "b" in mode else "utf-8"
+    try:
+        there = os.stat(path)
+    except FileNotFoundError:
+        there = None
+    if there and stat.S_ISDIR(there.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    stream = _stream_to(there) if there else None
+    if stream is not None or (there and not stat.S_ISREG(there.st_mode)):
+        with open(path if stream is None else stream, mode, encoding=encoding) as file:
+            yield file
+        return
+
+    if path.is_symlink():
+        path = Path(os.path.realpath(path))
     handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
     try:
-        # mkstemp makes the file private; a finished file gets the rights that open() would have given it.
-        umask = os.umask(0)
-        os.umask(umask)
-        os.fchmod(handle, 0o666 & ~umask)
-        with os.fdopen(handle, mode, encoding=None if "b" in mode else "utf-8") as file:
+        with os.fdopen(handle, mode, encoding=encoding) as file:
+            with contextlib.suppress(OSError):  # a file system without locks
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.fchmod(handle, stat.S_IMODE(there.st_mode) if there else 0o666 & ~_umask())
             yield file
             file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+            os.fsync(handle)
+            # Before it is closed, which ends the lock.
+            os.replace(temporary, path)
     except BaseException:
-        os.unlink(temporary)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
         raise
+
+
+def clear_parts(folder: str | os.PathLike[str], name: str) -> None:
+    """Remove the temporary files that killed processes left in ``folder``, of files called ``name``.* or ``name``_*.
+
+    One that a living process writes is locked, and stays, as does one that cannot be removed.
+    """
+    ours = re.compile(rf"\.{re.escape(name)}[._].*\.[a-z0-9_]{{8}}\.part")
+    for path in Path(folder).iterdir():
+        if ours.fullmatch(path.name) and path.is_file() and not path.is_symlink():
+            with contextlib.suppress(OSError), open(path, "rb+") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                path.unlink()
+
+
+def _umask() -> int:
+    umask = os.umask(0)
+    os.umask(umask)
+    return umask
+
+
+def _stream_to(there: os.stat_result) -> int | None:
+    """A new descriptor of standard output or error, if that is what goes ``there``; it goes on where they stand."""
+    for number, stream in ((1, sys.stdout), (2, sys.stderr)):
+        try:
+            same = os.path.samestat(os.fstat(number), there)
+        except OSError:  # closed
+            continue
+        if same:
+            stream.flush()
+            return os.dup(number)
+    return None

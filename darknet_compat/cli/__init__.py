@@ -1,13 +1,14 @@
 """The command ``darknet-compat``: one file per family of verbs.
 
-Exit codes: 0 fine, 1 the job failed, 2 the command is wrong, 130 stopped by Ctrl-C. An error is one line; ``-debug``
-shows where it came from.
+Exit codes: 0 fine, 1 the job failed, 2 the command is wrong, 128 + a signal's number where that stopped it: 130 for
+Ctrl-C, 141 where the reader of a pipe went away before the job was done. An error is one line; ``-debug`` shows where
+it came from.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
+import signal
 import sys
 import warnings
 from collections.abc import Sequence
@@ -15,8 +16,9 @@ from typing import Any, NoReturn
 
 from ..errors import DarknetError
 from ..memory import keep_memory
+from ..output import complain, drop, open_closed
 
-FINE, FAILED, WRONG, STOPPED = 0, 1, 2, 130
+FINE, FAILED, WRONG, STOPPED, UNREAD = 0, 1, 2, 128 + signal.SIGINT, 128 + signal.SIGPIPE
 
 
 class _Parser(argparse.ArgumentParser):
@@ -51,40 +53,58 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code."""
+    open_closed()
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     keep_memory()
     debug = any(argument in ("-debug", "--debug") for argument in arguments)
     arguments = [argument for argument in arguments if argument not in ("-debug", "--debug")]
     warnings.showwarning = _one_line
-    options = build_parser().parse_args(arguments)
     try:
-        code = options.run(options)
+        code = _run(arguments)
+    except (Exception, KeyboardInterrupt) as error:
+        if debug:
+            raise
+        code = _explain(error)
+    try:
         sys.stdout.flush()
-        return code
-    except DarknetError as error:
-        if debug:
-            raise
-        print(f"darknet-compat: {error}", file=sys.stderr)
-        return FAILED
-    except KeyboardInterrupt:
-        if debug:
-            raise
-        print("darknet-compat: stopped", file=sys.stderr)
+    except OSError as error:
+        drop(sys.stdout)
+        # After the job a reader that had enough of it (| head) is no error.
+        if code == FINE and not isinstance(error, BrokenPipeError):
+            complain(f"darknet-compat: standard output: {error.strerror}")
+            code = FAILED
+    return code
+
+
+def _run(arguments: Sequence[str]) -> int:
+    try:
+        options = build_parser().parse_args(arguments)
+        return options.run(options)
+    except SystemExit as exit:  # of argparse, which has said what there is to say
+        return exit.code
+
+
+def _explain(error: BaseException) -> int:
+    """Say in one line why the job ended; returns the exit code."""
+    if isinstance(error, KeyboardInterrupt):
+        # One Ctrl-C more could only put a traceback below the line.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        complain("darknet-compat: stopped")
         return STOPPED
-    except BrokenPipeError:
-        # The reader of a pipe went away (| head): no error, and nothing more to say into the pipe.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return FINE
-    except Exception as error:
-        if debug:
-            raise
-        print(
-            f"darknet-compat: {type(error).__name__}: {' '.join(str(error).split())}; "
-            "this should not happen: run again with -debug and report it",
-            file=sys.stderr,
-        )
+    if isinstance(error, DarknetError):
+        complain(f"darknet-compat: {error}")
         return FAILED
+    if isinstance(error, BrokenPipeError):
+        return UNREAD
+    if isinstance(error, OSError):
+        complain(f"darknet-compat: {error.filename or 'standard output, or a file'}: {error.strerror or error}")
+        return FAILED
+    complain(
+        f"darknet-compat: {type(error).__name__}: {' '.join(str(error).split())}; "
+        "this should not happen: run again with -debug and report it"
+    )
+    return FAILED
 
 
 def _one_line(message: Warning | str, category: type[Warning], *_: object) -> None:
-    print(f"warning: {' '.join(str(message).split())}", file=sys.stderr)
+    complain(f"warning: {' '.join(str(message).split())}")

@@ -6,11 +6,11 @@ import argparse
 import contextlib
 import os
 import shlex
-import sys
 import warnings
 from typing import TYPE_CHECKING, Any
 
 from ..errors import DarknetError, TrainingError
+from ..output import complain
 
 if TYPE_CHECKING:
     from ..train.distributed import Processes
@@ -37,7 +37,7 @@ def add(detector_verbs: Any) -> None:
         help="train a detection network",
         description="Train CFG on the train list of DATA, from WEIGHTS (which may end early) or from nothing. "
         "Snapshots go to the folder that backup= names: NAME.backup, NAME_100.weights ..., NAME_final.weights, and "
-        "with them NAME.log, NAME.csv and the chart NAME.png. Ctrl-C saves and says how to go on.",
+        "with them NAME.log, NAME.csv and the chart NAME.png. Ctrl-C, SIGTERM and SIGHUP save and say how to go on.",
         epilog="example: darknet-compat detector train cfg/voc.data cfg/yolov2-voc.cfg darknet19_448.conv.23",
         allow_abbrev=False,
     )
@@ -94,7 +94,7 @@ def _seed(text: str) -> int:
 
 
 def train(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
-    """``examples/detector.c, train_detector``; 130 or 143 where Ctrl-C or SIGTERM stopped it."""
+    """``examples/detector.c, train_detector``; 128 + its number where a signal stopped it: 130, 143, 129."""
     if options.resume and options.weights:
         parser.error("-resume goes on from backup/NAME.backup.state, WEIGHTS starts anew: give one of them")
     if options.resume and options.clear:
@@ -116,7 +116,7 @@ def train(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
     except DarknetError as error:
         if processes.first:
             raise
-        print(f"darknet-compat: process {processes.rank}: {error}", file=sys.stderr)
+        complain(f"darknet-compat: process {processes.rank}: {error}")
         return FAILED
     finally:
         leave()
@@ -264,31 +264,44 @@ class Job:
 
     def run(self) -> int:
         """Train; returns the exit code."""
+        from ..files import clear_parts
         from ..train.log import Log
+        from ..train.loop import Stopping
         from ..train.loop import train as run
 
         options, trainer, first = self.options, self.trainer, self.processes.first
         log = None
         if first:
+            clear_parts(self.snapshots.folder, self.snapshots.name)
             log = Log(
                 self.snapshots.path(""), trainer.batch, trainer.net.max_batches, options.resume, options.tensorboard
             )
             self._greet(log)
-        try:
-            stopped = run(
-                trainer, self.pictures, self.snapshots, log, workers=self._workers(),
-                on_device=options.augment == "device", scoring=self.scoring,
-            )  # fmt: skip
-            if log:
-                log.draw()
-                if stopped:
-                    command = shlex.join(["darknet-compat", *_arguments(options, resume=True)])
-                    log.say(f"stopped after batch {trainer.batch}; to go on: {command}")
-        finally:
-            if log:
-                log.close()
-        self.processes.wait()
+        begun = trainer.updates
+        with Stopping() as stopping:
+            try:
+                stopped = run(
+                    trainer, self.pictures, self.snapshots, log, stopping, workers=self._workers(),
+                    on_device=options.augment == "device", scoring=self.scoring,
+                )  # fmt: skip
+                if log:
+                    if stopped:
+                        log.say(self._stopped(anew=trainer.updates == begun))
+                    log.draw()
+            finally:
+                if log:
+                    log.close()
+            self.processes.wait()
+            if stopped:
+                stopping.leave()
         return 128 + stopped if stopped else 0
+
+    def _stopped(self, anew: bool) -> str:
+        resume = self.options.resume or not anew
+        command = shlex.join(["darknet-compat", *_arguments(self.options, resume)])
+        if anew:
+            return f"stopped before an update was done, and nothing was saved; to start again: {command}"
+        return f"stopped after batch {self.trainer.batch}; to go on: {command}"
 
     def _greet(self, log: Log) -> None:
         trainer, net, world = self.trainer, self.trainer.net, self.processes.world

@@ -6,23 +6,27 @@ alone, so the stream of batches is the same for any number of workers and can be
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 import math
 import mmap
+import multiprocessing
 import os
 import signal
+import time
 import warnings
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from typing import Literal, NamedTuple
+from multiprocessing.connection import Connection
+from typing import Literal, NamedTuple, NoReturn
 
 import cv2
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from ..errors import DataError, PictureError, TrainingError
+from ..errors import DataError, LostProcessError, TrainingError
 from ..images import load_picture, picture_size
 from ..labels import Labels, label_path, read_all_labels
 from ..memory import keep_memory
@@ -31,7 +35,8 @@ from .on_device import Decoded, augment, room
 from .schedule import draw as numbered
 
 SHOWN = 5  # as many bad lines are shown one by one; the rest is counted
-GRACE = 60  # seconds that a worker still works after SIGTERM
+STOPPING = signal.SIGINT, signal.SIGTERM, signal.SIGHUP  # what asks a training to stop
+BURIAL = 1.0  # seconds; a worker that is killed is gone at once, but for one whose disk does not answer
 
 
 def check_labels(
@@ -162,7 +167,7 @@ class _Request(NamedTuple):
     h: int
 
 
-class _Ring(Dataset):
+class _Ring:
     """Memory for the batches under way, shared with the workers: fresh memory for each would cost as much as decoding.
 
     Anonymous memory that forked processes inherit; /dev/shm, small in many containers, is left alone.
@@ -186,15 +191,9 @@ class _Ring(Dataset):
     def _picture_bytes(self, largest: tuple[int, int]) -> int:
         return 4 * self.count * 3 * largest[0] * largest[1]
 
-    def __getitem__(self, request: _Request) -> tuple[_Request, list[str] | str]:
-        """Fill the batch; the paths come back, or the message of the PictureError that stood in the way.
-
-        A message, since torch would wrap an exception that leaves a worker in the lines of a traceback.
-        """
-        try:
-            return request, self._fill(request, self._truth(request))
-        except PictureError as error:
-            return request, str(error)
+    def fill(self, request: _Request) -> list[str]:
+        """Fill the batch; the paths of its images. Raises PictureError where one cannot be read."""
+        return self._fill(request, self._truth(request))
 
     def _fill(self, request: _Request, truth: np.ndarray) -> list[str]:
         pictures = self._floats(request)
@@ -248,15 +247,83 @@ class _DecodedRing(_Ring):
         return augment(self._decoded(request), self.device)
 
 
-def _start_worker(_: int) -> None:
-    # Ctrl-C and a SIGTERM to the whole group are the main process's to answer: it finishes its update and saves.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda number, frame: signal.alarm(GRACE))
+class _Worker(NamedTuple):
+    """A process that fills the batches it is asked for, in the order of the requests."""
+
+    pid: int
+    pipe: Connection
+
+    def ask(self, request: _Request) -> None:
+        try:
+            self.pipe.send(request)
+        except OSError:
+            self._lost()
+
+    def answer(self) -> list[str]:
+        """The paths of the batch asked for first. Raises what stood in its way, LostProcessError for a death."""
+        try:
+            answer = self.pipe.recv()
+        except (OSError, EOFError):
+            self._lost()
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def _lost(self) -> NoReturn:
+        raise LostProcessError(
+            f"process {self.pid}, which loads images, died, perhaps for lack of memory; use fewer workers or smaller "
+            "batches"
+        ) from None
+
+
+def _start_worker(ring: _Ring) -> _Worker:
+    ours, theirs = multiprocessing.Pipe()
+    # Ctrl-C on a terminal and a SIGTERM to the whole group are the main process's to answer: it saves, and kills its
+    # workers. In them these signals stay blocked.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
+    try:
+        # A bare fork: multiprocessing would wait for the process at the end of this one.
+        pid = os.fork()
+        if pid == 0:
+            try:
+                ours.close()
+                _work(ring, theirs)
+            finally:
+                os._exit(1)
+    except OSError as error:
+        raise TrainingError(f"cannot start a process to load images: {error.strerror}; use fewer workers") from None
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    theirs.close()
+    return _Worker(pid, ours)
+
+
+def _work(ring: _Ring, pipe: Connection) -> None:
+    """Answer requests until the one who asks is gone."""
     keep_memory()
+    torch.set_num_threads(1)  # its pool of threads, too, is not there after a fork
+    with contextlib.suppress(OSError, EOFError):
+        while True:
+            request = pipe.recv()
+            try:
+                answer: list[str] | Exception = ring.fill(request)
+            except Exception as error:
+                answer = error
+            pipe.send(answer)
 
 
-def _as_it_is(done: tuple[_Request, list[str] | str]) -> tuple[_Request, list[str] | str]:
-    return done
+def _end_workers(workers: Sequence[_Worker]) -> None:
+    """Kill them: they hold nothing but memory."""
+    for worker in workers:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(worker.pid, signal.SIGKILL)
+        worker.pipe.close()
+    left = {worker.pid for worker in workers}
+    limit = time.monotonic() + BURIAL
+    while left and time.monotonic() < limit:
+        with contextlib.suppress(ChildProcessError):
+            left = {pid for pid in left if os.waitpid(pid, os.WNOHANG)[0] == 0}
+        time.sleep(0.001)
 
 
 def load_batches(
@@ -280,39 +347,40 @@ def load_batches(
     each; 0 works in this process. Of several training processes (``world``), number ``rank`` gets every world-th
     batch of the stream. With a ``device`` the workers only decode, and pictures are augmented there (``on_device.py``).
 
-    Raises PictureError where a picture cannot be read, TrainingError where a worker process dies, where memory is
-    short, and with a ``device`` where the data set has no ``letter_box``.
+    The workers are killed when the iterator is closed. Raises PictureError where an image cannot be read,
+    LostProcessError where a worker process dies, and TrainingError where memory is short, and with a ``device`` where
+    the data set has no ``letter_box``.
     """
     places = workers * prefetch + 2
     ring = _DecodedRing(data, count, largest, places, device) if device else _Ring(data, count, largest, places)
     numbers = itertools.count() if stop is None else range(stop)
-    loader = DataLoader(
-        ring,
-        sampler=(_Request(index, first + (index * world + rank) * count, *size(index)) for index in numbers),
-        batch_size=None,
-        collate_fn=_as_it_is,
-        num_workers=workers,
-        prefetch_factor=prefetch if workers else None,
-        worker_init_fn=_start_worker,
-        multiprocessing_context="fork" if workers else None,
-    )
+    requests = (_Request(index, first + (index * world + rank) * count, *size(index)) for index in numbers)
+    if not workers:
+        for request in requests:
+            yield ring.batch(request, ring.fill(request))
+        return
     # OpenCV's pool of threads does not outlive a fork: a child that takes it down waits for ever. So it is taken down
     # here, and the workers inherit none.
     threads = cv2.getNumThreads()
-    cv2.setNumThreads(1 if workers else threads)
-    batches = iter(loader)
-    cv2.setNumThreads(threads)
-    while True:
+    cv2.setNumThreads(1)
+    started: list[_Worker] = []
+    try:
         try:
-            request, paths = next(batches)
-        except StopIteration:
-            return
-        except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
-                raise
-            raise TrainingError(
-                "a process that loads pictures died, perhaps for lack of memory; use fewer workers or smaller batches"
-            ) from None
-        if isinstance(paths, str):
-            raise PictureError(paths)
-        yield ring.batch(request, paths)
+            for _ in range(workers):
+                started.append(_start_worker(ring))
+        finally:
+            cv2.setNumThreads(threads)
+        asked: deque[tuple[_Worker, _Request]] = deque()
+        turns = zip(itertools.cycle(started), requests, strict=False)
+        for worker, request in itertools.islice(turns, workers * prefetch):
+            worker.ask(request)
+            asked.append((worker, request))
+        while asked:
+            worker, request = asked.popleft()
+            paths = worker.answer()
+            for worker, more in itertools.islice(turns, 1):
+                worker.ask(more)
+                asked.append((worker, more))
+            yield ring.batch(request, paths)
+    finally:
+        _end_workers(started)

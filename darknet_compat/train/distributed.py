@@ -20,7 +20,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from ..device import find_device
-from ..errors import TrainingError, first_line
+from ..errors import LostProcessError, TrainingError, first_line
 
 PATIENCE = timedelta(hours=2)  # the others wait while the first process writes snapshots and scores
 
@@ -44,7 +44,7 @@ class Processes:
             try:
                 dist.all_reduce(tensor)
             except RuntimeError:
-                raise TrainingError("another process of this training has ended") from None
+                raise LostProcessError("another process of this training has ended") from None
 
     def same(self, tensor: Tensor) -> None:
         """Replace ``tensor`` by the first process's in place."""

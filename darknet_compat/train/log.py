@@ -5,21 +5,25 @@ Source: the lines are those of ``examples/detector.c, train_detector`` and ``src
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import io
 import math
 import os
 import sys
 import time
+import warnings
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import torch
 
 from ..errors import TrainingError
 from ..files import whole_file
 from ..layers.region import RegionFigures, region_line
+from ..output import drop
 from .step import Update
 
 COLUMNS = ("batch", "images", "loss", "avg_loss", "rate", "seconds", "loading_seconds", "avg_iou", "class", "obj",
@@ -52,8 +56,39 @@ def total_figures(figures: Sequence[RegionFigures]) -> dict[str, float]:
     }  # fmt: skip
 
 
+class Lines:
+    """A text file that grows by whole lines, each written at once.
+
+    What a full disk takes only a part of is taken back, and written with the next lines: :meth:`add` may raise
+    :class:`OSError`, and nothing is lost.
+    """
+
+    def __init__(self, path: str, more: bool) -> None:
+        self.file = open(path, "ab", buffering=0)  # noqa: SIM115
+        if not more:
+            self.file.truncate(0)
+        self.size = os.fstat(self.file.fileno()).st_size
+        self.left = b""
+
+    def add(self, text: str) -> None:
+        self.left += text.encode(errors="surrogateescape")
+        written = 0
+        try:
+            while written < len(self.left):
+                written += self.file.write(self.left[written:])
+        except OSError:
+            with contextlib.suppress(OSError):
+                self.file.truncate(self.size)
+            raise
+        self.size += written
+        self.left = b""
+
+
 class Log:
     """Prints a training's lines and keeps them in ``path`` + .log, its figures in .csv, its curves in .png.
+
+    None of this ends a training. Where the reader of the screen is gone, the lines go to the .log alone; what a full
+    disk does not take is written later; a chart that cannot be drawn is left out. Each is warned of once.
 
     On a terminal a bar stands in the place of the lines of each update. ``batch``: the batch to go on after; rows and
     lines that a broken-off training left behind it are taken out of the table. ``tensorboard`` writes the figures
@@ -65,18 +100,21 @@ class Log:
     ) -> None:
         self.path = path
         self.columns = {name: array("d") for name in CHARTED}
+        self.warned: set[str] = set()
+        self.screen = True
+        end = ".csv"
         self.events = self._events(batch) if tensorboard else None
-        mode = "a" if resumed else "w"
         try:
             if resumed:
                 self._cut_table(batch)
-            self.text: TextIO = open(f"{path}.log", mode, encoding="utf-8")  # noqa: SIM115
-            self.table: TextIO = open(f"{path}.csv", mode, encoding="utf-8", newline="")  # noqa: SIM115
+            self.table = Lines(f"{path}{end}", resumed)
+            end = ".log"
+            self.text = Lines(f"{path}{end}", resumed)
         except OSError as error:
-            raise TrainingError(f"{error.filename}: cannot write the log: {error.strerror}") from None
-        self.writer = csv.DictWriter(self.table, COLUMNS)
-        if not self.table.tell():
-            self.writer.writeheader()
+            raise TrainingError(f"{path}{end}: cannot write the log: {error.strerror}") from None
+        self.lines: list[str] = []
+        if not self.table.size:
+            self._write_row(COLUMNS)
         self.bar = self._bar(batch, last_batch)
         self.drawn = time.monotonic()
         self.drawing_took = 0.0
@@ -86,7 +124,7 @@ class Log:
         path = f"{self.path}.csv"
         kept = []
         if os.path.exists(path):
-            with open(path, encoding="utf-8", newline="") as file:
+            with open(path, encoding="utf-8", errors="replace", newline="") as file:
                 kept = [row for row in csv.DictReader(file) if _whole(row) and int(row["batch"]) <= batch]
         with whole_file(path, "w") as file:
             writer = csv.DictWriter(file, COLUMNS, lineterminator="\r\n")
@@ -112,20 +150,51 @@ class Log:
 
     def say(self, line: str) -> None:
         """A line for the screen and the log."""
-        self._keep(line)
+        self.lines.append(line)
+        self._write_lines()
         if self.bar is None:
-            print(line, flush=True)
+            self._show(lambda: print(line, flush=True))
         else:
-            self.bar.write(line)
-
-    def _keep(self, line: str) -> None:
-        print(line, file=self.text)
+            self._show(lambda: self.bar.write(line))
 
     def detail(self, line: str) -> None:
         """A line of a single update: on a terminal the bar stands for it."""
-        self._keep(line)
+        self.lines.append(line)
         if self.bar is None:
-            print(line)
+            self._show(lambda: print(line))
+
+    def _show(self, show: Callable[[], None]) -> None:
+        if not self.screen:
+            return
+        try:
+            show()
+        except OSError as error:
+            self.screen = False
+            if self.bar is not None:
+                self.bar.disable = True
+                self.bar = None
+            drop(sys.stdout)
+            self._warn(f"standard output: {error.strerror}; the training goes on, its lines in {self.path}.log alone")
+
+    def _warn(self, what: str) -> None:
+        if what not in self.warned:
+            self.warned.add(what)
+            warnings.warn(what, stacklevel=3)
+
+    def _write_lines(self) -> None:
+        self._add(self.text, ".log", "".join(f"{line}\n" for line in self.lines))
+        self.lines.clear()
+
+    def _write_row(self, cells: Sequence[Any]) -> None:
+        text = io.StringIO(newline="")
+        csv.writer(text).writerow(cells)
+        self._add(self.table, ".csv", text.getvalue())
+
+    def _add(self, lines: Lines, end: str, text: str) -> None:
+        try:
+            lines.add(text)
+        except OSError as error:
+            self._warn(f"{self.path}{end}: {error.strerror}; the training goes on, and tries again with each line")
 
     def update(self, update: Update, seconds: float, loading: float, images: int, world: int) -> None:
         """Darknet's lines of an update. ``images``: those of one process's update; ``world`` processes."""
@@ -133,14 +202,14 @@ class Log:
             self.detail(region_line(figures))
         self.detail(update_line(update, seconds, images))
         if self.bar is None:
-            sys.stdout.flush()
+            self._show(sys.stdout.flush)
         else:
             self.bar.set_postfix_str(
                 f"loss {update.loss:.2f}, avg {update.avg:.2f}, rate {update.rate:.2g}, "
                 f"{images * world / (seconds + loading):.1f} images/s",
                 refresh=False,
             )
-            self.bar.update(update.batch - self.bar.n)
+            self._show(lambda: self.bar.update(update.batch - self.bar.n))
 
     def row(self, update: Update, seconds: float, loading: float, size: tuple[int, int], score: float | None) -> None:
         """The update's row of the table, and a new chart when one is due."""
@@ -150,14 +219,14 @@ class Log:
             **total_figures(update.figures), "size": f"{size[0]}x{size[1]}", "map": score,
         }  # fmt: skip
         if self.events is not None:
-            for name, value in row.items():
-                if isinstance(value, float) and math.isfinite(value):
-                    self.events.add_scalar(name, value, update.batch)
+            with self._spared("TensorBoard's figures"):
+                for name, value in row.items():
+                    if isinstance(value, float) and math.isfinite(value):
+                        self.events.add_scalar(name, value, update.batch)
         for name, column in self.columns.items():
             column.append(math.nan if row[name] is None else row[name])
-        self.writer.writerow({name: _cell(value) for name, value in row.items()})
-        self.table.flush()
-        self.text.flush()
+        self._write_row([_cell(row[name]) for name in COLUMNS])
+        self._write_lines()
         if time.monotonic() - self.drawn > max(CHART_EVERY, self.drawing_took / CHART_SHARE):
             self.draw()
 
@@ -168,17 +237,31 @@ class Log:
         from .chart import draw_chart
 
         start = time.monotonic()
-        draw_chart(self.path.with_name(f"{self.path.name}.png"), self.columns, self.path.name)
+        path = self.path.with_name(f"{self.path.name}.png")
+        with self._spared(f"{path}: the chart"):
+            draw_chart(path, self.columns, self.path.name)
         self.drawn = time.monotonic()
         self.drawing_took = self.drawn - start
 
+    @contextlib.contextmanager
+    def _spared(self, what: str) -> Iterator[None]:
+        """What is only for looking at ends no training, whatever goes wrong in it."""
+        try:
+            yield
+        except Exception as error:
+            reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+            self._warn(f"{what} cannot be written: {reason}; the training goes on without")
+
     def close(self) -> None:
         if self.bar is not None:
-            self.bar.close()
+            self._show(self.bar.close)
         if self.events is not None:
-            self.events.close()
-        self.text.close()
-        self.table.close()
+            with self._spared("TensorBoard's figures"):
+                self.events.close()
+        self._write_lines()
+        self._add(self.table, ".csv", "")
+        self.text.file.close()
+        self.table.file.close()
 
 
 def _cell(value: Any) -> Any:
@@ -188,5 +271,10 @@ def _cell(value: Any) -> Any:
 
 
 def _whole(row: dict[str, str]) -> bool:
-    """False for a line that a kill cut off."""
-    return all(row.get(name) is not None for name in COLUMNS) and row["batch"].isdigit()
+    """False for a line that a kill cut off, or that is none of a table."""
+    try:
+        for name in CHARTED:
+            float(row[name] or "nan")
+    except (KeyError, TypeError, ValueError):
+        return False
+    return all(row.get(name) is not None for name in COLUMNS) and row["batch"].isdecimal()

@@ -5,41 +5,78 @@ Source: ``examples/detector.c, train_detector``.
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Any
 
 import torch
 
-from ..errors import PictureError, TrainingError
+from ..errors import DarknetError, LostProcessError, PictureError, TrainingError
 from .checkpoint import Snapshots, passed
-from .data import Batch, TrainingSet, load_batches
+from .data import STOPPING, Batch, TrainingSet, load_batches
 from .log import Log
 from .schedule import RESIZE_EVERY, SIZES, batch_number, images_per_update, picture_size
 from .step import Trainer
 
+SAME = 1.0  # seconds; a launcher passes on the Ctrl-C that the terminal has sent already, and fingers press twice
+
+
+class Stopped(BaseException):
+    """Raised in the midst of a block of :meth:`Stopping.breaks_off`; no handler of errors is meant to catch it."""
+
 
 class Stopping:
-    """While it is entered, Ctrl-C and SIGTERM ask to stop after the update; a second Ctrl-C stops at once."""
+    """While it is entered, Ctrl-C, SIGTERM and SIGHUP ask to stop; a later second Ctrl-C raises KeyboardInterrupt.
+
+    SIGHUP stays ignored where it was (``nohup``).
+    """
 
     asked: int = 0
-    """The signal that came, 0 while none has."""
+    """The signal that came first, 0 while none has."""
 
     def __enter__(self) -> Stopping:
-        self._before = {number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)}
+        self._open = False
+        self._before = {
+            number: signal.signal(number, self._ask)
+            for number in STOPPING
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN
+        }
         return self
 
     def __exit__(self, kind: type | None, value: BaseException | None, trace: TracebackType | None) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
+    def leave(self) -> None:
+        """Ignore these signals from here on: all is saved, and this process about to end."""
+        for number in self._before:
+            signal.signal(number, signal.SIG_IGN)
+        self._before.clear()
+
+    @contextlib.contextmanager
+    def breaks_off(self) -> Iterator[None]:
+        """A block that a signal may break off anywhere, by :class:`Stopped`; also by one that came before."""
+        self._open = True
+        try:
+            if self.asked:
+                raise Stopped
+            yield
+        finally:
+            self._open = False
+
     def _ask(self, number: int, frame: FrameType | None) -> None:
-        if self.asked and number == signal.SIGINT:
+        now = time.monotonic()
+        if not self.asked:
+            self.asked, self._since = number, now
+        elif number == signal.SIGINT and now - self._since > SAME:
             raise KeyboardInterrupt
-        self.asked = number
+        if self._open:
+            self._open = False
+            raise Stopped
 
 
 @dataclass
@@ -56,72 +93,119 @@ def train(
     data: TrainingSet,
     snapshots: Snapshots,
     log: Log | None,
+    stopping: Stopping,
     *,
     workers: int = 0,
     on_device: bool = False,
     scoring: Scoring | None = None,
 ) -> int:
-    """Train until ``max_batches``. Returns 0, or the signal that asked to stop; a snapshot is then written.
+    """Train until ``max_batches``. Returns 0, or the signal that asked to stop.
 
-    ``workers`` processes load the pictures; with ``on_device`` they decode, and the trainer's device does the rest.
+    ``workers`` processes load the images; with ``on_device`` they decode, and the trainer's device does the rest.
     ``log``, ``snapshots`` and ``scoring`` are the first process's to use; the others have None for a log.
 
-    Raises :class:`TrainingError` where the loss is not finite, naming the last good snapshot.
+    A signal does not wait for the update that is under way, which may take minutes, nor for images: the update is
+    broken off as soon as the running layer, or backward pass of a mini-batch, returns, and what stood before it is
+    saved. Resuming does it again, with the same images and the same outcome. So it is when a process dies or an image
+    cannot be read; these raise :class:`TrainingError`. Where the loss is not finite nothing is saved, and the error
+    names the last good snapshot.
     """
-    net, network, processes = trainer.net, trainer.network, trainer.processes
-    for tensor in network.state_dict().values():
+    net, processes = trainer.net, trainer.processes
+    for tensor in trainer.network.state_dict().values():
         processes.same(tensor)
     sizes = Sizes(trainer)
+    begun = trainer.updates
     batches = load_batches(
         data, net.mini_batch, sizes.of_batch, sizes.largest, first=trainer.images,
         workers=workers, rank=processes.rank, world=processes.world, device=trainer.device if on_device else None,
     )  # fmt: skip
+    broken: BaseException | None = None
+    with contextlib.closing(batches):
+        try:
+            if _updates(trainer, batches, sizes, snapshots, log, stopping, scoring):
+                if log:
+                    _save(trainer, snapshots, log, snapshots.path("_final.weights"))
+                return 0
+        except (Stopped, PictureError, LostProcessError) as error:
+            broken = error
+        # First of all what could be lost; without a finished update there is nothing new.
+        problem = _keep(trainer, snapshots, log, scoring) if log and trainer.updates > begun else None
+        if broken:
+            trainer.give_up()
+    if isinstance(broken, DarknetError):
+        raise TrainingError(f"{broken}; {problem or _last_good(snapshots)}" if log else str(broken)) from None
+    if problem:
+        raise problem
+    return stopping.asked or signal.SIGTERM
 
-    with Stopping() as stopping:
-        while trainer.batch < net.max_batches:
-            before = trainer.batch
-            size = sizes.of(trainer.updates)
-            if sizes.drawn and trainer.updates % RESIZE_EVERY == 0 and log:
-                log.detail(f"Resizing\n{size[0]}")
-            if size != (network.width, network.height):
-                network.resize(*size)
-            clock, waited = time.perf_counter(), Waited()
-            try:
-                update = trainer.update(waited.take(batches, net.subdivisions), stop=stopping.asked != 0)
-            except (TrainingError, PictureError) as error:
-                kept = (
-                    f"the last good snapshot is {snapshots.last}" if snapshots.last else "no snapshot was written yet"
-                )
-                raise TrainingError(f"{error}; {kept}") from None
-            except torch.cuda.OutOfMemoryError:
-                raise network.cfg.net.error(
-                    f"the GPU's memory is too small for {net.mini_batch} pictures of {size[0]} x {size[1]} at once; "
-                    f"raise subdivisions, of which {net.batch} is the most",
-                    "subdivisions",
-                ) from None
-            seconds = time.perf_counter() - clock - waited.seconds
-            if log:
-                log.detail(f"Loaded: {waited.seconds:f} seconds")
-                log.update(update, seconds, waited.seconds, images_per_update(net), processes.world)
-                last = update.stop or update.batch >= net.max_batches
-                score = None
-                if scoring and (passed(before, update.batch, scoring.every) or update.batch >= net.max_batches):
-                    score = _score(trainer, snapshots, log, scoring)
-                log.row(update, seconds, waited.seconds, size, score)
-                due = snapshots.due(before, update.batch)
-                if last and snapshots.backup not in due:
-                    due.append(snapshots.backup)
-                for path in due:
-                    log.say(f"Saving weights to {path}")
-                    snapshots.save(trainer, path, _extra(scoring))
-            # A stop asked for in the last update stops nothing: only the final weights are left to write.
-            if update.stop and trainer.batch < net.max_batches:
-                return stopping.asked or signal.SIGTERM
-    if log:
-        final = snapshots.path("_final.weights")
-        log.say(f"Saving weights to {final}")
-        snapshots.save(trainer, final)
-    return 0
+
+def _updates(
+    trainer: Trainer,
+    batches: Iterator[Batch],
+    sizes: Sizes,
+    snapshots: Snapshots,
+    log: Log | None,
+    stopping: Stopping,
+    scoring: Scoring | None,
+) -> bool:
+    """Update after update up to ``max_batches``; False where another process asked to stop."""
+    net, network = trainer.net, trainer.network
+    while trainer.batch < net.max_batches:
+        before = trainer.batch
+        size = sizes.of(trainer.updates)
+        if sizes.drawn and trainer.updates % RESIZE_EVERY == 0 and log:
+            log.detail(f"Resizing\n{size[0]}")
+        if size != (network.width, network.height):
+            network.resize(*size)
+        clock, waited = time.perf_counter(), Waited()
+        try:
+            update = trainer.update(waited.take(batches, net.subdivisions, stopping))
+        except LostProcessError:
+            raise
+        except TrainingError as error:
+            raise TrainingError(f"{error}; {_last_good(snapshots)}") from None
+        except torch.cuda.OutOfMemoryError:
+            raise network.cfg.net.error(
+                f"the GPU's memory is too small for {net.mini_batch} pictures of {size[0]} x {size[1]} at once; "
+                f"raise subdivisions, of which {net.batch} is the most",
+                "subdivisions",
+            ) from None
+        if update is None:
+            return False
+        seconds = time.perf_counter() - clock - waited.seconds
+        if log:
+            log.detail(f"Loaded: {waited.seconds:f} seconds")
+            log.update(update, seconds, waited.seconds, images_per_update(net), trainer.processes.world)
+            last = update.batch >= net.max_batches
+            score = None
+            if scoring and (last or passed(before, update.batch, scoring.every)):
+                with contextlib.suppress(Stopped):
+                    score = _score(trainer, snapshots, log, scoring, stopping)
+            log.row(update, seconds, waited.seconds, size, score)
+            due = snapshots.due(before, update.batch)
+            if last and snapshots.backup not in due:
+                due.append(snapshots.backup)
+            for path in due:
+                _save(trainer, snapshots, log, path, scoring)
+    return True
+
+
+def _save(trainer: Trainer, snapshots: Snapshots, log: Log, path: Path, scoring: Scoring | None = None) -> None:
+    log.say(f"Saving weights to {path}")
+    snapshots.save(trainer, path, {"best": scoring.best if scoring else None})
+
+
+def _keep(trainer: Trainer, snapshots: Snapshots, log: Log, scoring: Scoring | None) -> DarknetError | None:
+    """Save the .backup and its .state; returns what stood in the way."""
+    try:
+        _save(trainer, snapshots, log, snapshots.backup, scoring)
+    except DarknetError as error:
+        return error
+    return None
+
+
+def _last_good(snapshots: Snapshots) -> str:
+    return f"the last good snapshot is {snapshots.last}" if snapshots.last else "no snapshot was written yet"
 
 
 class Waited:
@@ -129,12 +213,14 @@ class Waited:
 
     seconds = 0.0
 
-    def take(self, batches: Iterator[Batch], count: int) -> Iterator[Batch]:
-        for _ in range(count):
-            clock = time.perf_counter()
-            batch = next(batches)
-            self.seconds += time.perf_counter() - clock
-            yield batch
+    def take(self, batches: Iterator[Batch], count: int, stopping: Stopping) -> Iterator[Batch]:
+        """``count`` of them; a signal breaks off the wait for one, and what is done with it until the next is asked."""
+        with stopping.breaks_off():
+            for _ in range(count):
+                clock = time.perf_counter()
+                batch = next(batches)
+                self.seconds += time.perf_counter() - clock
+                yield batch
 
 
 class Sizes:
@@ -166,18 +252,15 @@ class Sizes:
         return self.of(self.begun + index // self.trainer.net.subdivisions)
 
 
-def _extra(scoring: Scoring | None) -> dict[str, Any]:
-    return {"best": scoring.best if scoring else None}
-
-
-def _score(trainer: Trainer, snapshots: Snapshots, log: Log, scoring: Scoring) -> float:
+def _score(trainer: Trainer, snapshots: Snapshots, log: Log, scoring: Scoring, stopping: Stopping) -> float:
     """mAP at the cfg's own size, with the rolling statistics; a best one's weights are kept."""
     network = trainer.network
     size = network.width, network.height
     network.resize(trainer.net.width, trainer.net.height)
     network.eval()
     try:
-        score = scoring.score()
+        with stopping.breaks_off():
+            score = scoring.score()
     finally:
         network.train()
         network.resize(*size)

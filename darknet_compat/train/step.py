@@ -6,6 +6,7 @@ files or from memory; the whole training around it is in ``loop.py``.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ..errors import TrainingError
+from ..errors import LostProcessError, TrainingError
 from ..layers.region import RegionFigures
 from ..network import Network
 from .distributed import Processes
@@ -43,8 +44,6 @@ class Update:
     rate: float
     figures: list[RegionFigures]
     """Of each subdivision, on the host."""
-    stop: bool
-    """Did a process ask to stop after this update?"""
 
 
 class Trainer:
@@ -78,7 +77,7 @@ class Trainer:
         self.head_map: Callable[[Tensor], Tensor] = network.head_map
         if fast:
             self.head_map = speed_up(network)
-        # Behind the gradients: this update's cost, and how many processes want to stop.
+        # Behind the gradients: this update's cost, and how many processes give it up.
         self.gradients = Gradients(network, extra=2)
         self.optimizer = make_optimizer(network)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=amp == "fp16")
@@ -97,39 +96,55 @@ class Trainer:
         """Of all processes together."""
         return images_per_update(self.net) * self.processes.world
 
-    def update(self, batches: Iterable[Batch], stop: bool = False) -> Update:
+    def update(self, batches: Iterable[Batch]) -> Update | None:
         """Train on ``subdivisions`` mini-batches, taken one by one, and update the weights.
 
-        With several processes each brings its own batches, and ``stop`` of one reaches all. The host waits for the
-        device once, before the optimiser.
+        With several processes each brings its own batches, and None comes where one of them gave the update up
+        (:meth:`give_up`). The host waits for the device once, before the optimiser.
+
+        Whatever exception ``batches`` or a signal's handler raises while they are taken, and where None comes, the
+        trainer is as before the update, and can be saved.
 
         Raises :class:`TrainingError` where the cost or a gradient is not finite; the weights are then still those
         before the update. With ``amp`` "fp16" an update whose gradient is not finite is left out, and the next one's
         loss is scaled less; it is an error once the loss is no longer scaled up.
         """
+        # All that a mini-batch changes but the gradients; the weights change in the optimiser's step alone.
+        before = self.network.seen, [buffer.clone() for buffer in self.network.buffers()]
         self.gradients.zero()
         taken, figures = [], []
-        for batch in batches:
-            # A copy: the loader may use a batch's memory again, and a loss that is not finite is looked into below.
-            pictures = batch.pictures.to(self.device, copy=True, non_blocking=True)
-            truth = batch.truth.to(self.device, copy=True, non_blocking=True)
-            taken.append(batch._replace(pictures=pictures, truth=truth))
-            # Here, since whatever loads the batches may have drawn torch's random numbers too.
-            what = f"process {self.processes.rank} mini-batch {len(figures)}"
-            torch.manual_seed(draw(self.seed, what, self.updates).getrandbits(63))
-            figures.append(self._datum(pictures, truth))
+        try:
+            for batch in batches:
+                # A copy: the loader may use a batch's memory again, and a loss that is not finite is looked into below.
+                pictures = batch.pictures.to(self.device, copy=True, non_blocking=True)
+                truth = batch.truth.to(self.device, copy=True, non_blocking=True)
+                taken.append(batch._replace(pictures=pictures, truth=truth))
+                # Here, since whatever loads the batches may have drawn torch's random numbers too.
+                what = f"process {self.processes.rank} mini-batch {len(figures)}"
+                torch.manual_seed(draw(self.seed, what, self.updates).getrandbits(63))
+                figures.append(self._datum(pictures, truth))
+        except BaseException:
+            self._go_back(*before)
+            raise
         if len(taken) != self.net.subdivisions:
             raise ValueError(f"{len(taken)} batches; expected one for each of {self.net.subdivisions} subdivisions")
         cost = sum(figure.cost for figure in figures)
-        self.gradients.extra.copy_(torch.stack([cost, torch.full_like(cost, stop)]))
-        self.processes.add_up(self.gradients.flat)
+        self.gradients.extra.copy_(torch.stack([cost, torch.zeros_like(cost)]))
+        try:
+            self.processes.add_up(self.gradients.flat)
+        except LostProcessError:
+            self._go_back(*before)
+            raise
 
         number = self.batch
         rate = current_rate(self.net, number, draw(self.seed, "rate", self.updates).random()) * self.processes.world
         # The one point where the host waits: all figures at once.
         values = [figure.double() for one in figures for figure in one]
         values = torch.stack([*values, *self.gradients.extra.double(), self.gradients.sums.sum().double()]).cpu()
-        cost, stops, total = values[-3:].tolist()
+        cost, given_up, total = values[-3:].tolist()
+        if given_up:
+            self._go_back(*before)
+            return None
         figures = [RegionFigures(*values[i : i + FIGURES]) for i in range(0, FIGURES * len(figures), FIGURES)]
         if not math.isfinite(cost) or not (math.isfinite(total) or self._scaled_up()):
             raise TrainingError(self._diagnose(number, taken, figures))
@@ -142,7 +157,21 @@ class Trainer:
         self.images += self.images_per_update
         loss = cost / self.images_per_update
         self.avg = loss if self.avg is None else AVERAGE * self.avg + (1 - AVERAGE) * loss
-        return Update(number, self.network.seen, loss, self.avg, rate, figures, stop=stops > 0)
+        return Update(number, self.network.seen, loss, self.avg, rate, figures)
+
+    def give_up(self) -> None:
+        """Take part in the sum that the other processes wait for with nothing but the word that no update comes of it.
+
+        For a process that broke off its own mini-batches; it then goes on with none.
+        """
+        self.gradients.extra.copy_(torch.tensor([0.0, 1.0]))
+        with contextlib.suppress(LostProcessError):
+            self.processes.add_up(self.gradients.flat)
+
+    def _go_back(self, seen: int, buffers: Sequence[Tensor]) -> None:
+        self.network.seen = seen
+        for buffer, value in zip(self.network.buffers(), buffers, strict=True):
+            buffer.copy_(value)
 
     def _datum(self, pictures: Tensor, truth: Tensor) -> RegionFigures:
         """``train_network_datum``, without the update."""

@@ -5,11 +5,13 @@ from __future__ import annotations
 import fcntl
 import os
 import pty
+import resource
 import signal
 import struct
 import subprocess
 import sys
 import termios
+import time
 from pathlib import Path
 
 import pytest
@@ -108,11 +110,14 @@ def test_30_batches_are_15_kill_and_15_more(tmp_path):
     assert process.wait(30) == -signal.SIGKILL
     process.stdout.close()
     assert not (broken / "backup" / "small_final.weights").exists()
+    # As a kill in the midst of a file leaves it.
+    (broken / "backup" / ".small.backup.state.abcd1234.part").write_bytes(b"half")
     process = start(broken, "-resume", "-workers", "2", "-snapshot", "15", **net, stdout=subprocess.PIPE)
     assert "going on after batch 15, 120 images seen" in process.communicate(timeout=120)[0]
     assert (process.returncode, through.wait(120)) == (0, 0)
     for name in ("small_final.weights", "small.backup"):
         assert (broken / "backup" / name).read_bytes() == (straight / "backup" / name).read_bytes()
+    assert not [name for name in os.listdir(broken / "backup") if name.endswith(".part")]
 
     def figures(folder):
         rows = (folder / "backup" / "small.csv").read_text().splitlines()
@@ -121,24 +126,72 @@ def test_30_batches_are_15_kill_and_15_more(tmp_path):
     assert figures(broken) == figures(straight)
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_to_all_processes_saves_and_says_how_to_go_on(tmp_path, number, code):
-    """As Ctrl-C on a terminal reaches the loading processes too."""
+INT, TERM, HUP = signal.SIGINT, signal.SIGTERM, signal.SIGHUP
+
+
+@pytest.mark.parametrize(
+    ("numbers", "code"),
+    [((INT,), 130), ((INT, INT), 130), ((TERM,), 143), ((HUP,), 129)],
+    ids=["INT", "INT-INT", "TERM", "HUP"],
+)
+def test_a_signal_to_all_processes_saves_and_says_how_to_go_on(tmp_path, numbers, code):
+    """As Ctrl-C on a terminal reaches the loading processes too, and fingers press it twice."""
     process = start(
         tmp_path, "-seed", "9", "-workers", "2", net="max_batches=100000\nlearning_rate=1e-5",
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
     )  # fmt: skip
     for line in process.stdout:
         if line.startswith("5: "):
-            os.killpg(process.pid, number)
+            for number in numbers:
+                os.killpg(process.pid, number)
+                time.sleep(0.02)
             break
-    rest = process.stdout.read().splitlines()
-    assert process.wait(60) == code
+    rest, error = process.communicate(timeout=60)
+    assert (process.returncode, error) == (code, "")
+    rest = rest.splitlines()
+    assert rest[-2] == "Saving weights to backup/small.backup"
     assert rest[-1].startswith("stopped after batch ")
     assert rest[-1].endswith("to go on: darknet-compat detector train set.data small.cfg -resume -workers 2")
     batch = int(rest[-1].split("batch ")[1].split(";")[0])
     report = load_weights(load_network(read_cfg(tmp_path / "small.cfg")), tmp_path / "backup" / "small.backup")
     assert report.header.seen == 8 * batch
+
+
+@pytest.mark.parametrize(
+    ("output", "reason"),
+    [("gone", "Broken pipe"), ("/dev/full", "No space left on device"), ("closed", "Bad file descriptor")],
+)
+def test_a_screen_that_nobody_reads_ends_no_training(tmp_path, output, reason):
+    """``| head -1``, a full disk, and ``>&-``."""
+    shell = {"gone": '"$@" | head -1', "/dev/full": '"$@" > /dev/full', "closed": '"$@" >&-'}[output]
+    prepare(tmp_path)
+    command = [sys.executable, "-m", "darknet_compat", *words("-seed", "4", "-workers", "1")]
+    done = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", shell, "bash", *command],
+        cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0
+    assert done.stdout.splitlines() == (["small"] if output == "gone" else [])
+    says = "the training goes on, its lines in backup/small.log alone"
+    assert done.stderr == f"warning: standard output: {reason}; {says}\n"
+    assert (tmp_path / "backup" / "small_final.weights").exists()
+    log = (tmp_path / "backup" / "small.log").read_text().splitlines()
+    assert log[0] == "small"
+    assert [line.split(":")[0] for line in log if line.endswith(" images")] == list("123456")
+    assert log[-1] == "Saving weights to backup/small_final.weights"
+
+
+def test_a_full_disk_is_one_line_that_names_the_file(tmp_path):
+    """No file may be over 8 KiB, as on a full disk: the log may grow, the weights do not fit."""
+    limit = 2**13
+    process = start(
+        tmp_path, "-seed", "4", "-workers", "0", net="max_batches=6", stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+    )  # fmt: skip
+    error = process.communicate(timeout=120)[1]
+    assert process.returncode == 1
+    assert error == "darknet-compat: backup/small.backup: File too large; the file was not written\n"
+    assert sorted(os.listdir(tmp_path / "backup")) == ["small.csv", "small.log"]
 
 
 def spy(monkeypatch, name, calls):

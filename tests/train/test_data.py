@@ -16,10 +16,12 @@ import numpy as np
 import pytest
 import torch
 
-from darknet_compat.errors import DataError, PictureError, TrainingError
+from darknet_compat.errors import DataError, LostProcessError, PictureError
 from darknet_compat.images import load_picture
+from darknet_compat.memory import keep_memory
+from darknet_compat.train import data as module
 from darknet_compat.train.augment import Augmentation
-from darknet_compat.train.data import TrainingSet, _start_worker, check_labels, load_batches
+from darknet_compat.train.data import STOPPING, TrainingSet, check_labels, load_batches
 from tests.oracle import load_oracle
 
 SIZE = (48, 32)
@@ -254,33 +256,92 @@ def test_a_broken_picture_is_named(paths, tmp_path, workers):
     assert "\n" not in str(caught.value)
 
 
-def test_a_dead_worker_is_no_hang(paths):
-    before = set(multiprocessing.active_children())
+@pytest.fixture
+def workers(monkeypatch):
+    """The process ids of the workers that are started."""
+    pids, start = [], module._start_worker
+
+    def spy(ring):
+        worker = start(ring)
+        pids.append(worker.pid)
+        return worker
+
+    monkeypatch.setattr(module, "_start_worker", spy)
+    return pids
+
+
+def alive(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_a_dead_worker_is_no_hang(paths, workers):
     batches = load_batches(training_set(paths), 2, lambda index: SIZE, SIZE, workers=2)
     next(batches)
-    os.kill((set(multiprocessing.active_children()) - before).pop().pid, signal.SIGKILL)
-    with pytest.raises(TrainingError, match="died"):
+    os.kill(workers[1], signal.SIGKILL)
+    with pytest.raises(LostProcessError, match=f"^process {workers[1]}, which loads images, died") as caught:
         list(itertools.islice(batches, 100))
+    assert "\n" not in str(caught.value)
+    assert not any(map(alive, workers))
 
 
-def test_workers_do_not_run_ahead_without_bound_and_end(paths):
+def test_what_stops_a_training_does_not_reach_its_workers(paths, workers):
+    """A Ctrl-C on a terminal, and a signal to the process group, come to all; only the training may act on them."""
+    batches = load_batches(training_set(paths), 2, lambda index: SIZE, SIZE, workers=2)
+    next(batches)
+    for pid in workers:
+        for number in STOPPING:
+            os.kill(pid, number)
+    assert len(list(itertools.islice(batches, 20))) == 20
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == set(), "in the training itself they are not blocked"
+
+
+def test_workers_end_with_a_training_that_was_killed(paths, tmp_path):
+    """Nobody is left to end them; each sees that the one who asks is gone."""
+    here, there = multiprocessing.Pipe()
+    pid = os.fork()
+    if pid == 0:
+        start = module._start_worker
+
+        def spy(ring):
+            worker = start(ring)
+            there.send(worker.pid)
+            return worker
+
+        module._start_worker = spy
+        next(load_batches(training_set(paths), 2, lambda index: SIZE, SIZE, workers=2))
+        there.send("loaded")
+        signal.pause()
+        os._exit(0)
+    there.close()
+    workers = [here.recv(), here.recv()]
+    assert here.recv() == "loaded"
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    # The workers hold copies of the pipe's other end: it ends when the last of them has.
+    with pytest.raises(EOFError):
+        here.poll(20) and here.recv()
+    assert len(workers) == 2
+
+
+def test_workers_do_not_run_ahead_without_bound_and_end(paths, workers):
     asked = []
 
     def size(index):
         asked.append(index)
         return SIZE
 
-    before = set(multiprocessing.active_children())
     batches = load_batches(training_set(paths), 2, size, SIZE, workers=2, prefetch=3)
     for used in range(1, 20):
         next(batches)
         assert len(asked) <= used + 2 * 3
-    workers = set(multiprocessing.active_children()) - before
     assert len(workers) == 2
+    assert all(map(alive, workers))
     batches.close()
-    for worker in workers:
-        worker.join(100)  # on a busy machine
-        assert worker.exitcode is not None
+    assert not any(map(alive, workers))
 
 
 def test_workers_start_after_opencv_has_made_threads(paths):
@@ -296,16 +357,14 @@ def test_workers_start_after_opencv_has_made_threads(paths):
 
 
 @pytest.mark.slow
-def test_memory_stays_flat(paths):
-    before = set(multiprocessing.active_children())
+def test_memory_stays_flat(paths, workers):
     batches = load_batches(training_set(paths), 8, lambda index: (208, 208), (208, 208), workers=2)
     next(batches)
-    workers = set(multiprocessing.active_children()) - before
     sizes = []
     for i in range(1500):
         next(batches)
         if i % 300 == 299:
-            children = [f"/proc/{child.pid}/statm" for child in workers]
+            children = [f"/proc/{pid}/statm" for pid in workers]
             pages = [int(Path(file).read_text().split()[1]) for file in ["/proc/self/statm", *children]]
             sizes.append(np.array(pages) * resource.getpagesize() / 2**20)
     assert (sizes[-1] - sizes[1] < 8).all(), sizes
@@ -346,7 +405,7 @@ def test_speed_against_darknet(darknet, darknet_share, tmp_path, capsys):
 
 
 def _work(pipe, data, paths):
-    _start_worker(0)
+    keep_memory()
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     slots, truth = np.empty((4, 3, 416, 416), np.float32), np.empty((30, 5), np.float32)

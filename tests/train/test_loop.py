@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import csv
+import multiprocessing
 import os
 import re
 import signal
 import sys
+import threading
+import time
 from types import SimpleNamespace
 
 import numpy as np
@@ -16,7 +19,7 @@ import torch
 from darknet_compat import load_network
 from darknet_compat.cfg import read_cfg, read_list
 from darknet_compat.errors import CfgError, TrainingError
-from darknet_compat.train import loop
+from darknet_compat.train import data, loop
 from darknet_compat.train.augment import Augmentation
 from darknet_compat.train.checkpoint import Snapshots
 from darknet_compat.train.data import TrainingSet, check_labels
@@ -61,7 +64,8 @@ class Training:
 
     def run(self, **options):
         try:
-            return loop.train(self.trainer, self.data, self.snapshots, self.log, **options)
+            with loop.Stopping() as stopping:
+                return loop.train(self.trainer, self.data, self.snapshots, self.log, stopping, **options)
         finally:
             self.log.close()
 
@@ -71,6 +75,12 @@ class Training:
     def rows(self):
         with open(self.snapshots.path(".csv"), newline="") as file:
             return list(csv.DictReader(file))
+
+
+@pytest.fixture(autouse=True)
+def no_chart(monkeypatch):
+    """However slow the machine."""
+    monkeypatch.setattr("darknet_compat.train.log.CHART_EVERY", float("inf"))
 
 
 def interrupt(training, updates, number):
@@ -121,8 +131,7 @@ def test_a_training_can_be_repeated(tmp_path):
     assert results[0] == results[1] == results[2]
 
 
-def test_snapshots_are_written_on_the_way(tmp_path, monkeypatch):
-    monkeypatch.setattr("darknet_compat.train.log.CHART_EVERY", float("inf"))  # no chart, however slow the machine
+def test_snapshots_are_written_on_the_way(tmp_path):
     training = Training(tmp_path, "max_batches=103", every=50)
     training.run()
     assert training.files() == [
@@ -184,7 +193,7 @@ def test_any_number_of_processes_goes_on_with_one_count_of_updates(tmp_path, mon
         # This process, the first, gets every world-th of two images per update, from those drawn before on.
         first, count = training.trainer.images, 2 * world * (updates - training.trainer.updates)
         expected += range(first, first + count, world)
-        interrupt(training, updates - 1, signal.SIGINT)
+        interrupt(training, updates, signal.SIGINT)
         training.run()
         assert (training.trainer.updates, training.trainer.images) == (updates, first + count)
     assert samples == expected
@@ -192,12 +201,14 @@ def test_any_number_of_processes_goes_on_with_one_count_of_updates(tmp_path, mon
     assert len(set(sizes)) > 2
 
 
-def test_ctrl_c_in_the_last_update_stops_nothing(tmp_path):
+def test_ctrl_c_in_the_last_update_is_made_good_by_resume(tmp_path):
     training = Training(tmp_path, "max_batches=5")
-    interrupt(training, 4, signal.SIGINT)
-    assert training.run() == 0
-    assert training.trainer.updates == 5
-    assert training.snapshots.path("_final.weights").read_bytes() == training.snapshots.backup.read_bytes()
+    in_the_midst(training, 4, lambda: os.kill(os.getpid(), signal.SIGINT))
+    assert training.run() == signal.SIGINT
+    assert training.trainer.updates == 4
+    resumed = Training(tmp_path, "max_batches=5", resume=True)
+    assert resumed.run() == 0
+    assert resumed.snapshots.path("_final.weights").read_bytes() == resumed.snapshots.backup.read_bytes()
 
 
 def test_the_last_batches_see_the_largest_size_after_other_processes_began():
@@ -283,22 +294,140 @@ def test_resume_takes_rows_of_the_lost_batches_out_of_the_table(tmp_path):
     assert [(row["batch"], row["loss"]) for row in resumed.rows()] == expected
 
 
-def test_a_signal_stops_after_the_update(tmp_path):
-    for number in (signal.SIGINT, signal.SIGTERM):
-        training = Training(tmp_path, "max_batches=50")
-        interrupt(training, 3, number)
-        assert training.run() == number
-        assert training.trainer.updates == 4, "the signal came after the update; the next one carries the wish to all"
-        assert training.files() == ["net.backup", "net.backup.state", "net.csv", "net.log"]
-        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+def in_the_midst(training, updates, act):
+    """``act()`` between the second mini-batch of an update and the end of it, when so many updates are done."""
+    datum, taken = training.trainer._datum, []
+
+    def acting(*arguments):
+        figures = datum(*arguments)
+        taken.append(training.trainer.updates)
+        if taken.count(updates) == 2:
+            act()
+        return figures
+
+    training.trainer._datum = acting
 
 
-def test_a_second_ctrl_c_stops_at_once():
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_breaks_the_update_off_and_saves_what_stood_before_it(tmp_path, number):
+    batches = {"whole": 6, "short": 3, "broken": 6}
+    whole, short, broken = (Training(tmp_path / name, f"max_batches={number}") for name, number in batches.items())
+    for training in (whole, short):
+        training.run(workers=1)
+    before = [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
+    in_the_midst(broken, 3, lambda: os.kill(os.getpid(), number))
+    assert broken.run(workers=1) == number
+    assert broken.trainer.updates == 3
+    assert broken.files() == ["net.backup", "net.backup.state", "net.csv", "net.log"]
+    # Rolling averages too are those before the update, of which two mini-batches were taken.
+    assert broken.snapshots.backup.read_bytes() == short.snapshots.backup.read_bytes()
+    assert [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)] == before
+
+    resumed = Training(tmp_path / "broken", "max_batches=6", resume=True)
+    assert resumed.run() == 0
+    final = "_final.weights"
+    assert resumed.snapshots.path(final).read_bytes() == whole.snapshots.path(final).read_bytes()
+
+
+def test_a_signal_after_the_last_update_is_too_late(tmp_path):
+    training = Training(tmp_path, "max_batches=3")
+    interrupt(training, 3, signal.SIGTERM)
+    assert training.run() == 0
+    assert "net_final.weights" in training.files()
+
+
+def test_a_signal_does_not_wait_for_images(tmp_path):
+    """A worker that hangs, as on a disk that does not answer, is neither waited for nor left behind."""
+    training = Training(tmp_path, "max_batches=50")
+    take, hangs, pids = training.data.take, multiprocessing.Event(), multiprocessing.Queue()
+
+    def hanging(sample, size):
+        if sample >= 3 * 8:
+            pids.put(os.getpid())
+            hangs.set()
+            time.sleep(1000)
+        return take(sample, size)
+
+    training.data.take = hanging
+    asking = threading.Thread(target=lambda: hangs.wait() and os.kill(os.getpid(), signal.SIGTERM))
+    asking.start()
+    assert training.run(workers=2) == signal.SIGTERM
+    asking.join()
+    assert "net.backup.state" in training.files()
+    with pytest.raises(ProcessLookupError):
+        os.kill(pids.get(timeout=10), 0)
+
+
+def test_a_signal_breaks_off_the_scoring(tmp_path):
+    training = Training(tmp_path, "max_batches=50")
+
+    def score():
+        os.kill(os.getpid(), signal.SIGTERM)
+        pytest.fail("the signal did not break it off")
+
+    assert training.run(scoring=loop.Scoring(score, every=3)) == signal.SIGTERM
+    assert [row["batch"] for row in training.rows()] == ["1", "2", "3"]
+    assert training.network.training
+    again = Training(tmp_path, "max_batches=50")
+    again.snapshots.resume(again.trainer)
+    assert again.trainer.batch == 3
+
+
+def test_a_signal_in_the_first_update_leaves_an_earlier_training_as_it_is(tmp_path):
+    earlier = Training(tmp_path, "max_batches=3")
+    earlier.run()
+    files = [earlier.snapshots.backup, earlier.snapshots.state]
+    before = [file.read_bytes() for file in files]
+    training = Training(tmp_path, "max_batches=50", seed=6)
+    in_the_midst(training, 0, lambda: os.kill(os.getpid(), signal.SIGINT))
+    assert training.run() == signal.SIGINT
+    assert [file.read_bytes() for file in files] == before
+
+
+def test_a_second_ctrl_c_stops_at_once_unless_it_comes_with_the_first(monkeypatch):
     with loop.Stopping() as stopping:
         os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)  # as torch's launcher passes on what the terminal has sent already
         assert stopping.asked == signal.SIGINT
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stopping.asked == signal.SIGINT, "the first one is answered"
+        monkeypatch.setattr(loop, "SAME", 0.0)
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
+        stopping.leave()
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            os.kill(os.getpid(), number)
+
+
+def test_nohup_is_respected():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with loop.Stopping() as stopping:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not stopping.asked
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_worker_that_dies_ends_the_training_after_a_snapshot(tmp_path, monkeypatch):
+    training = Training(tmp_path, "max_batches=50")
+    start, pids = data._start_worker, []
+
+    def spy(ring):
+        worker = start(ring)
+        pids.append(worker.pid)
+        return worker
+
+    monkeypatch.setattr(data, "_start_worker", spy)
+    in_the_midst(training, 3, lambda: os.kill(pids[0], signal.SIGKILL))
+    with pytest.raises(TrainingError, match=r"which loads images, died.*the last good snapshot is ") as caught:
+        training.run(workers=2)
+    updates = training.trainer.updates
+    assert str(caught.value).endswith(f"{training.snapshots.backup} (batch {updates})")
+    assert "\n" not in str(caught.value)
+    again = Training(tmp_path, "max_batches=50")
+    again.snapshots.resume(again.trainer)
+    assert again.trainer.updates == updates >= 3
 
 
 def test_a_loss_that_is_not_finite_names_the_last_good_snapshot(tmp_path):

@@ -178,6 +178,47 @@ def test_a_picture_that_is_not_finite_is_named():
         trainer.update(update)
 
 
+class Beside(Processes):
+    """Of two processes the one that is here. The other gives up so many updates, and its batches are all zeros."""
+
+    gives_up = 0
+
+    def add_up(self, tensor):
+        tensor[-1] += type(self).gives_up
+
+
+def test_an_update_that_is_broken_off_or_given_up_leaves_nothing_behind(monkeypatch):
+    trainer, straight = (
+        Trainer(load_network(parse_cfg(small())), Beside(torch.device("cpu"), 0, 2), seed=4) for _ in range(2)
+    )
+    straight.network.load_state_dict(trainer.network.state_dict())
+    first, second = batches(3, 2)
+
+    def breaking():
+        yield second[0]
+        raise KeyboardInterrupt
+
+    for one in (trainer, straight):
+        assert one.update(first).batch == 2
+    with pytest.raises(KeyboardInterrupt):
+        trainer.update(breaking())
+    trainer.give_up()
+    monkeypatch.setattr(Beside, "gives_up", 1)
+    assert trainer.update(second) is None
+    monkeypatch.undo()
+    for _ in range(2):
+        assert (trainer.network.seen, trainer.images, trainer.avg) == (
+            straight.network.seen,
+            straight.images,
+            straight.avg,
+        )
+        for (name, ours), theirs in zip(
+            trainer.network.state_dict().items(), straight.network.state_dict().values(), strict=True
+        ):
+            assert torch.equal(ours, theirs), name
+        assert trainer.update(second).loss == straight.update(second).loss
+
+
 # fp16 is slow on a CPU: a single mini-batch of two.
 QUICK, QUICK_BATCHES = "batch=2\nsubdivisions=1", {"subdivisions": 1, "count": 2}
 

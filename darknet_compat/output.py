@@ -1,0 +1,39 @@
+"""Standard output and error where nobody takes what is written there: closed, full, or their reader gone."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TextIO
+
+
+def open_closed() -> None:
+    """Open what this process was started without (``>&-``), at the start and before any other file.
+
+    The next file to be opened would get the free number, and what is printed would land in it. Writing to a standard
+    output that was closed fails as it should; an error nobody wants to hear is dropped.
+    """
+    for number, how in enumerate((os.O_RDONLY, os.O_RDONLY, os.O_WRONLY)):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, how)  # takes the lowest free number, which is this one
+    if sys.stdout is None:
+        sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
+    if sys.stderr is None:
+        sys.stderr = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115
+
+
+def drop(stream: TextIO) -> None:
+    """Let standard output or error go nowhere from here on, what still waits to be written included."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
+
+
+def complain(line: str) -> None:
+    """A line for standard error, if anybody reads it."""
+    try:
+        print(line, file=sys.stderr, flush=True)
+    except OSError:
+        drop(sys.stderr)

@@ -1,0 +1,137 @@
+"""Files written whole, or straight through, and what is left behind by a kill."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import stat
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from darknet_compat.files import clear_parts, whole_file
+from tests.train.test_distributed import environment
+
+
+def write(path, text="new", mode="w"):
+    with whole_file(path, mode) as file:
+        file.write(text)
+
+
+def test_a_file_appears_whole_or_stays_as_it_was(tmp_path):
+    path = tmp_path / "a.txt"
+    write(path, "old")
+
+    def fill_the_disk():
+        with whole_file(path, "w") as file:
+            file.write("half")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.raises(OSError, match="No space"):
+        fill_the_disk()
+    assert path.read_text() == "old"
+    write(path)
+    assert path.read_text() == "new"
+    assert os.listdir(tmp_path) == ["a.txt"]
+
+
+def test_rights_are_those_that_open_gives(tmp_path):
+    umask = os.umask(0o027)
+    try:
+        write(tmp_path / "new")
+        (tmp_path / "private").touch(0o600)
+        write(tmp_path / "private")
+    finally:
+        os.umask(umask)
+    assert stat.S_IMODE((tmp_path / "new").stat().st_mode) == 0o640
+    assert stat.S_IMODE((tmp_path / "private").stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_link_stays_and_its_target_is_written_whole(tmp_path, there):
+    (tmp_path / "far").mkdir()
+    target, link = tmp_path / "far" / "a.txt", tmp_path / "link.txt"
+    if there:
+        target.write_text("old")
+    link.symlink_to("far/a.txt")
+    with whole_file(link, "w") as file:
+        file.write("new")
+        file.flush()
+        assert not there or target.read_text() == "old", "whole or not at all"
+    assert link.is_symlink()
+    assert target.read_text() == "new"
+    assert os.listdir(target.parent) == ["a.txt"]
+
+
+def test_a_fifo_is_written_straight_through(tmp_path):
+    path, read = tmp_path / "fifo", []
+    os.mkfifo(path)
+    reader = threading.Thread(target=lambda: read.append(path.read_text()))
+    reader.start()
+    write(path)
+    reader.join(10)
+    assert read == ["new"]
+    assert stat.S_ISFIFO(path.stat().st_mode)
+
+
+def test_a_device_is_written_straight_through(tmp_path):
+    # By a link: were it wrong, root would lose the machine's own device.
+    (tmp_path / "full").symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left on device"):
+        write(tmp_path / "full")
+    assert (tmp_path / "full").is_symlink()
+
+
+def test_a_folder_is_an_error_before_the_work(tmp_path):
+    with pytest.raises(IsADirectoryError), whole_file(tmp_path):
+        pytest.fail("all would be lost at the end")
+
+
+@pytest.mark.parametrize("output", ["pipe", "file"])
+def test_standard_output_can_be_named(tmp_path, output):
+    """By a link as /dev/stdout is one; not by that itself, which root would lose were it replaced."""
+    (tmp_path / "stdout").symlink_to("/proc/self/fd/1")
+    code = (
+        "from darknet_compat.files import whole_file\nprint('before')\n"
+        f"with whole_file({str(tmp_path / 'stdout')!r}, 'w') as file:\n    file.write('new\\n')\nprint('after')"
+    )
+    with open(tmp_path / "out", "w+") as file:
+        out = subprocess.PIPE if output == "pipe" else file
+        done = subprocess.run([sys.executable, "-c", code], stdout=out, env=environment(), text=True, check=True)
+        file.seek(0)
+        assert (done.stdout or file.read()) == "before\nnew\nafter\n"
+    assert (tmp_path / "stdout").is_symlink()
+
+
+def test_parts_of_the_dead_are_cleared_and_those_of_the_living_stay(tmp_path):
+    def start(name):
+        code = (
+            "import sys\nfrom darknet_compat.files import whole_file\n"
+            f"with whole_file({str(tmp_path / name)!r}) as file:\n    print('open', flush=True)\n    sys.stdin.read()"
+        )
+        pipe = subprocess.PIPE
+        process = subprocess.Popen([sys.executable, "-c", code], stdin=pipe, stdout=pipe, env=environment())
+        assert process.stdout.readline() == b"open\n"
+        return process
+
+    others = [".net.backup.notours.part", ".net.part", ".network.backup.abcd1234.part", "net.backup"]
+    for name in others:
+        (tmp_path / name).touch()
+    (tmp_path / ".net.link.abcd1234.part").symlink_to("net.backup")
+    others.append(".net.link.abcd1234.part")
+    dead = [start(name) for name in ("net.backup.state", "net_100.weights")]
+    living = start("net.backup")
+    for process in dead:
+        process.kill()
+        process.communicate()
+        assert process.returncode == -signal.SIGKILL
+    assert len(os.listdir(tmp_path)) == len(others) + 3
+    clear_parts(tmp_path, "net")
+    left = set(os.listdir(tmp_path)) - set(others)
+    assert [name.startswith(".net.backup.") for name in left] == [True]
+    assert living.communicate()[0] == b""
+    assert living.returncode == 0
+    assert sorted(os.listdir(tmp_path)) == sorted(others)

@@ -1,0 +1,98 @@
+"""What a training says ends no training: a full disk, a screen that nobody reads, a chart that cannot be drawn."""
+
+from __future__ import annotations
+
+import csv
+import errno
+import os
+
+import pytest
+
+from darknet_compat.train.log import COLUMNS, Lines, Log
+from tests.train.test_loop import Training
+
+
+class Full:
+    """A file on a disk with so many bytes left: it takes what fits, and then no more."""
+
+    def __init__(self, file, room):
+        self.file = file
+        self.room = room
+
+    def write(self, data):
+        if not self.room:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        written = self.file.write(data[: self.room])
+        self.room -= written
+        return written
+
+    def __getattr__(self, name):
+        return getattr(self.file, name)
+
+
+def test_lines_are_whole_and_what_did_not_fit_comes_later(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("one\n")
+    lines = Lines(str(path), more=True)
+    lines.file = Full(lines.file, 6)
+    lines.add("two\n")
+    for text in ("three\n", "four\n"):
+        with pytest.raises(OSError, match="No space"):
+            lines.add(text)
+        assert path.read_text() == "one\ntwo\n"
+    lines.file.room = 100
+    lines.add("five\n")
+    assert path.read_text() == "one\ntwo\nthree\nfour\nfive\n"
+
+
+@pytest.mark.parametrize(("end", "room"), [(".csv", 200), (".csv", 0), (".log", 500)])
+def test_a_full_disk_is_warned_of_once_and_the_training_goes_on(tmp_path, end, room):
+    training = Training(tmp_path, "max_batches=6")
+    lines = {".csv": training.log.table, ".log": training.log.text}[end]
+    lines.file = full = Full(lines.file, room)
+    update = training.trainer.update
+
+    def later(*arguments):
+        if training.trainer.updates == 4:
+            full.room = 10**6
+            # Until then there are whole lines alone.
+            text = training.snapshots.path(end).read_text()
+            assert text.endswith("\n")
+            assert text.count("batch") <= 1
+        return update(*arguments)
+
+    training.trainer.update = later
+    with pytest.warns(UserWarning, match=rf"net\{end}: No space left on device; the training goes on") as caught:
+        assert training.run() == 0
+    assert len(caught) == 1
+    assert [row["batch"] for row in training.rows()] == list("123456")
+    log = training.snapshots.path(".log").read_text()
+    assert [line.split(":")[0] for line in log.splitlines() if line.endswith("images")] == list("123456")
+
+
+def test_a_table_that_is_none_is_written_anew(tmp_path):
+    table = tmp_path / "net.csv"
+    good = ",".join(["1", "8", *["0.5"] * 10, "4", "32x32", ""])
+    rows = [",".join(COLUMNS), good, good.replace("0.5", "x"), "2,16,0.5", "\xff\0garbage"]
+    table.write_bytes("\r\n".join(rows).encode("latin-1"))
+    log = Log(tmp_path / "net", batch=5, last_batch=9, resumed=True)
+    log.close()
+    with open(table, newline="") as file:
+        assert [row["batch"] for row in csv.DictReader(file)] == ["1"]
+    assert list(log.columns["loss"]) == [0.5]
+
+
+@pytest.mark.parametrize("why", ["folder", "fails"])
+def test_a_chart_that_cannot_be_drawn_ends_no_training(tmp_path, monkeypatch, why):
+    monkeypatch.setattr("darknet_compat.train.log.CHART_EVERY", 0.0)
+    monkeypatch.setattr("darknet_compat.train.log.CHART_SHARE", 1e9)
+    training = Training(tmp_path, "max_batches=3")
+    chart = training.snapshots.path(".png")
+    if why == "folder":
+        chart.mkdir()
+    else:
+        monkeypatch.setattr("darknet_compat.train.chart.draw_chart", lambda *_: 1 / 0)
+    reason = {"folder": "Is a directory", "fails": "division by zero"}[why]
+    with pytest.warns(UserWarning, match=rf"net\.png: the chart cannot be written: {reason}") as caught:
+        assert training.run() == 0
+    assert len(caught) == 1
