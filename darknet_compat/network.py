@@ -116,6 +116,18 @@ class Network(nn.Module):
             )
         return head
 
+    def check_images(self) -> None:
+        """Refuse an input that image files cannot fill: they are read as RGB, three planes.
+
+        pjreddie's detector reads three planes for every network (``examples/detector.c``, load_image_color): with
+        ``channels=1`` it runs on the red one alone, with more it reads outside its memory.
+        """
+        if self.channels != 3:
+            raise self.cfg.net.error(
+                f"the network takes {self.channels} channels; expected channels=3, as images are read in RGB",
+                "channels",
+            )
+
     def start(self) -> Network:
         """Fill every tensor with Darknet's start values, by torch's random numbers."""
         with torch.no_grad():

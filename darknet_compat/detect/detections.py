@@ -130,8 +130,10 @@ def detect_files(
     threads of ``engine`` leave room for run it at a time; the others decode and letterbox meanwhile. On a processor an
     engine of 1 thread is the fastest, since threads that share a layer wait for each other; without an engine the
     network runs on all threads, a batch at a time. One batch more than there are threads is under way, however long
-    the list. ``options`` are those of :func:`detect`. Raises :class:`PictureError` where a picture cannot be read.
+    the list. ``options`` are those of :func:`detect`. Raises :class:`PictureError` where a picture cannot be read, and
+    :class:`CfgError` where the network takes no RGB.
     """
+    network.check_images()
     device = next(network.parameters()).device
     fit = letterbox_picture if letter_box else resize_picture
     threads = torch.get_num_threads()
