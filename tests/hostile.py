@@ -10,6 +10,7 @@ import signal
 import sys
 import time
 import warnings
+from contextlib import contextmanager
 
 import torch
 
@@ -34,20 +35,29 @@ READERS = {
 }
 
 
-def outcome(read, arguments):
+@contextmanager
+def no_longer_than(seconds: int):
+    """TimeoutError in the block once it has taken so many seconds, even where it only waits."""
+
     def hangs(*_):
-        raise TimeoutError
+        raise TimeoutError(f"still not done after {seconds} s")
 
     signal.signal(signal.SIGALRM, hangs)
-    signal.alarm(SECONDS)
+    signal.alarm(seconds)
     try:
-        read(*arguments)
+        yield
+    finally:
+        signal.alarm(0)
+
+
+def outcome(read, arguments):
+    try:
+        with no_longer_than(SECONDS):
+            read(*arguments)
     except DarknetError as error:
         return str(error)
     except BaseException as error:
         return f"{type(error).__name__}, which is no DarknetError: {error}"
-    finally:
-        signal.alarm(0)
     return "fine"
 
 
