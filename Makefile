@@ -1,5 +1,6 @@
 # make test        all tests but the slow ones
 # make test-slow   the slow ones too
+# make fuzz        damaged files of every kind: read, or refused in one line; some minutes
 # make lint        ruff, as CI runs it
 # make quickstart  from made data to a trained, exported, scored detector, under runs/quickstart
 #
@@ -8,7 +9,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: test test-slow lint quickstart clean
+.PHONY: test test-slow fuzz lint quickstart clean
 
 .venv/installed: setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -20,6 +21,9 @@ test: .venv/installed
 
 test-slow: .venv/installed
 	$(BIN)/python -m pytest -m "slow or not slow"
+
+fuzz: .venv/installed
+	$(BIN)/python -m pytest -m slow tests/fuzz --hypothesis-show-statistics
 
 lint: .venv/installed
 	$(BIN)/ruff check .

@@ -1,4 +1,4 @@
-"""Writing a file whole or not at all."""
+"""Opening regular files only, and writing a file whole or not at all."""
 
 from __future__ import annotations
 
@@ -13,7 +13,18 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, BinaryIO
+
+
+def regular_file(path: str | os.PathLike[str]) -> BinaryIO:
+    """Open ``path`` to read its bytes; :class:`OSError` where it is none, or no regular file.
+
+    A device or a pipe may never end, and a cfg or a list may name one. It is not even opened: some devices act on that.
+    """
+    mode = os.stat(path).st_mode
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # open() itself has the error for a folder
+        raise OSError(errno.EINVAL, "a device or a pipe", os.fspath(path))
+    return open(path, "rb")
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 
 from darknet_compat.errors import PictureError
-from darknet_compat.files import whole_file
+from darknet_compat.files import regular_file, whole_file
 
 GREY = 0.5  # what surrounds a letterboxed or placed picture
 JPEG_QUALITY = 80  # src/image.c, save_image
@@ -37,7 +37,8 @@ def load_picture(path: str | os.PathLike[str]) -> np.ndarray:
     import cv2
 
     try:
-        encoded = np.fromfile(path, np.uint8)
+        with regular_file(path) as file:
+            encoded = np.fromfile(file, np.uint8)
     except OSError as error:
         raise PictureError(f"{path}: cannot read the picture: {error.strerror or error}; check the path") from None
     if not encoded.size:
@@ -64,7 +65,7 @@ def picture_size(path: str | os.PathLike[str]) -> tuple[int, int]:
 
 def _size_in_header(path: str | os.PathLike[str]) -> tuple[int, int]:
     try:
-        with open(path, "rb") as file:
+        with regular_file(path) as file:
             head = file.read(26)
             if head[:8] == b"\x89PNG\r\n\x1a\n":
                 return struct.unpack(">II", head[16:24])

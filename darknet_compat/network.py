@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from .cfg import Cfg
 from .errors import CfgError
 from .layers import Layer, Place, Shape, layer_type
+from .layers.base import MOST_NUMBERS
 from .layers.net import read_net
 
 NUMERICS = ("cudnn", "gpu", "cpu")
@@ -42,6 +43,9 @@ class Network(nn.Module):
         self.seen = 0
         self.version = (0, 2, 0)  # of the .weights file: what Darknet itself writes
         self.net, self.input = read_net(cfg.net)
+        if self.input.outputs > MOST_NUMBERS:
+            c, h, w = self.input
+            raise cfg.net.error(f"an input of {w} x {h} x {c}; expected at most {MOST_NUMBERS:,} values")
         self.layers = nn.ModuleList()
         shapes: list[Shape] = []
         for index, section in enumerate(cfg.layers):
@@ -53,18 +57,33 @@ class Network(nn.Module):
         # The tensors stand on the meta device so far: a cfg that asks for terabytes allocates nothing.
         self._check_memory()
         if device != "meta":
-            self._apply(_allocate).to(device or "cpu")
+            self._allocate()
+            self.to(device or "cpu")
         self._last_use = self._find_last_use()
 
     def _check_memory(self) -> None:
-        wanted = 4 * sum(tensor.numel() for tensor in self.state_dict().values())
+        """Refuse what this machine cannot run even for one image: all numbers, and the largest map beside them."""
+        numbers = sum(_bytes(layer) for layer in self.layers)
+        maps = max(4 * shape.outputs for shape in (self.input, *(layer.output for layer in self.layers)))
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        if wanted > memory:
-            largest = max(self.layers, key=lambda layer: sum(tensor.numel() for _, tensor in layer.numbers()))
+        if numbers + maps > memory:
+            largest = max(self.layers, key=lambda layer: _bytes(layer) + 4 * layer.output.outputs)
             raise largest.section.error(
-                f"the network's numbers take {wanted / 2**30:,.1f} GiB, most of them in this layer; "
-                f"this machine has {memory / 2**30:,.1f} GiB"
+                f"the network's numbers take {numbers / 2**30:,.1f} GiB and its largest map {maps / 2**30:,.1f} GiB, "
+                f"most of it in this layer; this machine has {memory / 2**30:,.1f} GiB"
             )
+
+    def _allocate(self) -> None:
+        try:
+            self._apply(_filled_later)
+        except MemoryError:
+            numbers = sum(_bytes(layer) for layer in self.layers)
+            raise self.cfg.net.error(
+                f"the network's numbers take {numbers / 2**30:,.1f} GiB, and this process gets no more memory"
+            ) from None
+        with torch.no_grad():
+            for layer in self.layers:
+                layer.constants()
 
     def _find_last_use(self) -> list[int]:
         """For each layer, the last layer that reads its output."""
@@ -96,6 +115,18 @@ class Network(nn.Module):
                 f"the network ends in [{head.type}]; detection needs [{'] or ['.join(HEADS)}] as last"
             )
         return head
+
+    def check_images(self) -> None:
+        """Refuse an input that image files cannot fill: they are read as RGB, three planes.
+
+        pjreddie's detector reads three planes for every network (``examples/detector.c``, load_image_color): with
+        ``channels=1`` it runs on the red one alone, with more it reads outside its memory.
+        """
+        if self.channels != 3:
+            raise self.cfg.net.error(
+                f"the network takes {self.channels} channels; expected channels=3, as images are read in RGB",
+                "channels",
+            )
 
     def start(self) -> Network:
         """Fill every tensor with Darknet's start values, by torch's random numbers."""
@@ -194,7 +225,11 @@ class Network(nn.Module):
         return "\n".join(rows)
 
 
-def _allocate(tensor: Tensor) -> Tensor:
+def _bytes(layer: Layer) -> int:
+    return sum(tensor.nbytes for tensor in (*layer.parameters(), *layer.buffers()))
+
+
+def _filled_later(tensor: Tensor) -> Tensor:
     # numpy asks the kernel for huge pages where torch does not: 200 MB are then filled several times as fast.
     return torch.from_numpy(np.empty(tensor.shape, np.float32)) if tensor.is_meta else tensor
 

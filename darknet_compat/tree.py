@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,10 +19,12 @@ import torch
 from torch import Tensor, nn
 
 from .cfg.reader import read_text
-from .cfg.sections import line_error, printable, shown
+from .cfg.sections import printable
 from .errors import DataError
 
 NUMBER = re.compile(r"-?[0-9]{1,9}")
+# Of the table of paths, classes x levels: 128 MiB. YOLO9000's tree takes 9,418 x 17; a chain may have 4,096 classes.
+MOST_STEPS = 2**24
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,25 +55,26 @@ class Tree:
 def read_tree(path: str | os.PathLike[str]) -> Tree:
     """Read a tree file: a line ``name parent`` for each class, -1 for no parent (src/tree.c, read_tree).
 
-    A line without a number has no parent. :class:`DataError` where the file cannot be read, holds no class, or a
-    parent is no earlier line.
+    A line without a number has no parent. :class:`DataError` where the file cannot be read, holds no class, a parent
+    is no earlier line, or the tree is so deep that the table of its paths would not fit.
     """
-    names, parents = [], []
+    names, parents, levels = [], [], []
     for number, line in _lines(path):
         fields = line.split()
         if not 1 <= len(fields) <= 2:
-            raise line_error(DataError, os.fspath(path), number, line, "expected a name and the number of its parent")
+            raise _error(path, number, f"{len(fields)} words; expected a name and the number of its parent")
         parent = fields[1] if len(fields) == 2 else "-1"
         if not NUMBER.fullmatch(parent) or not -1 <= int(parent) < len(names):
-            raise line_error(
-                DataError,
-                os.fspath(path),
-                number,
-                line,
-                f"the parent is `{shown(parent)}`; expected -1 or a class before, so from 0 and under {len(names)}",
-            )
+            before = f"-1, or 0 to {len(names) - 1}: a class before" if names else "-1, as this is the first class"
+            raise _error(path, number, f"the second word is not the number of a parent; expected {before}")
         names.append(fields[0])
         parents.append(int(parent))
+        levels.append(levels[parents[-1]] + 1 if parents[-1] >= 0 else 1)
+    depth = max(levels)
+    if len(names) * depth > MOST_STEPS:
+        most = MOST_STEPS // len(names)
+        message = f"a class on level {depth:,}; expected at most {most:,} levels of so many classes, {len(names):,}"
+        raise _error(path, levels.index(depth) + 1, message)
     parent = np.array(parents)
     starts = np.flatnonzero(np.r_[True, parent[1:] != parent[:-1]])
     sizes = np.diff(np.r_[starts, len(parent)])
@@ -90,17 +94,22 @@ def read_map(path: str | os.PathLike[str]) -> list[int]:
     for number, line in _lines(path):
         text = line.strip()
         if not NUMBER.fullmatch(text) or int(text) < 0:
-            raise line_error(DataError, os.fspath(path), number, line, "expected the number of a class, 0 or more")
+            raise _error(path, number, "not a number alone; expected the number of a class, 0 or more")
         numbers.append(int(text))
     return numbers
 
 
-def _lines(path: str | os.PathLike[str]) -> list[tuple[int, str]]:
+def _error(path: str | os.PathLike[str], line: int, message: str) -> DataError:
+    """Without the line itself: a cfg from elsewhere may name a file that is nobody's business."""
+    return DataError(f"{printable(os.fspath(path))}:{line}: {message}")
+
+
+def _lines(path: str | os.PathLike[str]) -> Iterable[tuple[int, str]]:
     """Numbered lines of a file that may end in blank ones."""
-    text = read_text(path, DataError, limit=None).rstrip()
+    text = read_text(path, DataError).rstrip()
     if not text:
         raise DataError(f"{printable(os.fspath(path))}: the file is empty; expected one class per line")
-    return list(enumerate(text.split("\n"), 1))
+    return enumerate(text.split("\n"), 1)
 
 
 class Hierarchy(nn.Module):

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .cfg.sections import printable
 from .errors import (
     DarknetError,
     WeightsEndError,
@@ -26,7 +27,7 @@ from .errors import (
     WeightsLeftoverError,
     WeightsValueError,
 )
-from .files import whole_file
+from .files import regular_file, whole_file
 from .layers import Layer
 from .network import Network
 
@@ -130,19 +131,20 @@ def load_weights(network: Network, path: str | os.PathLike[str]) -> LoadReport:
     Raises :class:`WeightsError`, by kind of damage, with layer, offset, expected and found counts. A file of the wrong
     length leaves the network as it was; one with a number that is not finite leaves it partly filled.
     """
-    path = os.fspath(path)
+    name = printable(os.fspath(path))
     try:
-        with open(path, "rb", buffering=0) as file:
+        with regular_file(path) as file:
             size = os.fstat(file.fileno()).st_size
-            header = read_header(file, path)
-            report = _read_layers(network, file, path, header, size)
+            header = read_header(file, name)
+            loaded, kept = _read_layers(network, file, name, header, size)
     except OSError as error:
-        raise WeightsError(f"{path}: {error.strerror}; expected a .weights file") from None
+        raise WeightsError(f"{name}: {error.strerror}; expected a .weights file") from None
     network.seen, network.version = header.seen, header.version
-    return report
+    return LoadReport(os.fspath(path), header, loaded, kept)
 
 
-def _read_layers(network: Network, file: BinaryIO, path: str, header: Header, size: int) -> LoadReport:
+def _read_layers(network: Network, file: BinaryIO, path: str, header: Header, size: int) -> tuple[list[int], list[int]]:
+    """Indexes of the layers that got numbers, and of those that kept theirs."""
     loaded, kept, jobs = [], [], []
     offset = header.size
     for layer in network.layers:
@@ -169,7 +171,7 @@ def _read_layers(network: Network, file: BinaryIO, path: str, header: Header, si
     # Most of the time goes into copying out of the system's cache, which one core alone does not do at full speed.
     with ThreadPoolExecutor(READERS) as pool:
         list(pool.map(lambda job: _read_tensor(file, path, *job), jobs))
-    return LoadReport(path, header, loaded, kept)
+    return loaded, kept
 
 
 @torch.no_grad()

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch._dynamo.testing import CompileCounter
 
 from darknet_compat import load_network
 from darknet_compat.cfg import parse_cfg, read_cfg
@@ -62,6 +63,33 @@ def test_resize_gives_darknets_outputs(darknet, tmp_path, size):
     network.resize(*size)
     x = np.random.default_rng(0).random((1, *network.input), np.float32)
     assert worst_layer(network, reference, x)[0] <= TOLERANCE
+
+
+@pytest.mark.parametrize(
+    "sections",
+    [
+        "[maxpool]\nsize=3\nstride=1",
+        "[reorg]\nstride=2\nreverse=1",
+        "[upsample]\nstride=2",
+        "[avgpool]",
+        "[maxpool]\nstride=2\n[shortcut]\nfrom=-2",
+        "[activation]\n[route]\nlayers=-1,-2",
+        "[conv]\nfilters=12\n[maxpool]\nstride=2\n[reorg]\nstride=2\n[route]\nlayers=-1\n[region]\nnum=8\nclasses=1",
+    ],
+    ids=lambda sections: sections.replace("\n", " "),
+)
+def test_a_compiled_network_takes_any_size(sections):
+    """One program for the first size and one for all others: no size is a constant to torch.compile."""
+    network = randomise(Network(parse_cfg(net(128, 128, 12, "[activation]", sections))))
+    torch._dynamo.reset()
+    counter = CompileCounter()
+    compiled = torch.compile(network, backend=counter, fullgraph=True)
+    for size in range(128, 448, 32):
+        network.resize(size, size + 32)
+        x = torch.rand(1, *network.input)
+        with torch.inference_mode():
+            assert torch.equal(compiled(x), network(x))
+    assert counter.frame_count <= 2
 
 
 def test_a_resize_that_does_not_fit_changes_nothing():

@@ -104,12 +104,13 @@ def test_a_tree_without_a_number_in_a_line_and_with_blank_lines_behind(tmp_path)
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        (["a -1", "b 1"], r":2: b 1: the parent is `1`; expected -1 or a class before"),
-        (["a -1", "b -2"], r":2: b -2: the parent is `-2`"),
-        (["a x"], r":1: a x: the parent is `x`"),
-        (["a " + "9" * 5000], r"under 0"),
-        (["a -1", "", "b 0"], r":2: : expected a name and the number of its parent"),
-        (["a -1 3"], r":1: a -1 3: expected a name"),
+        (["a -1", "b 1"], r":2: the second word is not the number of a parent; expected -1, or 0 to 0: a class before"),
+        (["a -1", "b -2"], r":2: the second word is not the number of a parent"),
+        (["a x"], r":1: the second word is not the number of a parent; expected -1, as this is the first class"),
+        (["a " + "9" * 5000], r":1: the second word is not the number of a parent"),
+        (["a -1", "", "b 0"], r":2: 0 words; expected a name and the number of its parent"),
+        (["a -1 3"], r":1: 3 words; expected a name"),
+        ([f"a {i - 1}" for i in range(4097)], r":4097: a class on level 4,097; expected at most 4,095 levels"),
         ([], r"a.tree: the file is empty"),
     ],
 )
@@ -124,6 +125,23 @@ def test_damaged_maps(tmp_path, text):
     (tmp_path / "a.map").write_text(text)
     with pytest.raises(DataError, match=r"a\.map.*expected"):
         read_map(tmp_path / "a.map")
+
+
+@pytest.mark.parametrize("read", [read_tree, read_map])
+@pytest.mark.parametrize("line", ["hunter2", "0 hunter2", "a b hunter2", "-1 0"])
+def test_no_text_of_the_file_is_shown(tmp_path, read, line):
+    """A cfg from elsewhere can name a file that is nobody's business."""
+    (tmp_path / "a.private").write_text(f"{line}\n" * 3)
+    try:
+        read(tmp_path / "a.private")
+    except DataError as error:
+        message = str(error)
+        assert message.startswith(f"{tmp_path}/a.private:1: ")
+        assert "hunter2" not in message
+        assert "-1 0" not in message
+    else:
+        assert read is read_tree
+        assert line == "hunter2"  # a class of this name, as it is to Darknet
 
 
 def test_missing_file(tmp_path):

@@ -10,6 +10,10 @@ from ..errors import DataError
 from .reader import BLANKS, parse, read_options, read_text
 from .sections import Option, find_option, line_error, nearest, printable, read_integer
 
+# ImageNet's 21,841 names have half a million bytes; a list of nine million images (OpenImages) has half a billion.
+MAX_NAMES_BYTES = 2**24
+MAX_LIST_BYTES = 2**30
+
 
 @dataclass(frozen=True)
 class DataFile:
@@ -76,11 +80,11 @@ def read_names(path: str | os.PathLike[str]) -> list[str]:
     A blank line between names counts, as in Darknet: it is a class without a name. :class:`DataError` where
     the file cannot be read, is no UTF-8, or holds no name.
     """
-    text = read_text(path, DataError, limit=None)
+    text = read_text(path, DataError, MAX_NAMES_BYTES)
     lines = text.rstrip().split("\n")
     for number, line in enumerate(lines, 1):
         if not line.isascii() and any("\udc80" <= letter <= "\udcff" for letter in line):
-            raise line_error(DataError, os.fspath(path), number, line, "bytes that are no UTF-8; expected a UTF-8 file")
+            raise DataError(f"{printable(os.fspath(path))}:{number}: bytes that are no UTF-8; expected a UTF-8 file")
     if lines == [""]:
         raise DataError(f"{printable(os.fspath(path))}: no name in the file; expected one per line")
     return [line.strip() for line in lines]
@@ -100,7 +104,7 @@ def read_list(path: str | os.PathLike[str]) -> list[str]:
 
     Blank lines are passed over. :class:`DataError` where the file cannot be read or holds no path.
     """
-    lines = [line.rstrip("\r") for line in read_text(path, DataError, limit=None).split("\n")]
+    lines = [line.rstrip("\r") for line in read_text(path, DataError, MAX_LIST_BYTES).split("\n")]
     paths = [line for line in lines if line.strip()]
     if not paths:
         raise DataError(f"{printable(os.fspath(path))}: no path in the file; expected one per line")

@@ -191,6 +191,7 @@ class Job:
             strict()
         weights = find_stock(options.weights) if options.weights else None
         network = load_network(cfg, weights, numerics=options.numerics, clear=options.clear)
+        network.check_images()
         head = network.head
         self._check_classes(head.o.classes)
         self.trainer = Trainer(network, processes, amp=options.amp, fast=options.fast, seed=seed)

@@ -135,8 +135,10 @@ def detect_files(
     the list. ``options`` are those of :func:`detect`.
 
     An image that cannot be read raises :class:`PictureError` after the detections of all images before it. Or
-    ``unreadable`` takes that error, and if it returns, the image is passed over.
+    ``unreadable`` takes that error, and if it returns, the image is passed over. Raises :class:`CfgError` where the
+    network takes no RGB.
     """
+    network.check_images()
     device = next(network.parameters()).device
     fit = letterbox_picture if letter_box else resize_picture
     threads = torch.get_num_threads()

@@ -328,7 +328,8 @@ def _same(graph: Graph, layer: Layer, x: str) -> str:
 def _softmax(graph: Graph, layer: Layer, x: str) -> str:
     if layer.o.tree:
         raise refuse(layer, "[softmax] with tree= has no ONNX form here")
-    x = graph.times(graph.reshape(x, 0, len(layer.sizes), layer.sizes[0]), 1 / layer.o.temperature)
+    groups = layer.o.groups
+    x = graph.times(graph.reshape(x, 0, groups, layer.input.outputs // groups), 1 / layer.o.temperature)
     return graph.reshape(graph.node("Softmax", x, axis=2), 0, *layer.output)
 
 

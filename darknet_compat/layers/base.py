@@ -121,6 +121,15 @@ class Layer(nn.Module):
             )
         return torch.empty(sizes, device="meta")
 
+    def check_padding(self, padding: int) -> None:
+        """Refuse an input that ``padding`` more rows and columns would make too large."""
+        c, h, w = self.input
+        padded = Shape(c, h + padding, w + padding)
+        if padded.outputs > MOST_NUMBERS:
+            raise self.section.error(
+                f"the padded input would be {padded.w} x {padded.h} x {c}; expected at most {MOST_NUMBERS:,} values"
+            )
+
     def at_least(self, name: str, least: int) -> None:
         """Refuse an option under ``least``."""
         value = getattr(self.o, name)
@@ -146,6 +155,9 @@ class Layer(nn.Module):
         options numload and dontloadscales keep from being loaded.
         """
         return []
+
+    def constants(self) -> None:
+        """Fill the tensors that neither a .weights file nor training changes, once the network has its memory."""
 
     def start(self) -> None:
         """Fill the tensors with the values that Darknet starts training from, by torch's random numbers."""

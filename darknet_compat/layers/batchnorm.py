@@ -155,7 +155,7 @@ class Batchnorm(Normalised):
         super().__init__(section, place)
         self.numerics = place.numerics
         c = self.input.c
-        self.register_buffer("biases", torch.zeros(c), persistent=False)  # no file holds them, so they stay 0
+        self.register_buffer("biases", self.tensor(c), persistent=False)  # no file holds them, so they stay 0
         self.register_buffer("scales", self.tensor(c))
         self.register_buffer("rolling_mean", self.tensor(c))
         self.register_buffer("rolling_variance", self.tensor(c))
@@ -169,6 +169,9 @@ class Batchnorm(Normalised):
             ("rolling_mean", self.rolling_mean),
             ("rolling_variance", self.rolling_variance),
         ]
+
+    def constants(self) -> None:
+        self.biases.zero_()
 
     def start(self) -> None:
         self.scales.fill_(1)

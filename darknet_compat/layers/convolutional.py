@@ -53,6 +53,7 @@ class Convolutional(Normalised):
         for name in ("filters", "size", "stride", "groups"):
             self.at_least(name, 1)
         self.at_least("padding", 0)
+        self.check_padding(2 * self.padding)
         if self.input.c % o.groups or o.filters % o.groups:
             raise self.section.error(
                 f"{self.input.c} channels and {o.filters} filters do not both divide into {o.groups} groups", "groups"

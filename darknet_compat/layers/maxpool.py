@@ -30,23 +30,24 @@ class Maxpool(Layer):
         for name in ("stride", "size"):
             self.at_least(name, 1)
         self.at_least("padding", 0)
-        return Shape(
-            self.input.c,
-            (self.input.h + self.padding - self.size) // self.o.stride + 1,
-            (self.input.w + self.padding - self.size) // self.o.stride + 1,
-        )
+        self.check_padding(self.padding)
+        return Shape(self.input.c, self._windows(self.input.h), self._windows(self.input.w))
+
+    def _windows(self, values: int) -> int:
+        """How many windows stand along a side of so many values."""
+        return (values + self.padding - self.size) // self.o.stride + 1
 
     def forward(self, x: Tensor) -> Tensor:
         before = self.padding // 2
-        right = self._after(self.output.w, self.input.w)
-        below = self._after(self.output.h, self.input.h)
+        right = self._after(x.shape[3])
+        below = self._after(x.shape[2])
         if before or right > 0 or below > 0:
             x = F.pad(x, (before, max(right, 0), before, max(below, 0)), value=float("-inf"))
         return F.max_pool2d(x, self.size, self.o.stride)
 
-    def _after(self, windows: int, values: int) -> int:
+    def _after(self, values: int) -> int:
         """How far the last window reaches past the picture."""
-        return (windows - 1) * self.o.stride + self.size - self.padding // 2 - values
+        return (self._windows(values) - 1) * self.o.stride + self.size - self.padding // 2 - values
 
     def row(self) -> str:
         i, out = self.input, self.output

@@ -104,22 +104,27 @@ class Region(Layer):
 
     def __init__(self, section: Section, place: Place) -> None:
         super().__init__(section, place)
-        self.register_buffer("anchors", torch.tensor(self._anchors()).reshape(-1, 2), persistent=False)
+        self._check_anchors()
+        self.register_buffer("anchors", self.tensor(self.o.num, 2), persistent=False)
         self.hierarchy = self._hierarchy()
         numbers = read_map(self.o.map) if self.o.map else None
         if numbers and max(numbers) >= self.o.classes:
-            raise section.error(f"{self.o.map} maps to class {max(numbers)}; expected classes={self.o.classes}", "map")
+            line = numbers.index(max(numbers)) + 1
+            raise section.error(f"line {line} of {self.o.map} is beyond classes={self.o.classes}", "map")
         # The last entry stands for every class that is out of range.
         self.register_buffer("map", None if numbers is None else torch.tensor([*numbers, -1]), persistent=False)
 
-    def _anchors(self) -> list[float]:
+    def _check_anchors(self) -> None:
         found, expected = self.o.anchors, 2 * self.o.num
         if len(found) > expected:
             raise self.section.error(f"{len(found)} anchor numbers; expected 2*num = {expected}", "anchors")
         if found and len(found) < expected:
             message = f"{len(found)} anchor numbers; expected 2*num = {expected}: the others are .5, as in Darknet"
             warnings.warn(str(self.section.error(message, "anchors")), CfgWarning, stacklevel=2)
-        return found + [0.5] * (expected - len(found))
+
+    def constants(self) -> None:
+        self.anchors.fill_(0.5)
+        self.anchors.view(-1)[: len(self.o.anchors)] = torch.tensor(self.o.anchors)
 
     def _hierarchy(self) -> Hierarchy | None:
         if not self.o.tree:

@@ -35,12 +35,13 @@ class Reorg(Layer):
         return Shape(c * s * s, h // s, w // s)
 
     def forward(self, x: Tensor) -> Tensor:
-        s, (c, h, w) = self.o.stride, self.input
+        s, (n, c, h, w) = self.o.stride, x.shape
         if self.o.reverse:
-            return x.reshape(-1, s, s, c // (s * s), h, w).permute(0, 3, 4, 1, 5, 2).reshape(-1, *self.output)
+            x = x.reshape(n, s, s, c // (s * s), h, w).permute(0, 3, 4, 1, 5, 2)
+            return x.reshape(n, c // (s * s), h * s, w * s)
         # The buffer of (c, h, w) values, seen as c/s^2 planes of h*s rows and w*s columns.
-        x = x.reshape(-1, c // (s * s), h, s, w, s).permute(0, 3, 5, 1, 2, 4)
-        return x.reshape(-1, *self.output)
+        x = x.reshape(n, c // (s * s), h, s, w, s).permute(0, 3, 5, 1, 2, 4)
+        return x.reshape(n, c * s * s, h // s, w // s)
 
     def row(self) -> str:
         i, out = self.input, self.output

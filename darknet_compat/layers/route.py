@@ -22,17 +22,14 @@ class Route(Layer):
         return tuple(self.earlier(index, place, "layers") for index in self.o.layers)
 
     def shape(self) -> Shape:
-        if self._same_size():
+        if all(shape[1:] == self.input[1:] for shape in self.inputs):
             return Shape(sum(shape.c for shape in self.inputs), self.input.h, self.input.w)
         return Shape(sum(shape.outputs for shape in self.inputs), 1, 1)
-
-    def _same_size(self) -> bool:
-        return all(shape[1:] == self.input[1:] for shape in self.inputs)
 
     def forward(self, *sources: Tensor) -> Tensor:
         if len(sources) == 1:
             return sources[0]
-        if self._same_size():
+        if all(source.shape[2:] == sources[0].shape[2:] for source in sources):
             return torch.cat(sources, 1)
         return torch.cat([source.flatten(1) for source in sources], 1)[:, :, None, None]
 

@@ -5,11 +5,10 @@ Source: ``src/softmax_layer.c, forward_softmax_layer``.
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from ..cfg import Section
-from ..tree import read_tree
+from ..tree import Hierarchy, read_tree
 from .base import Layer, Place, register
 
 
@@ -28,17 +27,17 @@ class Softmax(Layer):
         self.at_least("groups", 1)
         if self.o.tree:
             tree = read_tree(self.o.tree)
-            self.sizes = [int(size) for size in tree.group_size]
-            if sum(self.sizes) != n:
-                raise section.error(f"the tree has {sum(self.sizes)} nodes; expected the layer's {n} values", "tree")
+            if tree.n != n:
+                raise section.error(f"the tree has {tree.n} nodes; expected the layer's {n} values", "tree")
+            self.hierarchy = Hierarchy(tree)
         elif n % self.o.groups:
             raise section.error(f"{n} values do not divide into {self.o.groups} groups", "groups")
-        else:
-            self.sizes = [n // self.o.groups] * self.o.groups
 
     def forward(self, x: Tensor) -> Tensor:
-        parts = (x.flatten(1) / self.o.temperature).split(self.sizes, 1)
-        return torch.cat([part.softmax(1) for part in parts], 1).reshape(x.shape)
+        values = x.flatten(1) / self.o.temperature
+        if self.o.tree:
+            return self.hierarchy.softmax(values, 1).reshape(x.shape)
+        return values.unflatten(1, (self.o.groups, -1)).softmax(2).reshape(x.shape)
 
     def row(self) -> str:
         return f"softmax                                        {self.input.outputs:4d}"

@@ -76,7 +76,7 @@ def test_names_and_lists_that_are_none(write, tmp_path):
         (
             read_names,
             write(b"a\nb\xfc\n", "latin"),
-            "latin:2: b\\udcfc: bytes that are no UTF-8; expected a UTF-8 file",
+            "latin:2: bytes that are no UTF-8; expected a UTF-8 file",
         ),
         (read_names, write(b"a\n\0", "zero"), "zero:2: a zero byte at offset 2; expected text, and this is none"),
         (read_list, "empty", "empty: no path in the file; expected one per line"),

@@ -1,5 +1,6 @@
 """The reader: what it takes, and the exact line that each kind of malformed text gives."""
 
+import os
 import time
 import warnings
 
@@ -108,6 +109,8 @@ def test_files_that_are_none(tmp_path, monkeypatch):
     (tmp_path / "folder").mkdir()
     (tmp_path / "zero.cfg").write_bytes(b"[net]\nwidth=\0\n")
     (tmp_path / "long.cfg").write_bytes(b"\n" * (2**20 + 1))
+    (tmp_path / "many.cfg").write_bytes(b"\n" * 20_000)
+    os.mkfifo(tmp_path / "pipe.cfg")
     expected = {
         "missing.cfg": f"missing.cfg: no such file; expected one in {tmp_path}",
         "a\nb\0.cfg": "a\\nb\\x00.cfg: cannot be read (embedded null byte); expected a text file",
@@ -115,7 +118,10 @@ def test_files_that_are_none(tmp_path, monkeypatch):
         "folder": "folder: a folder; expected a file",
         "zero.cfg/x": "zero.cfg/x: cannot be read (Not a directory); expected a text file",
         "zero.cfg": "zero.cfg:2: a zero byte at offset 12; expected text, and this is none",
-        "long.cfg": "long.cfg: longer than 1048576 bytes; expected a text of some thousand lines",
+        "long.cfg": "long.cfg: 1,048,577 bytes; expected a text of at most 1,048,576",
+        "many.cfg": "many.cfg: 20,001 lines; expected at most 20,000",
+        "pipe.cfg": "pipe.cfg: cannot be read (a device or a pipe); expected a text file",
+        "/dev/zero": "/dev/zero: cannot be read (a device or a pipe); expected a text file",
         "y" * 300: f"{'y' * 300}: cannot be read (File name too long); expected a text file",
     }
     for path, line in expected.items():

@@ -336,6 +336,7 @@ def test_a_new_training_over_an_old_one_is_warned_of(run):
         ("backup", "a file", "backup: cannot make the folder"),
         ("small.cfg", small().split("[region]")[0], "the network ends in [convolutional]"),
         ("small.cfg", small().replace("coords=4", "coords=5"), "expected filters=18"),
+        ("small.cfg", small().replace("channels=3", "channels=1"), "channels=1: the network takes 1 channels"),
         ("small.cfg", small("max_batches=0"), "nothing to train"),
         ("class.names", "one\ntwo\n", "2 names; expected 3"),
     ],

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from darknet_compat import load_network
+from darknet_compat.cfg import parse_cfg
 from darknet_compat.detect import detect_files
 from darknet_compat.engines import Engine
-from darknet_compat.errors import PictureError
+from darknet_compat.errors import CfgError, PictureError
 from tests.conftest import ROOT
 
 PHOTOGRAPHS = ["dog", "horses", "person", "eagle", "giraffe", "kite"]
@@ -48,6 +49,15 @@ def test_the_boxes_are_darknets(darknet, darknet_share, trial3, name, thresh):
     np.testing.assert_allclose(found.corners(), corners, atol=CORNER)
     print(f"{name} {thresh}: {len(prob)} boxes, {np.abs(found.prob - prob).max(initial=0):.1g}, "
           f"{np.abs(found.corners() - corners).max(initial=0):.1g} pixels")  # fmt: skip
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+def test_a_network_that_takes_no_rgb_is_refused_with_its_line(channels):
+    sections = "[conv]\nfilters=6\n[region]\nnum=1\nclasses=1\n"
+    cfg = parse_cfg(f"[net]\nwidth=32\nheight=32\nchannels={channels}\n{sections}", "grey.cfg")
+    with pytest.raises(CfgError, match=rf"^grey\.cfg:4: channels={channels}: .*expected channels=3") as error:
+        list(detect_files(load_network(cfg), [str(ROOT / "data/shapes-sample.jpg")]))
+    assert "\n" not in str(error.value)
 
 
 def test_a_batch_gives_what_single_pictures_give(darknet_share, trial3):

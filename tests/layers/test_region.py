@@ -12,7 +12,8 @@ from darknet_compat.boxes import iou, unletterbox
 from darknet_compat.cfg import parse_cfg
 from darknet_compat.errors import CfgError, CfgWarning, DataError
 from darknet_compat.layers.base import Place, Shape
-from darknet_compat.layers.region import Region, RegionFigures, region_line
+from darknet_compat.layers.region import RegionFigures, region_line
+from darknet_compat.network import Network
 from darknet_compat.tree import read_tree
 from tests.layers.region_oracle import Options, plain_loss
 from tests.test_tree import random_tree, write_tree
@@ -27,10 +28,10 @@ def build(h, w, anchors, classes, channels=None, **options):
     options = {"num": num, "classes": classes, **options}
     if anchors:
         options["anchors"] = ",".join(map(str, anchors))
-    text = "[net]\n[region]\n" + "".join(f"{name}={value}\n" for name, value in options.items())
+    lines = "".join(f"{name}={value}\n" for name, value in options.items())
     c = channels or num * (classes + options.get("coords", 4) + 1)
-    place = Place(0, [], Shape(c, h, w), SimpleNamespace())
-    return Region(parse_cfg(text, "net.cfg").layers[0], place)
+    text = f"[net]\nwidth={w}\nheight={h}\nchannels={c}\n[region]\n{lines}"
+    return Network(parse_cfg(text, "net.cfg")).layers[0]
 
 
 def random_truth(rng, batch, rows, classes, h, w, marks=False):
@@ -364,7 +365,7 @@ def test_defaults_and_anchors():
         region = build(1, 1, [], 20, num=3)
     assert region.anchors.tolist() == [[0.5, 0.5]] * 3
     assert (region.o.thresh, region.o.jitter, region.o.max, region.o.softmax) == (0.5, 0.2, 30, 0)
-    with pytest.warns(CfgWarning, match=r"net\.cfg:5: anchors=1,2: 2 anchor numbers; expected 2\*num = 4"):
+    with pytest.warns(CfgWarning, match=r"net\.cfg:8: anchors=1,2: 2 anchor numbers; expected 2\*num = 4"):
         region = build(1, 1, [1, 2], 20, num=2)
     assert region.anchors.tolist() == [[1, 2], [0.5, 0.5]]
 
@@ -390,7 +391,7 @@ def test_trees_and_maps_that_do_not_fit(tmp_path):
     (tmp_path / "a.map").write_text("0\n3\n")
     with pytest.raises(CfgError, match=r"a\.tree has 2 classes; expected classes=3"):
         build(1, 1, [1, 2], 3, tree=tmp_path / "a.tree")
-    with pytest.raises(CfgError, match=r"a\.map maps to class 3; expected .*classes=3"):
+    with pytest.raises(CfgError, match=r"line 2 of .*a\.map is beyond classes=3"):
         build(1, 1, [1, 2], 3, map=tmp_path / "a.map")
     with pytest.raises(DataError, match="no such file"):
         build(1, 1, [1, 2], 3, tree=tmp_path / "none.tree")
