@@ -13,24 +13,22 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from darknet_compat import engines, load_network
+from darknet_compat import engines, load_network, save_weights
 from darknet_compat.cfg import parse_cfg, read_cfg
 from darknet_compat.cli import main
 from darknet_compat.detect import detect_files
-from darknet_compat.engines import ENGINES, Engine, exported, has_bf16, packed, start_engine
+from darknet_compat.engines import ENGINES, Engine, exported, packed, start_engine
 from darknet_compat.errors import ExportError
 from darknet_compat.images import letterbox_picture, load_picture
 from darknet_compat.layers.activation import ACTIVATIONS
 from darknet_compat.network import Network
 from tests.compare import TOLERANCE, net, network_of, randomise
-from tests.conftest import ROOT
+from tests.conftest import ROOT, SHAPES
 
 ALIKE = 1e-4  # boxes, relative to the picture, and probabilities
 CONV = "[conv]\nfilters={}\nsize=3\npad=1\nbatch_normalize=1\nactivation=leaky"
 PHOTOGRAPHS = ["dog", "horses", "person", "eagle", "giraffe", "kite"]
 RUNTIMES = ENGINES[1:]
-
-needs_bf16 = pytest.mark.skipif(not has_bf16(), reason="needs a processor with bf16")
 
 
 def need(engine: str) -> None:
@@ -39,13 +37,22 @@ def need(engine: str) -> None:
             pytest.skip(f"needs {package}: pip install 'darknet_compat[{engine}]'")
 
 
-@pytest.fixture
-def trial3(shared, tmp_path):
-    """The cfg and a copy of the weights, for graphs are kept beside them."""
-    weights = tmp_path / "weights" / "trial3.weights"
+def copied(files, folder):
+    """A cfg and a copy of its weights, for graphs are kept beside them."""
+    weights = folder / "weights" / files[1].name
     weights.parent.mkdir()
-    shutil.copyfile(shared / "yolo-lite/tiny-yolov2-trial3.weights", weights)
-    return shared / "yolo-lite/tiny-yolov2-trial3.cfg", weights
+    shutil.copyfile(files[1], weights)
+    return files[0], weights
+
+
+@pytest.fixture
+def shapes(tmp_path):
+    return copied(SHAPES, tmp_path)
+
+
+@pytest.fixture
+def trained_detector(detector, tmp_path):
+    return copied(detector, tmp_path)
 
 
 def off_by(network: Network, engine, x: torch.Tensor) -> float:
@@ -61,9 +68,9 @@ def graphs(folder) -> list[str]:
 
 @pytest.mark.parametrize("batch", [1, 3])
 @pytest.mark.parametrize("name", ENGINES)
-def test_real_boxes(trial3, name, batch):
+def test_real_boxes(trained_detector, name, batch):
     need(name)
-    network = load_network(*trial3)
+    network = load_network(*trained_detector)
     engine = start_engine(network, name, batch=batch)
     generator = torch.Generator().manual_seed(0)
     for pictures in (1, 3, 4):
@@ -88,9 +95,9 @@ def test_the_torch_engine_on_stock_networks(name, numerics):
 
 @pytest.mark.parametrize("threads", [None, 1])
 @pytest.mark.parametrize("name", ENGINES)
-def test_photographs_give_darknets_detections(darknet_share, trial3, name, threads):
+def test_photographs_give_darknets_detections(darknet_share, trained_detector, name, threads):
     need(name)
-    network = load_network(*trial3)
+    network = load_network(*trained_detector)
     paths = [str(darknet_share / f"data/{photograph}.jpg") for photograph in PHOTOGRAPHS]
     plain = detect_files(network, paths, thresh=0.2)
     engine = start_engine(network, name, batch=4, threads=threads)
@@ -100,7 +107,7 @@ def test_photographs_give_darknets_detections(darknet_share, trial3, name, threa
         np.testing.assert_allclose(found.boxes, expected.boxes, atol=ALIKE)
 
 
-def test_detecting_leaves_torch_as_it_was(darknet_share, trial3):
+def test_detecting_leaves_torch_as_it_was(darknet_share, shapes):
     """The number of threads, also of threads yet to start, and cuDNN's switches."""
 
     def state():
@@ -108,7 +115,7 @@ def test_detecting_leaves_torch_as_it_was(darknet_share, trial3):
             threads = pool.submit(torch.get_num_threads).result()
         return threads, torch.get_num_threads(), torch.backends.cudnn.enabled, torch.backends.cudnn.allow_tf32
 
-    network = load_network(*trial3)
+    network = load_network(*shapes)
     before = state()
     paths = [str(darknet_share / "data/dog.jpg")] * 12
     assert len(list(detect_files(network, paths, engine=start_engine(network, threads=1)))) == 12
@@ -125,10 +132,11 @@ def test_an_engine_keeps_to_its_threads():
 
 
 @pytest.mark.parametrize("name", ENGINES)
-def test_a_classifier(shared, name):
+def test_a_classifier(tmp_path, name):
     need(name)
-    network = load_network(shared / "tiny-imagenet/tiny.cfg", shared / "tiny-imagenet/tiny.weights")
-    network.report = None  # the shared folder stays as it is
+    cfg, weights = ROOT / "cfg/tiny.cfg", tmp_path / "tiny.weights"
+    save_weights(randomise(Network(read_cfg(cfg))), weights)
+    network = load_network(cfg, weights)
     x = torch.rand(2, *network.input, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         np.testing.assert_allclose(start_engine(network, name)(x), network(x), atol=1e-5)
@@ -177,17 +185,19 @@ def test_winograd_is_a_convolution(tmp_path, tile, pictures, h, w):
     assert float((found - expected).abs().max() / expected.abs().max()) <= 1e-5
 
 
-def test_without_onednn_it_is_the_fused_network(trial3, monkeypatch):
+def test_without_onednn_it_is_the_fused_network(shapes, monkeypatch):
     monkeypatch.setattr(packed, "has_onednn", lambda: False)
-    network = load_network(*trial3)
+    network = load_network(*shapes)
     assert off_by(network, start_engine(network), torch.rand(2, *network.input)) <= ALIKE
 
 
-def test_the_torch_engine_gives_libdarknets_map(darknet, darknet_share, trial3):
-    network = load_network(*trial3, numerics="cpu")
-    reference = darknet.load_network(*trial3)
+def test_the_torch_engine_gives_libdarknets_map(darknet, darknet_share, trained_detector):
+    network = load_network(*trained_detector, numerics="cpu")
+    reference = darknet.load_network(*trained_detector)
     reference.set_batch(1)
-    planes = darknet.letterbox_image(darknet.load_image_color(darknet_share / "data/dog.jpg"), 224, 224)
+    planes = darknet.letterbox_image(
+        darknet.load_image_color(darknet_share / "data/dog.jpg"), network.width, network.height
+    )
     expected = reference.predict(planes[None])
     found = start_engine(network)(torch.from_numpy(planes[None])).numpy().ravel()
     assert np.abs(found - np.asarray(expected).ravel()).max() <= TOLERANCE * np.abs(expected).max()
@@ -196,12 +206,12 @@ def test_the_torch_engine_gives_libdarknets_map(darknet, darknet_share, trial3):
 # bf16
 
 
-@needs_bf16
+@pytest.mark.bf16
 @pytest.mark.parametrize("name", ["torch", "openvino"])
-def test_bf16_is_near(darknet_share, trial3, name):
+def test_bf16_is_near(darknet_share, shapes, name):
     """The same detections over .5 on photographs; the change in AP stands in docs/PERFORMANCE.md."""
     need(name)
-    network = load_network(*trial3)
+    network = load_network(*shapes)
     engine = start_engine(network, name, "bf16")
     for photograph in PHOTOGRAPHS:
         path = str(darknet_share / f"data/{photograph}.jpg")
@@ -211,22 +221,22 @@ def test_bf16_is_near(darknet_share, trial3, name):
         np.testing.assert_allclose(best[1], best[0], atol=0.05)
 
 
-def test_bf16_needs_the_processor(trial3, monkeypatch):
+def test_bf16_needs_the_processor(shapes, monkeypatch):
     monkeypatch.setattr(engines, "has_bf16", lambda: False)
     with pytest.raises(ExportError, match="this processor does not multiply bf16"):
-        start_engine(load_network(*trial3), precision="bf16")
+        start_engine(load_network(*shapes), precision="bf16")
 
 
-@needs_bf16
-def test_onnxruntime_has_no_bf16(trial3):
+@pytest.mark.bf16
+def test_onnxruntime_has_no_bf16(shapes):
     with pytest.raises(ExportError, match="no bf16"):
-        start_engine(load_network(*trial3), "onnxruntime", "bf16")
+        start_engine(load_network(*shapes), "onnxruntime", "bf16")
 
 
-@needs_bf16
-def test_bf16_keeps_both_ends_in_float32(darknet_share, trial3):
+@pytest.mark.bf16
+def test_bf16_keeps_both_ends_in_float32(darknet_share, shapes):
     """The map of photographs is nearer to float32's than where all layers round."""
-    network = load_network(*trial3)
+    network = load_network(*shapes)
     pictures = np.empty((len(PHOTOGRAPHS), *network.input), np.float32)
     for photograph, slot in zip(PHOTOGRAPHS, pictures, strict=True):
         letterbox_picture(load_picture(darknet_share / f"data/{photograph}.jpg"), slot)
@@ -244,17 +254,17 @@ def test_bf16_keeps_both_ends_in_float32(darknet_share, trial3):
 
 
 @pytest.mark.parametrize("name", RUNTIMES)
-def test_a_graph_is_made_and_checked_once(trial3, name, monkeypatch):
+def test_a_graph_is_made_and_checked_once(shapes, name, monkeypatch):
     need(name)
-    start_engine(load_network(*trial3), name)
-    made = graphs(trial3[1].parent)
+    start_engine(load_network(*shapes), name)
+    made = graphs(shapes[1].parent)
     assert len(made) == 1
-    assert made[0].startswith(f".trial3.{name}-")
+    assert made[0].startswith(f".yolov2-shapes.{name}-")
 
     def refuse(*_args, **_kwargs):
         raise AssertionError("made again")
 
-    network = load_network(*trial3)
+    network = load_network(*shapes)
     with monkeypatch.context() as patch:
         patch.setattr("darknet_compat.export.graph.build", refuse)
         patch.setattr(exported, "_check", refuse)
@@ -262,12 +272,12 @@ def test_a_graph_is_made_and_checked_once(trial3, name, monkeypatch):
     assert off_by(network, engine, torch.rand(1, *network.input)) <= ALIKE
 
 
-def test_other_weights_size_or_numerics_make_another_graph(trial3):
+def test_other_weights_size_or_numerics_make_another_graph(shapes):
     need("onnxruntime")
-    folder = trial3[1].parent
+    folder = shapes[1].parent
     seen = set()
     for change in ("none", "weights", "size", "numerics"):
-        network = load_network(*trial3, numerics="gpu" if change == "numerics" else "cudnn")
+        network = load_network(*shapes, numerics="gpu" if change == "numerics" else "cudnn")
         if change == "weights":
             with torch.no_grad():
                 network.layers[0].biases[0] += 1
@@ -280,31 +290,31 @@ def test_other_weights_size_or_numerics_make_another_graph(trial3):
     assert len(seen) == 4
 
 
-def test_a_damaged_graph_is_made_again(trial3):
+def test_a_damaged_graph_is_made_again(shapes):
     need("onnxruntime")
-    network = load_network(*trial3)
+    network = load_network(*shapes)
     start_engine(network, "onnxruntime")
-    (graph,) = trial3[1].parent.glob(".*.onnx")
+    (graph,) = shapes[1].parent.glob(".*.onnx")
     whole = graph.read_bytes()
     graph.write_bytes(whole[: len(whole) // 2])
     assert off_by(network, start_engine(network, "onnxruntime"), torch.rand(1, *network.input)) <= ALIKE
     assert graph.read_bytes() == whole
 
 
-def test_a_read_only_folder_leaves_the_cache_folder(trial3, tmp_path, monkeypatch):
+def test_a_read_only_folder_leaves_the_cache_folder(shapes, tmp_path, monkeypatch):
     need("onnxruntime")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     whole_file = exported.whole_file
 
     def refusing(path):
-        if path.parent == trial3[1].parent:
+        if path.parent == shapes[1].parent:
             raise PermissionError(13, "Permission denied")
         return whole_file(path)
 
     monkeypatch.setattr(exported, "whole_file", refusing)
-    network = load_network(*trial3)
+    network = load_network(*shapes)
     start_engine(network, "onnxruntime")
-    assert graphs(trial3[1].parent) == []
+    assert graphs(shapes[1].parent) == []
     (kept,) = graphs(tmp_path / "cache/darknet_compat")
     assert stat.S_ISREG(os.stat(tmp_path / "cache/darknet_compat" / kept).st_mode)
     # Nowhere to write is no error either.
@@ -313,21 +323,21 @@ def test_a_read_only_folder_leaves_the_cache_folder(trial3, tmp_path, monkeypatc
     start_engine(network, "onnxruntime")
 
 
-def test_wrong_outputs_are_an_error(trial3, monkeypatch):
+def test_wrong_outputs_are_an_error(shapes, monkeypatch):
     need("onnxruntime")
     right = exported._onnxruntime
     monkeypatch.setattr(exported, "_onnxruntime", lambda *given: lambda pictures: right(*given)(pictures) + 0.01)
     with pytest.raises(ExportError, match=r"outputs are off by .* from torch's; .* use -engine torch") as caught:
-        start_engine(load_network(*trial3), "onnxruntime")
+        start_engine(load_network(*shapes), "onnxruntime")
     assert "\n" not in str(caught.value)
-    assert graphs(trial3[1].parent) == []
+    assert graphs(shapes[1].parent) == []
 
 
 @pytest.mark.parametrize("name", RUNTIMES)
-def test_a_runtime_that_is_not_installed(trial3, name, monkeypatch):
+def test_a_runtime_that_is_not_installed(shapes, name, monkeypatch):
     monkeypatch.setattr(exported, "installed", lambda _: None)
     with pytest.raises(ExportError, match=rf"pip install 'darknet_compat\[{name}\]'"):
-        start_engine(load_network(*trial3), name)
+        start_engine(load_network(*shapes), name)
 
 
 def test_a_network_that_the_runtime_cannot_run(tmp_path):
@@ -346,16 +356,16 @@ def test_a_network_that_the_runtime_cannot_run(tmp_path):
 # The command line
 
 
-def test_the_flags(trial3, darknet_share, tmp_path, monkeypatch, capsys):
+def test_the_flags(shapes, tmp_path, monkeypatch, capsys):
     need("onnxruntime")
     monkeypatch.chdir(tmp_path)
-    files = [str(path) for path in ("cfg/voc.data", *trial3, darknet_share / "data/dog.jpg")]
+    files = [str(path) for path in (ROOT / "cfg/shapes.data", *shapes, ROOT / "data/shapes-sample.jpg")]
     printed = set()
     for flags in ([], ["-engine", "torch"], ["-engine", "onnxruntime"]):
         assert main(["detector", "test", *files, "-thresh", ".3", *flags]) == 0
         printed.add(capsys.readouterr().out.split("seconds.\n")[1])
     assert len(printed) == 1
-    assert "dog" in printed.pop()
+    assert "disc: " in printed.pop()
     monkeypatch.setattr(exported, "installed", lambda _: None)
     assert main(["detector", "test", *files, "-engine", "openvino"]) == 1
     assert "pip install" in capsys.readouterr().err.splitlines()[-1]

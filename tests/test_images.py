@@ -166,8 +166,12 @@ def test_crop_and_stretch(rng, rectangle):
         np.testing.assert_allclose(slot[:, :, ::-1] if mirror else slot, expected, atol=1.5 / 255)
 
 
-def test_load_agrees_with_darknet(darknet, darknet_share):
-    for path in sorted((darknet_share / "data").glob("*.jpg")):
+def test_load_agrees_with_darknet(darknet, darknet_share, made_shapes):
+    paths = sorted((darknet_share / "data").glob("*.jpg")) + sorted(
+        made_shapes.glob("VOCdevkit/VOC2007/JPEGImages/*.jpg")
+    )
+    assert len(paths) > 30
+    for path in paths:
         np.testing.assert_array_equal(images.to_planes(images.load_picture(path)), darknet.load_image_color(path))
 
 
