@@ -83,7 +83,7 @@ def _upright(box: NDArray[np.floating]) -> NDArray[np.floating]:
     """Boxes (N, 4) with xmin <= xmax and ymin <= ymax.
 
     Darknet writes a box that lies beside the image with its corners in the other order, and so does not even overlap
-    itself (src/detector.c, print_detector_detections, clips each corner alone).
+    itself (examples/detector.c, print_detector_detections, clips each corner alone).
     """
     return np.concatenate((np.minimum(box[:, :2], box[:, 2:]), np.maximum(box[:, :2], box[:, 2:])), axis=1)
 

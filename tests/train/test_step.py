@@ -56,6 +56,9 @@ def test_50_updates_are_darknets(darknet, tmp_path):
     assert pair.worst()[0] < 1e-3, pair.worst()
     assert pair.costs[-1][2].rate == pytest.approx(pair.theirs.current_rate(), rel=1e-6)
     assert np.mean(pair.costs[-1][1]) < 0.7 * np.mean(pair.costs[0][1]), "the nets learnt nothing, so prove nothing"
+    costs = np.array([(ours, theirs) for ours, theirs, _ in pair.costs])
+    cost = (np.abs(costs[:, 0] - costs[:, 1]) / costs[:, 1]).max()
+    print("worst tensor {:.2g} ({}), ".format(*pair.worst()) + f"worst cost {cost:.2g}")
 
 
 def test_the_prior_ends_when_darknets_does(darknet, tmp_path):
