@@ -158,6 +158,19 @@ def test_loss_is_that_of_the_plain_loops(tmp_path, part):
         check_figures(figures, expected.figures, expected.figures["cost"])
 
 
+@pytest.mark.parametrize(("x", "y"), [(1.05, 0.5), (0.5, 1.05)])
+def test_a_truth_off_the_grid_takes_no_slot_and_still_spares_the_box_over_it(x, y):
+    """Darknet writes outside its memory for it; the box, of the whole image, overlaps it with an IOU of .29."""
+    region = build(1, 1, [1, 1], 2, thresh=0.2, noobject_scale=3)
+    truth = np.array([[[x, y, 1, 1, 0]]], np.float32)
+    gradient, figures = gradient_of(region, np.zeros((1, 7, 1, 1), np.float32), truth, 10**6)
+    assert not gradient.any()
+    assert (float(figures.count), float(figures.cost)) == (0, 0)
+    region.o.thresh = 0.3
+    gradient, _ = gradient_of(region, np.zeros((1, 7, 1, 1), np.float32), truth, 10**6)
+    assert gradient.ravel().nonzero()[0].tolist() == [4]
+
+
 def test_plain_loops_are_darknets(darknet, tmp_path):
     rng = np.random.default_rng(7)
     for _ in range(20):
