@@ -234,9 +234,9 @@ def test_onnxruntime_has_no_bf16(shapes):
 
 
 @pytest.mark.bf16
-def test_bf16_keeps_both_ends_in_float32(darknet_share, shapes):
+def test_bf16_keeps_both_ends_in_float32(darknet_share, trained_detector):
     """The map of photographs is nearer to float32's than where all layers round."""
-    network = load_network(*shapes)
+    network = load_network(*trained_detector)
     pictures = np.empty((len(PHOTOGRAPHS), *network.input), np.float32)
     for photograph, slot in zip(PHOTOGRAPHS, pictures, strict=True):
         letterbox_picture(load_picture(darknet_share / f"data/{photograph}.jpg"), slot)
