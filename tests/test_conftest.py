@@ -54,7 +54,7 @@ def outcome(tmp_path):
             (tmp_path / f"{name}.py").write_text(text)
         (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = real_data\n")
         command = [sys.executable, "-m", "pytest", "-q", "-c", tmp_path / "pytest.ini", "-p", "tests.conftest"]
-        environment = {**os.environ, "DARKNET_COMPAT_NO_SKIPS": no_skips}
+        environment = {**os.environ, "DARKNET_COMPAT_NO_SKIPS": no_skips, "PYTEST_ADDOPTS": ""}
         files = [tmp_path / f"{name}.py" for name in files]
         result = subprocess.run(
             [*command, *files, *arguments], capture_output=True, text=True, cwd=ROOT, env=environment
