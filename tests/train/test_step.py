@@ -128,6 +128,24 @@ def test_average_loss_and_batch_number_are_train_detectors():
         assert update.avg == pytest.approx(average)
 
 
+def test_an_update_is_due_after_its_subdivisions_whatever_was_seen_before():
+    """Darknet updates where seen is a multiple of the batch, and so drifts after a start at another number."""
+    torch.manual_seed(1)
+    trainer = Trainer(load_network(parse_cfg(small("burn_in=0"))))
+    trainer.network.seen = 5
+    for update, seen in zip(batches(6, 3), (13, 21, 29), strict=True):
+        before = trainer.network.layers[0].weights.detach().clone()
+        assert trainer.update(update).seen == seen
+        assert not torch.equal(trainer.network.layers[0].weights, before)
+    with pytest.raises(ValueError, match="1 batches; expected one for each of 2 subdivisions"):
+        trainer.update(batches(6, 1)[0][:1])
+
+
+def test_every_update_clips():
+    trainer, _ = trained(batches(6, 1), net="burn_in=0\nclip=0.01")
+    assert max(float(layer.weights.detach().abs().max()) for layer in trainer.network.layers if layer.numbers()) <= 0.01
+
+
 def test_policy_random_draws_anew_and_can_be_repeated():
     rates = [[update.rate for update in trained(batches(6, 4), net="policy=random\nburn_in=0")[1]] for _ in range(2)]
     assert rates[0] == rates[1]
