@@ -16,38 +16,28 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from darknet_compat import engines, load_network
+from darknet_compat import engines, load_network, save_weights
 from darknet_compat.cfg import parse_cfg, read_cfg
 from darknet_compat.cli import main
 from darknet_compat.detect import detect_files
-from darknet_compat.engines import ENGINES, Engine, exported, has_bf16, packed, start_engine
+from darknet_compat.engines import ENGINES, Engine, exported, packed, start_engine
 from darknet_compat.errors import ExportError
 from darknet_compat.images import letterbox_picture, load_picture
 from darknet_compat.layers.activation import ACTIVATIONS
 from darknet_compat.network import Network
 from tests.compare import TOLERANCE, net, network_of, randomise
-from tests.conftest import ROOT
+from tests.conftest import ROOT, SHAPES
 
 ALIKE = 1e-4  # boxes, relative to the picture, and probabilities
 CONV = "[conv]\nfilters={}\nsize=3\npad=1\nbatch_normalize=1\nactivation=leaky"
 PHOTOGRAPHS = ["dog", "horses", "person", "eagle", "giraffe", "kite"]
 RUNTIMES = ENGINES[1:]
 
-needs_bf16 = pytest.mark.skipif(not has_bf16(), reason="needs a processor with bf16")
-
 
 def need(engine: str) -> None:
     for package in () if engine == "torch" else (engine, "onnx"):
         if importlib.util.find_spec(package) is None:
             pytest.skip(f"needs {package}: pip install 'darknet_compat[{engine}]'")
-
-
-SHAPES = ROOT / "cfg/yolov2-shapes.cfg", ROOT / "weights/yolov2-shapes.weights"
-
-
-@pytest.fixture
-def trial3(shared):
-    return shared / "yolo-lite/tiny-yolov2-trial3.cfg", shared / "yolo-lite/tiny-yolov2-trial3.weights"
 
 
 @pytest.fixture(autouse=True)
@@ -66,9 +56,9 @@ def off_by(network: Network, engine, x: torch.Tensor) -> float:
 
 @pytest.mark.parametrize("batch", [1, 3])
 @pytest.mark.parametrize("name", ENGINES)
-def test_real_boxes(trial3, name, batch):
+def test_real_boxes(detector, name, batch):
     need(name)
-    network = load_network(*trial3)
+    network = load_network(*detector)
     engine = start_engine(network, name, batch=batch)
     generator = torch.Generator().manual_seed(0)
     for pictures in (1, 3, 4):
@@ -93,9 +83,9 @@ def test_the_torch_engine_on_stock_networks(name, numerics):
 
 @pytest.mark.parametrize("threads", [None, 1])
 @pytest.mark.parametrize("name", ENGINES)
-def test_photographs_give_darknets_detections(darknet_share, trial3, name, threads):
+def test_photographs_give_darknets_detections(darknet_share, detector, name, threads):
     need(name)
-    network = load_network(*trial3)
+    network = load_network(*detector)
     paths = [str(darknet_share / f"data/{photograph}.jpg") for photograph in PHOTOGRAPHS]
     plain = detect_files(network, paths, thresh=0.2)
     engine = start_engine(network, name, batch=4, threads=threads)
@@ -105,7 +95,7 @@ def test_photographs_give_darknets_detections(darknet_share, trial3, name, threa
         np.testing.assert_allclose(found.boxes, expected.boxes, atol=ALIKE)
 
 
-def test_detecting_leaves_torch_as_it_was(darknet_share, trial3):
+def test_detecting_leaves_torch_as_it_was(darknet_share):
     """The number of threads, also of threads yet to start, and cuDNN's switches."""
 
     def state():
@@ -113,7 +103,7 @@ def test_detecting_leaves_torch_as_it_was(darknet_share, trial3):
             threads = pool.submit(torch.get_num_threads).result()
         return threads, torch.get_num_threads(), torch.backends.cudnn.enabled, torch.backends.cudnn.allow_tf32
 
-    network = load_network(*trial3)
+    network = load_network(*SHAPES)
     before = state()
     paths = [str(darknet_share / "data/dog.jpg")] * 12
     assert len(list(detect_files(network, paths, engine=start_engine(network, threads=1)))) == 12
@@ -130,9 +120,11 @@ def test_an_engine_keeps_to_its_threads():
 
 
 @pytest.mark.parametrize("name", ENGINES)
-def test_a_classifier(shared, name):
+def test_a_classifier(tmp_path, name):
     need(name)
-    network = load_network(shared / "tiny-imagenet/tiny.cfg", shared / "tiny-imagenet/tiny.weights")
+    cfg, weights = ROOT / "cfg/tiny.cfg", tmp_path / "tiny.weights"
+    save_weights(randomise(Network(read_cfg(cfg))), weights)
+    network = load_network(cfg, weights)
     x = torch.rand(2, *network.input, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         np.testing.assert_allclose(start_engine(network, name)(x), network(x), atol=1e-5)
@@ -181,17 +173,19 @@ def test_winograd_is_a_convolution(tmp_path, tile, pictures, h, w):
     assert float((found - expected).abs().max() / expected.abs().max()) <= 1e-5
 
 
-def test_without_onednn_it_is_the_fused_network(trial3, monkeypatch):
+def test_without_onednn_it_is_the_fused_network(monkeypatch):
     monkeypatch.setattr(packed, "has_onednn", lambda: False)
-    network = load_network(*trial3)
+    network = load_network(*SHAPES)
     assert off_by(network, start_engine(network), torch.rand(2, *network.input)) <= ALIKE
 
 
-def test_the_torch_engine_gives_libdarknets_map(darknet, darknet_share, trial3):
-    network = load_network(*trial3, numerics="cpu")
-    reference = darknet.load_network(*trial3)
+def test_the_torch_engine_gives_libdarknets_map(darknet, darknet_share, detector):
+    network = load_network(*detector, numerics="cpu")
+    reference = darknet.load_network(*detector)
     reference.set_batch(1)
-    planes = darknet.letterbox_image(darknet.load_image_color(darknet_share / "data/dog.jpg"), 224, 224)
+    planes = darknet.letterbox_image(
+        darknet.load_image_color(darknet_share / "data/dog.jpg"), network.width, network.height
+    )
     expected = reference.predict(planes[None])
     found = start_engine(network)(torch.from_numpy(planes[None])).numpy().ravel()
     assert np.abs(found - np.asarray(expected).ravel()).max() <= TOLERANCE * np.abs(expected).max()
@@ -200,12 +194,12 @@ def test_the_torch_engine_gives_libdarknets_map(darknet, darknet_share, trial3):
 # bf16
 
 
-@needs_bf16
+@pytest.mark.bf16
 @pytest.mark.parametrize("name", ["torch", "openvino"])
-def test_bf16_is_near(darknet_share, trial3, name):
+def test_bf16_is_near(darknet_share, name):
     """The same detections over .5 on photographs; the change in AP stands in docs/PERFORMANCE.md."""
     need(name)
-    network = load_network(*trial3)
+    network = load_network(*SHAPES)
     engine = start_engine(network, name, "bf16")
     for photograph in PHOTOGRAPHS:
         path = str(darknet_share / f"data/{photograph}.jpg")
@@ -215,22 +209,22 @@ def test_bf16_is_near(darknet_share, trial3, name):
         np.testing.assert_allclose(best[1], best[0], atol=0.05)
 
 
-def test_bf16_needs_the_processor(trial3, monkeypatch):
+def test_bf16_needs_the_processor(monkeypatch):
     monkeypatch.setattr(engines, "has_bf16", lambda: False)
     with pytest.raises(ExportError, match="this processor does not multiply bf16"):
-        start_engine(load_network(*trial3), precision="bf16")
+        start_engine(load_network(*SHAPES), precision="bf16")
 
 
-@needs_bf16
-def test_onnxruntime_has_no_bf16(trial3):
+@pytest.mark.bf16
+def test_onnxruntime_has_no_bf16():
     with pytest.raises(ExportError, match="no bf16"):
-        start_engine(load_network(*trial3), "onnxruntime", "bf16")
+        start_engine(load_network(*SHAPES), "onnxruntime", "bf16")
 
 
-@needs_bf16
-def test_bf16_keeps_both_ends_in_float32(darknet_share, trial3):
+@pytest.mark.bf16
+def test_bf16_keeps_both_ends_in_float32(darknet_share, detector):
     """The map of photographs is nearer to float32's than where all layers round."""
-    network = load_network(*trial3)
+    network = load_network(*detector)
     pictures = np.empty((len(PHOTOGRAPHS), *network.input), np.float32)
     for photograph, slot in zip(PHOTOGRAPHS, pictures, strict=True):
         letterbox_picture(load_picture(darknet_share / f"data/{photograph}.jpg"), slot)
@@ -448,10 +442,10 @@ def test_wrong_outputs_are_an_error(cache, monkeypatch):
 
 
 @pytest.mark.parametrize("name", RUNTIMES)
-def test_a_runtime_that_is_not_installed(trial3, name, monkeypatch):
+def test_a_runtime_that_is_not_installed(name, monkeypatch):
     monkeypatch.setattr(exported, "installed", lambda _: None)
     with pytest.raises(ExportError, match=rf"pip install 'darknet_compat\[{name}\]'"):
-        start_engine(load_network(*trial3), name)
+        start_engine(load_network(*SHAPES), name)
 
 
 def test_a_network_that_the_runtime_cannot_run(tmp_path):
@@ -470,16 +464,16 @@ def test_a_network_that_the_runtime_cannot_run(tmp_path):
 # The command line
 
 
-def test_the_flags(trial3, darknet_share, tmp_path, monkeypatch, capsys):
+def test_the_flags(tmp_path, monkeypatch, capsys):
     need("onnxruntime")
     monkeypatch.chdir(tmp_path)
-    files = [str(path) for path in ("cfg/voc.data", *trial3, darknet_share / "data/dog.jpg")]
+    files = [str(path) for path in (ROOT / "cfg/shapes.data", *SHAPES, ROOT / "data/shapes-sample.jpg")]
     printed = set()
     for flags in ([], ["-engine", "torch"], ["-engine", "onnxruntime"]):
         assert main(["detector", "test", *files, "-thresh", ".3", *flags]) == 0
         printed.add(capsys.readouterr().out.split("seconds.\n")[1])
     assert len(printed) == 1
-    assert "dog" in printed.pop()
+    assert "disc: " in printed.pop()
     monkeypatch.setattr(exported, "installed", lambda _: None)
     assert main(["detector", "test", *files, "-engine", "openvino"]) == 1
     assert "pip install" in capsys.readouterr().err.splitlines()[-1]

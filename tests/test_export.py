@@ -33,7 +33,7 @@ from darknet_compat.images import letterbox, load_picture, to_planes
 from darknet_compat.layers.activation import ACTIVATIONS
 from darknet_compat.network import Network
 from tests.compare import net, network_of, randomise
-from tests.conftest import ROOT
+from tests.conftest import ROOT, SHAPES
 
 ALIKE = 1e-4  # boxes, relative to the picture, and probabilities
 CONV = "[conv]\nfilters={}\nsize=3\npad=1\nactivation=leaky"
@@ -92,8 +92,8 @@ def runtime(request):
 
 
 @pytest.fixture(scope="module")
-def trial3(shared):
-    return load_network(shared / "yolo-lite/tiny-yolov2-trial3.cfg", shared / "yolo-lite/tiny-yolov2-trial3.weights")
+def shapes():
+    return load_network(*SHAPES)
 
 
 def photographs(share: Path, network: Network) -> np.ndarray:
@@ -114,32 +114,33 @@ def check_boxes(found, network, images):
     np.testing.assert_allclose(found["probabilities"], probabilities, atol=ALIKE)
 
 
-def test_a_real_detector_in_every_program(runtime, trial3, darknet_share, tmp_path):
-    images = photographs(darknet_share, trial3)[:1]
-    export(trial3, tmp_path / "net.onnx")
-    check_boxes(runtime(tmp_path / "net.onnx", images), trial3, images)
+def test_a_trained_detector_in_every_program(runtime, detector, darknet_share, tmp_path):
+    network = load_network(*detector)
+    images = photographs(darknet_share, network)[:1]
+    export(network, tmp_path / "net.onnx")
+    check_boxes(runtime(tmp_path / "net.onnx", images), network, images)
 
 
-def test_any_batch_and_any_size(runtime, trial3, darknet_share, tmp_path):
-    export(trial3, tmp_path / "net.onnx", dynamic=True)
+def test_any_batch_and_any_size(runtime, shapes, darknet_share, tmp_path):
+    export(shapes, tmp_path / "net.onnx", dynamic=True)
     try:
         for size in ((224, 224), (320, 256)):
-            trial3.resize(*size)
-            images = photographs(darknet_share, trial3)
-            check_boxes(runtime(tmp_path / "net.onnx", images), trial3, images)
+            shapes.resize(*size)
+            images = photographs(darknet_share, shapes)
+            check_boxes(runtime(tmp_path / "net.onnx", images), shapes, images)
     finally:
-        trial3.resize(224, 224)
+        shapes.resize(128, 128)
 
 
 @pytest.mark.parametrize("dynamic", [False, True])
-def test_suppression_inside_the_graph(runtime, trial3, darknet_share, tmp_path, dynamic):
+def test_suppression_inside_the_graph(runtime, shapes, darknet_share, tmp_path, dynamic):
     """The boxes that are left are those that do_nms_sort leaves."""
-    images = photographs(darknet_share, trial3)[: 1 + dynamic]
-    export(trial3, tmp_path / "net.onnx", dynamic=dynamic, nms=True)
+    images = photographs(darknet_share, shapes)[: 1 + dynamic]
+    export(shapes, tmp_path / "net.onnx", dynamic=dynamic, nms=True)
     found = runtime(tmp_path / "net.onnx", images)
-    check_boxes(found, trial3, images)
+    check_boxes(found, shapes, images)
     with torch.inference_mode():
-        boxes, objectness, prob = trial3.head.boxes(trial3(torch.from_numpy(images)), THRESH)
+        boxes, objectness, prob = shapes.head.boxes(shapes(torch.from_numpy(images)), THRESH)
         kept, _ = nms_sort(boxes, objectness, prob, NMS)
     expected = {(n, k, b) for n, b, k in kept.nonzero().tolist()}
     # OpenVINO fills up with rows of -1.
@@ -219,7 +220,7 @@ numpy.savez(sys.argv[3], version=cv2.__version__, **dict(zip(names, network.forw
 
 
 @pytest.mark.slow
-def test_opencv_4(trial3, darknet_share, tmp_path):
+def test_opencv_4(shapes, darknet_share, tmp_path):
     """In an environment of its own, for two versions of OpenCV do not live in one."""
     need("onnx")
     venv.create(tmp_path / "venv", with_pip=True)
@@ -227,7 +228,7 @@ def test_opencv_4(trial3, darknet_share, tmp_path):
     subprocess.run([python, "-m", "pip", "install", "-q", "opencv-python-headless<5", "numpy"], check=True)
     voc = randomise(Network(read_cfg(ROOT / "cfg/yolov2-voc.cfg")))
     voc.resize(160, 128)
-    for network in (trial3, voc):
+    for network in (shapes, voc):
         images = photographs(darknet_share, network)[:1]
         export(network, tmp_path / "net.onnx")
         np.save(tmp_path / "images.npy", images)
@@ -242,16 +243,15 @@ def test_opencv_4(trial3, darknet_share, tmp_path):
 
 
 @pytest.mark.parametrize("suffix", [".pt", ".pt2", ".safetensors"])
-@pytest.mark.parametrize("name", ["yolo-lite/tiny-yolov2-trial3", "tiny-imagenet/tiny"])
-def test_real_weights_come_back_byte_for_byte(shared, tmp_path, name, suffix):
+def test_trained_weights_come_back_byte_for_byte(trained, tmp_path, suffix):
     if suffix == ".safetensors":
         need("safetensors")
-    weights, out = shared / f"{name}.weights", tmp_path / f"net{suffix}"
-    export(load_network(shared / f"{name}.cfg", weights), out)
+    (cfg, weights), out = trained, tmp_path / f"net{suffix}"
+    export(load_network(cfg, weights), out)
     network = read_export(out)
     save_weights(network, tmp_path / "back.weights")
     assert (tmp_path / "back.weights").read_bytes() == weights.read_bytes()
-    assert network.cfg.meaning() == read_cfg(shared / f"{name}.cfg").meaning()
+    assert network.cfg.meaning() == read_cfg(cfg).meaning()
 
 
 @pytest.mark.parametrize("suffix", [".pt2", ".safetensors"])
@@ -283,27 +283,27 @@ def test_every_header_comes_back(tmp_path, suffix, version):
 
 
 @pytest.mark.parametrize("dynamic", [False, True])
-def test_the_program_gives_boxes(trial3, darknet_share, tmp_path, dynamic):
-    images = photographs(darknet_share, trial3)[: 1 + dynamic]
-    export(trial3, tmp_path / "net.pt2", dynamic=dynamic)
+def test_the_program_gives_boxes(shapes, darknet_share, tmp_path, dynamic):
+    images = photographs(darknet_share, shapes)[: 1 + dynamic]
+    export(shapes, tmp_path / "net.pt2", dynamic=dynamic)
     with open(tmp_path / "net.pt2", "rb") as file:
         program = torch.export.load(io.BytesIO(file.read()))
     with torch.inference_mode():
         boxes, probabilities = program.module()(torch.from_numpy(images))
-    check_boxes({"boxes": boxes.numpy(), "probabilities": probabilities.numpy()}, trial3, images)
+    check_boxes({"boxes": boxes.numpy(), "probabilities": probabilities.numpy()}, shapes, images)
 
 
-def test_safetensors_names_and_metadata(trial3, tmp_path):
+def test_safetensors_names_and_metadata(shapes, tmp_path):
     need("safetensors")
     from safetensors import safe_open
 
-    export(trial3, tmp_path / "net.safetensors")
+    export(shapes, tmp_path / "net.safetensors")
     with safe_open(tmp_path / "net.safetensors", "np") as file:
-        assert file.metadata()["cfg"].startswith("[net]")
-        assert (file.metadata()["version"], file.metadata()["numerics"]) == ("0.1.0", "cudnn")
-        assert int(file.metadata()["seen"]) == trial3.seen
-        np.testing.assert_array_equal(file.get_tensor("layers.0.weights"), trial3.layers[0].weights.detach().numpy())
-        assert set(file.keys()) == set(trial3.state_dict())
+        assert "\n[region]\n" in file.metadata()["cfg"]
+        assert (file.metadata()["version"], file.metadata()["numerics"]) == ("0.2.0", "cudnn")
+        assert int(file.metadata()["seen"]) == shapes.seen
+        np.testing.assert_array_equal(file.get_tensor("layers.0.weights"), shapes.layers[0].weights.detach().numpy())
+        assert set(file.keys()) == set(shapes.state_dict())
 
 
 def test_damaged_and_foreign_files(tmp_path, capfd):
@@ -665,9 +665,9 @@ def test_damaged_programs(tmp_path):
         assert re.search(line, found) if line else not found, (case, found)
 
 
-def test_the_verb_both_ways(shared, tmp_path, monkeypatch, capsys):
+def test_the_verb_both_ways(tmp_path, monkeypatch, capsys):
     need("onnx", "safetensors")
-    cfg, weights = shared / "yolo-lite/tiny-yolov2-trial3.cfg", shared / "yolo-lite/tiny-yolov2-trial3.weights"
+    cfg, weights = SHAPES
     monkeypatch.chdir(tmp_path)
     for arguments, out in (
         ((cfg, weights, "net.onnx", "-dynamic", "-nms"), "net.onnx"),
@@ -680,7 +680,7 @@ def test_the_verb_both_ways(shared, tmp_path, monkeypatch, capsys):
     assert (tmp_path / "back.weights").read_bytes() == weights.read_bytes()
     assert read_cfg(tmp_path / "back.cfg").meaning() == read_cfg(cfg).meaning()
 
-    (tmp_path / "cut.weights").write_bytes(weights.read_bytes()[: 16 + 4 * (3 * 16 + 16 + 16 * 27)])
+    (tmp_path / "cut.weights").write_bytes(weights.read_bytes()[: 20 + 4 * (3 * 16 + 16 + 16 * 27)])
     for arguments, found in (
         ((weights, "net.onnx"), "expected CFG WEIGHTS OUT"),
         ((cfg, "net.safetensors", "net.onnx"), "since that file holds its cfg"),
@@ -691,7 +691,7 @@ def test_the_verb_both_ways(shared, tmp_path, monkeypatch, capsys):
         assert found in capsys.readouterr().err.splitlines()[-1]
 
 
-def test_without_the_packages_one_line_says_which(trial3, tmp_path, monkeypatch):
+def test_without_the_packages_one_line_says_which(shapes, tmp_path, monkeypatch):
     for package, suffix in (("onnx", ".onnx"), ("safetensors", ".safetensors")):
         for name in list(sys.modules):
             if name.split(".")[0] == package or name == "darknet_compat.export.graph":
@@ -699,4 +699,4 @@ def test_without_the_packages_one_line_says_which(trial3, tmp_path, monkeypatch)
         monkeypatch.setitem(sys.modules, package, None)
         monkeypatch.setitem(sys.modules, f"{package}.torch", None)
         with pytest.raises(ExportError, match=rf"pip install 'darknet_compat\[{package}\]'"):
-            export(trial3, tmp_path / f"net{suffix}")
+            export(shapes, tmp_path / f"net{suffix}")

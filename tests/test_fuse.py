@@ -36,9 +36,8 @@ def test_every_layer_keeps_its_values(name, numerics):
     assert worst(network, network.fuse(), x) <= ALIKE
 
 
-@pytest.mark.parametrize("name", ["yolo-lite/tiny-yolov2-trial3", "tiny-imagenet/tiny"])
-def test_real_weights_keep_their_values(shared, name):
-    network = load_network(shared / f"{name}.cfg", shared / f"{name}.weights")
+def test_trained_weights_keep_their_values(trained):
+    network = load_network(*trained)
     x = torch.rand(2, *network.input, generator=torch.Generator().manual_seed(1))
     assert worst(network, network.fuse(), x) <= ALIKE
 

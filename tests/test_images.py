@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import re
 import struct
 
 import cv2
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from darknet_compat import images
+from darknet_compat import images, load_network
+from darknet_compat.boxes import corners, unletterbox
 from darknet_compat.errors import PictureError
 from darknet_compat.images import picture_size
+from tests.conftest import ROOT
 
 SIZES = [(1, 1), (1, 7), (9, 1), (2, 2), (17, 13), (64, 48), (50, 75), (375, 500), (301, 43)]  # (h, w)
 
@@ -166,8 +170,20 @@ def test_crop_and_stretch(rng, rectangle):
         np.testing.assert_allclose(slot[:, :, ::-1] if mirror else slot, expected, atol=1.5 / 255)
 
 
-def test_load_agrees_with_darknet(darknet, darknet_share):
-    for path in sorted((darknet_share / "data").glob("*.jpg")):
+def test_stretched_colours_are_not_rounded_to_bytes(rng):
+    """AlexeyAB distorts bytes; here it is float32, as in Darknet's own augmentation."""
+    picture = random_picture(rng, 24, 32)
+    slot = np.empty((3, 24, 32), np.float32)
+    images.crop_picture(picture, slot, 0, 0, 32, 24, 0.0, 1.0, 1.3)
+    np.testing.assert_allclose(slot, images.distort(images.to_planes(picture), 0, 1, 1.3), atol=1e-5)
+
+
+def test_load_agrees_with_darknet(darknet, darknet_share, made_shapes):
+    paths = sorted((darknet_share / "data").glob("*.jpg")) + sorted(
+        made_shapes.glob("VOCdevkit/VOC2007/JPEGImages/*.jpg")
+    )
+    assert len(paths) > 30
+    for path in paths:
         np.testing.assert_array_equal(images.to_planes(images.load_picture(path)), darknet.load_image_color(path))
 
 
@@ -193,6 +209,47 @@ def test_kinds_of_pictures(tmp_path, rng):
     np.testing.assert_array_equal(images.load_picture(tmp_path / "grey.png"), np.stack([grey] * 3, 2))
     np.testing.assert_array_equal(images.load_picture(tmp_path / "alpha.png"), alpha[:, :, 2::-1])
     np.testing.assert_array_equal(images.load_picture(tmp_path / "deep.png"), (deep >> 8)[:, :, ::-1])
+
+
+@pytest.fixture(scope="module")
+def documented():
+    """The functions of docs/export.md."""
+    text = (ROOT / "docs/export.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    functions = {}
+    exec(code, functions)
+    return functions
+
+
+def test_the_documented_letterbox_is_ours(documented, rng):
+    # The first is one of those whose last row comes out black: row 38 of the 38 amid 100.
+    for rows, columns, h, w in [(25, 50, 100, 76), *rng.integers(24, 160, (150, 4)).tolist()]:
+        picture = random_picture(rng, rows, columns)
+        ours = images.letterbox(images.to_planes(picture), w, h)
+        np.testing.assert_allclose(documented["letterbox"](picture, w, h), ours, atol=1e-6)
+        assert (rows, columns) != (25, 50) or ours[:, 31 + 38 - 1].max() < 1e-4
+        boxes = rng.random((5, 4), np.float32)
+        ours = corners(unletterbox(torch.from_numpy(boxes)[None], [(columns, rows)], (w, h), relative=False))[0]
+        np.testing.assert_allclose(documented["to_pixels"](boxes, columns, rows, w, h), ours, rtol=1e-5, atol=1e-3)
+
+
+def test_cv2_resize_is_not_darknets(darknet_share, detector):
+    """How far off a letterbox by cv2.resize is, for docs/export.md."""
+    network = load_network(*detector)
+    w, h = network.width, network.height
+    worst = 0.0
+    for path in sorted((darknet_share / "data").glob("*.jpg")):
+        picture = images.load_picture(path)
+        new_w, new_h = images.letterbox_size(picture.shape[1], picture.shape[0], w, h)
+        ours, theirs = images.letterbox(images.to_planes(picture), w, h), np.full((3, h, w), 0.5, np.float32)
+        x, y = (w - new_w) // 2, (h - new_h) // 2
+        theirs[:, y : y + new_h, x : x + new_w] = images.to_planes(cv2.resize(picture, (new_w, new_h)))
+        with torch.inference_mode():
+            outputs = network(torch.from_numpy(np.stack([ours, theirs])))
+            prob = network.head.boxes(outputs, 0.0)[2]
+        worst = max(worst, float((prob[0] - prob[1]).abs().max()))
+    print(f"{detector[0].stem}: probabilities differ by up to {worst:.3f}")
+    assert worst > 0.02
 
 
 def turned_jpeg(picture):

@@ -31,5 +31,5 @@ def faults(how: str) -> int:
 
 def test_kept_memory_is_used_again():
     if not hasattr(ctypes.CDLL(None), "mallopt"):
-        pytest.skip("no glibc")
+        pytest.skip("needs glibc")
     assert faults("keep") * 5 < faults("give back")

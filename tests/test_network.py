@@ -44,11 +44,10 @@ def test_every_layer_is_darknets(darknet, darknet_share, tmp_path, name):
     assert difference <= TOLERANCE
 
 
-@pytest.mark.parametrize("name", ["yolo-lite/tiny-yolov2-trial3", "tiny-imagenet/tiny"])
-def test_every_layer_of_real_networks(darknet, darknet_share, shared, name):
-    cfg, weights = shared / f"{name}.cfg", shared / f"{name}.weights"
+def test_every_layer_of_trained_networks(darknet, darknet_share, trained):
+    cfg, weights = trained
     difference, index = measured(darknet, cfg, weights, lambda network: photograph(darknet_share, network))
-    print(f"{name}: worst layer {index}, {difference:.2g}")
+    print(f"{cfg.stem}, trained: worst layer {index}, {difference:.2g}")
     assert difference <= TOLERANCE
 
 

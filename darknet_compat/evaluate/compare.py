@@ -58,7 +58,7 @@ def _match_class(a: Detections, b: Detections, class_id: int) -> tuple[NDArray[n
     rows_a, rows_b = a.of_class(class_id), b.of_class(class_id)
     pairs = pair_up(a.image[rows_a], b.image[rows_b])
     left, right = pairs.left + rows_a.start, pairs.right + rows_b.start
-    overlap = pixel_iou(a.box[left], b.box[right])
+    overlap = pixel_iou(_upright(a.box[left]), _upright(b.box[right]))
     keep = overlap > MATCH_IOU
     left, right, overlap = left[keep], right[keep], overlap[keep]
     # Best pairs first; their rank makes every choice below a matter of whole numbers, without ties.
@@ -77,6 +77,15 @@ def _match_class(a: Detections, b: Detections, class_id: int) -> tuple[NDArray[n
         free = free_a[left] & free_b[right]
         left, right = left[free], right[free]
     return np.concatenate(chosen_a), np.concatenate(chosen_b)
+
+
+def _upright(box: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Boxes (N, 4) with xmin <= xmax and ymin <= ymax.
+
+    Darknet writes a box that lies beside the image with its corners in the other order, and so does not even overlap
+    itself (examples/detector.c, print_detector_detections, clips each corner alone).
+    """
+    return np.concatenate((np.minimum(box[:, :2], box[:, 2:]), np.maximum(box[:, :2], box[:, 2:])), axis=1)
 
 
 def image_weights(a: Detections, b: Detections, pair_a: NDArray[np.int64], pair_b: NDArray[np.int64]) -> NDArray:

@@ -2,34 +2,34 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from darknet_compat.cfg import read_names
+from darknet_compat.cfg import read_cfg, read_names
 from darknet_compat.errors import PictureError, ResultsError
+from darknet_compat.network import Network
+from darknet_compat.weights import save_weights
 from tests.cli.conftest import CFG, WEIGHTS
 from tests.cli.test_main import run
 from tests.cli.test_valid import tree_cfg
+from tests.compare import randomise
+from tests.conftest import ROOT, SHAPES
 from tests.detect.test_detections import reference_detections
 
 
-@pytest.fixture
-def trial3(shared):
-    return shared / "yolo-lite/tiny-yolov2-trial3.cfg", shared / "yolo-lite/tiny-yolov2-trial3.weights"
-
-
-def test_one_picture_prints_darknets_lines(darknet, darknet_share, trial3, tmp_path):
+def test_one_picture_prints_darknets_lines(darknet, darknet_share, detector, tmp_path):
     picture = darknet_share / "data/dog.jpg"
-    result = run(
-        "detector", "test", "cfg/voc.data", *trial3, picture, "-thresh", ".2", "-numerics", "cpu", cwd=tmp_path
-    )
+    _, probs = reference_detections(darknet, *detector, picture, 0.2)
+    stem = "shapes" if detector == SHAPES else "voc"
+    data = f"cfg/{stem}.data"
+    result = run("detector", "test", data, *detector, picture, "-thresh", ".2", "-numerics", "cpu", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
-    assert "7 layers (0-11) got numbers" in result.stderr
-    names = read_names(darknet_share / "data/voc.names")
-    _, probs = reference_detections(darknet, *trial3, picture, 0.2)
+    assert re.search(r"(11 layers \(0-16\)|7 layers \(0-11\)) got numbers", result.stderr)
+    names = read_names(ROOT / f"data/{stem}.names")
     expected = [f"{names[index]}: {prob[index] * 100:.0f}%" for prob in probs for index in prob.nonzero()[0]]
     lines = result.stdout.splitlines()
     assert lines[0].startswith(f"{picture}: Predicted in ")
@@ -37,14 +37,14 @@ def test_one_picture_prints_darknets_lines(darknet, darknet_share, trial3, tmp_p
     assert (tmp_path / "predictions.jpg").stat().st_size > 10_000
 
 
-def test_many_pictures_write_one_json(darknet_share, trial3, tmp_path):
+def test_many_pictures_write_one_json(darknet_share, tmp_path):
     folder = tmp_path / "bilder mit ü"
     folder.mkdir()
     for name in ("dog", "eagle"):
         shutil.copy(darknet_share / f"data/{name}.jpg", folder)
     (tmp_path / "list.txt").write_text(f"{darknet_share}/data/horses.jpg\n")
     result = run(
-        "detector", "test", "cfg/voc.data", *trial3, folder, "list.txt", f"{darknet_share}/data/pers*.jpg",
+        "detector", "test", "cfg/shapes.data", *SHAPES, folder, "list.txt", f"{darknet_share}/data/pers*.jpg",
         "-json", "all.json", "-out", "drawn here", "--batch", "3", cwd=tmp_path,
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
@@ -182,25 +182,26 @@ def test_json_goes_to_a_folder_yet_to_be_made(verb, data, wide):
     assert len(read_json("new/found.json")) == 1
 
 
-def test_errors_are_one_line(darknet_share, shared, trial3, tmp_path):
-    cfg, weights = trial3
-    tiny = shared / "tiny-imagenet/tiny"
+def test_errors_are_one_line(darknet_share, tmp_path):
+    cfg, weights = SHAPES
+    classifier = ROOT / "cfg/tiny.cfg", tmp_path / "classifier.weights"
+    save_weights(randomise(Network(read_cfg(classifier[0]))), classifier[1])
     dog = darknet_share / "data/dog.jpg"
     short = tmp_path / "short.weights"
     short.write_bytes(weights.read_bytes()[:100_000])
     (tmp_path / "empty").mkdir()
-    (tmp_path / "bad.data").write_text("classes=20\nnames=none.names\n")
-    (tmp_path / "few.data").write_text("classes=20\nnames=few.names\n")
+    (tmp_path / "bad.data").write_text("classes=6\nnames=none.names\n")
+    (tmp_path / "few.data").write_text("classes=6\nnames=few.names\n")
     (tmp_path / "few.names").write_text("a\nb\n")
     (tmp_path / "text.jpg").write_text("no picture")
     for arguments, found in (
-        (("cfg/voc.data", cfg, short, dog), "ends inside layer"),
-        (("cfg/voc.data", cfg, weights, "empty"), "no picture in this folder"),
-        (("cfg/voc.data", cfg, weights, "text.jpg"), "text.jpg"),
+        (("cfg/shapes.data", cfg, short, dog), "ends inside layer"),
+        (("cfg/shapes.data", cfg, weights, "empty"), "no picture in this folder"),
+        (("cfg/shapes.data", cfg, weights, "text.jpg"), "text.jpg"),
         (("bad.data", cfg, weights, dog), "none.names"),
-        (("few.data", cfg, weights, dog), "gives 2 names; expected 20"),
+        (("few.data", cfg, weights, dog), "gives 2 names; expected 6"),
         (("cfg/voc.data", "cfg/darknet19.cfg", weights, dog), "the file ends inside layer"),
-        (("cfg/voc.data", f"{tiny}.cfg", f"{tiny}.weights", dog), "the network ends in [cost]"),
+        (("cfg/voc.data", *classifier, dog), "the network ends in [softmax]"),
     ):
         result = run("detector", "test", *arguments, cwd=tmp_path)
         assert result.returncode == 1, arguments

@@ -65,6 +65,13 @@ def run(tmp_path, monkeypatch, capsys):
     return call
 
 
+def test_without_backup_in_the_data_file_the_folder_is_backup(run):
+    lines = Path("set.data").read_text().splitlines(keepends=True)
+    Path("set.data").write_text("".join(line for line in lines if not line.startswith("backup")))
+    assert run()[0] == 0
+    assert os.path.exists("backup/small_final.weights")
+
+
 def test_a_training_says_what_darknet_says(run):
     code, out, error = run("-seed", "4")
     assert (code, error) == (0, "")

@@ -25,22 +25,18 @@ from darknet_compat.weights import save_weights
 from tests.cli.conftest import CFG, NAMES, WEIGHTS
 from tests.cli.test_main import run
 from tests.compare import randomise
-from tests.conftest import ROOT
+from tests.conftest import ROOT, SHAPES, real
 
 PROBABILITY, CORNER = 1e-4, 0.05  # allowed differences; corners in pixels
 THRESH, NMS = 0.005, 0.45
-
-
-@pytest.fixture(scope="session")
-def trial3(shared):
-    return shared / "yolo-lite/tiny-yolov2-trial3.cfg", shared / "yolo-lite/tiny-yolov2-trial3.weights"
+VOC = {"classes": 20, "names": ROOT / "data/voc.names"}
 
 
 def data_file(folder, paths, **keys):
     """A .data file over a list of pictures; the results folder exists, as the C program needs it."""
     (folder / "list.txt").write_text("".join(f"{path}\n" for path in paths))
-    names = ROOT / "data/voc.names"
-    keys = {"classes": 20, "names": names, "valid": folder / "list.txt", "results": folder / "results", **keys}
+    names = ROOT / "data/shapes.names"
+    keys = {"classes": 6, "names": names, "valid": folder / "list.txt", "results": folder / "results", **keys}
     (folder / "valid.data").write_text("".join(f"{key}={value}\n" for key, value in keys.items()))
     (folder / "results").mkdir(exist_ok=True)
     return folder / "valid.data"
@@ -86,23 +82,37 @@ def at_the_edge(row, everything):
     return bool((np.abs(iou(torch.tensor(centred(box)), torch.tensor(centred(same))).numpy() - NMS) < 0.02).any())
 
 
-@pytest.mark.parametrize("pictures", ["photographs", "bccd"])
-def test_lines_are_the_c_programs(darknet, darknet_share, shared, trial3, tmp_path, pictures):
-    if pictures == "photographs":
-        paths = sorted((darknet_share / "data").glob("*.jpg"))
-    else:
-        paths = sorted((shared / "bccd/BCCD/JPEGImages").glob("*.jpg"))[:60]
-    data = data_file(tmp_path, paths)
-    subprocess.run(["darknet", "detector", "valid", data, *trial3], check=True, capture_output=True, cwd=tmp_path)
+@pytest.fixture
+def photographs(darknet_share):
+    """Debian's photographs."""
+    return sorted((darknet_share / "data").glob("*.jpg"))
+
+
+@pytest.fixture
+def made(made_shapes):
+    """What the network that comes along was trained for."""
+    return sorted(made_shapes.glob("VOCdevkit/VOC2007/JPEGImages/*.jpg"))
+
+
+@pytest.fixture
+def bccd(shared):
+    """Photographs through a microscope."""
+    return sorted((shared / "bccd/BCCD/JPEGImages").glob("*.jpg"))[:60]
+
+
+@pytest.mark.parametrize("images", ["photographs", "made", real("bccd")])
+def test_lines_are_the_c_programs(darknet, detector, tmp_path, images, request):
+    data = data_file(tmp_path, request.getfixturevalue(images), **({} if detector == SHAPES else VOC))
+    subprocess.run(["darknet", "detector", "valid", data, *detector], check=True, capture_output=True, cwd=tmp_path)
     theirs = read_lines(tmp_path / "results")
     shutil.rmtree(tmp_path / "results")
-    result = run("detector", "valid", data, *trial3, "-numerics", "cpu", "-batch", "4", cwd=tmp_path)
+    result = run("detector", "valid", data, *detector, "-numerics", "cpu", "-batch", "4", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     ours = read_lines(tmp_path / "results")
     pairs, only = pair(ours, theirs)
     numbers = np.array([(a[2:], b[2:]) for a, b in pairs])
     differences = np.abs(numbers[:, 0] - numbers[:, 1])
-    print(f"{pictures}: {len(ours)} lines here, {len(theirs)} there, {len(only)} on one side only, "
+    print(f"{detector[0].stem}, {images}: {len(ours)} lines here, {len(theirs)} there, {len(only)} on one side only, "
           f"probability {differences[:, 0].max():.1g}, corner {differences[:, 1:].max():.2g} pixel")  # fmt: skip
     assert len(pairs) > 100
     assert differences[:, 0].max() <= PROBABILITY
@@ -225,17 +235,17 @@ def test_map_of_the_data_file_chooses_the_trees_classes(verb, data, wide, tmp_pa
     assert found[0][4:] == found[1][4:] == [[], []]
 
 
-def test_a_missing_picture_leaves_no_results(trial3, darknet_share, tmp_path):
+def test_a_missing_picture_leaves_no_results(darknet_share, tmp_path):
     data = data_file(tmp_path, [darknet_share / "data/dog.jpg", tmp_path / "none.jpg"])
-    result = run("detector", "valid", data, *trial3, cwd=tmp_path)
+    result = run("detector", "valid", data, *SHAPES, cwd=tmp_path)
     assert result.returncode == 1
     assert "none.jpg" in result.stderr.splitlines()[-1]
     assert list((tmp_path / "results").iterdir()) == []
 
 
-def test_an_unknown_eval_is_named(trial3, darknet_share, tmp_path):
+def test_an_unknown_eval_is_named(darknet_share, tmp_path):
     data = data_file(tmp_path, [darknet_share / "data/dog.jpg"], eval="vok")
-    result = run("detector", "valid", data, *trial3, cwd=tmp_path)
+    result = run("detector", "valid", data, *SHAPES, cwd=tmp_path)
     assert result.returncode == 1
     assert "valid.data:5: eval=vok" in result.stderr
     assert result.stderr.count("\n") == 1
@@ -326,19 +336,18 @@ def test_thresh_iou_thresh_and_points_of_map(verb, data, wide, tmp_path):
         assert f"IoU threshold = {iou_thresh * 100:.0f} %, used {points} " in text
 
 
-def test_map_and_recall_print_their_tables(trial3, darknet_share, tmp_path):
+def test_map_and_recall_print_their_tables(tmp_path):
     """The arithmetic is tested in tests/evaluate; here, that the verbs feed it with the right boxes."""
     (tmp_path / "images").mkdir()
     (tmp_path / "labels").mkdir()
-    shutil.copy(darknet_share / "data/dog.jpg", tmp_path / "images")
-    names = (ROOT / "data/voc.names").read_text().split()
-    # The bicycle of dog.jpg, by eye, relative to 768 x 576.
-    (tmp_path / "labels/dog.txt").write_text(f"{names.index('bicycle')} 0.45 0.48 0.57 0.53\n")
-    data = data_file(tmp_path, [tmp_path / "images/dog.jpg"])
-    result = run("detector", "map", data, *trial3, "-numerics", "cpu", cwd=tmp_path)
+    shutil.copy(ROOT / "data/shapes-sample.jpg", tmp_path / "images")
+    # The disc of shapes-sample.jpg, by eye, relative to 187 x 192.
+    (tmp_path / "labels/shapes-sample.txt").write_text("0 0.148 0.207 0.246 0.26\n")
+    data = data_file(tmp_path, [tmp_path / "images/shapes-sample.jpg"])
+    result = run("detector", "map", data, *SHAPES, "-numerics", "cpu", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
-    assert "class_id = 1, name = bicycle, ap = 100.00%" in result.stdout
-    result = run("detector", "recall", data, *trial3, "-numerics", "cpu", cwd=tmp_path)
+    assert "class_id = 0, name = disc, ap = 100.00%" in result.stdout
+    result = run("detector", "recall", data, *SHAPES, "-numerics", "cpu", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert result.stdout.split()[:3] == ["0", "1", "1"]
 
@@ -359,10 +368,10 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - early) / 1024)
 
 
 @pytest.mark.slow
-def test_memory_stays_flat_over_5000_pictures(shared, trial3):
-    pictures = sorted((shared / "bccd/BCCD/JPEGImages").glob("*.jpg"))[:10]
+def test_memory_stays_flat_over_5000_pictures(darknet_share):
+    pictures = sorted((darknet_share / "data").glob("*.jpg"))
     result = subprocess.run(
-        [sys.executable, "-c", MEMORY, *map(str, trial3), "5000", *map(str, pictures)], capture_output=True, text=True
+        [sys.executable, "-c", MEMORY, *map(str, SHAPES), "5000", *map(str, pictures)], capture_output=True, text=True
     )
     assert result.returncode == 0, result.stderr
     print(f"after 200 pictures, 4,800 more took {float(result.stdout):.1f} MiB")
@@ -377,7 +386,7 @@ def test_valid_is_five_times_as_fast(darknet, darknet_share, tmp_path):
     """
     cfg = ROOT / "cfg/yolov2-tiny-voc.cfg"
     save_weights(randomise(Network(read_cfg(cfg))), tmp_path / "tiny.weights")
-    data = data_file(tmp_path, sorted((darknet_share / "data").glob("*.jpg")) * 10)
+    data = data_file(tmp_path, sorted((darknet_share / "data").glob("*.jpg")) * 10, **VOC)
     seconds = {}
     for name, command in (("C", ["darknet"]), ("ours", [sys.executable, "-m", "darknet_compat"])):
         result = subprocess.run(

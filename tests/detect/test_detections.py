@@ -10,17 +10,15 @@ from darknet_compat.cfg import parse_cfg
 from darknet_compat.detect import detect_files
 from darknet_compat.engines import Engine
 from darknet_compat.errors import CfgError, PictureError
-from tests.conftest import ROOT
+from tests.conftest import ROOT, SHAPES
 
 PHOTOGRAPHS = ["dog", "horses", "person", "eagle", "giraffe", "kite"]
 PROBABILITY, CORNER = 1e-4, 0.05  # allowed differences; corners in pixels
 
 
 @pytest.fixture(scope="module")
-def trial3(shared):
-    cfg = shared / "yolo-lite/tiny-yolov2-trial3.cfg"
-    weights = shared / "yolo-lite/tiny-yolov2-trial3.weights"
-    return cfg, weights, load_network(cfg, weights, numerics="cpu")
+def shapes():
+    return load_network(*SHAPES, numerics="cpu")
 
 
 def reference_detections(darknet, cfg, weights, path, thresh, nms=0.45):
@@ -39,15 +37,16 @@ def reference_detections(darknet, cfg, weights, path, thresh, nms=0.45):
 
 @pytest.mark.parametrize("thresh", [0.5, 0.2, 0.005])
 @pytest.mark.parametrize("name", PHOTOGRAPHS)
-def test_the_boxes_are_darknets(darknet, darknet_share, trial3, name, thresh):
-    cfg, weights, network = trial3
+def test_the_boxes_are_darknets(darknet, darknet_share, detector, name, thresh):
+    cfg, weights = detector
+    network = load_network(cfg, weights, numerics="cpu")
     path = str(darknet_share / f"data/{name}.jpg")
     (found,) = detect_files(network, [path], thresh=thresh)
     corners, prob = reference_detections(darknet, cfg, weights, path, thresh)
     assert found.prob.shape == prob.shape
     np.testing.assert_allclose(found.prob, prob, atol=PROBABILITY)
     np.testing.assert_allclose(found.corners(), corners, atol=CORNER)
-    print(f"{name} {thresh}: {len(prob)} boxes, {np.abs(found.prob - prob).max(initial=0):.1g}, "
+    print(f"{cfg.stem} {name} {thresh}: {len(prob)} boxes, {np.abs(found.prob - prob).max(initial=0):.1g}, "
           f"{np.abs(found.corners() - corners).max(initial=0):.1g} pixels")  # fmt: skip
 
 
@@ -60,22 +59,21 @@ def test_a_network_that_takes_no_rgb_is_refused_with_its_line(channels):
     assert "\n" not in str(error.value)
 
 
-def test_a_batch_gives_what_single_pictures_give(darknet_share, trial3):
-    network = trial3[2]
+def test_a_batch_gives_what_single_pictures_give(darknet_share, shapes):
     paths = [str(darknet_share / f"data/{name}.jpg") for name in PHOTOGRAPHS]
-    singly = list(detect_files(network, paths, thresh=0.2))
+    singly = list(detect_files(shapes, paths, thresh=0.2))
     for threads in (1, 2):
-        engine = Engine(network, threads)
-        together = list(detect_files(network, paths, batch=4, engine=engine, thresh=0.2))
+        engine = Engine(shapes, threads)
+        together = list(detect_files(shapes, paths, batch=4, engine=engine, thresh=0.2))
         assert [found.path for found in together] == paths
         for one, many in zip(singly, together, strict=True):
             np.testing.assert_allclose(many.prob, one.prob, atol=1e-5)
             np.testing.assert_allclose(many.boxes, one.boxes, atol=1e-5)
 
 
-def test_json_holds_pixels(darknet_share, trial3):
-    names = [f"class{index}" for index in range(20)]
-    (found,) = detect_files(trial3[2], [str(darknet_share / "data/dog.jpg")], thresh=0.5)
+def test_json_holds_pixels(darknet_share, shapes):
+    names = [f"class{index}" for index in range(6)]
+    (found,) = detect_files(shapes, [str(darknet_share / "data/dog.jpg")], thresh=0.5)
     picture = found.as_json(names)
     assert (picture["width"], picture["height"]) == (768, 576)
     rows = [row for row, prob in enumerate(found.prob) for _ in prob.nonzero()[0]]
@@ -124,23 +122,22 @@ def test_an_unreadable_image_ends_it_after_those_before_or_is_passed_over(tmp_pa
             np.testing.assert_allclose(found.boxes, alone.boxes, atol=1e-5)
 
 
-def test_a_broken_picture_is_named_and_no_thread_is_left(darknet_share, trial3, tmp_path):
+def test_a_broken_picture_is_named_and_no_thread_is_left(darknet_share, shapes, tmp_path):
     (tmp_path / "broken.jpg").write_bytes(b"no picture")
     good = str(darknet_share / "data/dog.jpg")
     before = threading.active_count()
-    found = detect_files(trial3[2], [good, str(tmp_path / "broken.jpg"), good], thresh=0.5)
+    found = detect_files(shapes, [good, str(tmp_path / "broken.jpg"), good], thresh=0.5)
     next(found)
     with pytest.raises(PictureError, match=r"broken\.jpg"):
         list(found)
     assert threading.active_count() == before
 
 
-def test_valid2_averages_as_darknet_does(darknet, darknet_share, trial3, tmp_path):
+def test_valid2_averages_as_darknet_does(darknet, darknet_share, detector):
     """Darknet flips every plane of the mirrored output, but negates the first ``num`` planes of the map."""
-    cfg, weights, network = trial3
-    two = tmp_path / "two.cfg"
-    two.write_text(cfg.read_text().replace("subdivisions=32", "subdivisions=32"))
-    reference = darknet.load_network(two, weights)
+    cfg, weights = detector
+    network = load_network(cfg, weights, numerics="cpu")
+    reference = darknet.load_network(cfg, weights)
     reference.set_batch(2)
     path = str(darknet_share / "data/dog.jpg")
     planes = darknet.load_image_color(path)

@@ -39,6 +39,20 @@ def test_the_box_has_the_classes_colour_where_the_box_is():
     assert tuple(drawn[240, 320]) == (0, 0, 0)
 
 
+@pytest.mark.parametrize(("size", "tallest"), [((320, 240), 30), ((4000, 3000), 150)])
+def test_labels_are_drawn_in_a_size_that_fits(size, tallest):
+    """Above the box, as wide as their text, on the class's colour; larger on a larger image."""
+    image = np.zeros((size[1], size[0], 3), np.uint8)
+    found = one_box((0.5, 0.5, 0.5, 0.5), size=size)
+    above = [draw_detections(image, found, [name] * 20)[: size[1] // 4 - size[1] // 100] for name in ("i", "wwww")]
+    one, four = (drawn.any(2) for drawn in above)
+    assert 3 * one.any(0).sum() < 2 * four.any(0).sum()
+    assert tallest / 3 < four.any(1).sum() <= tallest
+    colours = above[1][four]
+    assert (colours == class_colour(3, 20)).all(1).mean() > 0.4
+    assert not (colours == class_colour(3, 20)).all()
+
+
 def test_nothing_found_draws_nothing():
     picture = np.random.default_rng(0).integers(0, 255, (48, 64, 3), dtype=np.uint8)
     nothing = Detections("x.jpg", 64, 48, np.empty((0, 4), np.float32), np.empty((0, 20), np.float32), True)

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-NAMES = [
-    line for line in (Path(__file__).parents[2] / "data" / "voc.names").read_text(encoding="utf-8").splitlines() if line
-]
+from tests.conftest import ROOT, SHAPES, real
+
+NAMES = (ROOT / "data/voc.names").read_text(encoding="utf-8").split()
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,19 @@ def voc2007(shared, tmp_path_factory):
     folder = tmp_path_factory.mktemp("voc2007")
     subprocess.run([sys.executable, shared / "voc2007-test" / "unpack.py", folder], check=True, stdout=subprocess.PIPE)
     return Devkit(folder / "VOCdevkit", folder / "results", NAMES)
+
+
+@pytest.fixture(scope="session", params=["made", real("voc2007")])
+def detected(request, tmp_path_factory):
+    """A devkit with detections of a trained network: made shapes, and VOC2007 test."""
+    if request.param == "voc2007":
+        return request.getfixturevalue("voc2007")
+    made, folder = request.getfixturevalue("made_shapes"), tmp_path_factory.mktemp("detected")
+    names = ROOT / "data/shapes.names"
+    (folder / "made.data").write_text(f"names={names}\nvalid={made}/2007_test.txt\nresults={folder}/results\n")
+    command = [sys.executable, "-m", "darknet_compat", "detector", "valid", folder / "made.data", *SHAPES]
+    subprocess.run(command, check=True, capture_output=True, cwd=ROOT)
+    return Devkit(made / "VOCdevkit", folder / "results", names.read_text().split())
 
 
 OBJECT = """  <object>

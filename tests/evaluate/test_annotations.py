@@ -104,11 +104,11 @@ def as_darknet_data(folder, truths, sizes):
     return folder / "my.data"
 
 
-def test_labels_score_as_the_annotations_they_were_made_from(voc2007, tmp_path):
-    truths = read_voc(voc2007.devkit, 2007, "test", voc2007.names)
+def test_labels_score_as_the_annotations_they_were_made_from(detected, tmp_path):
+    truths = read_voc(detected.devkit, 2007, "test", detected.names)
     sizes = np.random.default_rng(0).integers(500, 700, (len(truths.images), 2)).tolist()  # no picture of VOC is larger
     labels = read_labels(as_darknet_data(tmp_path / "set", truths, sizes))
-    detections = read_comp4(voc2007.results, voc2007.names, truths.images)
+    detections = read_comp4(detected.results, detected.names, truths.images)
     assert labels.images == truths.images
     expected, got = score(truths, detections), score(labels, detections)
     for one, other in zip(expected.classes, got.classes, strict=True):

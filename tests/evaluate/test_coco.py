@@ -13,7 +13,7 @@ import pytest
 from darknet_compat.errors import DarknetError, ResultsError
 from darknet_compat.evaluate.coco import STATS, coco_scores, format_coco
 
-pytest.importorskip("faster_coco_eval", reason="needs the extra coco")
+pytest.importorskip("faster_coco_eval", reason="needs the extra coco: pip install 'darknet_compat[coco]'")
 
 
 def made_set(seed, pictures=12, categories=(1, 3, 90)):
@@ -64,7 +64,7 @@ def files(tmp_path):
 
 @pytest.mark.parametrize("seed", range(6))
 def test_the_twelve_figures_are_pycocotools(files, seed):
-    pycocotools = pytest.importorskip("pycocotools.coco")
+    pycocotools = pytest.importorskip("pycocotools.coco", reason="needs pycocotools: pip install pycocotools")
     from pycocotools.cocoeval import COCOeval
 
     results, truth = files(*made_set(seed))

@@ -82,9 +82,9 @@ def test_the_differences_that_are_there_are_found(two):
     assert text.splitlines()[-3].split() == ["one", "0.9500", "1", "0", "3"]
 
 
-def test_a_run_compared_with_itself_differs_in_nothing(voc2007):
-    truths = read_voc(voc2007.devkit, 2007, "test", voc2007.names)
-    a = read_comp4(voc2007.results, voc2007.names, truths.images)
+def test_a_run_compared_with_itself_differs_in_nothing(detected):
+    truths = read_voc(detected.devkit, 2007, "test", detected.names)
+    a = read_comp4(detected.results, detected.names, truths.images)
     result = compare(a, a)
     assert np.array_equal(result.pair_a, np.arange(len(a.prob)))
     assert np.array_equal(result.pair_b, np.arange(len(a.prob)))

@@ -48,11 +48,11 @@ def test_class_names_with_blanks_are_read_as_other_tools_write_them(tmp_path):
 
 
 @pytest.mark.slow
-def test_real_detections_score_the_same_after_a_round_trip(voc2007, tmp_path):
-    truths = read_voc(voc2007.devkit, 2007, "test", voc2007.names)
-    detections = read_comp4(voc2007.results, voc2007.names, truths.images)
+def test_real_detections_score_the_same_after_a_round_trip(detected, tmp_path):
+    truths = read_voc(detected.devkit, 2007, "test", detected.names)
+    detections = read_comp4(detected.results, detected.names, truths.images)
     write_padilla(detections, tmp_path / "out")
-    back = read_padilla(tmp_path / "out", voc2007.names, truths.images)
+    back = read_padilla(tmp_path / "out", detected.names, truths.images)
     for one, other in zip(score(truths, detections).classes, score(truths, back).classes, strict=True):
         assert one.ap == other.ap
 

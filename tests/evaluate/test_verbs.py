@@ -122,7 +122,7 @@ def test_a_wrong_command_gets_one_line(arguments, code, word):
 
 
 def test_coco_eval(tmp_path):
-    pytest.importorskip("faster_coco_eval", reason="needs the extra coco")
+    pytest.importorskip("faster_coco_eval", reason="needs the extra coco: pip install 'darknet_compat[coco]'")
     from tests.evaluate.test_coco import made_set
 
     truth, results = made_set(0)

@@ -141,6 +141,16 @@ def test_flip_can_be_turned_off():
     assert not any(draw(random, (50, 40), (32, 32), 0, Augmentation(flip=False)).flip for _ in range(50))
 
 
+@pytest.mark.parametrize("letter_box", [True, False])
+def test_boxes_under_a_pixel_stay_from_a_thousandth_on(letter_box):
+    """As in pjreddie's program; AlexeyAB's drops what is under a pixel."""
+    draws = draw(Random(0), (320, 240), (128, 96), 2, Augmentation(0, flip=False, letter_box=letter_box))
+    labels = np.array([[0, 0.5, 0.5, 0.003, 0.003], [1, 0.5, 0.5, 0.0009, 0.5]])
+    truth = augment_truth(labels, draws, (128, 96), 5)
+    assert truth[:, 4].tolist() == [0] * 5
+    assert (truth[:, 2] > 0).tolist() == [True, False, False, False, False]
+
+
 def test_stretch():
     """Without letter_box: the truth follows the rectangle, and so do the pixels."""
     random = Random(3)

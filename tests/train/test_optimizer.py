@@ -97,6 +97,15 @@ def test_clip_holds_the_weights_of_convolutions():
         assert (np.abs(values).max() <= 0.1 + 1e-7) == name.endswith(".weights"), name
 
 
+def test_clip_leaves_other_layers():
+    """update_connected_layer_gpu has no constrain_gpu."""
+    net = load_network(parse_cfg("[net]\nwidth=2\nheight=2\nchannels=3\nclip=.1\n[connected]\noutput=9\n"))
+    before = net.layers[0].weights.detach().clone()
+    clip_weights(net)
+    assert before.abs().max() > 0.1
+    assert torch.equal(net.layers[0].weights, before)
+
+
 def test_gradients_are_one_tensor_in_each_parameters_own_format():
     net = network().to(memory_format=torch.channels_last)
     gradients = Gradients(net, extra=2)

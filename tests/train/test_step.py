@@ -57,6 +57,9 @@ def test_50_updates_are_darknets(darknet, tmp_path):
     assert pair.worst()[0] < 1e-3, pair.worst()
     assert pair.costs[-1][2].rate == pytest.approx(pair.theirs.current_rate(), rel=1e-6)
     assert np.mean(pair.costs[-1][1]) < 0.7 * np.mean(pair.costs[0][1]), "the nets learnt nothing, so prove nothing"
+    costs = np.array([(ours, theirs) for ours, theirs, _ in pair.costs])
+    cost = (np.abs(costs[:, 0] - costs[:, 1]) / costs[:, 1]).max()
+    print("worst tensor {:.2g} ({}), ".format(*pair.worst()) + f"worst cost {cost:.2g}")
 
 
 def test_the_prior_ends_when_darknets_does(darknet, tmp_path):
@@ -125,6 +128,24 @@ def test_average_loss_and_batch_number_are_train_detectors():
             average = update.loss
         average = average * 0.9 + update.loss * 0.1
         assert update.avg == pytest.approx(average)
+
+
+def test_an_update_is_due_after_its_subdivisions_whatever_was_seen_before():
+    """Darknet updates where seen is a multiple of the batch, and so drifts after a start at another number."""
+    torch.manual_seed(1)
+    trainer = Trainer(load_network(parse_cfg(small("burn_in=0"))))
+    trainer.network.seen = 5
+    for update, seen in zip(batches(6, 3), (13, 21, 29), strict=True):
+        before = trainer.network.layers[0].weights.detach().clone()
+        assert trainer.update(update).seen == seen
+        assert not torch.equal(trainer.network.layers[0].weights, before)
+    with pytest.raises(ValueError, match="1 batches; expected one for each of 2 subdivisions"):
+        trainer.update(batches(6, 1)[0][:1])
+
+
+def test_every_update_clips():
+    trainer, _ = trained(batches(6, 1), net="burn_in=0\nclip=0.01")
+    assert max(float(layer.weights.detach().abs().max()) for layer in trainer.network.layers if layer.numbers()) <= 0.01
 
 
 def test_policy_random_draws_anew_and_can_be_repeated():

@@ -1,0 +1,50 @@
+"""What the pages name is there: tests, files, sections."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from tests.conftest import ROOT
+
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+NAMED = re.compile(r"`(tests/[\w/]+\.py)?(?:::(\w+))?`")
+LINK = re.compile(r"\]\((?!https?:)([^)#]*)(?:#([^)]*))?\)")
+
+
+def slug(heading: str) -> str:
+    """The name by which GitHub links to a heading."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_tests_that_a_page_names(page):
+    file = None
+    for path, function in NAMED.findall(page.read_text(encoding="utf-8")):
+        if not path and not function:
+            continue
+        file = path or file
+        text = (ROOT / file).read_text(encoding="utf-8")
+        assert not function or f"def {function}(" in text, f"{file}::{function}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links(page):
+    for path, part in LINK.findall(page.read_text(encoding="utf-8")):
+        target = (page.parent / path) if path else page
+        assert target.exists(), path
+        if part:
+            headings = re.findall(r"^#+ (.*)$", target.read_text(encoding="utf-8"), re.MULTILINE)
+            assert part in map(slug, headings), f"{path}#{part}"
+
+
+def test_every_row_of_differences_names_a_test():
+    """A row's last cell names a test, in full or as `::name` of the file named before."""
+    rows = [
+        line
+        for line in (ROOT / "docs/DIFFERENCES.md").read_text(encoding="utf-8").splitlines()
+        if line.startswith("| ") and not line.startswith("| what |")
+    ]
+    assert len(rows) > 40
+    assert [row for row in rows if not any(path for path, _ in NAMED.findall(row))] == []
