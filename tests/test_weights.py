@@ -135,7 +135,7 @@ def test_libdarknet_reads_our_transposed_file(darknet, tmp_path):
     np.testing.assert_array_equal(reference.layer_tensor(4, "weights").ravel(), ours)
 
 
-@pytest.mark.parametrize("option", ["dontload=1", "dontloadscales=1", "numload=2"])
+@pytest.mark.parametrize("option", ["dontload=1", "dontloadscales=1", "numload=2", "flipped=1"])
 def test_options_of_loading_are_darknets(darknet, tmp_path, option):
     plain = net(8, 8, 3, "[conv]\nfilters=4\nsize=3\nbatch_normalize=1", "[conv]\nfilters=6")
     _, _, weights = network_of(plain, tmp_path)
@@ -158,6 +158,18 @@ def test_options_of_loading_are_darknets(darknet, tmp_path, option):
     np.testing.assert_array_equal(
         reference.layer_tensor(1, "weights").ravel(), target.layers[1].weights.detach().numpy().ravel()
     )
+
+
+def test_flipped_weights_stand_with_the_filters_side_by_side(tmp_path):
+    """Number by number: the file holds (c*size*size, filters), and writing gives the same bytes again."""
+    cfg = tmp_path / "net.cfg"
+    cfg.write_text(net(8, 8, 3, "[conv]\nfilters=4\nsize=3\nflipped=1"))
+    numbers = np.arange(4 + 4 * 27, dtype=np.float32)
+    (tmp_path / "in.weights").write_bytes(Header((0, 2, 0), 64_000).pack() + numbers.tobytes())
+    network = load_network(cfg, tmp_path / "in.weights")
+    weights = network.layers[0].weights.detach().numpy()
+    np.testing.assert_array_equal(weights.reshape(4, 27), numbers[4:].reshape(27, 4).T)
+    assert saved(network, tmp_path / "out.weights") == (tmp_path / "in.weights").read_bytes()
 
 
 def damaged(tmp_path, change):

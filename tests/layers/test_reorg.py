@@ -35,3 +35,9 @@ def test_sizes_that_do_not_divide():
         Network(parse_cfg(net(13, 13, 4, "[reorg]\nstride=2")))
     with pytest.raises(CfgError, match="3 channels do not divide"):
         Network(parse_cfg(net(8, 8, 3, "[reorg]\nstride=2")))
+
+
+@pytest.mark.parametrize("option", ["flatten=1", "extra=4"])
+def test_other_shuffles_are_refused(option):
+    with pytest.raises(CfgError, match=r"\[reorg\] with flatten or extra is not built here"):
+        Network(parse_cfg(net(8, 8, 4, f"[reorg]\nstride=2\n{option}")))

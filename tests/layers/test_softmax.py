@@ -24,3 +24,9 @@ def test_with_a_tree(darknet, tmp_path):
 def test_groups_that_do_not_divide():
     with pytest.raises(CfgError, match="60 values do not divide into 7 groups"):
         Network(parse_cfg(net(5, 4, 3, "[softmax]\ngroups=7")))
+
+
+def test_spatial_is_refused():
+    """Darknet's softmax over the channels of each place is not built: a cfg that asks for it gets no other softmax."""
+    with pytest.raises(CfgError, match=r"<text>:7: spatial=1: \[softmax\] with spatial is not built here"):
+        Network(parse_cfg(net(5, 4, 3, "[softmax]\nspatial=1")))

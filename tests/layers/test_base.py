@@ -1,0 +1,69 @@
+"""The options that every section has, and every section's defaults."""
+
+from __future__ import annotations
+
+import pytest
+
+from darknet_compat.cfg import parse_cfg
+from darknet_compat.errors import CfgError
+from darknet_compat.network import Network
+from tests.compare import net
+from tests.oracle import ACTIVATIONS
+
+COMMON = {
+    **{name: name for name in ("truth", "onlyforward", "stopbackward", "dontsave", "dontload", "numload", "smooth")},
+    "dontloadscales": "dontloadscales",
+    "learning_rate": "learning_rate_scale",
+}
+NEEDED = {"route": "layers=-1", "shortcut": "from=0"}
+# Section -> our option's name -> the field of Darknet's struct layer that it fills.
+DEFAULTS = {
+    "conv": {"filters": "n", "pad": "pad", "padding": "pad", "activation": "activation"}
+    | {name: name for name in ("size", "stride", "groups", "batch_normalize", "binary", "xnor", "flipped", "dot")},
+    "connected": {"output": "outputs", "batch_normalize": "batch_normalize", "activation": "activation"},
+    "maxpool": {"stride": "stride"},
+    "avgpool": {},
+    "activation": {"activation": "activation"},
+    "dropout": {"probability": "probability"},
+    "softmax": {name: name for name in ("groups", "temperature", "spatial", "noloss")},
+    "cost": {"scale": "scale", "ratio": "ratio", "noobj": "noobject_scale", "thresh": "thresh"},
+    "reorg": {name: name for name in ("stride", "reverse", "flatten", "extra")},
+    "upsample": {"stride": "stride", "scale": "scale"},
+    "route": {},
+    "shortcut": {"alpha": "alpha", "beta": "beta", "activation": "activation"},
+    "region": {"num": "n", "max": "max_boxes"}
+    | {name: name for name in ("coords", "classes", "softmax", "background", "thresh", "rescore", "bias_match")}
+    | {f"{name}_scale": f"{name}_scale" for name in ("coord", "object", "noobject", "class", "mask")}
+    | {name: name for name in ("classfix", "jitter", "random", "log", "sqrt", "absolute")},
+}
+
+
+@pytest.mark.parametrize("section", DEFAULTS)
+def test_defaults_are_darknets(darknet, tmp_path, section):
+    """Of a section with no more options than it needs, libdarknet's layer and ours hold the same numbers."""
+    cfg = tmp_path / "net.cfg"
+    cfg.write_text(net(4, 4, 3, "[conv]\nfilters=25\nactivation=linear", f"[{section}]\n{NEEDED.get(section, '')}"))
+    ours = Network(parse_cfg(cfg.read_text())).layers[1].o
+    theirs = darknet.load_network(cfg).layers[1]
+    for option, field in {**COMMON, **DEFAULTS[section]}.items():
+        found = getattr(ours, option)
+        if option == "activation":
+            found = ACTIVATIONS.index(found)
+        assert found == pytest.approx(theirs.number(field), rel=1e-6), option
+
+
+@pytest.mark.parametrize("section", ["softmax", "dropout", "connected", "batchnorm"])
+def test_sections_that_take_no_other_size(section):
+    """Those that Darknet's resize_network refuses, or passes over with the old size."""
+    network = Network(parse_cfg(net(8, 8, 3, "[conv]", f"[{section}]")))
+    with pytest.raises(CfgError, match="cannot take another size"):
+        network.resize(16, 16)
+    assert network.input == (3, 8, 8)
+
+
+def test_a_tensor_or_an_output_over_what_an_int_counts():
+    with pytest.raises(CfgError, match=r"would hold 2,147,483,648 numbers in one tensor; expected at most 2,147,483,6"):
+        Network(parse_cfg(net(32768, 16384, 1, "[connected]\noutput=4")), device="meta")
+    with pytest.raises(CfgError, match=r"the output would be 32768 x 65536 x 1 from"):
+        Network(parse_cfg(net(32768, 65536, 1, "[maxpool]")), device="meta")
+    Network(parse_cfg(net(32768, 65535, 1, "[maxpool]")), device="meta")
