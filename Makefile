@@ -1,6 +1,7 @@
 # make test        all tests but the slow ones
 # make test-slow   the slow ones too
 # make lint        ruff, as CI runs it
+# make mutants     changes the source in one place at a time: does a test notice? Hours; MUTANTS="FILES" for some files
 # make quickstart  from made data to a trained, exported, scored detector, under runs/quickstart
 #
 # Each first makes the virtual environment .venv with the versions of constraints.txt.
@@ -8,7 +9,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: test test-slow lint quickstart clean
+.PHONY: test test-slow lint mutants quickstart clean
 
 .venv/installed: setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -24,6 +25,10 @@ test-slow: .venv/installed
 lint: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+mutants: .venv/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[test,mutation]"
+	$(BIN)/python tools/mutants.py $(MUTANTS)
 
 quickstart: .venv/installed
 	$(BIN)/python tools/quickstart.py
