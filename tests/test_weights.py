@@ -135,29 +135,35 @@ def test_libdarknet_reads_our_transposed_file(darknet, tmp_path):
     np.testing.assert_array_equal(reference.layer_tensor(4, "weights").ravel(), ours)
 
 
-@pytest.mark.parametrize("option", ["dontload=1", "dontloadscales=1", "numload=2", "flipped=1"])
-def test_options_of_loading_are_darknets(darknet, tmp_path, option):
+@pytest.mark.parametrize(
+    ("option", "first"),
+    [("dontload=1", 0), ("dontloadscales=1", 4 + 108), ("numload=2", 4 * 2 + 54), ("flipped=1", 4 * 4 + 108)],
+)
+def test_options_of_loading_are_darknets(darknet, tmp_path, option, first):
+    """``first`` of the file's numbers are for the first layer, whose 4 filters have 4*4 + 4*27 in all."""
     plain = net(8, 8, 3, "[conv]\nfilters=4\nsize=3\nbatch_normalize=1", "[conv]\nfilters=6")
     _, _, weights = network_of(plain, tmp_path)
-    changed = plain.replace("filters=4", f"filters=4\n{option}")
-    (tmp_path / "changed.cfg").write_text(changed)
+    changed = tmp_path / "changed.cfg"
+    changed.write_text(plain.replace("filters=4", f"filters=4\n{option}"))
     # Darknet reads on in the same bytes, so give it a file in which exactly the loaded numbers stand.
-    target = Network(read_cfg(tmp_path / "changed.cfg"))
-    count = sum(
-        tensor.numel() for layer in target.layers if not layer.o.dontload for _, tensor in layer.numbers(loading=True)
-    )
-    (tmp_path / "short.weights").write_bytes(weights.read_bytes()[: 20 + 4 * count])
-    reference = darknet.load_network(tmp_path / "changed.cfg", tmp_path / "short.weights")
-    load_weights(target.start(), tmp_path / "short.weights")
-    loaded = 2 if option == "numload=2" else 4
-    if option != "dontload=1":
-        np.testing.assert_array_equal(
-            reference.layer_tensor(0, "weights").ravel()[: loaded * 27],
-            target.layers[0].weights.detach().numpy().ravel()[: loaded * 27],
-        )
-    np.testing.assert_array_equal(
-        reference.layer_tensor(1, "weights").ravel(), target.layers[1].weights.detach().numpy().ravel()
-    )
+    short = tmp_path / "short.weights"
+    short.write_bytes(weights.read_bytes()[: 20 + 4 * (first + 30)])
+    reference = darknet.load_network(changed, short)
+    target = Network(read_cfg(changed)).start()
+    load_weights(target, short)
+    loaded = {"dontload=1": 0, "numload=2": 2}.get(option, 4)
+    for index, name, count in (
+        (0, "weights", loaded * 27),
+        (0, "biases", loaded),
+        (1, "weights", 24),
+        (1, "biases", 6),
+    ):
+        theirs = reference.layer_tensor(index, name).ravel()[:count]
+        np.testing.assert_array_equal(getattr(target.layers[index], name).detach().numpy().ravel()[:count], theirs)
+    scales = torch.ones(4) if option == "dontloadscales=1" else torch.from_numpy(reference.layer_tensor(0, "scales"))
+    assert torch.equal(target.layers[0].scales, scales)
+    # They say nothing about writing.
+    assert len(saved(target, tmp_path / "out.weights")) == 20 + 4 * (4 * 4 + 108 + 30)
 
 
 def test_flipped_weights_stand_with_the_filters_side_by_side(tmp_path):

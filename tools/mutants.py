@@ -61,8 +61,8 @@ CORE = [
 ]
 PARTNERS = [("min", "max"), ("minimum", "maximum"), ("amin", "amax"), ("any", "all"), ("floor", "ceil")]
 HEAVY = ["torch", "torch.utils.data", "numpy", "cv2", "lark", "hypothesis", "unittest.mock"]
-# Without what looks for leaks: it walks over all of torch's objects after each run.
-PYTEST = ["-q", "--tb=short", *("-p", "no:cacheprovider"), *("-p", "no:unraisableexception")]
+# Without what only people read, and what looks for leaks: that walks over all of torch's objects after each run.
+PYTEST = ["-q", "-s", "--tb=line", "--assert=plain", *("-p", "no:cacheprovider"), *("-p", "no:unraisableexception")]
 # A mutant hangs that takes so many seconds of the processor and twice what its tests take, or a minute and ten times as
 # long as these.
 MORE_SECONDS, LEAST_SECONDS = 3, 60
@@ -373,7 +373,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=20, help="for tests outside the module's own test file (20)")
     parser.add_argument("--again", action="store_true", help="only the mutants that survived the last time")
     arguments = parser.parse_args()
-    os.environ.update(OMP_NUM_THREADS="1", PYTHONHASHSEED="0")
+    os.environ.update(OMP_NUM_THREADS="1", PYTHONHASHSEED="0", PYTEST_DISABLE_PLUGIN_AUTOLOAD="1")
 
     named = arguments.modules or [Path("darknet_compat", name) for name in MODULES]
     files = [file for path in named for file in ([ROOT / path] if path.suffix else sorted((ROOT / path).rglob("*.py")))]

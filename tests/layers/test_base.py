@@ -67,3 +67,26 @@ def test_a_tensor_or_an_output_over_what_an_int_counts():
     with pytest.raises(CfgError, match=r"the output would be 32768 x 65536 x 1 from"):
         Network(parse_cfg(net(32768, 65536, 1, "[maxpool]")), device="meta")
     Network(parse_cfg(net(32768, 65535, 1, "[maxpool]")), device="meta")
+
+
+@pytest.mark.parametrize(
+    ("section", "option", "least"),
+    [
+        *(("conv", option, 1) for option in ("filters", "size", "stride", "groups")),
+        *((section, "padding", 0) for section in ("conv", "maxpool")),
+        *(("maxpool", option, 1) for option in ("stride", "size")),
+        *(("region", option, 1) for option in ("num", "classes", "max")),
+        *(("region", "coords", 4), ("connected", "output", 1), ("softmax", "groups", 1), ("reorg", "stride", 1)),
+    ],
+)
+def test_numbers_that_are_too_small(section, option, least):
+    """One below the least is refused; the least itself is another matter, or fits."""
+    message = rf"<text>:7: {option}={least - 1}: {option} is {least - 1}; expected {least} or more"
+    with pytest.raises(CfgError, match=message):
+        Network(parse_cfg(net(4, 4, 3, f"[{section}]\n{option}={least - 1}")))
+    found = ""
+    try:
+        Network(parse_cfg(net(4, 4, 3, f"[{section}]\n{option}={least}")))
+    except CfgError as error:
+        found = str(error)
+    assert "or more" not in found

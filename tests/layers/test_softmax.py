@@ -15,6 +15,11 @@ def test_outputs_are_darknets(darknet, tmp_path, options):
     check_layers(darknet, net(5, 4, 3, "[connected]\noutput=12\nactivation=linear", f"[softmax]\n{options}"), tmp_path)
 
 
+def test_over_a_map(darknet, tmp_path):
+    """All values of an image together, channels, rows and columns."""
+    check_layers(darknet, net(5, 4, 3, "[conv]\nfilters=4\nactivation=linear", "[softmax]\ngroups=2"), tmp_path)
+
+
 def test_with_a_tree(darknet, tmp_path):
     (tmp_path / "small.tree").write_text(TREE)
     sections = ["[connected]\noutput=9\nactivation=linear", f"[softmax]\ntree={tmp_path}/small.tree"]
