@@ -21,6 +21,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import difflib
+import fcntl
 import gc
 import hashlib
 import json
@@ -380,6 +381,12 @@ def main() -> None:
     modules = [str(file.relative_to(ROOT)) for file in files]
     modules = [module for module in modules if module.removeprefix("darknet_compat/") not in LEFT_OUT]
 
+    BUILD.mkdir(parents=True, exist_ok=True)
+    lock = open(BUILD / "lock", "w")  # noqa: SIM115 (held to the end)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        sys.exit(f"another run works in {BUILD}; wait for it, or end it")
     copy_checkout()
     warm_up()
     listed = [
