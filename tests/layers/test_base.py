@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
+
 import pytest
 
-from darknet_compat.cfg import parse_cfg
+from darknet_compat.cfg import parse_cfg, read_cfg
 from darknet_compat.errors import CfgError
 from darknet_compat.network import Network
 from tests.compare import net
@@ -50,6 +53,25 @@ def test_defaults_are_darknets(darknet, tmp_path, section):
         if option == "activation":
             found = ACTIVATIONS.index(found)
         assert found == pytest.approx(theirs.number(field), rel=1e-6), option
+
+
+def test_rows_are_darknets(darknet, tmp_path):
+    """The line that Darknet prints of every section, with shapes and options other than the stock cfgs'."""
+    sections = [
+        "[conv]\nfilters=9\nsize=3\nstride=2\ngroups=3", "[batchnorm]", "[activation]", "[maxpool]\nsize=3\nstride=1",
+        "[shortcut]\nfrom=-4", "[route]\nlayers=-1,1", "[reorg]\nstride=3", "[reorg]\nstride=3\nreverse=1",
+        "[upsample]\nstride=3", "[conv]\nfilters=25", "[region]", "[avgpool]", "[dropout]\nprobability=.25",
+        "[connected]\noutput=9", "[softmax]", "[cost]",
+    ]  # fmt: skip
+    cfg = tmp_path / "net.cfg"
+    cfg.write_text(net(380, 260, 9, *sections))
+    printed = subprocess.run(["darknet", "ops", cfg], capture_output=True, text=True).stderr
+    printed = re.sub(r"\w+: Using default .*\n", "", printed)
+    printed = [line for line in printed.splitlines() if line[:5].strip().isdigit()]
+    ours = [" ".join(line.split()) for line in Network(read_cfg(cfg), device="meta").table().splitlines()]
+    assert len(printed) == len(sections)
+    for line, mine in zip(printed, ours[1:], strict=False):
+        assert mine.startswith(" ".join(line.split())), line
 
 
 @pytest.mark.parametrize("section", ["softmax", "dropout", "connected", "batchnorm"])
