@@ -113,7 +113,8 @@ def test_unletterbox_of_several_pictures_and_of_stretched_ones():
     sizes = [(500, 375), (30, 90)]
     together = unletterbox(boxes, sizes, (416, 416))
     for i, size in enumerate(sizes):
-        assert torch.equal(together[i], unletterbox(boxes[i : i + 1], [size], (416, 416))[0])
+        alone = unletterbox(boxes[i : i + 1], [size], (416, 416), relative=True, letter_box=True)
+        assert torch.equal(together[i], alone[0])
     assert torch.equal(unletterbox(boxes, sizes, (416, 288), letter_box=False), boxes)
     pixels = unletterbox(boxes, sizes, (416, 288), letter_box=False, relative=False)
     torch.testing.assert_close(pixels, boxes * torch.tensor([[[500, 375] * 2], [[30, 90] * 2]]))

@@ -74,6 +74,29 @@ def test_rows_are_darknets(darknet, tmp_path):
         assert mine.startswith(" ".join(line.split())), line
 
 
+@pytest.mark.parametrize(
+    ("section", "window"),
+    [
+        ("[conv]\nsize=5\nstride=3", (5, 3)),
+        ("[maxpool]\nsize=3\nstride=2", (3, 2)),
+        ("[avgpool]", (9, 1)),
+        ("[upsample]\nstride=3", (1, 1)),
+        ("[upsample]\nstride=-3", (3, 3)),
+        ("[activation]", (1, 1)),
+    ],
+)
+def test_windows(section, window):
+    """Size and stride of what one value sees of the layer before; an average sees the longer side."""
+    assert Network(parse_cfg(net(9, 6, 3, section))).layers[0].window() == window
+    assert Network(parse_cfg(net(6, 9, 3, section))).layers[0].window() == window
+
+
+def test_operations_are_counted_for_convolutions_alone():
+    """2 for each multiplication with its addition, as `darknet ops` has it."""
+    text = net(9, 6, 4, "[conv]\nfilters=6\nsize=3\ngroups=2\nstride=3", "[connected]\noutput=3", "[softmax]")
+    assert [layer.flops() for layer in Network(parse_cfg(text)).layers] == [2 * 6 * 9 * 2 * (3 * 2), 0, 0]
+
+
 @pytest.mark.parametrize("section", ["softmax", "dropout", "connected", "batchnorm"])
 def test_sections_that_take_no_other_size(section):
     """Those that Darknet's resize_network refuses, or passes over with the old size."""
