@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from darknet_compat.cfg import parse_cfg
-from darknet_compat.layers.batchnorm import batch_norm
+from darknet_compat.layers.batchnorm import batch_norm, fold
 from darknet_compat.network import Network
 from tests.compare import net, randomise
 
@@ -89,6 +89,21 @@ def test_gradients_are_those_of_darknets_own_kernels(numerics):
         np.testing.assert_allclose(tensors[0].grad[:, c], expected, rtol=1e-4, atol=1e-4)
         np.testing.assert_allclose(float(tensors[1].grad[c]), scale_update, rtol=1e-4)
         np.testing.assert_allclose(float(tensors[2].grad[c]), bias_update, rtol=1e-4)
+
+
+@pytest.mark.parametrize("numerics", ["cudnn", "gpu", "cpu"])
+def test_folded_weights_give_the_same_values(numerics):
+    """In plain arithmetic, where the running variance is so small that eps counts."""
+    rng = np.random.default_rng(6)
+    weights, x = rng.normal(size=(4, 2, 3, 1)), rng.normal(size=(2, 3, 1))
+    scales, biases, mean, variance = rng.random((4, 4)) + 0.5
+    variance *= 1e-4
+    root = np.sqrt(variance) + 1e-6 if numerics == "cpu" else np.sqrt(variance + 1e-5)
+    expected = ((weights * x).sum((1, 2, 3)) - mean) / root * scales + biases
+    folded = fold(*(torch.from_numpy(a).float() for a in (weights, biases, scales, mean, variance)), numerics)
+    assert folded["weights"].shape == (4, 2, 3, 1)
+    found = (folded["weights"].numpy() * x).sum((1, 2, 3)) + folded["biases"].numpy()
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-3)
 
 
 def test_start_values_are_darknets():
