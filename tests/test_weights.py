@@ -241,9 +241,11 @@ def test_a_number_that_is_none_is_found_in_every_chunk(wide_file, tmp_path, at):
     _, cfg, weights = wide_file
     content = bytearray(weights.read_bytes())
     offset = 20 + 4 * (100 + at)
+    content[-4:] = struct.pack("<f", float("inf"))
     content[offset : offset + 4] = struct.pack("<f", float("nan"))
     (tmp_path / "bad.weights").write_bytes(content)
-    message = rf"offset {offset}: weights\[{at}\] of layer 0 \[connected\] is nan; .* found 1 that are not"
+    found = 1 if at == 600_000 - 1 else 2
+    message = rf"offset {offset}: weights\[{at}\] of layer 0 \[connected\] is nan; .* found {found} that are not"
     with pytest.raises(WeightsValueError, match=message):
         load_network(cfg, tmp_path / "bad.weights")
 

@@ -328,12 +328,9 @@ def reach(test_files: list[str]) -> dict:
 
 def tests_for(module: str, mutant: dict, tests: dict, seconds: float, kills: Counter) -> tuple[list[str], float]:
     """The tests to run, in order, and the seconds that they take; ``kills`` is how often a test killed a mutant."""
-    wanted = None if mutant["lines"] is None else set(mutant["lines"])
-    reached = [
-        test
-        for test, record in tests.items()
-        if module in record["lines"] and (wanted is None or wanted & set(record["lines"][module]))
-    ]
+    reach = {test: set(record["lines"][module]) for test, record in tests.items() if module in record["lines"]}
+    # What runs on import, in a function or not, is reached by every test of the module.
+    reached = [test for test, lines in reach.items() if lines & set(mutant["lines"] or ())] or list(reach)
     inner = Path(module).relative_to("darknet_compat")
     own = str(Path("tests", inner).with_name(f"test_{inner.name}"))
     chosen, total = [], 0.0
