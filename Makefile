@@ -2,6 +2,7 @@
 # make test-slow   the slow ones too
 # make fuzz        damaged files of every kind: read, or refused in one line; some minutes
 # make lint        ruff, as CI runs it
+# make mutants     changes the source in one place at a time: does a test notice? Hours; MUTANTS="FILES" for some files
 # make quickstart  from made data to a trained, exported, scored detector, under runs/quickstart
 #
 # Each first makes the virtual environment .venv with the versions of constraints.txt.
@@ -9,7 +10,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: test test-slow fuzz lint quickstart clean
+.PHONY: test test-slow fuzz lint mutants quickstart clean
 
 .venv/installed: setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -28,6 +29,10 @@ fuzz: .venv/installed
 lint: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+mutants: .venv/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[test,mutation]"
+	$(BIN)/python tools/mutants.py $(MUTANTS)
 
 quickstart: .venv/installed
 	$(BIN)/python tools/quickstart.py

@@ -61,7 +61,8 @@ def worst_layer(network: Network, reference, x: np.ndarray) -> tuple[float, int]
             continue
         expected = reference.layer_output(layer.index).reshape(output.shape)
         difference = np.abs(output.numpy() - expected).max() / max(np.abs(expected).max(), 1e-30)
-        worst = max(worst, (float(difference), layer.index))
+        # No comparison with NaN is true, so max() would pass over it.
+        worst = max(worst, (float(np.nan_to_num(difference, nan=np.inf)), layer.index))
     return worst
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from darknet_compat.boxes import centres, corners, iou, nms_sort, unletterbox
+from darknet_compat.boxes import centres, corners, fitted, iou, nms_sort, unletterbox
 
 
 def random_boxes(rng, *shape):
@@ -113,8 +113,15 @@ def test_unletterbox_of_several_pictures_and_of_stretched_ones():
     sizes = [(500, 375), (30, 90)]
     together = unletterbox(boxes, sizes, (416, 416))
     for i, size in enumerate(sizes):
-        assert torch.equal(together[i], unletterbox(boxes[i : i + 1], [size], (416, 416))[0])
+        alone = unletterbox(boxes[i : i + 1], [size], (416, 416), relative=True, letter_box=True)
+        assert torch.equal(together[i], alone[0])
     assert torch.equal(unletterbox(boxes, sizes, (416, 288), letter_box=False), boxes)
     pixels = unletterbox(boxes, sizes, (416, 288), letter_box=False, relative=False)
     torch.testing.assert_close(pixels, boxes * torch.tensor([[[500, 375] * 2], [[30, 90] * 2]]))
     assert unletterbox(boxes[:1], [(5000, 1)], (416, 416)).isfinite().all()
+
+
+def test_an_image_of_any_shape_keeps_a_row_and_a_column():
+    """Where Darknet's letterbox would make an image of no height, and divide by it."""
+    assert fitted(5000, 1, 416, 288) == (416, 1)
+    assert fitted(1, 5000, 416, 288) == (1, 288)

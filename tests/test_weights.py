@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import io
+import os
 import struct
 import subprocess
 import sys
@@ -22,7 +24,7 @@ from darknet_compat.errors import (
     WeightsValueError,
 )
 from darknet_compat.network import Network
-from darknet_compat.weights import Header, load_weights
+from darknet_compat.weights import CHUNK, DARKNET_VERSION, Header, load_into, load_weights, read_header
 from tests.compare import CFGS, net, network_of, randomise
 from tests.conftest import ROOT, SHAPES
 
@@ -67,6 +69,7 @@ def test_darknets_files_and_ours_are_the_same_bytes(darknet, tmp_path):
     reference.seen = 4242
     reference.save_weights(tmp_path / "theirs.weights")
     theirs = (tmp_path / "theirs.weights").read_bytes()
+    assert struct.unpack("<3i", theirs[:12]) == DARKNET_VERSION == Network(read_cfg(cfg)).version
 
     network = load_network(cfg, tmp_path / "theirs.weights", numerics="cpu")
     assert (network.version, network.seen) == ((0, 2, 0), 4242)
@@ -134,29 +137,175 @@ def test_libdarknet_reads_our_transposed_file(darknet, tmp_path):
     np.testing.assert_array_equal(reference.layer_tensor(4, "weights").ravel(), ours)
 
 
-@pytest.mark.parametrize("option", ["dontload=1", "dontloadscales=1", "numload=2"])
-def test_options_of_loading_are_darknets(darknet, tmp_path, option):
+@pytest.mark.parametrize(
+    ("option", "first"),
+    [("dontload=1", 0), ("dontloadscales=1", 4 + 108), ("numload=2", 4 * 2 + 54), ("flipped=1", 4 * 4 + 108)],
+)
+def test_options_of_loading_are_darknets(darknet, tmp_path, option, first):
+    """``first`` of the file's numbers are for the first layer, whose 4 filters have 4*4 + 4*27 in all."""
     plain = net(8, 8, 3, "[conv]\nfilters=4\nsize=3\nbatch_normalize=1", "[conv]\nfilters=6")
     _, _, weights = network_of(plain, tmp_path)
-    changed = plain.replace("filters=4", f"filters=4\n{option}")
-    (tmp_path / "changed.cfg").write_text(changed)
+    changed = tmp_path / "changed.cfg"
+    changed.write_text(plain.replace("filters=4", f"filters=4\n{option}"))
     # Darknet reads on in the same bytes, so give it a file in which exactly the loaded numbers stand.
-    target = Network(read_cfg(tmp_path / "changed.cfg"))
-    count = sum(
-        tensor.numel() for layer in target.layers if not layer.o.dontload for _, tensor in layer.numbers(loading=True)
-    )
-    (tmp_path / "short.weights").write_bytes(weights.read_bytes()[: 20 + 4 * count])
-    reference = darknet.load_network(tmp_path / "changed.cfg", tmp_path / "short.weights")
-    load_weights(target.start(), tmp_path / "short.weights")
-    loaded = 2 if option == "numload=2" else 4
-    if option != "dontload=1":
-        np.testing.assert_array_equal(
-            reference.layer_tensor(0, "weights").ravel()[: loaded * 27],
-            target.layers[0].weights.detach().numpy().ravel()[: loaded * 27],
-        )
-    np.testing.assert_array_equal(
-        reference.layer_tensor(1, "weights").ravel(), target.layers[1].weights.detach().numpy().ravel()
-    )
+    short = tmp_path / "short.weights"
+    short.write_bytes(weights.read_bytes()[: 20 + 4 * (first + 30)])
+    reference = darknet.load_network(changed, short)
+    target = Network(read_cfg(changed)).start()
+    load_weights(target, short)
+    loaded = {"dontload=1": 0, "numload=2": 2}.get(option, 4)
+    for index, name, count in (
+        (0, "weights", loaded * 27),
+        (0, "biases", loaded),
+        (1, "weights", 24),
+        (1, "biases", 6),
+    ):
+        theirs = reference.layer_tensor(index, name).ravel()[:count]
+        np.testing.assert_array_equal(getattr(target.layers[index], name).detach().numpy().ravel()[:count], theirs)
+    scales = torch.ones(4) if option == "dontloadscales=1" else torch.from_numpy(reference.layer_tensor(0, "scales"))
+    assert torch.equal(target.layers[0].scales, scales)
+    # They say nothing about writing.
+    assert len(saved(target, tmp_path / "out.weights")) == 20 + 4 * (4 * 4 + 108 + 30)
+
+
+def test_flipped_weights_stand_with_the_filters_side_by_side(tmp_path):
+    """Number by number: the file holds (c*size*size, filters), and writing gives the same bytes again."""
+    cfg = tmp_path / "net.cfg"
+    cfg.write_text(net(8, 8, 3, "[conv]\nfilters=4\nsize=3\nflipped=1"))
+    numbers = np.arange(4 + 4 * 27, dtype=np.float32)
+    (tmp_path / "in.weights").write_bytes(Header((0, 2, 0), 64_000).pack() + numbers.tobytes())
+    network = load_network(cfg, tmp_path / "in.weights")
+    weights = network.layers[0].weights.detach().numpy()
+    np.testing.assert_array_equal(weights.reshape(4, 27), numbers[4:].reshape(27, 4).T)
+    assert saved(network, tmp_path / "out.weights") == (tmp_path / "in.weights").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("major", "minor"),
+    [(0, 0), (0, 1), (0, 2), (0, 3), (0, 12), (1, 0), (0, 999), (0, 1000), (0, 1001), (999, 0), (1000, 0), (1001, 0)],
+)
+def test_versions_are_read_as_darknet_reads_them(darknet, tmp_path, major, minor):
+    """The width of ``seen``, and where connected weights stand as (inputs, outputs); counted out from the bytes."""
+    cfg, weights = tmp_path / "net.cfg", tmp_path / "net.weights"
+    cfg.write_text(net(2, 2, 1, "[connected]\noutput=3"))
+    wide = (major, minor) not in [(0, 0), (0, 1), (0, 1000), (0, 1001), (1000, 0), (1001, 0)]
+    numbers = np.arange(15, dtype=np.float32)
+    weights.write_bytes(struct.pack("<3iQ" if wide else "<3ii", major, minor, 7, 64_000) + numbers.tobytes())
+    reference, network = darknet.load_network(cfg, weights), load_network(cfg, weights)
+    assert network.seen == reference.seen == 64_000
+    assert network.version == (major, minor, 7)
+    for name in ("biases", "weights"):
+        ours = getattr(network.layers[0], name).detach().numpy().ravel()
+        np.testing.assert_array_equal(ours, reference.layer_tensor(0, name).ravel())
+    assert saved(network, tmp_path / "out.weights") == weights.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("header", "found"),
+    [
+        (struct.pack("<3iQ", 0, 100_000, 0, 0), None),
+        (
+            struct.pack("<3iQ", 0, 2, 100_001, 0),
+            r"offset 0: the version reads 0\.2\.100001; expected one such as 0\.1\.0",
+        ),
+        (struct.pack("<3iQ", 0, 2, -1, 0), r"offset 0: the version reads 0\.2\.-1;"),
+        (struct.pack("<3iQ", 0, 2, 0, 2**62 - 1), None),
+        (
+            struct.pack("<3iQ", 0, 2, 0, 2**62),
+            r"offset 12: the count of images seen reads 4611686018427387904; expected 0",
+        ),
+        (struct.pack("<3ii", 0, 1, 0, -1), r"offset 12: the count of images seen reads -1; expected 0 or more"),
+        (struct.pack("<3iI", 0, 2, 0, 0), r"offset 12: the file ends in the count of .* expected 8 bytes, found 4"),
+        (struct.pack("<3ih", 0, 1, 0, 0), r"offset 12: the file ends in the count of .* expected 4 bytes, found 2"),
+        (b"12345678901", r"offset 0: the file has 11 bytes; expected a header of 16 or 20"),
+    ],
+)
+def test_headers_at_their_limits(header, found):
+    file = io.BytesIO(header)
+    if found is None:
+        assert read_header(file, "x.weights").pack() in (header, header[:16])
+    else:
+        with pytest.raises(WeightsHeaderError, match=rf"x\.weights: {found}"):
+            read_header(file, "x.weights")
+
+
+@pytest.fixture(scope="module")
+def wide_file(tmp_path_factory):
+    """A layer of more numbers than are read at a time."""
+    return network_of(net(60, 100, 1, "[connected]\noutput=100"), tmp_path_factory.mktemp("wide"))
+
+
+@pytest.mark.parametrize("at", [0, CHUNK - 1, CHUNK, 600_000 - 1])
+def test_a_number_that_is_none_is_found_in_every_chunk(wide_file, tmp_path, at):
+    _, cfg, weights = wide_file
+    content = bytearray(weights.read_bytes())
+    offset = 20 + 4 * (100 + at)
+    content[-4:] = struct.pack("<f", float("inf"))
+    content[offset : offset + 4] = struct.pack("<f", float("nan"))
+    (tmp_path / "bad.weights").write_bytes(content)
+    found = 1 if at == 600_000 - 1 else 2
+    message = rf"offset {offset}: weights\[{at}\] of layer 0 \[connected\] is nan; .* found {found} that are not"
+    with pytest.raises(WeightsValueError, match=message):
+        load_network(cfg, tmp_path / "bad.weights")
+
+
+def test_numbers_whose_sum_overflows_are_finite(wide_file, tmp_path):
+    _, cfg, weights = wide_file
+    content = weights.read_bytes()[:420] + np.full(600_000, 3e38, np.float32).tobytes()
+    (tmp_path / "large.weights").write_bytes(content)
+    assert bool((load_network(cfg, tmp_path / "large.weights").layers[0].weights == np.float32(3e38)).all())
+
+
+def test_short_reads_are_gone_on_with(wide_file, tmp_path, monkeypatch):
+    """The system may give fewer bytes than asked for; where it gives none the file became shorter."""
+    network, cfg, weights = wide_file
+    preadv = os.preadv
+    monkeypatch.setattr("os.preadv", lambda file, views, offset: preadv(file, [views[0][:1000]], offset))
+    assert saved(load_network(cfg, weights), tmp_path / "out.weights") == weights.read_bytes()
+    monkeypatch.setattr("os.preadv", lambda *_: 0)
+    with pytest.raises(WeightsEndError, match=r"offset (20|420): the file became shorter while it was read"):
+        load_weights(network, weights)
+
+
+def test_what_is_said_of_a_loaded_file(tmp_path):
+    network, cfg, weights = network_of(SMALL, tmp_path)
+    said = {None: "5 layers (0-5) got numbers", 4: "3 layers (0-3) got numbers, 2 layers (4-5) kept their start values",
+            1: "layer 0 got numbers, 4 layers (1-5) kept their start values",
+            0: "no layers got numbers, 5 layers (0-5) kept their start values"}  # fmt: skip
+    for cutoff, words in said.items():
+        save_weights(network, weights, cutoff)
+        report = load_network(cfg, weights).report
+        assert str(report) == f"{weights}: version 0.2.0, seen 64,000 images, {words}"
+
+
+def test_clear_forgets_the_images_seen(tmp_path):
+    _, cfg, weights = network_of(SMALL, tmp_path)
+    assert load_into(Network(read_cfg(cfg)), weights).header.seen == 64_000
+    network = Network(read_cfg(cfg))
+    load_into(network, weights, clear=True)
+    assert network.seen == 0
+
+
+def test_limits_of_writing(tmp_path):
+    network, _, weights = network_of(SMALL, tmp_path)
+    network.version, network.seen = (0, 1, 0), 2**31 - 1
+    assert struct.unpack("<4i", saved(network, weights)[:16]) == (0, 1, 0, 2**31 - 1)
+    network.version, network.seen = (0, 2, 0), 2**31
+    assert struct.unpack("<3iQ", saved(network, weights)[:20]) == (0, 2, 0, 2**31)
+    before = weights.read_bytes()
+    with pytest.raises(WeightsError, match="cutoff is -1; expected a layer count, 0 or more"):
+        save_weights(network, weights, -1)
+    assert weights.read_bytes() == before
+
+
+def test_a_layer_that_is_not_saved_is_not_in_the_file(darknet, tmp_path):
+    cfg, path = tmp_path / "net.cfg", tmp_path / "ours.weights"
+    cfg.write_text(net(4, 4, 3, "[conv]\nfilters=2\ndontsave=1", "[conv]\nfilters=3"))
+    content = saved(randomise(Network(read_cfg(cfg))), path)
+    assert len(content) == 20 + 4 * (3 + 6)
+    reference = darknet.load_network(cfg)
+    reference.save_weights(tmp_path / "theirs.weights")
+    assert len((tmp_path / "theirs.weights").read_bytes()) == len(content)
 
 
 def damaged(tmp_path, change):

@@ -78,9 +78,10 @@ def make_batch(count: int, size: int, seed: int, device: str = "cpu", truths: in
 
 
 def relative(a: Tensor, b: Tensor) -> float:
-    """Greatest difference, in parts of the greatest value."""
+    """Greatest difference, in parts of the greatest value; infinite where one is NaN, which max() may pass over."""
     a, b = a.detach().double().cpu(), b.detach().double().cpu()
-    return float((a - b).abs().max() / b.abs().max().clamp_min(1e-30))
+    difference = (a - b).abs().max() / b.abs().max().clamp_min(1e-30)
+    return float(difference.nan_to_num(nan=torch.inf))
 
 
 def check_loss(device: str, cases: int) -> dict[str, float]:

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from darknet_compat.cfg import parse_cfg
-from darknet_compat.layers.batchnorm import batch_norm
+from darknet_compat.layers.batchnorm import batch_norm, fold
 from darknet_compat.network import Network
 from tests.compare import net, randomise
 
@@ -63,3 +63,51 @@ def test_the_numerics_differ_where_the_variance_is_small():
     cpu = batch_norm(*arguments, numerics="cpu", training=False)
     cudnn = batch_norm(*arguments, numerics="cudnn", training=False)
     assert cpu[0, 0, 0, 0] > 3 * cudnn[0, 0, 0, 0]
+
+
+@pytest.mark.parametrize("numerics", ["gpu", "cpu"])
+def test_gradients_are_those_of_darknets_own_kernels(numerics):
+    """backward_batchnorm_layer's loops, in double precision: mean_delta, variance_delta and normalize_delta."""
+    rng = np.random.default_rng(5)
+    x = rng.normal(1, 0.05, (2, 3, 4, 5)).astype(np.float32)
+    delta = rng.normal(size=x.shape).astype(np.float32)
+    scales, biases = rng.random(3, np.float32) + 0.5, rng.random(3, np.float32)
+    tensors = [torch.from_numpy(a).requires_grad_() for a in (x, scales, biases)]
+    batch_norm(*tensors, torch.zeros(3), torch.ones(3), numerics=numerics, training=True).backward(
+        torch.from_numpy(delta)
+    )
+    for c in range(3):
+        values, d = x[:, c].astype(np.float64), delta[:, c].astype(np.float64)
+        count, mean = values.size, values.mean()
+        variance = ((values - mean) ** 2).sum() / (count - 1)
+        root = np.sqrt(variance + 1e-5) if numerics == "gpu" else np.sqrt(variance) + 1e-6
+        scale_update, bias_update = (d * (values - mean) / root).sum(), d.sum()
+        d = d * scales[c]
+        mean_delta = -d.sum() / np.sqrt(variance + 1e-5)
+        variance_delta = (d * (values - mean)).sum() * -0.5 * (variance + 1e-5) ** -1.5
+        expected = d / np.sqrt(variance + 1e-5) + variance_delta * 2 * (values - mean) / count + mean_delta / count
+        np.testing.assert_allclose(tensors[0].grad[:, c], expected, rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(float(tensors[1].grad[c]), scale_update, rtol=1e-4)
+        np.testing.assert_allclose(float(tensors[2].grad[c]), bias_update, rtol=1e-4)
+
+
+@pytest.mark.parametrize("numerics", ["cudnn", "gpu", "cpu"])
+def test_folded_weights_give_the_same_values(numerics):
+    """In plain arithmetic, where the running variance is so small that eps counts."""
+    rng = np.random.default_rng(6)
+    weights, x = rng.normal(size=(4, 2, 3, 1)), rng.normal(size=(2, 3, 1))
+    scales, biases, mean, variance = rng.random((4, 4)) + 0.5
+    variance *= 1e-4
+    root = np.sqrt(variance) + 1e-6 if numerics == "cpu" else np.sqrt(variance + 1e-5)
+    expected = ((weights * x).sum((1, 2, 3)) - mean) / root * scales + biases
+    folded = fold(*(torch.from_numpy(a).float() for a in (weights, biases, scales, mean, variance)), numerics)
+    assert folded["weights"].shape == (4, 2, 3, 1)
+    found = (folded["weights"].numpy() * x).sum((1, 2, 3)) + folded["biases"].numpy()
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-3)
+
+
+def test_start_values_are_darknets():
+    network = Network(parse_cfg(net(6, 5, 3, "[batchnorm]"))).start()
+    held = {name: tensor.tolist() for name, tensor in network.layers[0].numbers()}
+    assert held == {"scales": [1, 1, 1], "rolling_mean": [0, 0, 0], "rolling_variance": [0, 0, 0]}
+    assert network.layers[0].biases.tolist() == [0, 0, 0]

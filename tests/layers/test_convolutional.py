@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from darknet_compat.cfg import parse_cfg
 from darknet_compat.errors import CfgError
@@ -53,3 +54,17 @@ def test_errors_name_the_line(options, found):
         Network(parse_cfg(net(8, 8, 3, f"[convolutional]\n{options}")))
     assert found in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("groups", [1, 4])
+def test_start_values_are_darknets(groups):
+    """make_convolutional_layer: normal of sqrt(2 / (size*size*c/groups)), biases and running figures 0, scales 1."""
+    torch.manual_seed(0)
+    text = f"[conv]\nfilters=64\nsize=5\ngroups={groups}\nbatch_normalize=1"
+    layer = Network(parse_cfg(net(9, 9, 48, text))).start().layers[0]
+    assert float(layer.weights.detach().std()) == pytest.approx((2 / (25 * 48 // groups)) ** 0.5, rel=0.03)
+    assert abs(float(layer.weights.detach().mean())) < 0.002
+    assert {name: tensor.unique().tolist() for name, tensor in layer.numbers() if name != "weights"} == {
+        **{name: [0] for name in ("biases", "rolling_mean", "rolling_variance")},
+        "scales": [1],
+    }

@@ -46,6 +46,22 @@ def test_dropout_in_training_changes_the_layer_before():
     assert (first == 0).any()
 
 
+def test_dropout_scales_what_it_keeps():
+    """src/dropout_layer.c: a value is 0 with chance p, else times 1/(1-p)."""
+    torch.manual_seed(0)
+    network = Network(parse_cfg(net(100, 100, 3, "[dropout]\nprobability=.2"))).train()
+    out = network(torch.ones(1, 3, 100, 100))
+    assert out.unique().tolist() == [0, 1.25]
+    assert float((out == 0).float().mean()) == pytest.approx(0.2, abs=0.01)
+
+
+def test_a_chance_of_0_drops_nothing_and_one_below_is_refused():
+    network = Network(parse_cfg(net(6, 5, 3, "[dropout]\nprobability=0"))).train()
+    assert bool((network(torch.ones(1, 3, 5, 6)) == 1).all())
+    with pytest.raises(CfgError, match=r"probability is -0\.1; expected 0 or more and under 1"):
+        Network(parse_cfg(net(6, 5, 3, "[dropout]\nprobability=-.1")))
+
+
 def test_dropout_of_everything_is_refused():
     with pytest.raises(CfgError, match="probability is 1"):
         Network(parse_cfg(net(6, 5, 3, "[dropout]\nprobability=1")))

@@ -249,6 +249,23 @@ def test_boxes_of_a_tree_are_darknets(darknet, tmp_path, seed):
         assert (expected.prob > 0).sum() > 5
 
 
+@pytest.mark.parametrize("width", [1, 4, 7])
+def test_the_mean_with_the_mirrored_image_is_darknets(darknet, width):
+    """get_region_detections of a batch of 2 averages the two maps, with its own signs and its middle column."""
+    rng = np.random.default_rng(width)
+    anchors = [1.3, 1.7, 3.2, 4, 5, 8]
+    region = build(5, width, anchors, 4, softmax=1)
+    reference = darknet.region(2, width, 5, 3, 4, anchors, softmax=1)
+    raw = rng.normal(size=reference.shape).astype(np.float32)
+    reference.forward(raw)
+    expected = reference.boxes(width, 5, width, 5, thresh=0.05)
+    output = region(torch.from_numpy(raw))
+    xywh, objectness, prob = region.boxes(region.average_mirrored(output[:1], output[1:]), 0.05)
+    np.testing.assert_allclose(xywh[0].numpy(), expected.boxes, rtol=2e-6, atol=1e-6)
+    np.testing.assert_allclose(objectness[0].numpy(), expected.objectness, atol=1e-6)
+    np.testing.assert_allclose(prob[0].numpy(), expected.prob, atol=1e-6)
+
+
 def test_boxes_of_a_batch_are_those_of_its_pictures():
     region = build(5, 7, [1, 2, 3, 4], 4, softmax=1)
     output = region(torch.randn(3, 18, 5, 7))

@@ -30,8 +30,21 @@ def test_it_is_not_space_to_depth():
     assert 0 < same < 1
 
 
+def test_the_receptive_field():
+    """Of one cell: stride x stride places forward, one place in reverse."""
+    forward, back = "[reorg]\nstride=2", "[reorg]\nstride=2\nreverse=1"
+    layers = Network(parse_cfg(net(8, 8, 4, forward, back))).layers
+    assert [layer.window() for layer in layers] == [(2, 2), (1, 1)]
+
+
 def test_sizes_that_do_not_divide():
     with pytest.raises(CfgError, match="13 x 13 does not divide by stride 2"):
         Network(parse_cfg(net(13, 13, 4, "[reorg]\nstride=2")))
-    with pytest.raises(CfgError, match="3 channels do not divide"):
+    with pytest.raises(CfgError, match=r"3 channels do not divide by stride\*stride = 4"):
         Network(parse_cfg(net(8, 8, 3, "[reorg]\nstride=2")))
+
+
+@pytest.mark.parametrize("option", ["flatten=1", "extra=4"])
+def test_other_shuffles_are_refused(option):
+    with pytest.raises(CfgError, match=r"\[reorg\] with flatten or extra is not built here"):
+        Network(parse_cfg(net(8, 8, 4, f"[reorg]\nstride=2\n{option}")))

@@ -25,3 +25,17 @@ def test_maps_of_different_size_join_flat(darknet, tmp_path):
 def test_an_index_out_of_range(layers):
     with pytest.raises(CfgError, match=r"<text>:13: layers=.*: layers names layer .*; expected 0 to 1, or -2 to -1"):
         Network(parse_cfg(net(6, 5, 3, CONV.format(3), CONV.format(5), f"[route]\nlayers={layers}")))
+
+
+def test_a_route_needs_layers_and_a_layer_before():
+    with pytest.raises(CfgError, match=r"<text>:6: \[route\]: a \[route\] needs layers="):
+        Network(parse_cfg(net(6, 5, 3, "[route]")))
+    for index in (-1, 0):
+        with pytest.raises(CfgError, match=f"names layer {index}; expected a layer before, but this is the first"):
+            Network(parse_cfg(net(6, 5, 3, f"[route]\nlayers={index}")))
+
+
+def test_maps_that_differ_in_one_side_join_flat(darknet, tmp_path):
+    pool = "[maxpool]\nsize=1\nstride=2"
+    for size in ((6, 1), (1, 6)):
+        check_layers(darknet, net(*size, 3, CONV.format(3), pool, "[route]\nlayers=-1,-2"), tmp_path)

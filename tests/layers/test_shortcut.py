@@ -29,3 +29,8 @@ def test_maps_that_do_not_fit():
     sections = [CONV.format(4, 1), CONV.format(4, 2), "[maxpool]\nsize=3\nstride=1\npadding=0", "[shortcut]\nfrom=0"]
     with pytest.raises(CfgError, match="do not fit by one stride"):
         Network(parse_cfg(net(12, 8, 3, *sections)))
+
+
+def test_a_shortcut_needs_from():
+    with pytest.raises(CfgError, match=r"<text>:8: \[shortcut\]: a \[shortcut\] needs from="):
+        Network(parse_cfg(net(6, 5, 3, "[conv]\nfilters=3", "[shortcut]")))

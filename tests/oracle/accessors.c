@@ -29,6 +29,8 @@ static int layer_number(layer *s, const char *field, double *value, int write)
     NUMBER(alpha) NUMBER(beta) NUMBER(coord_scale) NUMBER(object_scale) NUMBER(noobject_scale) NUMBER(mask_scale) NUMBER(class_scale)
     NUMBER(bias_match) NUMBER(random) NUMBER(thresh) NUMBER(classfix) NUMBER(absolute) NUMBER(onlyforward) NUMBER(stopbackward)
     NUMBER(dontload) NUMBER(dontsave) NUMBER(dontloadscales) NUMBER(temperature) NUMBER(probability) NUMBER(scale)
+    NUMBER(truth) NUMBER(numload) NUMBER(smooth) NUMBER(extra) NUMBER(flatten) NUMBER(spatial) NUMBER(noloss) NUMBER(dot)
+    NUMBER(binary) NUMBER(xnor) NUMBER(ratio) NUMBER(log) NUMBER(sqrt) NUMBER(cost_type)
     return -1;
 }
 
@@ -38,7 +40,7 @@ static int network_number(network *s, const char *field, double *value, int writ
     NUMBER(gamma) NUMBER(scale) NUMBER(power) NUMBER(time_steps) NUMBER(step) NUMBER(max_batches) NUMBER(num_steps) NUMBER(burn_in)
     NUMBER(adam) NUMBER(B1) NUMBER(B2) NUMBER(eps) NUMBER(inputs) NUMBER(outputs) NUMBER(truths) NUMBER(notruth) NUMBER(h) NUMBER(w)
     NUMBER(c) NUMBER(max_crop) NUMBER(min_crop) NUMBER(angle) NUMBER(aspect) NUMBER(exposure) NUMBER(saturation) NUMBER(hue)
-    NUMBER(random) NUMBER(train)
+    NUMBER(random) NUMBER(train) NUMBER(max_ratio) NUMBER(min_ratio) NUMBER(center) NUMBER(clip)
     if (!strcmp(field, "seen")) { if (write) *s->seen = *value; else *value = *s->seen; return 0; }
     if (!strcmp(field, "t")) { if (write) *s->t = *value; else *value = *s->t; return 0; }
     if (!strcmp(field, "cost")) { if (write) *s->cost = *value; else *value = *s->cost; return 0; }

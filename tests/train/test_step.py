@@ -41,10 +41,12 @@ class Pair:
 
     def worst(self):
         """The greatest distance of a tensor from libdarknet's, in parts of its norm."""
-        return max(
-            (np.linalg.norm(ours - theirs) / max(np.linalg.norm(theirs), 1e-12), name)
+        distances = {
+            name: np.linalg.norm(ours - theirs) / max(np.linalg.norm(theirs), 1e-12)
             for name, ours, theirs in self.tensors()
-        )
+        }
+        # Not max() of the distances as they are, which may pass over NaN.
+        return max((float(np.nan_to_num(distance, nan=np.inf)), name) for name, distance in distances.items())
 
 
 def test_50_updates_are_darknets(darknet, tmp_path):

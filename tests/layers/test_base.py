@@ -1,0 +1,137 @@
+"""The options that every section has, and every section's defaults."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+
+import pytest
+
+from darknet_compat.cfg import parse_cfg, read_cfg
+from darknet_compat.errors import CfgError
+from darknet_compat.network import Network
+from tests.compare import net
+from tests.oracle import ACTIVATIONS
+
+COMMON = {
+    **{name: name for name in ("truth", "onlyforward", "stopbackward", "dontsave", "dontload", "numload", "smooth")},
+    "dontloadscales": "dontloadscales",
+    "learning_rate": "learning_rate_scale",
+}
+NEEDED = {"route": "layers=-1", "shortcut": "from=0"}
+# Section -> our option's name -> the field of Darknet's struct layer that it fills.
+DEFAULTS = {
+    "conv": {"filters": "n", "pad": "pad", "padding": "pad", "activation": "activation"}
+    | {name: name for name in ("size", "stride", "groups", "batch_normalize", "binary", "xnor", "flipped", "dot")},
+    "connected": {"output": "outputs", "batch_normalize": "batch_normalize", "activation": "activation"},
+    "maxpool": {"stride": "stride"},
+    "avgpool": {},
+    "activation": {"activation": "activation"},
+    "dropout": {"probability": "probability"},
+    "softmax": {name: name for name in ("groups", "temperature", "spatial", "noloss")},
+    "cost": {"scale": "scale", "ratio": "ratio", "noobj": "noobject_scale", "thresh": "thresh"},
+    "reorg": {name: name for name in ("stride", "reverse", "flatten", "extra")},
+    "upsample": {"stride": "stride", "scale": "scale"},
+    "route": {},
+    "shortcut": {"alpha": "alpha", "beta": "beta", "activation": "activation"},
+    "region": {"num": "n", "max": "max_boxes"}
+    | {name: name for name in ("coords", "classes", "softmax", "background", "thresh", "rescore", "bias_match")}
+    | {f"{name}_scale": f"{name}_scale" for name in ("coord", "object", "noobject", "class", "mask")}
+    | {name: name for name in ("classfix", "jitter", "random", "log", "sqrt", "absolute")},
+}
+
+
+@pytest.mark.parametrize("section", DEFAULTS)
+def test_defaults_are_darknets(darknet, tmp_path, section):
+    """Of a section with no more options than it needs, libdarknet's layer and ours hold the same numbers."""
+    cfg = tmp_path / "net.cfg"
+    cfg.write_text(net(4, 4, 3, "[conv]\nfilters=25\nactivation=linear", f"[{section}]\n{NEEDED.get(section, '')}"))
+    ours = Network(parse_cfg(cfg.read_text())).layers[1].o
+    theirs = darknet.load_network(cfg).layers[1]
+    for option, field in {**COMMON, **DEFAULTS[section]}.items():
+        found = getattr(ours, option)
+        if option == "activation":
+            found = ACTIVATIONS.index(found)
+        assert found == pytest.approx(theirs.number(field), rel=1e-6), option
+
+
+def test_rows_are_darknets(darknet, tmp_path):
+    """The line that Darknet prints of every section, with shapes and options other than the stock cfgs'."""
+    sections = [
+        "[conv]\nfilters=9\nsize=3\nstride=2\ngroups=3", "[batchnorm]", "[activation]", "[maxpool]\nsize=3\nstride=1",
+        "[shortcut]\nfrom=-4", "[route]\nlayers=-1,1", "[reorg]\nstride=3", "[reorg]\nstride=3\nreverse=1",
+        "[upsample]\nstride=3", "[conv]\nfilters=25", "[region]", "[avgpool]", "[dropout]\nprobability=.25",
+        "[connected]\noutput=9", "[softmax]", "[cost]",
+    ]  # fmt: skip
+    cfg = tmp_path / "net.cfg"
+    cfg.write_text(net(380, 260, 9, *sections))
+    printed = subprocess.run(["darknet", "ops", cfg], capture_output=True, text=True).stderr
+    printed = re.sub(r"\w+: Using default .*\n", "", printed)
+    printed = [line for line in printed.splitlines() if line[:5].strip().isdigit()]
+    ours = [" ".join(line.split()) for line in Network(read_cfg(cfg), device="meta").table().splitlines()]
+    assert len(printed) == len(sections)
+    for line, mine in zip(printed, ours[1:], strict=False):
+        assert mine.startswith(" ".join(line.split())), line
+
+
+@pytest.mark.parametrize(
+    ("section", "window"),
+    [
+        ("[conv]\nsize=5\nstride=3", (5, 3)),
+        ("[maxpool]\nsize=3\nstride=2", (3, 2)),
+        ("[avgpool]", (9, 1)),
+        ("[upsample]\nstride=3", (1, 1)),
+        ("[upsample]\nstride=-3", (3, 3)),
+        ("[activation]", (1, 1)),
+    ],
+)
+def test_windows(section, window):
+    """Size and stride of what one value sees of the layer before; an average sees the longer side."""
+    assert Network(parse_cfg(net(9, 6, 3, section))).layers[0].window() == window
+    assert Network(parse_cfg(net(6, 9, 3, section))).layers[0].window() == window
+
+
+def test_operations_are_counted_for_convolutions_alone():
+    """2 for each multiplication with its addition, as `darknet ops` has it."""
+    text = net(9, 6, 4, "[conv]\nfilters=6\nsize=3\ngroups=2\nstride=3", "[connected]\noutput=3", "[softmax]")
+    assert [layer.flops() for layer in Network(parse_cfg(text)).layers] == [2 * 6 * 9 * 2 * (3 * 2), 0, 0]
+
+
+@pytest.mark.parametrize("section", ["softmax", "dropout", "connected", "batchnorm"])
+def test_sections_that_take_no_other_size(section):
+    """Those that Darknet's resize_network refuses, or passes over with the old size."""
+    network = Network(parse_cfg(net(8, 8, 3, "[conv]", f"[{section}]")))
+    with pytest.raises(CfgError, match="cannot take another size"):
+        network.resize(16, 16)
+    assert network.input == (3, 8, 8)
+
+
+def test_a_tensor_or_an_output_over_what_an_int_counts():
+    with pytest.raises(CfgError, match=r"would hold 2,147,483,648 numbers in one tensor; expected at most 2,147,483,6"):
+        Network(parse_cfg(net(32768, 16384, 1, "[connected]\noutput=4")), device="meta")
+    with pytest.raises(CfgError, match=r"the output would be 32768 x 65536 x 1 from"):
+        Network(parse_cfg(net(32768, 65536, 1, "[maxpool]")), device="meta")
+    Network(parse_cfg(net(32768, 65535, 1, "[maxpool]")), device="meta")
+
+
+@pytest.mark.parametrize(
+    ("section", "option", "least"),
+    [
+        *(("conv", option, 1) for option in ("filters", "size", "stride", "groups")),
+        *((section, "padding", 0) for section in ("conv", "maxpool")),
+        *(("maxpool", option, 1) for option in ("stride", "size")),
+        *(("region", option, 1) for option in ("num", "classes", "max")),
+        *(("region", "coords", 4), ("connected", "output", 1), ("softmax", "groups", 1), ("reorg", "stride", 1)),
+    ],
+)
+def test_numbers_that_are_too_small(section, option, least):
+    """One below the least is refused; the least itself is another matter, or fits."""
+    message = rf"<text>:7: {option}={least - 1}: {option} is {least - 1}; expected {least} or more"
+    with pytest.raises(CfgError, match=message):
+        Network(parse_cfg(net(4, 4, 3, f"[{section}]\n{option}={least - 1}")))
+    found = ""
+    try:
+        Network(parse_cfg(net(4, 4, 3, f"[{section}]\n{option}={least}")))
+    except CfgError as error:
+        found = str(error)
+    assert "or more" not in found
