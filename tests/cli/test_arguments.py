@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -23,11 +24,11 @@ def outcome(verb, wide, data, tmp_path, capsys):
 
     def run(name, *flags, cfg=CFG, weights=WEIGHTS, copies=1):
         # A disc that the network finds, and a cross where it thinks of one with a probability of 2 %.
-        labels = {wide: "0 .14 .37 .27 .49\n5 .27 .6 .45 .8\n2 .3 .5 .4 .9\n"}
-        file = data([wide] * copies, labels)
+        paths = [wide, *(shutil.copy(wide, wide.with_stem(f"wide{number}")) for number in range(1, copies))]
+        file = data(paths, {path: "0 .14 .37 .27 .49\n5 .27 .6 .45 .8\n2 .3 .5 .4 .9\n" for path in paths})
         words = ["detector", name, file, cfg, weights, *flags]
         if name == "test":
-            assert verb(*words, *[wide] * copies, "-thresh", ".01", "-json", "found.json") == 0
+            assert verb(*words, *paths, "-thresh", ".01", "-json", "found.json") == 0
             return json.loads((tmp_path / "found.json").read_text())
         assert verb(*words) == 0
         printed = capsys.readouterr().out

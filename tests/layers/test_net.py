@@ -56,11 +56,12 @@ def test_an_input_of_negative_size(name):
 def test_the_size_of_the_input(darknet, tmp_path):
     """width, height and channels, or inputs; Darknet takes inputs where one of the three is missing."""
     assert Network(parse_cfg("[net]\nheight=1\nwidth=1\nchannels=1\n[connected]\n")).input == (1, 1, 1)
-    for text in ("inputs=5", "inputs=1", "inputs=5\nheight=2\nwidth=3"):
+    lacking = ("height=2\nwidth=3", "height=2\nchannels=3", "width=2\nchannels=3")
+    for text in ("inputs=5", "inputs=1", *(f"inputs=5\n{two}" for two in lacking)):
         cfg = tmp_path / "net.cfg"
         cfg.write_text(f"[net]\n{text}\n[connected]\n")
         shape = Network(parse_cfg(cfg.read_text())).input
         assert shape == (darknet.load_network(cfg).number("inputs"), 1, 1)
-    for text in ("", "inputs=0", "inputs=-5", "height=2\nwidth=3"):
+    for text in ("", "inputs=0", "inputs=-5", *lacking):
         with pytest.raises(CfgError, match="gives no input size"):
             Network(parse_cfg(f"[net]\n{text}\n[connected]\n"))

@@ -247,6 +247,9 @@ def test_boxes_of_a_tree_are_darknets(darknet, tmp_path, seed):
         np.testing.assert_allclose(objectness[0].numpy(), expected.objectness, atol=1e-6)
         np.testing.assert_allclose(prob[0].numpy(), expected.prob[:, : prob.shape[2]], atol=1e-6)
         assert (expected.prob > 0).sum() > 5
+    # Without a word the walk ends where `detector test` ends it.
+    for default, half in zip(region.boxes(output, 0.2), region.boxes(output, 0.2, 0.5), strict=True):
+        assert torch.equal(default, half)
 
 
 @pytest.mark.parametrize("width", [1, 4, 7])
