@@ -384,7 +384,16 @@ def test_a_signal_in_the_first_update_leaves_an_earlier_training_as_it_is(tmp_pa
     assert [file.read_bytes() for file in files] == before
 
 
-def test_a_second_ctrl_c_stops_at_once_unless_it_comes_with_the_first(monkeypatch):
+@pytest.fixture
+def handlers():
+    """What answers the signals, put back after the test."""
+    before = {number: signal.getsignal(number) for number in data.STOPPING}
+    yield before
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def test_a_second_ctrl_c_stops_at_once_unless_it_comes_with_the_first(monkeypatch, handlers):
     with loop.Stopping() as stopping:
         os.kill(os.getpid(), signal.SIGINT)
         os.kill(os.getpid(), signal.SIGINT)  # as torch's launcher passes on what the terminal has sent already
@@ -399,14 +408,11 @@ def test_a_second_ctrl_c_stops_at_once_unless_it_comes_with_the_first(monkeypatc
             os.kill(os.getpid(), number)
 
 
-def test_nohup_is_respected():
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    try:
-        with loop.Stopping() as stopping:
-            os.kill(os.getpid(), signal.SIGHUP)
-            assert not stopping.asked
-    finally:
-        signal.signal(signal.SIGHUP, before)
+def test_nohup_is_respected(handlers):
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    with loop.Stopping() as stopping:
+        os.kill(os.getpid(), signal.SIGHUP)
+        assert not stopping.asked
 
 
 def test_a_worker_that_dies_ends_the_training_after_a_snapshot(tmp_path, monkeypatch):
