@@ -103,7 +103,7 @@ def photographs(share: Path, network: Network) -> np.ndarray:
 
 def expected_boxes(network: Network, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     with torch.inference_mode():
-        boxes, _, probabilities = network.head.boxes(network(torch.from_numpy(images)), 0.0)
+        boxes, _, probabilities = network.boxes(network.predict(torch.from_numpy(images)), 0.0)
     return boxes.numpy(), probabilities.numpy()
 
 
@@ -140,7 +140,7 @@ def test_suppression_inside_the_graph(runtime, shapes, darknet_share, tmp_path, 
     found = runtime(tmp_path / "net.onnx", images)
     check_boxes(found, shapes, images)
     with torch.inference_mode():
-        boxes, objectness, prob = shapes.head.boxes(shapes(torch.from_numpy(images)), THRESH)
+        boxes, objectness, prob = shapes.boxes(shapes.predict(torch.from_numpy(images)), THRESH)
         kept, _ = nms_sort(boxes, objectness, prob, NMS)
     expected = {(n, k, b) for n, b, k in kept.nonzero().tolist()}
     # OpenVINO fills up with rows of -1.

@@ -245,8 +245,8 @@ def test_cv2_resize_is_not_darknets(darknet_share, detector):
         x, y = (w - new_w) // 2, (h - new_h) // 2
         theirs[:, y : y + new_h, x : x + new_w] = images.to_planes(cv2.resize(picture, (new_w, new_h)))
         with torch.inference_mode():
-            outputs = network(torch.from_numpy(np.stack([ours, theirs])))
-            prob = network.head.boxes(outputs, 0.0)[2]
+            outputs = network.predict(torch.from_numpy(np.stack([ours, theirs])))
+            prob = network.boxes(outputs, 0.0)[2]
         worst = max(worst, float((prob[0] - prob[1]).abs().max()))
     print(f"{detector[0].stem}: probabilities differ by up to {worst:.3f}")
     assert worst > 0.02

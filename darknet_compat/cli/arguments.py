@@ -77,7 +77,7 @@ def load(options: argparse.Namespace) -> tuple[Any, list[str]]:
         find_stock(options.cfg), find_stock(options.weights), device=device, numerics=options.numerics
     )
     print(network.report, file=sys.stderr)
-    check_names(data, names, network.head.o.classes, options.cfg)
+    check_names(data, names, network.detector.o.classes, options.cfg)
     return network, names
 
 

@@ -192,14 +192,13 @@ class Job:
         weights = find_stock(options.weights) if options.weights else None
         network = load_network(cfg, weights, numerics=options.numerics, clear=options.clear)
         network.check_images()
-        head = network.head
+        head = network.detector
         self._check_classes(head.o.classes)
         self.trainer = Trainer(network, processes, amp=options.amp, fast=options.fast, seed=seed)
         extra, self.changed = self.snapshots.resume(self.trainer) if options.resume else ({}, [])
         if not options.resume:
             self._check_batches()
-        classes = head.o.classes if head.map is None else len(head.map) - 1
-        labels = check_labels(pictures, classes, options.labels, class_only=head.hierarchy is not None)
+        labels = check_labels(pictures, head.truth_classes, options.labels, class_only=head.class_only)
         net = network.net
         augmentation = Augmentation(
             head.o.jitter, net.hue, net.saturation, net.exposure, bool(net.flip), bool(net.letter_box)
@@ -275,8 +274,9 @@ class Job:
         if first:
             clear_parts(self.snapshots.folder, self.snapshots.name)
             log = Log(
-                self.snapshots.path(""), trainer.batch, trainer.net.max_batches, options.resume, options.tensorboard
-            )
+                self.snapshots.path(""), trainer.network.heads, trainer.batch, trainer.net.max_batches,
+                options.resume, options.tensorboard,
+            )  # fmt: skip
             self._greet(log)
         begun = trainer.updates
         with Stopping() as stopping:

@@ -103,11 +103,11 @@ def valid(options: argparse.Namespace, mirrored: bool = False) -> int:
     elif kind == "coco" and len({coco_image_id(path) for path in paths}) < len(paths):
         warnings.warn(f"{listed}: pictures share an image id, the number in the name of a COCO file", stacklevel=1)
     network, names = load(options)
-    head = network.head
+    head = network.detector
     asked = read_map(data.get("map")) if data.get("map") else None
     if asked and max(asked) >= head.o.classes:
         raise data.error("map", f"the map asks for class {max(asked)}; expected 0 to {head.o.classes - 1}")
-    classes = len(asked) if asked and head.hierarchy else head.o.classes
+    classes = len(asked) if asked and head.chooses_classes else head.o.classes
     expected = ResultFiles.CLASSES.get(kind, classes)
     if classes != expected:
         raise data.error("eval", f"{classes} classes would be written; expected the {expected} of eval={kind}")

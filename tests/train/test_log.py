@@ -8,7 +8,10 @@ import os
 
 import pytest
 
-from darknet_compat.train.log import COLUMNS, Lines, Log
+from darknet_compat.cfg import parse_cfg
+from darknet_compat.network import Network
+from darknet_compat.train.log import Lines, Log
+from tests.train.nets import COLUMNS, small
 from tests.train.test_loop import Training
 
 
@@ -75,7 +78,7 @@ def test_a_table_that_is_none_is_written_anew(tmp_path):
     good = ",".join(["1", "8", *["0.5"] * 10, "4", "32x32", ""])
     rows = [",".join(COLUMNS), good, good.replace("0.5", "x"), "2,16,0.5", "\xff\0garbage"]
     table.write_bytes("\r\n".join(rows).encode("latin-1"))
-    log = Log(tmp_path / "net", batch=5, last_batch=9, resumed=True)
+    log = Log(tmp_path / "net", Network(parse_cfg(small())).heads, batch=5, last_batch=9, resumed=True)
     log.close()
     with open(table, newline="") as file:
         assert [row["batch"] for row in csv.DictReader(file)] == ["1"]

@@ -24,11 +24,11 @@ from darknet_compat.train.augment import Augmentation
 from darknet_compat.train.checkpoint import Snapshots
 from darknet_compat.train.data import TrainingSet, check_labels
 from darknet_compat.train.distributed import Processes
-from darknet_compat.train.log import COLUMNS, Log
+from darknet_compat.train.log import Log
 from darknet_compat.train.schedule import SIZES
 from darknet_compat.train.step import Trainer
 from darknet_compat.weights import load_weights
-from tests.train.nets import data_set, small
+from tests.train.nets import COLUMNS, data_set, small
 
 LINE = re.compile(r"(\d+): (\S+), (\S+) avg, (\S+) rate, (\S+) seconds, (\d+) images$")
 
@@ -60,7 +60,8 @@ class Training:
             self.snapshots.resume(self.trainer)
         pictures = read_list(folder / "list.txt")
         self.data = TrainingSet(pictures, check_labels(pictures, 3), Augmentation(), seed=seed)
-        self.log = Log(self.snapshots.path(""), self.trainer.batch, self.trainer.net.max_batches, resume, **log)
+        trainer, heads = self.trainer, self.network.heads
+        self.log = Log(self.snapshots.path(""), heads, trainer.batch, trainer.net.max_batches, resume, **log)
 
     def run(self, **options):
         try:
@@ -215,7 +216,7 @@ def test_the_last_batches_see_the_largest_size_after_other_processes_began():
     """300 updates of 2 images alone are 300 batches; from there each of four processes' updates counts 4."""
     net = SimpleNamespace(width=32, height=32, mini_batch=1, subdivisions=2, max_batches=1000)
     trainer = SimpleNamespace(
-        head=SimpleNamespace(o=SimpleNamespace(random=1)), net=net, network=SimpleNamespace(seen=600),
+        net=net, network=SimpleNamespace(seen=600, heads=[SimpleNamespace(o=SimpleNamespace(random=1))]),
         updates=300, images=600, images_per_update=8, seed=0,
     )  # fmt: skip
     sizes = loop.Sizes(trainer)

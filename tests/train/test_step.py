@@ -31,7 +31,7 @@ class Pair:
         for update in updates:
             theirs = [self.theirs.train_step(b.pictures.numpy(), b.truth.numpy()).cost for b in update]
             ours = self.trainer.update(update)
-            self.costs.append(([float(f.cost) for f in ours.figures], theirs, ours))
+            self.costs.append(([float(f.cost) for [f] in ours.figures], theirs, ours))
 
     def tensors(self):
         for layer in self.ours.layers:
@@ -73,7 +73,7 @@ def test_the_prior_ends_when_darknets_does(darknet, tmp_path):
             pair.theirs.train_step(b.pictures.numpy(), b.truth.numpy(), update=last).cost
             for b, last in zip(update, (False, True), strict=True)
         ]
-        assert [float(f.cost) for f in pair.trainer.update(update).figures] == pytest.approx(theirs, rel=1e-3)
+        assert [float(f.cost) for [f] in pair.trainer.update(update).figures] == pytest.approx(theirs, rel=1e-3)
     assert pair.worst()[0] < 1e-3, pair.worst()
 
 
@@ -125,7 +125,7 @@ def test_average_loss_and_batch_number_are_train_detectors():
     assert [update.batch for update in done] == [1, 2, 3]
     average = -1.0
     for update in done:
-        assert update.loss == pytest.approx(sum(float(f.cost) for f in update.figures) / 8)
+        assert update.loss == pytest.approx(sum(float(f.cost) for [f] in update.figures) / 8)
         if average < 0:
             average = update.loss
         average = average * 0.9 + update.loss * 0.1
