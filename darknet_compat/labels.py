@@ -18,6 +18,8 @@ from pathlib import Path
 
 import numpy as np
 
+from .cfg.data import MAX_LIST_BYTES
+from .cfg.reader import read_text
 from .errors import DataError
 from .files import whole_file
 
@@ -352,13 +354,16 @@ def label_voc(folder: Path, identities: Iterable[str], names: Sequence[str], kee
 
 
 def read_image_set(folder: Path, image_set: str) -> list[str]:
-    """The picture names in ``ImageSets/Main/<image_set>.txt`` of one VOC year."""
+    """The picture names in ``ImageSets/Main/<image_set>.txt`` of one VOC year, one a line; they may hold blanks.
+
+    Raises DataError where there is no such file, or no name in it.
+    """
     path = folder / "ImageSets" / "Main" / f"{image_set}.txt"
-    try:
-        identities = path.read_text(encoding="utf-8").split()
-    except FileNotFoundError:
+    if not path.exists():
         here = sorted(other.stem for other in path.parent.glob("*.txt"))
-        raise DataError(f"{path}: no such file; sets there: {', '.join(here[:8]) or 'none'}") from None
+        raise DataError(f"{path}: no such file; sets there: {', '.join(here[:8]) or 'none'}")
+    lines = read_text(path, DataError, MAX_LIST_BYTES).split("\n")
+    identities = [line.strip() for line in lines if line.strip()]
     if not identities:
         raise DataError(f"{path}: the file is empty; expected one picture name per line")
     return identities
@@ -371,11 +376,18 @@ def picture_paths(folder: Path, identities: Sequence[str], named: str | None = N
     picture is missing, or where Darknet would look for its labels in another place than ``labels``.
     """
     named = str(folder) if named is None else named
-    files = {Path(name).stem: name for name in sorted(os.listdir(folder / "JPEGImages"), reverse=True)}
+    try:
+        inside = sorted(os.listdir(folder / "JPEGImages"), reverse=True)
+    except OSError as error:
+        raise DataError(f"{folder / 'JPEGImages'}: {error.strerror}; expected the folder of the pictures") from None
+    files = {Path(name).stem: name for name in inside}
     pictures = []
     for identity in identities:
         if identity not in files:
-            raise DataError(f"{folder / 'JPEGImages' / identity}.jpg: no such picture, but its name is in ImageSets")
+            raise DataError(
+                f"{folder / 'JPEGImages' / identity}.jpg: no such picture, but its name is in ImageSets; expected "
+                "names without suffix, one a line"
+            )
         picture = f"{named}/JPEGImages/{files[identity]}"
         labels = f"{named}/labels/{identity}.txt"
         if label_path(picture) != labels:
