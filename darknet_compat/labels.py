@@ -122,6 +122,10 @@ class Labels:
     def __len__(self) -> int:
         return len(self.starts) - 1
 
+    def bad_lines(self) -> str:
+        """The first bad line, and how many there are: how an error about them begins."""
+        return f"{self.bad[0]}; bad lines in all: {len(self.bad)}"
+
     def warn_of_missing(self) -> None:
         """One warning for all label files that do not exist."""
         if self.missing:
@@ -171,7 +175,7 @@ def _sound_objects(picture: str, classes: int | None, class_only: bool, found: L
     for row in np.flatnonzero(~good):
         if not known[row]:
             last = "" if classes is None else classes - 1
-            what = f"class {names[row]:g}, expected one of 0..{last}"
+            what = f"class {names[row]:g}, expected one of 0..{last}, for classes count from 0"
         elif not inside[row]:
             what = "a box outside of 0..1; x, y, w, h are parts of the picture's width and height"
         else:

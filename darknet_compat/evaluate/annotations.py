@@ -141,7 +141,7 @@ def read_label_files(pictures: Sequence[str], classes: int) -> LabelBoxes:
     """
     labels = read_all_labels(pictures, classes)
     if labels.bad:
-        raise DataError(f"{labels.bad[0]}; {len(labels.bad)} bad lines in all; correct them")
+        raise DataError(f"{labels.bad_lines()}; correct them")
     if len(labels.missing) == len(labels):
         raise DataError(
             f"{labels.missing[0]}: no such label file, nor any other of the list; expected one for each picture"
