@@ -64,7 +64,7 @@ def image_ids(pictures: Sequence[str], where: str, rule: Callable[[str], object]
         if bare == "":
             raise DataError(f"{where}: {picture} has no name before its first dot, its image id; rename the picture")
         if first.get(bare) == picture:
-            raise DataError(f"{where}: {picture} stands in it twice; expected each picture once, as results name it")
+            raise DataError(f"{where}: {picture} stands in it twice; take one of the lines out")
         if bare in first:
             raise DataError(
                 f"{where}: {picture} has the image id {identity!r}, as {first[bare]} has, and result files name "
