@@ -173,9 +173,9 @@ def read_labels(data: str | os.PathLike[str], names: Sequence[str] | None = None
     """
     options = read_data(find_stock(os.fspath(data)))
     if names is None:
-        names = read_names(find_stock(options.get("names", "data/names.list")))
+        names = read_names(find_stock(options.source("names", "data/names.list")))
         check_names(options, names, options.integer("classes", len(names)), options.file)
-    valid = options.get("valid", "data/train.list")
+    valid = options.source("valid", "data/train.list")
     pictures = read_list(valid)
     images = image_ids(pictures, valid)
     parts = [read_label_files(pictures, len(names))]
