@@ -214,8 +214,18 @@ def test_missing_files(year):
         read_image_set(year, "val")
     with pytest.raises(DataError, match=r"a.xml: no such file"):
         label_voc(year, ["a"], ["dog"])
-    with pytest.raises(DataError, match=r"a.jpg: no such picture"):
+    with pytest.raises(DataError, match=r"a.jpg: no such picture.*names without suffix, one a line"):
         picture_paths(year, ["a"])
+    (year / "JPEGImages").rmdir()
+    with pytest.raises(DataError, match=r"JPEGImages: No such file or directory; expected the folder of the pictures"):
+        picture_paths(year, ["a"])
+
+
+def test_names_in_image_sets_may_hold_blanks(year):
+    """As Windows writes them, too: with a byte-order mark, with carriage returns, with bytes that are no UTF-8."""
+    path = year / "ImageSets" / "Main" / "val.txt"
+    path.write_bytes(b"\xef\xbb\xbfmy photo 1\r\n\r\n x_jpg.rf.0a1b \n\xb4\xf3\n")
+    assert read_image_set(year, "val") == ["my photo 1", "x_jpg.rf.0a1b", "\udcb4\udcf3"]
 
 
 def test_path_that_darknet_would_misread(year):

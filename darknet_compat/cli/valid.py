@@ -73,7 +73,7 @@ def _pictures(options: argparse.Namespace) -> tuple[Any, list[str]]:
     from ..stock import find_stock
 
     data = read_data(find_stock(options.data))
-    return data, read_list(find_stock(data.get("valid", "data/train.list")))
+    return data, read_list(find_stock(data.source("valid", "data/train.list")))
 
 
 def _progress(found: Iterator[Any], total: int) -> Iterator[Any]:
@@ -97,7 +97,7 @@ def valid(options: argparse.Namespace, mirrored: bool = False) -> int:
     kind = data.get("eval", "voc")
     if kind not in ResultFiles.PREFIX:
         raise data.error("eval", f"eval is {kind!r}; expected one of {', '.join(ResultFiles.PREFIX)}")
-    listed = data.get("valid", "data/train.list")
+    listed = data.source("valid", "data/train.list")
     if kind == "voc":
         image_ids(paths, listed)
     elif kind == "coco" and len({coco_image_id(path) for path in paths}) < len(paths):
@@ -111,7 +111,7 @@ def valid(options: argparse.Namespace, mirrored: bool = False) -> int:
     expected = ResultFiles.CLASSES.get(kind, classes)
     if classes != expected:
         raise data.error("eval", f"{classes} classes would be written; expected the {expected} of eval={kind}")
-    source = find_stock(data.get("names", "data/names.list"))
+    source = find_stock(data.source("names", "data/names.list"))
     with ResultFiles(data.get("results", "results"), kind, names, options.out, source) as files:
         found = detect_files(
             network, paths, letter_box=wants_letter_box(options, network), mirrored=mirrored, thresh=THRESH,

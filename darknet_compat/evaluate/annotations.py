@@ -141,7 +141,7 @@ def read_label_files(pictures: Sequence[str], classes: int) -> LabelBoxes:
     """
     labels = read_all_labels(pictures, classes)
     if labels.bad:
-        raise DataError(f"{labels.bad[0]}; {len(labels.bad)} bad lines in all; correct them")
+        raise DataError(f"{labels.bad_lines()}; correct them")
     if len(labels.missing) == len(labels):
         raise DataError(
             f"{labels.missing[0]}: no such label file, nor any other of the list; expected one for each picture"
@@ -173,9 +173,9 @@ def read_labels(data: str | os.PathLike[str], names: Sequence[str] | None = None
     """
     options = read_data(find_stock(os.fspath(data)))
     if names is None:
-        names = read_names(find_stock(options.get("names", "data/names.list")))
+        names = read_names(find_stock(options.source("names", "data/names.list")))
         check_names(options, names, options.integer("classes", len(names)), options.file)
-    valid = options.get("valid", "data/train.list")
+    valid = options.source("valid", "data/train.list")
     pictures = read_list(valid)
     images = image_ids(pictures, valid)
     parts = [read_label_files(pictures, len(names))]

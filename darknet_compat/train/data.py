@@ -56,15 +56,13 @@ def check_labels(
     absent = [picture for picture in pictures if not os.path.isfile(picture)]
     if absent:
         raise DataError(
-            f"{absent[0]}: no such picture, nor are {len(absent) - 1} others of the {len(pictures)} in the list; "
-            "paths in a list are relative to the working directory"
+            f"{absent[0]}: no such picture; missing are {len(absent)} of the {len(pictures)} in the list; paths in it "
+            f"count from the folder in which you type, {os.getcwd()}"
         )
     bar = tqdm(pictures, "checking labels", unit=" pictures", disable=None, leave=False)
     found = read_all_labels(bar, classes, class_only)
     if found.bad and labels == "error":
-        raise DataError(
-            f"{found.bad[0]}; {len(found.bad)} bad lines in all; correct them, or train without them by labels=warn"
-        )
+        raise DataError(f"{found.bad_lines()}; correct them, or leave them out with -labels warn")
     for line in found.bad[:SHOWN]:
         warnings.warn(f"{line}; the line is left out", stacklevel=2)
     if len(found.bad) > SHOWN:

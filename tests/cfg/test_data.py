@@ -52,6 +52,7 @@ def test_missing_key_and_wrong_type(write):
             data.require("train")
         ),
         "x.data: no `backup` line; expected `backup=...`": lambda: data.require("backup"),
+        "x.data: no `names` line; expected `names=...`": lambda: data.source("names", "nowhere/names.list"),
         "x.data: no `top` line; expected `top=...`": lambda: data.integer("top"),
         "x.data:2: classes=twenty: `classes` is `twenty`; expected an integer": lambda: data.integer("classes"),
     }

@@ -98,7 +98,7 @@ def test_bad_lines_are_named(paths, tmp_path, line):
         check_labels(paths, 3)
     assert str(caught.value).startswith(f"{file}:3: ")
     assert BAD[line] in str(caught.value)
-    assert "1 bad lines" in str(caught.value)
+    assert "bad lines in all: 1; correct them, or leave them out with -labels warn" in str(caught.value)
     assert "\n" not in str(caught.value)
     with pytest.warns(UserWarning, match=r"4\.txt:3: .*left out"):
         labels = check_labels(paths, 3, labels="warn")
@@ -115,7 +115,7 @@ def test_good_lines_of_a_bad_file_are_kept(paths, tmp_path):
 
 def test_many_bad_lines_are_counted(paths, tmp_path):
     (tmp_path / "labels" / "4.txt").write_text("9 .5 .5 .2 .2\n" * 12)
-    with pytest.raises(DataError, match="12 bad lines in all"):
+    with pytest.raises(DataError, match="bad lines in all: 12;"):
         check_labels(paths, 3)
     with warnings.catch_warnings(record=True) as caught:
         check_labels(paths, 3, labels="warn")
@@ -138,7 +138,9 @@ def test_objects_without_a_place(paths, tmp_path):
 
 
 def test_a_list_without_use_is_an_error(paths, tmp_path):
-    with pytest.raises(DataError, match=r"gone\.jpg: no such picture, nor are 0 others of the 8"):
+    with pytest.raises(
+        DataError, match=r"gone\.jpg: no such picture; missing are 1 of the 8 in the list; paths in it count from .*/"
+    ):
         check_labels([*paths, str(tmp_path / "images" / "gone.jpg")], 3)
     odd = tmp_path / "odd.webp"
     odd.write_bytes(b"")
