@@ -18,7 +18,7 @@ from ..errors import DarknetError
 from ..memory import keep_memory
 from ..output import complain, drop, open_closed
 
-FINE, FAILED, WRONG, STOPPED, UNREAD = 0, 1, 2, 128 + signal.SIGINT, 128 + signal.SIGPIPE
+FINE, FAILED, WRONG, STOPPED, UNREAD = 0, 1, 2, 130, 141
 
 
 class _Parser(argparse.ArgumentParser):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -27,7 +27,10 @@ PATIENCE = timedelta(hours=2)  # the others wait while the first process writes 
 
 @dataclass(frozen=True)
 class Processes:
-    """This process's place among those that train together: ``rank`` from 0, ``world`` of them."""
+    """This process's place among those that train together: ``rank`` from 0, ``world`` of them.
+
+    What they do together raises :class:`LostProcessError` where one of them has ended.
+    """
 
     device: torch.device
     rank: int = 0
@@ -41,15 +44,14 @@ class Processes:
     def add_up(self, tensor: Tensor) -> None:
         """Replace ``tensor`` by the sum of all processes' in place."""
         if self.world > 1:
-            try:
+            with _all():
                 dist.all_reduce(tensor)
-            except RuntimeError:
-                raise LostProcessError("another process of this training has ended") from None
 
     def same(self, tensor: Tensor) -> None:
         """Replace ``tensor`` by the first process's in place."""
         if self.world > 1:
-            dist.broadcast(tensor, 0)
+            with _all():
+                dist.broadcast(tensor, 0)
 
     def same_number(self, number: int) -> int:
         """The first process's ``number``, below 2^63."""
@@ -62,7 +64,8 @@ class Processes:
         if self.world == 1:
             return [thing]
         things = [None] * self.world
-        dist.all_gather_object(things, thing)
+        with _all():
+            dist.all_gather_object(things, thing)
         return things
 
     def wait(self) -> None:
@@ -71,8 +74,17 @@ class Processes:
         torch's launcher stops all others when one ends with an error, so the first has to write and speak before.
         """
         if self.world > 1:
-            with contextlib.suppress(RuntimeError):
+            with contextlib.suppress(LostProcessError), _all():
                 dist.barrier()
+
+
+@contextlib.contextmanager
+def _all() -> Iterator[None]:
+    """What all processes do together. Raises LostProcessError where one of them has ended."""
+    try:
+        yield
+    except RuntimeError:
+        raise LostProcessError("another process of this training has ended") from None
 
 
 def join(name: str | None) -> Processes:
