@@ -109,6 +109,37 @@ def test_warnings_are_one_line_each(tmp_path):
     assert result.stderr.count("\n") == 1
 
 
+# What Windows lacks, taken away after other packages have looked for it.
+ELSEWHERE = """
+import os, signal, sys
+import cv2, matplotlib.figure, multiprocessing.connection, numpy, torch, tqdm
+sys.modules["fcntl"] = None
+for module, names in (
+    (os, "fork fchmod sched_getaffinity O_NOFOLLOW O_NONBLOCK"),
+    (signal, "SIGHUP SIGPIPE SIGKILL pthread_sigmask"),
+):
+    for name in names.split():
+        delattr(module, name)
+from darknet_compat.cli import main
+raise SystemExit(main())
+"""
+
+
+def test_only_training_needs_what_windows_lacks(tmp_path):
+    words = ["cfg/shapes.data", "cfg/yolov2-shapes.cfg", "weights/yolov2-shapes.weights"]
+    ends = {"test": ["data/shapes-sample.jpg", "-json", tmp_path / "found.json"], "train": ["-clear"]}
+    done = {}
+    for verb, more in ends.items():
+        command = [sys.executable, "-c", ELSEWHERE, "detector", verb, *words, *map(str, more)]
+        done[verb] = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment())
+    assert done["test"].returncode == 0, done["test"].stderr
+    assert (tmp_path / "found.json").read_text().count('"prob"') > 0
+    assert done["train"].returncode == 1
+    assert done["train"].stderr == (
+        "darknet-compat: training needs a system that forks processes, as Linux and macOS do; this one does not\n"
+    )
+
+
 PYTHON = f"{sys.executable} -m darknet_compat"
 # A job that says more than a pipe holds.
 LONG = """

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import errno
 import os
+import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -80,6 +82,23 @@ def test_a_table_that_is_none_is_written_anew(tmp_path):
     with open(table, newline="") as file:
         assert [row["batch"] for row in csv.DictReader(file)] == ["1"]
     assert list(log.columns["loss"]) == [0.5]
+
+
+def test_tensorboard_that_cannot_write_ends_no_training(tmp_path, monkeypatch):
+    class Writer:
+        def __init__(self, folder, purge_step):
+            pass
+
+        def add_scalar(self, *_):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        close = add_scalar
+
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", SimpleNamespace(SummaryWriter=Writer))
+    training = Training(tmp_path, "max_batches=3", tensorboard=True)
+    with pytest.warns(UserWarning, match=r"^TensorBoard's figures cannot be written: No space left") as caught:
+        assert training.run() == 0
+    assert len(caught) == 1
 
 
 @pytest.mark.parametrize("why", ["folder", "fails"])

@@ -302,6 +302,14 @@ def test_each_process_draws_its_own_dropout_and_can_draw_it_again():
     assert not set(losses()) & {*losses(rank=1), *losses(seed=1)}
 
 
+def test_each_mini_batch_draws_its_own_dropout():
+    torch.manual_seed(1)
+    trainer = Trainer(load_network(parse_cfg(dropping("batch=4\nsubdivisions=2"))))
+    mini_batch = batches(6, 1, subdivisions=1, count=2)[0]
+    one, other = trainer.update(mini_batch * 2).figures
+    assert one.cost != other.cost
+
+
 def test_strict_sets_every_switch():
     cuda, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
     cuda.allow_tf32, cudnn.allow_tf32, cudnn.deterministic, cudnn.benchmark = True, True, False, True
