@@ -296,10 +296,10 @@ def test_each_way_in_which_a_pipe_says_so_is_a_dead_worker(error):
         raise error
 
     worker = module._Worker(7, SimpleNamespace(send=gone, recv=gone))
-    with pytest.raises(LostProcessError, match="^process 7, which loads images, died"):
+    with pytest.raises(LostProcessError, match=r"^process 7, which loads images, died"):
         worker.answer()
     if error is not EOFError:
-        with pytest.raises(LostProcessError, match="^process 7, which loads images, died"):
+        with pytest.raises(LostProcessError, match=r"^process 7, which loads images, died"):
             worker.ask(None)
 
 
@@ -335,7 +335,7 @@ def test_a_worker_has_one_thread(paths):
     data.fill = fill
     torch.set_num_threads(3)
     try:
-        with pytest.raises(PictureError, match="^1 threads, OpenCV 1$"):
+        with pytest.raises(PictureError, match=r"^1 threads, OpenCV 1$"):
             collect(data, 1, workers=1)
     finally:
         torch.set_num_threads(threads)

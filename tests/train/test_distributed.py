@@ -224,7 +224,7 @@ def test_a_process_that_has_ended_is_named_wherever_the_others_wait(monkeypatch)
     two = Processes(torch.device("cpu"), 0, 2)
     tensor = torch.ones(1)
     for call in (lambda: two.add_up(tensor), lambda: two.same(tensor), lambda: two.gather("x")):
-        with pytest.raises(LostProcessError, match="^another process of this training has ended$"):
+        with pytest.raises(LostProcessError, match=r"^another process of this training has ended$"):
             call()
     two.wait()  # for those that are left
 
