@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -23,6 +24,8 @@ from ..device import find_device
 from ..errors import LostProcessError, TrainingError, first_line
 
 PATIENCE = timedelta(hours=2)  # the others wait while the first process writes snapshots and scores
+# The signals that torch's launcher passes on to the processes, and ends by.
+LAUNCHER = [getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT") if hasattr(signal, name)]
 
 
 @dataclass(frozen=True)
@@ -139,7 +142,8 @@ def launch(gpus: Sequence[int], arguments: Sequence[str]) -> int:
 def launch_processes(count: int, arguments: Sequence[str]) -> int:
     """Run ``darknet-compat ARGUMENTS`` in ``count`` processes, by torch's own launcher (torchrun).
 
-    Returns the exit code: that of the process that failed first, or 128 + the signal that stopped all.
+    Returns the exit code: that of the process that failed first, or 128 + the signal that stopped all. Signals that
+    are ignored here stay so.
     """
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -148,8 +152,11 @@ def launch_processes(count: int, arguments: Sequence[str]) -> int:
     # The processes say themselves what went wrong; the launcher's own lines would bury it.
     logging.disable(logging.CRITICAL)
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
+    # The launcher would answer SIGHUP under nohup, too.
+    handled = [number.name for number in LAUNCHER if signal.getsignal(number) != signal.SIG_IGN]
+    own = ["--standalone", "--nproc-per-node", str(count), "--signals-to-handle", ",".join(handled)]
     try:
-        run(parse_args(["--standalone", "--nproc-per-node", str(count), "-m", "darknet_compat", *arguments]))
+        run(parse_args([*own, "-m", "darknet_compat", *arguments]))
     except ChildFailedError as error:
         _, failure = error.get_first_failure()
         return failure.exitcode if failure.exitcode > 0 else 128 - failure.exitcode

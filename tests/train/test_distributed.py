@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import logging
 import os
 import signal
 import socket
@@ -18,7 +19,7 @@ from darknet_compat import load_network
 from darknet_compat.cfg import read_cfg
 from darknet_compat.errors import LostProcessError, TrainingError
 from darknet_compat.train import distributed
-from darknet_compat.train.distributed import Processes, launch
+from darknet_compat.train.distributed import Processes, launch, launch_processes
 from darknet_compat.weights import load_weights
 from tests.train.nets import data_set, dropping, small
 
@@ -213,6 +214,23 @@ def test_each_of_the_gpus_named_gets_a_process(monkeypatch):
     assert launch([0, 2], ["words"]) == 3
     assert launched == [(2, ["words"])]
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "4,6"
+
+
+@pytest.mark.parametrize(
+    ("ignored", "expected"), [(False, "SIGTERM,SIGINT,SIGHUP,SIGQUIT"), (True, "SIGTERM,SIGINT,SIGQUIT")]
+)
+def test_the_launcher_lets_nohup_be(monkeypatch, ignored, expected):
+    """It would take SIGHUP anew whatever stood there, and end all processes when the terminal closes."""
+    given = []
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setattr("torch.distributed.run.run", given.append)
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN if ignored else signal.SIG_DFL)
+    try:
+        assert launch_processes(2, ["words"]) == 0
+    finally:
+        signal.signal(signal.SIGHUP, before)
+        logging.disable(logging.NOTSET)
+    assert (given[0].signals_to_handle, given[0].training_script_args) == (expected, ["words"])
 
 
 def test_a_process_that_has_ended_is_named_wherever_the_others_wait(monkeypatch):
