@@ -86,10 +86,11 @@ def clear_parts(folder: str | os.PathLike[str], name: str) -> None:
     """
     ours = re.compile(rf"\.{re.escape(name)}[._].*\.[a-z0-9_]{{8}}\.part")
     for path in Path(folder).iterdir():
-        if ours.fullmatch(path.name) and stat.S_ISREG(path.lstat().st_mode):
-            with contextlib.suppress(OSError), open(path, "rb+") as file:
-                _lock(file)
-                path.unlink()
+        with contextlib.suppress(OSError):
+            if ours.fullmatch(path.name) and stat.S_ISREG(path.lstat().st_mode):
+                with open(path, "rb+") as file:
+                    _lock(file)
+                    path.unlink()
 
 
 def _lock(file: IO) -> None:

@@ -150,6 +150,18 @@ parser.set_defaults(run=lambda options: [print("line " * 20) for _ in range(1000
 cli.build_parser = lambda: parser
 raise SystemExit(cli.main([]))
 """
+# One that says something, not yet written, before a Ctrl-C.
+STOPPED = """
+import argparse
+from darknet_compat import cli
+def run(options):
+    print("line")
+    raise KeyboardInterrupt
+parser = argparse.ArgumentParser()
+parser.set_defaults(run=run)
+cli.build_parser = lambda: parser
+raise SystemExit(cli.main([]))
+"""
 
 
 @pytest.mark.parametrize(
@@ -160,11 +172,12 @@ raise SystemExit(cli.main([]))
         (f"{sys.executable} -c '{LONG}' | head -1", 141, ""),
         (f"{PYTHON} --help >/dev/full", 1, "standard output: No space left on device"),
         (f"{sys.executable} -c '{LONG}' >/dev/full", 1, "standard output, or a file: No space left on device"),
+        (f"{sys.executable} -c '{STOPPED}' >/dev/full", 130, "stopped"),
         (f"{PYTHON} --help >&-", 1, "standard output: Bad file descriptor"),
         (f"{PYTHON} net none.cfg 2>&-", 1, ""),
         (f"{PYTHON} net none.cfg 2>/dev/full", 1, ""),
     ],
-    ids=["done", "help", "broken off", "full", "full soon", "closed", "no errors", "errors full"],
+    ids=["done", "help", "broken off", "full", "full soon", "full and stopped", "closed", "no errors", "errors full"],
 )
 def test_what_nobody_reads(command, code, says, tmp_path):
     """A reader that had enough is no error; a job that it broke off says so by its code, as SIGPIPE would."""

@@ -8,7 +8,7 @@ import torch
 
 from darknet_compat import load_network, read_cfg
 from darknet_compat.cfg import parse_cfg
-from darknet_compat.errors import CfgError, CfgWarning, TrainingError
+from darknet_compat.errors import CfgError, CfgWarning, LostProcessError, TrainingError
 from darknet_compat.train.distributed import Processes
 from darknet_compat.train.step import Trainer, strict
 from darknet_compat.weights import save_weights
@@ -240,6 +240,21 @@ def test_an_update_that_is_broken_off_or_given_up_leaves_nothing_behind(monkeypa
         ):
             assert torch.equal(ours, theirs), name
         assert trainer.update(second).loss == straight.update(second).loss
+
+
+def test_an_update_that_a_lost_process_ends_leaves_nothing_behind():
+    class Left(Processes):
+        def add_up(self, tensor):
+            raise LostProcessError("another process of this training has ended")
+
+    trainer = Trainer(load_network(parse_cfg(small())), Left(torch.device("cpu"), 0, 2))
+    before = {name: tensor.clone() for name, tensor in trainer.network.state_dict().items()}
+    with pytest.raises(LostProcessError):
+        trainer.update(batches(3, 1)[0])
+    assert (trainer.network.seen, trainer.images, trainer.updates) == (0, 0, 0)
+    for name, tensor in trainer.network.state_dict().items():
+        assert torch.equal(tensor, before[name]), name
+    trainer.give_up()  # nobody is there to hear it
 
 
 # fp16 is slow on a CPU: a single mini-batch of two.
