@@ -201,6 +201,30 @@ def test_a_picture_that_is_not_finite_is_named():
         trainer.update(update)
 
 
+def test_what_is_not_finite_is_found_in_memory_that_is_used_again():
+    trainer, _ = trained(batches(8, 1))
+    first, second = batches(9, 1)[0]
+    first.pictures[2, 0, 3, 3] = torch.nan
+
+    def loaded():
+        yield first
+        first.pictures.zero_()
+        yield second
+
+    with pytest.raises(TrainingError, match=r"layer 0 \[convolutional\] is the first"):
+        trainer.update(loaded())
+
+
+def test_the_loss_of_another_process_that_is_not_finite():
+    class Beside(Processes):
+        def add_up(self, tensor):
+            tensor[-2] += torch.nan
+
+    trainer = Trainer(load_network(parse_cfg(small())), Beside(torch.device("cpu"), 0, 2))
+    with pytest.raises(TrainingError, match=r"^update 2: the loss of another process is not finite$"):
+        trainer.update(batches(9, 1)[0])
+
+
 class Beside(Processes):
     """Of two processes the one that is here. The other gives up so many updates, and its batches are all zeros."""
 
