@@ -72,6 +72,32 @@ def test_a_full_disk_is_warned_of_once_and_the_training_goes_on(tmp_path, end, r
     assert [line.split(":")[0] for line in log.splitlines() if line.endswith("images")] == list("123456")
 
 
+@pytest.mark.parametrize("end", [".csv", ".log"])
+def test_what_a_full_disk_did_not_take_is_written_at_the_end_if_it_can_be(tmp_path, end):
+    training = Training(tmp_path, "max_batches=3")
+    lines = {".csv": training.log.table, ".log": training.log.text}[end]
+    lines.file = full = Full(lines.file, 0)
+    close = training.log.close
+
+    def room_again():
+        full.room = 10**6
+        close()
+
+    training.log.close = room_again
+    with pytest.warns(UserWarning, match="No space left on device"):
+        assert training.run() == 0
+    assert [row["batch"] for row in training.rows()] == list("123")
+    assert training.snapshots.path(".log").read_text().count(" images\n") == 3
+
+
+def test_a_new_training_begins_its_files_anew(tmp_path):
+    for _ in range(2):
+        training = Training(tmp_path, "max_batches=2")
+        training.run()
+    assert [row["batch"] for row in training.rows()] == list("12")
+    assert training.snapshots.path(".log").read_text().count(" images\n") == 2
+
+
 def test_a_table_that_is_none_is_written_anew(tmp_path):
     table = tmp_path / "net.csv"
     good = ",".join(["1", "8", *["0.5"] * 10, "4", "32x32", ""])

@@ -540,6 +540,14 @@ def test_a_loss_that_is_not_finite_names_the_last_good_snapshot(tmp_path):
     assert load_weights(fresh, training.snapshots.backup).header.seen == 32
 
 
+def test_the_snapshot_that_a_training_goes_on_from_is_the_last_good_one(tmp_path):
+    Training(tmp_path, "max_batches=2").run()
+    resumed = Training(tmp_path, "max_batches=9", resume=True)
+    in_the_midst(resumed, 2, no_picture)
+    with pytest.raises(TrainingError, match=rf"the last good snapshot is {resumed.snapshots.backup} \(batch 2\)$"):
+        resumed.run()
+
+
 def test_a_picture_that_cannot_be_read_is_named(tmp_path):
     training = Training(tmp_path, "max_batches=50")
     for path in (tmp_path / "images").iterdir():
