@@ -35,7 +35,8 @@ def regular_file(path: str | os.PathLike[str], encoding: str | None = None, erro
 def whole_file(path: str | os.PathLike[str], mode: str = "wb") -> Iterator[IO]:
     """Open a temporary file beside ``path``; it takes the name ``path`` only when the block ends well.
 
-    ``mode`` is "wb" or "w" (UTF-8). A crash, Ctrl-C or full disk leaves what stood under ``path`` as it was.
+    ``mode`` is "wb" or "w": UTF-8, and names of files that are no UTF-8 as the bytes that they are. A crash, Ctrl-C or
+    full disk leaves what stood under ``path`` as it was.
 
     - A new file gets the rights that open() would give it; one that is there keeps its own.
     - A symbolic link stays: the file that it points to is written, whole.
@@ -47,14 +48,14 @@ def whole_file(path: str | os.PathLike[str], mode: str = "wb") -> Iterator[IO]:
     :func:`clear_parts` removes those of processes that were killed. Raises :class:`OSError`.
     """
     path = Path(path)
-    encoding = None if "b" in mode else "utf-8"
+    text = {} if "b" in mode else {"encoding": "utf-8", "errors": "surrogateescape"}
     try:
         there = os.stat(path)
     except FileNotFoundError:
         there = None
     stream = _stream_to(there) if there else None
     if stream is not None or (there and not stat.S_ISREG(there.st_mode)):  # open() itself has the error for a folder
-        with open(path if stream is None else stream, mode, encoding=encoding) as file:
+        with open(path if stream is None else stream, mode, **text) as file:
             yield file
         return
 
@@ -62,7 +63,7 @@ def whole_file(path: str | os.PathLike[str], mode: str = "wb") -> Iterator[IO]:
         path = Path(os.path.realpath(path))
     handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
     try:
-        with os.fdopen(handle, mode, encoding=encoding) as file:
+        with os.fdopen(handle, mode, **text) as file:
             with contextlib.suppress(OSError):  # a file system without locks
                 _lock(file)
             os.chmod(temporary, stat.S_IMODE(there.st_mode) if there else 0o666 & ~_umask())

@@ -88,6 +88,11 @@ def test_rights_are_those_that_open_gives(tmp_path):
     assert stat.S_IMODE((tmp_path / "private").stat().st_mode) == 0o600
 
 
+def test_names_that_are_no_utf_8_are_written_as_they_are(tmp_path):
+    write(tmp_path / "a.txt", os.fsdecode(b"caf\xe9.jpg, \xc3\xa9"))
+    assert (tmp_path / "a.txt").read_bytes() == b"caf\xe9.jpg, \xc3\xa9"
+
+
 @pytest.mark.parametrize("there", [True, False])
 def test_a_link_stays_and_its_target_is_written_whole(tmp_path, there):
     (tmp_path / "far").mkdir()

@@ -21,7 +21,7 @@ from darknet_compat import load_network, save_weights
 from darknet_compat.cfg import read_cfg
 from darknet_compat.cli import build_parser, main, train
 from darknet_compat.cli.train import Job, _arguments
-from darknet_compat.train import data
+from darknet_compat.train import data, step
 from darknet_compat.train.checkpoint import Snapshots
 from darknet_compat.train.distributed import Processes
 from darknet_compat.train.step import Trainer
@@ -340,15 +340,16 @@ def test_epochs_show_every_image(run, monkeypatch):
 
 
 def test_flags_that_change_the_numbers_change_them(run, monkeypatch):
-    exact = []
-    monkeypatch.setattr("darknet_compat.train.step.strict", lambda: exact.append(True))
+    exact, speed_up = [], step.speed_up
+    monkeypatch.setattr(step, "strict", lambda: exact.append("strict"))
+    monkeypatch.setattr(step, "speed_up", lambda network: exact.append("fast") or speed_up(network))
     Path("small.cfg").write_text(small("max_batches=2"))
-    weights, stricts = {}, {}
+    weights, called = {}, {}
     for flags in ("", "-amp bf16", "-numerics cpu", "-fast", "-seed 5"):
         exact.clear()
         assert run("-seed", "4", *flags.split())[0] == 0
-        weights[flags], stricts[flags] = Path("backup/small_final.weights").read_bytes(), len(exact)
-    assert stricts == {"": 1, "-amp bf16": 1, "-numerics cpu": 1, "-fast": 0, "-seed 5": 1}
+        weights[flags], called[flags] = Path("backup/small_final.weights").read_bytes(), exact.copy()
+    assert called == {flags: ["fast" if flags == "-fast" else "strict"] for flags in weights}
     assert len({weights[flags] for flags in ("", "-amp bf16", "-numerics cpu", "-seed 5")}) == 4
 
 
@@ -400,6 +401,25 @@ def test_gpus_of_a_launched_process_start_no_launcher(run, monkeypatch):
     assert "-device cuda:0: torch finds no such device" in run("-gpus", "0")[2]
     monkeypatch.setenv("RANK", "0")
     assert "WORLD_SIZE is not set" in run("-gpus", "0,1")[2]
+
+
+def test_a_folder_whose_name_is_no_utf_8(tmp_path):
+    prepare(tmp_path, "max_batches=2")
+    text = (tmp_path / "set.data").read_bytes().replace(b"backup=backup", b"backup=caf\xe9")
+    (tmp_path / "set.data").write_bytes(text)
+    done = subprocess.run(
+        [sys.executable, "-m", "darknet_compat", *words("-workers", "0")],
+        cwd=tmp_path, env={**environment(), "PYTHONIOENCODING": "utf-8:strict"}, capture_output=True, timeout=120,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, b"")
+    last = b"Saving weights to caf\xe9/small_final.weights\n"
+    assert done.stdout.endswith(last)
+    assert (tmp_path / os.fsdecode(b"caf\xe9") / "small.log").read_bytes().endswith(last)
+
+
+def test_going_on_that_was_stopped_before_an_update_goes_on(run):
+    assert run("-seed", "4")[0] == 0
+    assert made_ready("-resume")._stopped(anew=True).endswith("set.data small.cfg -resume -device cpu")
 
 
 def test_stopped_before_the_first_update(run, monkeypatch):
