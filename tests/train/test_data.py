@@ -381,7 +381,8 @@ def test_workers_end_with_a_training_that_was_killed(paths, tmp_path):
             return worker
 
         module._start_worker = spy
-        next(load_batches(training_set(paths), 2, lambda index: SIZE, SIZE, workers=2))
+        batches = load_batches(training_set(paths), 2, lambda index: SIZE, SIZE, workers=2)
+        next(batches)  # held: the workers of an iterator that nobody holds are ended
         there.send("loaded")
         signal.pause()
         os._exit(0)
