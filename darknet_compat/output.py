@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from typing import TextIO
@@ -22,6 +23,12 @@ def open_closed() -> None:
         sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
     if sys.stderr is None:
         sys.stderr = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115
+
+
+def pass_on_bytes() -> None:
+    """Print the name of a file that is no UTF-8 as the bytes that it is; in many locales Python would raise instead."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="surrogateescape")
 
 
 def drop(stream: TextIO) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -18,11 +19,13 @@ from darknet_compat.labels import (
     label_path,
     label_voc,
     picture_paths,
+    read_all_labels,
     read_image_set,
     read_labels,
     read_voc,
     write_lists,
 )
+from tests.hostile import no_longer_than
 
 SETS = [("2012", "train"), ("2012", "val"), ("2007", "train"), ("2007", "val"), ("2007", "test")]
 
@@ -298,6 +301,19 @@ def test_image_ids_are_of_one_picture_each():
 )
 def test_label_path(picture, labels):
     assert label_path(picture) == labels
+
+
+def test_a_pipe_in_the_place_of_a_file_is_no_hang(tmp_path):
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "ImageSets" / "Main").mkdir(parents=True)
+    pipe, names = tmp_path / "labels" / "a.txt", tmp_path / "ImageSets" / "Main" / "all.txt"
+    os.mkfifo(pipe)
+    os.mkfifo(names)
+    with no_longer_than(10):
+        found = read_all_labels([str(tmp_path / "images" / "a.jpg")], 3)
+        assert found.bad == [f"{pipe}: cannot read the label file: a device or a pipe"]
+        with pytest.raises(DataError, match=rf"^{names}: cannot read the image set: a device or a pipe$"):
+            read_image_set(tmp_path, "all")
 
 
 def test_read_labels(tmp_path):

@@ -16,9 +16,9 @@ from typing import Any, NoReturn
 
 from ..errors import DarknetError
 from ..memory import keep_memory
-from ..output import complain, drop, open_closed
+from ..output import complain, drop, open_closed, pass_on_bytes
 
-FINE, FAILED, WRONG, STOPPED, UNREAD = 0, 1, 2, 128 + signal.SIGINT, 128 + signal.SIGPIPE
+FINE, FAILED, WRONG, STOPPED, UNREAD = 0, 1, 2, 130, 141
 
 
 class _Parser(argparse.ArgumentParser):
@@ -54,6 +54,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code."""
     open_closed()
+    pass_on_bytes()
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     keep_memory()
     debug = any(argument in ("-debug", "--debug") for argument in arguments)

@@ -333,4 +333,5 @@ class Job:
             return self.options.workers
         if self.trainer.device.type == "cpu":
             return 1
-        return max(1, min(8, len(os.sched_getaffinity(0)) // self.processes.world))
+        here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return max(1, min(8, here // self.processes.world))

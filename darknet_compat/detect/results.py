@@ -106,7 +106,8 @@ class ResultFiles:
             self._part.mkdir()
             stack.callback(self._clear)
             self._files = [
-                stack.enter_context(open(self._part / path.name, "w", encoding="utf-8")) for path in self.paths
+                stack.enter_context(open(self._part / path.name, "w", encoding="utf-8", errors="surrogateescape"))
+                for path in self.paths
             ]
             if self.eval == "coco":
                 self._files[0].write("[\n")

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from ..cfg import check_names, read_data, read_list, read_names
 from ..errors import DataError, ResultsError
+from ..files import regular_file
 from ..images import picture_size
 from ..labels import MOST, basecfg, image_ids, parse_xml, read_all_labels, read_image_set
 from ..stock import find_stock
@@ -47,7 +48,8 @@ class LabelBoxes:
 def read_text(path: str | os.PathLike[str], kind: str) -> str:
     """A text file as UTF-8. ``kind`` says in the error what was to be read. Raises ResultsError."""
     try:
-        return Path(path).read_text(encoding="utf-8")
+        with regular_file(path, "utf-8") as file:
+            return file.read()
     except OSError as error:
         raise ResultsError(f"{path}: cannot read the {kind}: {error.strerror}") from None
     except UnicodeDecodeError as error:

@@ -2,6 +2,12 @@
 
 Every sample of a run has a number. Which picture it is and how it is augmented follow from the seed and that number
 alone, so the stream of batches is the same for any number of workers and can be taken up at any batch.
+
+The workers are forked processes at the other end of a pipe, and not those of torch's DataLoader. While that is in use,
+its handler of SIGCHLD raises RuntimeError wherever the main process is when a worker dies, in the midst of a snapshot
+too. At its end it waits up to five seconds for each worker that does not answer, and its workers do not know that
+Ctrl-C and SIGTERM are the main process's to answer. Here a death is an error of the batch that is then missing, and
+the end waits for nobody.
 """
 
 from __future__ import annotations
@@ -33,6 +39,9 @@ from ..memory import keep_memory
 from .augment import Augmentation, Draws, augment_picture, augment_truth, draw
 from .on_device import Decoded, augment, room
 from .schedule import draw as numbered
+
+if not hasattr(os, "fork"):
+    raise TrainingError("training needs a system that forks processes, as Linux and macOS do; this one does not")
 
 SHOWN = 5  # as many bad lines are shown one by one; the rest is counted
 STOPPING = signal.SIGINT, signal.SIGTERM, signal.SIGHUP  # what asks a training to stop

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 
 from ..errors import TrainingError
-from ..files import whole_file
+from ..files import regular_file, whole_file
 from ..layers.region import RegionFigures, region_line
 from ..output import drop
 from .step import Update
@@ -101,7 +101,6 @@ class Log:
         self.path = path
         self.columns = {name: array("d") for name in CHARTED}
         self.warned: set[str] = set()
-        self.screen = True
         end = ".csv"
         self.events = self._events(batch) if tensorboard else None
         try:
@@ -124,7 +123,7 @@ class Log:
         path = f"{self.path}.csv"
         kept = []
         if os.path.exists(path):
-            with open(path, encoding="utf-8", errors="replace", newline="") as file:
+            with regular_file(path, "utf-8", "replace") as file:
                 kept = [row for row in csv.DictReader(file) if _whole(row) and int(row["batch"]) <= batch]
         with whole_file(path, "w") as file:
             writer = csv.DictWriter(file, COLUMNS, lineterminator="\r\n")
@@ -164,12 +163,9 @@ class Log:
             self._show(lambda: print(line))
 
     def _show(self, show: Callable[[], None]) -> None:
-        if not self.screen:
-            return
         try:
             show()
         except OSError as error:
-            self.screen = False
             if self.bar is not None:
                 self.bar.disable = True
                 self.bar = None

@@ -6,14 +6,22 @@ import builtins
 import contextlib
 import io
 import json
+import os
 
 import numpy as np
 import pytest
 
 from darknet_compat.errors import DarknetError, ResultsError
 from darknet_compat.evaluate.coco import STATS, coco_scores, format_coco
+from tests.hostile import no_longer_than
 
 pytest.importorskip("faster_coco_eval", reason="needs the extra coco: pip install 'darknet_compat[coco]'")
+
+
+def test_a_pipe_in_the_place_of_a_file_is_no_hang(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ResultsError, match="pipe: cannot read: a device or a pipe"), no_longer_than(20):
+        coco_scores(tmp_path / "pipe", tmp_path / "pipe")
 
 
 def made_set(seed, pictures=12, categories=(1, 3, 90)):

@@ -8,7 +8,7 @@ import torch
 
 from darknet_compat import load_network, read_cfg
 from darknet_compat.cfg import parse_cfg
-from darknet_compat.errors import CfgError, CfgWarning, TrainingError
+from darknet_compat.errors import CfgError, CfgWarning, LostProcessError, TrainingError
 from darknet_compat.train.distributed import Processes
 from darknet_compat.train.step import Trainer, strict
 from darknet_compat.weights import save_weights
@@ -201,6 +201,30 @@ def test_a_picture_that_is_not_finite_is_named():
         trainer.update(update)
 
 
+def test_what_is_not_finite_is_found_in_memory_that_is_used_again():
+    trainer, _ = trained(batches(8, 1))
+    first, second = batches(9, 1)[0]
+    first.pictures[2, 0, 3, 3] = torch.nan
+
+    def loaded():
+        yield first
+        first.pictures.zero_()
+        yield second
+
+    with pytest.raises(TrainingError, match=r"layer 0 \[convolutional\] is the first"):
+        trainer.update(loaded())
+
+
+def test_the_loss_of_another_process_that_is_not_finite():
+    class Beside(Processes):
+        def add_up(self, tensor):
+            tensor[-2] += torch.nan
+
+    trainer = Trainer(load_network(parse_cfg(small())), Beside(torch.device("cpu"), 0, 2))
+    with pytest.raises(TrainingError, match=r"^update 2: the loss of another process is not finite$"):
+        trainer.update(batches(9, 1)[0])
+
+
 class Beside(Processes):
     """Of two processes the one that is here. The other gives up so many updates, and its batches are all zeros."""
 
@@ -240,6 +264,21 @@ def test_an_update_that_is_broken_off_or_given_up_leaves_nothing_behind(monkeypa
         ):
             assert torch.equal(ours, theirs), name
         assert trainer.update(second).loss == straight.update(second).loss
+
+
+def test_an_update_that_a_lost_process_ends_leaves_nothing_behind():
+    class Left(Processes):
+        def add_up(self, tensor):
+            raise LostProcessError("another process of this training has ended")
+
+    trainer = Trainer(load_network(parse_cfg(small())), Left(torch.device("cpu"), 0, 2))
+    before = {name: tensor.clone() for name, tensor in trainer.network.state_dict().items()}
+    with pytest.raises(LostProcessError):
+        trainer.update(batches(3, 1)[0])
+    assert (trainer.network.seen, trainer.images, trainer.updates) == (0, 0, 0)
+    for name, tensor in trainer.network.state_dict().items():
+        assert torch.equal(tensor, before[name]), name
+    trainer.give_up()  # nobody is there to hear it
 
 
 # fp16 is slow on a CPU: a single mini-batch of two.
@@ -300,6 +339,14 @@ def test_each_process_draws_its_own_dropout_and_can_draw_it_again():
     assert len(set(losses())) == 3
     assert losses() == losses() == losses(take=drawing)
     assert not set(losses()) & {*losses(rank=1), *losses(seed=1)}
+
+
+def test_each_mini_batch_draws_its_own_dropout():
+    torch.manual_seed(1)
+    trainer = Trainer(load_network(parse_cfg(dropping("batch=4\nsubdivisions=2"))))
+    mini_batch = batches(6, 1, subdivisions=1, count=2)[0]
+    one, other = trainer.update(mini_batch * 2).figures
+    assert one.cost != other.cost
 
 
 def test_strict_sets_every_switch():
