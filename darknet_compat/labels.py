@@ -18,8 +18,10 @@ from pathlib import Path
 
 import numpy as np
 
+from .cfg.data import MAX_LIST_BYTES
+from .cfg.reader import read_text
 from .errors import DataError
-from .files import whole_file
+from .files import regular_file, whole_file
 
 SMALLEST = 0.001  # src/data.c, fill_truth_detection: a box narrower or lower than this part of the picture is dropped
 # src/data.c, fill_truth_detection: each word is replaced once, the first time that it stands in the path.
@@ -85,9 +87,8 @@ def read_labels(path: str | os.PathLike[str]) -> np.ndarray:
     Blank lines are left out. Raises DataError where a line does not hold five finite numbers, and OSError where
     there is no file.
     """
-    lines = Path(path).read_text(encoding="utf-8", errors="replace").splitlines()
     rows = []
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(_lines(path), 1):
         words = line.split()
         if not words:
             continue
@@ -179,8 +180,12 @@ def _sound_objects(picture: str, classes: int | None, class_only: bool, found: L
 
 
 def _line_number(path: str, row: int) -> int:
-    lines = Path(path).read_text(encoding="utf-8", errors="replace").splitlines()
-    return [number for number, line in enumerate(lines, 1) if line.strip()][row]
+    return [number for number, line in enumerate(_lines(path), 1) if line.strip()][row]
+
+
+def _lines(path: str | os.PathLike[str]) -> list[str]:
+    with regular_file(path) as file:
+        return file.read().decode("utf-8", "replace").splitlines()
 
 
 @dataclass(frozen=True)
@@ -219,7 +224,8 @@ def parse_xml(path: str | os.PathLike[str]) -> ElementTree.Element:
     Raises DataError, in one line.
     """
     try:
-        data = Path(path).read_bytes()
+        with regular_file(path) as file:
+            data = file.read()
     except FileNotFoundError:
         raise DataError(f"{path}: no such file; every name in ImageSets needs its annotation") from None
     except OSError as error:
@@ -354,11 +360,10 @@ def label_voc(folder: Path, identities: Iterable[str], names: Sequence[str], kee
 def read_image_set(folder: Path, image_set: str) -> list[str]:
     """The picture names in ``ImageSets/Main/<image_set>.txt`` of one VOC year."""
     path = folder / "ImageSets" / "Main" / f"{image_set}.txt"
-    try:
-        identities = path.read_text(encoding="utf-8").split()
-    except FileNotFoundError:
+    if not path.exists():
         here = sorted(other.stem for other in path.parent.glob("*.txt"))
-        raise DataError(f"{path}: no such file; sets there: {', '.join(here[:8]) or 'none'}") from None
+        raise DataError(f"{path}: no such file; sets there: {', '.join(here[:8]) or 'none'}")
+    identities = read_text(path, DataError, MAX_LIST_BYTES).split()
     if not identities:
         raise DataError(f"{path}: the file is empty; expected one picture name per line")
     return identities

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -17,12 +18,15 @@ from darknet_compat.labels import (
     image_ids,
     label_path,
     label_voc,
+    parse_xml,
     picture_paths,
+    read_all_labels,
     read_image_set,
     read_labels,
     read_voc,
     write_lists,
 )
+from tests.hostile import no_longer_than
 
 SETS = [("2012", "train"), ("2012", "val"), ("2007", "train"), ("2007", "val"), ("2007", "test")]
 
@@ -212,6 +216,11 @@ def test_missing_files(year):
     (year / "ImageSets" / "Main" / "val.txt").write_text("\n")
     with pytest.raises(DataError, match=r"val.txt: the file is empty"):
         read_image_set(year, "val")
+    (year / "ImageSets" / "Main" / "latin.txt").write_bytes(b"\xef\xbb\xbfcaf\xe9 b\n")
+    assert read_image_set(year, "latin") == [os.fsdecode(b"caf\xe9"), "b"]
+    (year / "ImageSets" / "Main" / "folder.txt").mkdir()
+    with pytest.raises(DataError, match=r"folder.txt: a folder; expected a file"):
+        read_image_set(year, "folder")
     with pytest.raises(DataError, match=r"a.xml: no such file"):
         label_voc(year, ["a"], ["dog"])
     with pytest.raises(DataError, match=r"a.jpg: no such picture"):
@@ -288,6 +297,17 @@ def test_image_ids_are_of_one_picture_each():
 )
 def test_label_path(picture, labels):
     assert label_path(picture) == labels
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    for name in ("a.txt", "a.xml"):
+        os.mkfifo(tmp_path / name)
+    with no_longer_than(10):
+        assert read_all_labels([str(tmp_path / "a.jpg")], 6).bad == [
+            f"{tmp_path}/a.txt: cannot read the label file: a device or a pipe"
+        ]
+        with pytest.raises(DataError, match=r"a\.xml: cannot read the annotation: a device or a pipe"):
+            parse_xml(tmp_path / "a.xml")
 
 
 def test_read_labels(tmp_path):

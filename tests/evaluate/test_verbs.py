@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -161,11 +162,11 @@ def shapes(tmp_path, monkeypatch):
     folder = tmp_path / "data" / "made" / "shapes"
     for name in ("images", "labels"):
         (folder / name).mkdir(parents=True)
-    names = ["x_jpg.rf.0a1b.jpg", "my photo 1.jpg", "plain.jpg"]
+    names = ["x_jpg.rf.0a1b.jpg", "my photo 1.jpg", "plain.jpg", os.fsdecode(b"caf\xe9.jpg")]
     for name in names:
         shutil.copy(ROOT / "data" / "shapes-sample.jpg", folder / "images" / name)
         (folder / "labels" / name).with_suffix(".txt").write_text("3 .5 .5 .2 .2\n")
-    (folder / "2007_test.txt").write_text("".join(f"data/made/shapes/images/{name}\n" for name in names))
+    (folder / "2007_test.txt").write_bytes(b"".join(os.fsencode(f"data/made/shapes/images/{name}\n") for name in names))
     monkeypatch.chdir(tmp_path)
     return folder
 
@@ -179,8 +180,8 @@ def test_what_valid_writes_is_scored_whatever_the_pictures_are_called(shapes, ca
     printed = capsys.readouterr()
     assert "over 1 of 6 classes" in printed.out
     assert printed.err == ""
-    lines = Path("runs/quickstart/results/comp4_det_test_square.txt").read_text().splitlines()
-    assert {line.rsplit(None, 5)[0] for line in lines} == {"x_jpg", "my photo 1", "plain"}
+    lines = Path("runs/quickstart/results/comp4_det_test_square.txt").read_bytes().splitlines()
+    assert {line.rsplit(None, 5)[0] for line in lines} == {b"x_jpg", b"my photo 1", b"plain", b"caf\xe9"}
     assert json.loads(Path("scores.json").read_text())["classes"]["square"]["detections"] == len(lines)
     compared = run_tool("compare_results", *[flags[1]] * 2, *flags[2:], cwd=shapes.parents[2])
     assert (compared.returncode, compared.stderr) == (0, "")
@@ -201,8 +202,9 @@ def test_two_pictures_of_one_id_are_refused_before_the_first_is_looked_at(shapes
 def test_two_pictures_of_one_coco_number_are_warned_of(shapes, capsys):
     text = (ROOT / "cfg" / "shapes.data").read_text().replace("eval = voc", "eval = coco")
     Path("coco.data").write_text(text)
-    assert main(["detector", "valid", "coco.data", *NETWORK[1:]]) == 0
-    assert "warning: data/made/shapes/2007_test.txt: pictures share an image id, the number" in capsys.readouterr().err
+    assert main(["detector", "valid", "coco.data", *NETWORK[1:]]) == 1  # for its 6 classes
+    warned = "warning: data/made/shapes/2007_test.txt: pictures share an image id, the number in the name of a COCO"
+    assert capsys.readouterr().err.startswith(warned)
 
 
 @pytest.mark.parametrize("verb", ["map", "recall", "voc_eval"])
@@ -221,7 +223,15 @@ def test_boxes_in_pixels_are_refused_and_missing_label_files_warned_of(shapes, c
     assert printed.out == ""
     label.unlink()
     assert main(words) == 0
-    assert "plain.txt: no such label file; 1 of 3 pictures have none" in capsys.readouterr().err
+    assert "plain.txt: no such label file; 1 of 4 pictures have none" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["detector", "map"], ["voc_eval", "--results", ".", "--data"]])
+def test_a_list_of_difficult_objects_belongs_to_the_valid_list_line_by_line(shapes, capsys, words):
+    Path("hard.txt").write_text("data/made/shapes/images/plain.jpg\n")
+    Path("my.data").write_text((ROOT / "cfg" / "shapes.data").read_text() + "difficult = hard.txt\n")
+    assert main([*words, "my.data", *(NETWORK[1:] if words[0] == "detector" else [])]) == 1
+    assert "difficult = hard.txt: 1 lines in it; expected 4, as in the valid list" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("verb", ["test", "valid", "map", "recall"])
