@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 
 from darknet_compat.cli import main
+from tests.evaluate.conftest import write_devkit
 from tests.tools.run import run_tool
 
 ROOT = Path(__file__).parents[2]
@@ -62,6 +64,26 @@ def test_voc_eval_prints_the_table_and_writes_the_json(voc, tmp_path):
 def test_one_dash_does_as_well_and_the_script_is_the_verb(voc):
     with_one = [f"-{flag[2:]}" if str(flag).startswith("--") else flag for flag in voc]
     assert run("voc_eval", *with_one).stdout == run(*voc, script="voc_eval.py").stdout != ""
+
+
+def test_the_flags_say_what_is_scored(voc, small, tmp_path, capsys):
+    """Each alone changes the table: another image set, year, least IOU."""
+    shifted = {"one": [("cat", 0, 10, 10, 29, 27)], "two": []}  # IOU .9 with the detection
+    write_devkit(tmp_path, shifted, year="2012", image_set="val")
+    write_devkit(tmp_path, {"one": shifted["one"]}, image_set="some")
+
+    def cat(*flags):
+        code = main(["voc_eval", *map(str, voc), *flags])
+        printed = capsys.readouterr()
+        return printed.out.splitlines()[1].split()[1:3] if code == 0 else printed.err.splitlines()[-1]
+
+    # write_devkit has replaced one.xml of 2007 too.
+    assert cat() == ["1.0000", "1"]
+    assert cat("--iou", ".89") == ["1.0000", "1"]
+    assert cat("--iou", ".91") == ["0.0000", "1"]
+    assert "image two is not in the image set" in cat("--image-set", "some")
+    assert "test.txt: no such file; sets there: val" in cat("--year", "2012")
+    assert cat("--year", "2012", "--image-set", "val") == ["1.0000", "1"]
 
 
 def test_a_missing_class_file_is_named_and_fails_the_job(voc, small, tmp_path):
@@ -224,6 +246,31 @@ def test_boxes_in_pixels_are_refused_and_missing_label_files_warned_of(shapes, c
     label.unlink()
     assert main(words) == 0
     assert "plain.txt: no such label file; 1 of 4 pictures have none" in capsys.readouterr().err
+
+
+def test_names_beside_a_data_file(shapes, capsys):
+    """Those of the .data file are as many as its classes; -names are taken as they are."""
+    text = (ROOT / "cfg" / "shapes.data").read_text()
+    Path("my.names").write_text("a\nb\nc\nd\n")
+    Path("my.data").write_text(text.replace("data/shapes.names", "my.names"))
+    for name in "abcd":
+        Path(f"comp4_det_test_{name}.txt").touch()
+    assert main(["voc_eval", "--results", ".", "--data", "my.data"]) == 1
+    assert "names = my.names: 4 names; expected 6, the classes= of my.data" in capsys.readouterr().err
+    assert main(["voc_eval", "--results", ".", "--data", "cfg/shapes.data", "--names", "my.names"]) == 0
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[1:5]] == list("abcd")
+
+
+def test_difficult_objects_of_map(shapes, capsys):
+    """AlexeyAB's difficult= takes what meets them out of the AP."""
+    counts = []
+    (shapes / "labels" / "hard.txt").write_text("0 .148 .207 .246 .26\n")  # the disc, by eye
+    Path("hard.txt").write_text("data/made/shapes/images/hard.jpg\n" * 4)
+    for line in ("", "difficult = hard.txt\n"):
+        Path("my.data").write_text((ROOT / "cfg" / "shapes.data").read_text() + line)
+        assert main(["detector", "map", "my.data", *NETWORK[1:]]) == 0
+        counts.append(int(re.search(r"detections_count = (\d+)", capsys.readouterr().out)[1]))
+    assert counts[1] < counts[0]
 
 
 @pytest.mark.parametrize("words", [["detector", "map"], ["voc_eval", "--results", ".", "--data"]])
