@@ -194,7 +194,7 @@ def test_the_verb_net(darknet_share):
 @pytest.mark.parametrize(
     ("layers", "found"),
     [
-        ("[conv]\nfilters=4\n[connected]\noutput=4096", r":\d+: \[connected\]: .* numbers take 0\.0 GiB"),
+        ("[conv]\nfilters=4\n[connected]\noutput=4096", r":\d+: \[connected\]: .* numbers take 0\.1 GiB"),
         ("[conv]\nfilters=4\n[conv]\nfilters=400", r":\d+: \[conv\]: .* its largest map 0\.0 GiB, most of it in this"),
     ],
     ids=["numbers", "map"],
