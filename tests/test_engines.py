@@ -343,6 +343,7 @@ def test_a_graph_has_a_name_for_all_that_it_is_made_of(monkeypatch, tmp_path):
         (torch.backends.cpu, "get_cpu_capability", lambda: "another"),
         (platform, "machine", lambda: "another"),
         (importlib.import_module("darknet_compat.export.graph"), "__file__", str(tmp_path / "graph.py")),
+        (exported, "installed", lambda package: "1"),
         (exported, "installed", lambda package: "9.9" if package == "torch" else "1"),
         (exported, "installed", lambda package: "9.9" if package == "onnx" else "1"),
         (exported, "installed", lambda package: "9.9" if package == "onnxruntime" else "1"),
