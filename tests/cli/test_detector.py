@@ -184,6 +184,7 @@ def test_out_names_a_folder(verb, data, wide, tmp_path, capsys, name):
         (["a.jpg", "images/wide.png"], ["-out", "."], "a.jpg"),
         (["a.jpg"], ["-json", "images/../a.jpg"], "images/../a.jpg"),
         (["link.jpg"], ["-json", "a.jpg"], "a.jpg"),
+        (["a.jpg"], ["-json", "link.jpg"], "link.jpg"),
         (["a.jpg"], ["-json", "my.data"], "my.data"),
         (["a.jpg"], ["-json", "my.weights"], "my.weights"),
         (["some.txt"], ["-json", "some.txt"], "some.txt"),
