@@ -25,10 +25,10 @@ def open_closed() -> None:
         sys.stderr = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115
 
 
-def pass_on_bytes() -> None:
-    """Print the name of a file that is no UTF-8 as the bytes that it is; in many locales Python would raise instead."""
+def print_anything() -> None:
+    """Let standard output take every name, as standard error does: what it cannot write is printed as ``\\u540d``."""
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="surrogateescape")
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def drop(stream: TextIO) -> None:

@@ -336,3 +336,12 @@ def test_damaged_pictures_raise_a_picture_error(tmp_path_factory, start, rest):
         return
     assert isinstance(width, int)
     assert isinstance(height, int)
+
+
+@pytest.mark.parametrize(("width", "height"), [(0, 5), (5, 0)])
+def test_an_image_of_no_size_is_named(tmp_path, width, height):
+    """Anchors and boxes in pixels would divide by it."""
+    head = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + width.to_bytes(4, "big") + height.to_bytes(4, "big")
+    (tmp_path / "none.png").write_bytes(head + bytes(10))
+    with pytest.raises(PictureError, match=rf"none.png: {width} x {height} pixels by its header; expected"):
+        picture_size(tmp_path / "none.png")

@@ -18,6 +18,7 @@ from darknet_compat.labels import (
     image_ids,
     label_path,
     label_voc,
+    parse_xml,
     picture_paths,
     read_all_labels,
     read_image_set,
@@ -215,6 +216,11 @@ def test_missing_files(year):
     (year / "ImageSets" / "Main" / "val.txt").write_text("\n")
     with pytest.raises(DataError, match=r"val.txt: the file is empty"):
         read_image_set(year, "val")
+    (year / "ImageSets" / "Main" / "latin.txt").write_bytes(b"\xef\xbb\xbfcaf\xe9 b\n")
+    assert read_image_set(year, "latin") == [os.fsdecode(b"caf\xe9 b")]
+    (year / "ImageSets" / "Main" / "folder.txt").mkdir()
+    with pytest.raises(DataError, match=r"folder.txt: a folder; expected a file"):
+        read_image_set(year, "folder")
     with pytest.raises(DataError, match=r"a.xml: no such file"):
         label_voc(year, ["a"], ["dog"])
     with pytest.raises(DataError, match=r"a.jpg: no such picture.*names without suffix, one a line"):
@@ -303,17 +309,20 @@ def test_label_path(picture, labels):
     assert label_path(picture) == labels
 
 
-def test_a_pipe_in_the_place_of_a_file_is_no_hang(tmp_path):
-    (tmp_path / "labels").mkdir()
-    (tmp_path / "ImageSets" / "Main").mkdir(parents=True)
-    pipe, names = tmp_path / "labels" / "a.txt", tmp_path / "ImageSets" / "Main" / "all.txt"
-    os.mkfifo(pipe)
-    os.mkfifo(names)
+def test_a_pipe_is_not_waited_for(tmp_path):
+    for name in ("a.txt", "a.xml"):
+        os.mkfifo(tmp_path / name)
     with no_longer_than(10):
-        found = read_all_labels([str(tmp_path / "images" / "a.jpg")], 3)
-        assert found.bad == [f"{pipe}: cannot read the label file: a device or a pipe"]
-        with pytest.raises(DataError, match=rf"^{names}: cannot read the image set: a device or a pipe$"):
+        assert read_all_labels([str(tmp_path / "a.jpg")], 6).bad == [
+            f"{tmp_path}/a.txt: cannot read the label file: a device or a pipe"
+        ]
+        folder = tmp_path / "ImageSets/Main"
+        folder.mkdir(parents=True)
+        os.mkfifo(folder / "all.txt")
+        with pytest.raises(DataError, match=r"all\.txt: .*a device or a pipe"):
             read_image_set(tmp_path, "all")
+        with pytest.raises(DataError, match=r"a\.xml: cannot read the annotation: a device or a pipe"):
+            parse_xml(tmp_path / "a.xml")
 
 
 def test_read_labels(tmp_path):

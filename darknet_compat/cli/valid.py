@@ -129,17 +129,15 @@ def valid2(options: argparse.Namespace) -> int:
 
 def map_(options: argparse.Namespace) -> int:
     data, paths = _pictures(options)
-    from ..cfg import read_list
     from ..detect import detect_files
     from ..detect.scores import map_of
-    from ..evaluate.annotations import read_label_files
+    from ..evaluate.annotations import read_difficult, read_label_files
     from ..evaluate.darknet_map import format_map
 
     network, names = load(options)
     letter_box = wants_letter_box(options, network)
     truths = read_label_files(paths, len(names))
-    hard = data.get("difficult")
-    difficult = read_label_files(read_list(hard), len(names)) if hard else None
+    difficult = read_difficult(data, paths, len(names))
     found = detect_files(
         network, paths, letter_box=letter_box, thresh=THRESH, hier=0.0, **run_settings(options, network, len(paths)),
     )  # fmt: skip

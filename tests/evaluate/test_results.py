@@ -87,8 +87,10 @@ def test_a_short_and_a_long_line_do_not_make_up_for_each_other(tmp_path):
 
 
 def test_a_file_of_other_bytes_is_named(tmp_path):
-    with pytest.raises(ResultsError, match="byte 0 is no UTF-8"):
+    with pytest.raises(ResultsError, match="a zero byte at offset 2; expected text"):
         read(tmp_path, b"\xff\xfe\x00")
+    with pytest.raises(ResultsError, match=r":1: .*is not in the image set"):
+        read(tmp_path, b"\xff\xfe 0.5 1 2 3 4\n")
 
 
 @settings(max_examples=300, deadline=None)
