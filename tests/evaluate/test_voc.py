@@ -197,6 +197,13 @@ def test_what_each_detection_met_is_told_row_by_row():
     assert np.isnan(alone.recall).all()
 
 
+def test_neighbours_a_pixel_high_or_wide_do_not_overlap():
+    row, column = np.array([[1.0, 1, 10, 1]]), np.array([[1.0, 1, 1, 10]])
+    assert pixel_iou(row, row + [0, 1, 0, 1]).tolist() == pixel_iou(row, row - [0, 1, 0, 1]).tolist() == [0]
+    assert pixel_iou(column, column + [1, 0, 1, 0]).tolist() == pixel_iou(column, column - [1, 0, 1, 0]).tolist() == [0]
+    assert pixel_iou(row, column).tolist() == [1 / 19]
+
+
 def test_a_box_turned_inside_out_meets_nothing_and_is_wrong():
     """Darknet writes one where a box lies beside the image. Beside a truth turned likewise there is no union."""
     assert pixel_iou(np.array([[1.0, 1, 2, 10]]), np.array([[12.0, 1, 10, 10]])).tolist() == [0]
