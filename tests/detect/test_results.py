@@ -199,10 +199,11 @@ def test_a_folder_that_cannot_be_made(tmp_path):
 
 
 def test_ids():
-    assert len(COCO_IDS) == len(set(COCO_IDS)) == 80
-    assert COCO_IDS[-1] == 90
+    # The ten categories that COCO numbers and never shows.
+    assert [number for number in range(1, 91) if number not in (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)] == COCO_IDS
     assert coco_image_id("val2014/COCO_val2014_000000581929.jpg") == 581929
     assert coco_image_id("val2017/000000000139.jpg") == 139
+    assert coco_image_id("val2017/dog.jpg") == 0
 
 
 def test_drawings_of_the_same_name_do_not_overwrite_each_other():
@@ -211,6 +212,18 @@ def test_drawings_of_the_same_name_do_not_overwrite_each_other():
         "b/x.png": "x_2.jpg",
         "y.jpg": "y.jpg",
     }
+    assert list(drawing_names(["a/x.jpg", "b/x.jpg", "a/x.jpg", "c/x.jpg"]).values()) == ["x.jpg", "x_2.jpg", "x_3.jpg"]
+
+
+def test_the_text_of_the_json(tmp_path):
+    """Probabilities to six places, pixels to three."""
+    boxes, prob = [[10.12345, 20.5, 8.25, 6.5]], [[0, 0.12345678]]
+    write_json([found("ä.jpg", boxes, prob)], NAMES, tmp_path / "out.json")
+    assert (tmp_path / "out.json").read_text(encoding="utf-8").split("\n") == [
+        "[", " {", '  "picture": "ä.jpg",', '  "width": 100,', '  "height": 80,', '  "detections": [', "   {",
+        '    "class_id": 1,', '    "name": "dog",', '    "prob": 0.123457,', '    "box": [',
+        "     5.998,", "     17.25,", "     8.25,", "     6.5", "    ]", "   }", "  ]", " }", "]", "",
+    ]  # fmt: skip
 
 
 def test_json_is_written_whole(tmp_path):
