@@ -143,23 +143,23 @@ class Extreme:
 
 
 @pytest.mark.parametrize(
-    ("jitter", "most", "crop"),
+    ("image", "jitter", "most", "crop"),
     [
-        (0.25, (1, 1, 0, 1), (10, -5, 20, 20)),
-        (0.5, (1, 1, 0, 0), (0, 0, 40, 20)),  # no width
-        (0.5, (0, 0, 1, 1), (0, 0, 40, 20)),  # no height
-        (0.475, (1, 1, 1, 1), (19, 9, 2, 2)),
-        (1.0, (1, 0, 0, 1), (0, 0, 40, 20)),  # right of the image
-        (1.0, (0, 1, 1, 0), (0, 0, 40, 20)),  # below it
-        (0.975, (1, 0, 1, 0), (39, 19, 40, 20)),
+        ((40, 20), 0.25, (1, 1, 0, 1), (10, -5, 20, 20)),
+        ((40, 20), 0.5, (1, 1, 0, 0), (0, 0, 40, 20)),  # no width
+        ((40, 20), 0.5, (0, 0, 1, 1), (0, 0, 40, 20)),  # no height
+        ((41, 21), 0.5, (1, 1, 1, 1), (20, 10, 1, 1)),
+        ((40, 20), 1.0, (1, 0, 0, 1), (0, 0, 40, 20)),  # right of the image
+        ((40, 20), 1.0, (0, 1, 1, 0), (0, 0, 40, 20)),  # below it
+        ((40, 20), 0.975, (1, 0, 1, 0), (39, 19, 40, 20)),
     ],
 )
-def test_a_rectangle_of_nothing_is_the_whole_image(jitter, most, crop):
+def test_a_rectangle_of_nothing_is_the_whole_image(image, jitter, most, crop):
     """left, right, top, bottom are drawn in turns, as AlexeyAB's program does; a margin can take all there is."""
-    draws = draw(Extreme(*most), (40, 20), (32, 32), 0, Augmentation(jitter, letter_box=False))
+    draws = draw(Extreme(*most), image, (32, 32), 0, Augmentation(jitter, letter_box=False))
     assert draws.crop == crop
     left, top, width, height = crop
-    np.testing.assert_allclose((draws.width, draws.height), (40 * 32 / width, 20 * 32 / height), rtol=1e-6)
+    np.testing.assert_allclose((draws.width, draws.height), np.multiply(image, 32) / (width, height), rtol=1e-6)
     np.testing.assert_allclose((draws.dx, draws.dy), (-left * 32 / width, -top * 32 / height), rtol=1e-6)
 
 

@@ -10,7 +10,7 @@ from darknet_compat import load_network, read_cfg
 from darknet_compat.cfg import parse_cfg
 from darknet_compat.errors import CfgError, CfgWarning, TrainingError
 from darknet_compat.train.distributed import Processes
-from darknet_compat.train.step import Trainer, strict
+from darknet_compat.train.step import Trainer, speed_up, strict
 from darknet_compat.weights import save_weights
 from tests.train.nets import batches, dropping, small
 
@@ -201,6 +201,29 @@ def test_a_picture_that_is_not_finite_is_named():
         trainer.update(update)
 
 
+def test_the_batch_that_is_looked_into_is_the_one_that_was_trained_on():
+    """The loader's memory may hold other images by then."""
+    trainer, _ = trained(batches(8, 1))
+    first, second = batches(9, 1)[0]
+    first.pictures[2, 0, 3, 3] = torch.nan
+
+    def reused():
+        yield first
+        first.pictures.zero_()
+        yield second
+
+    with pytest.raises(TrainingError, match=r"layer 0 \[convolutional\] is the first whose output is not finite"):
+        trainer.update(reused())
+
+
+def test_a_truth_that_is_not_finite_is_no_layers_fault():
+    trainer, _ = trained(batches(8, 1))
+    update = batches(9, 1)[0]
+    update[1].truth[0, 0] = torch.tensor([0.5, 0.5, torch.nan, 0.5, 1])
+    with pytest.raises(TrainingError, match=r"every layer's output is finite, so the truth or the sums of the head"):
+        trainer.update(update)
+
+
 class Beside(Processes):
     """Of two processes the one that is here. The other gives up so many updates, and its batches are all zeros."""
 
@@ -226,6 +249,7 @@ def test_an_update_that_is_broken_off_or_given_up_leaves_nothing_behind(monkeypa
     with pytest.raises(KeyboardInterrupt):
         trainer.update(breaking())
     trainer.give_up()
+    assert trainer.gradients.extra.tolist() == [0, 1]
     monkeypatch.setattr(Beside, "gives_up", 1)
     assert trainer.update(second) is None
     monkeypatch.undo()
@@ -240,6 +264,32 @@ def test_an_update_that_is_broken_off_or_given_up_leaves_nothing_behind(monkeypa
         ):
             assert torch.equal(ours, theirs), name
         assert trainer.update(second).loss == straight.update(second).loss
+
+
+class Spoilt(Processes):
+    """Of two processes the one that is here. The other's cost is infinite."""
+
+    def add_up(self, tensor):
+        tensor[-2] += torch.inf
+
+
+def test_what_another_process_brings_is_no_fault_of_this_ones():
+    trainer = Trainer(load_network(parse_cfg(small())), Spoilt(torch.device("cpu"), 0, 2))
+    with pytest.raises(TrainingError, match=r"^update 2: the loss of another process is not finite$"):
+        trainer.update(batches(3, 1)[0])
+
+
+def test_two_processes_train_at_twice_the_rate_on_twice_the_images():
+    """train_networks: learning_rate times the number of GPUs; the loss is the cost by all images."""
+    update = batches(3, 1)[0]
+    done = []
+    for world in (1, 2):
+        torch.manual_seed(1)
+        trainer = Trainer(load_network(parse_cfg(small("burn_in=0"))), Beside(torch.device("cpu"), 0, world))
+        done.append(trainer.update(update))
+        assert (trainer.images, done[-1].seen, done[-1].batch) == (8 * world, 8 * world, world)
+    assert [one.rate for one in done] == pytest.approx([0.002, 0.004])
+    assert done[1].loss == pytest.approx(done[0].loss / 2)
 
 
 # fp16 is slow on a CPU: a single mini-batch of two.
@@ -307,6 +357,23 @@ def test_strict_sets_every_switch():
     cuda.allow_tf32, cudnn.allow_tf32, cudnn.deterministic, cudnn.benchmark = True, True, False, True
     strict()
     assert (cuda.allow_tf32, cudnn.allow_tf32, cudnn.deterministic, cudnn.benchmark) == (False, False, True, False)
+
+
+def test_fast_sets_every_switch_and_compiles_nothing_on_a_cpu(monkeypatch):
+    def compile(*_):
+        pytest.fail("compiled")
+
+    monkeypatch.setattr(torch, "compile", compile)
+    cuda, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    strict()
+    network = load_network(parse_cfg(small()))
+    try:
+        speed_up(network)
+        assert (cuda.allow_tf32, cudnn.allow_tf32, cudnn.deterministic, cudnn.benchmark) == (True, True, False, True)
+    finally:
+        strict()
+    assert network.layers[2].weights.is_contiguous(memory_format=torch.channels_last)
+    assert not network.layers[2].weights.is_contiguous()
 
 
 def test_onlyforward_is_refused_where_it_would_train_something_else():
