@@ -21,11 +21,13 @@ def found(path, boxes, prob, size=(100, 80)):
 def test_comp4_lines_are_darknets(tmp_path):
     """print_detector_detections: +1, clipped to 1..w and 1..h, six %f fields."""
     with ResultFiles(str(tmp_path / "results"), "voc", NAMES) as files:
-        files.add(found("a/b.c/000012.x.jpg", [[10, 20, 8, 6], [95, 79, 40, 40]], [[0.5, 0], [0.25, 0.125]]))
+        boxes = [[10, 20, 8, 6], [95, 79, 40, 40], [1, 2, 9, 9]]
+        files.add(found("a/b.c/000012.x.jpg", boxes, [[0.5, 0], [0.25, 0.125], [0.75, 0]]))
     folder = tmp_path / "results"
     assert (folder / "comp4_det_test_cat.txt").read_text() == (
         "000012 0.500000 7.000000 18.000000 15.000000 24.000000\n"
         "000012 0.250000 76.000000 60.000000 100.000000 80.000000\n"
+        "000012 0.750000 1.000000 1.000000 6.500000 7.500000\n"
     )
     assert (folder / "comp4_det_test_dog.txt").read_text() == (
         "000012 0.125000 76.000000 60.000000 100.000000 80.000000\n"
@@ -129,14 +131,15 @@ def test_older_results_that_cannot_come_back_are_not_deleted(tmp_path, monkeypat
     assert [path.read_text() for path in tmp_path.rglob("aside/*")] == ["older\n"]
 
 
-def test_a_full_disk_leaves_all_as_it_was(tmp_path):
+@pytest.mark.parametrize(("room", "count"), [(20_000, 1000), (20, 1)], ids=["on the way", "at the end"])
+def test_a_full_disk_leaves_all_as_it_was(tmp_path, room, count):
     (tmp_path / "comp4_det_test_cat.txt").write_text("older\n")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    many = found("a.jpg", [[10, 20, 8, 6]] * 1000, [[0.5, 0.5]] * 1000)
+    many = found("a.jpg", [[10, 20, 8, 6]] * count, [[0.5, 0.5]] * count)
 
     def filled():
         with ResultFiles(str(tmp_path), "voc", NAMES) as files:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
+            resource.setrlimit(resource.RLIMIT_FSIZE, (room, hard))
             files.add(many)
 
     try:
@@ -201,6 +204,7 @@ def test_a_folder_that_cannot_be_made(tmp_path):
 def test_ids():
     # The ten categories that COCO numbers and never shows.
     assert [number for number in range(1, 91) if number not in (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)] == COCO_IDS
+    assert ResultFiles.CLASSES == {"coco": 80, "imagenet": 200}
     assert coco_image_id("val2014/COCO_val2014_000000581929.jpg") == 581929
     assert coco_image_id("val2017/000000000139.jpg") == 139
     assert coco_image_id("val2017/dog.jpg") == 0

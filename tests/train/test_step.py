@@ -154,6 +154,8 @@ def test_policy_random_draws_anew_and_can_be_repeated():
     rates = [[update.rate for update in trained(batches(6, 4), net="policy=random\nburn_in=0")[1]] for _ in range(2)]
     assert rates[0] == rates[1]
     assert len(set(rates[0])) == 4
+    other = Trainer(load_network(parse_cfg(small("policy=random\nburn_in=0"))), seed=0)
+    assert [other.update(update).rate for update in batches(6, 4)] == rates[0], "0 is the seed where none is given"
 
 
 @pytest.mark.parametrize("amp", ["bf16", "fp16"])
