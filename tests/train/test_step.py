@@ -10,7 +10,7 @@ from darknet_compat import load_network, read_cfg
 from darknet_compat.cfg import parse_cfg
 from darknet_compat.errors import CfgError, CfgWarning, TrainingError
 from darknet_compat.train.distributed import Processes
-from darknet_compat.train.step import Trainer, speed_up, strict
+from darknet_compat.train.step import Trainer, strict
 from darknet_compat.weights import save_weights
 from tests.train.nets import batches, dropping, small
 
@@ -370,7 +370,7 @@ def test_fast_sets_every_switch_and_compiles_nothing_on_a_cpu(monkeypatch):
     strict()
     network = load_network(parse_cfg(small()))
     try:
-        speed_up(network)
+        Trainer(network, fast=True)
         assert (cuda.allow_tf32, cudnn.allow_tf32, cudnn.deterministic, cudnn.benchmark) == (True, True, False, True)
     finally:
         strict()
