@@ -54,6 +54,18 @@ def test_a_multiple_that_several_gpus_step_over_counts(tmp_path):
     assert snapshots.due(102, 105) == []
 
 
+def test_the_folder_is_made_with_those_above_it(tmp_path):
+    trainer, snapshots = make(tmp_path)
+    snapshots.folder = tmp_path / "a" / "b"
+    for _ in range(2):
+        snapshots.make_folder()
+    snapshots.save(trainer, snapshots.backup)
+    assert {path.name for path in snapshots.folder.iterdir()} == {"net.backup", "net.backup.state"}
+    snapshots.folder = snapshots.backup
+    with pytest.raises(TrainingError, match=r"net\.backup: cannot make the folder for snapshots: File exists"):
+        snapshots.make_folder()
+
+
 def test_training_writes_version_0_2_0(tmp_path):
     trainer, snapshots = make(tmp_path)
     snapshots.make_folder()
@@ -113,7 +125,7 @@ def test_the_schedule_may_change_and_is_told(tmp_path):
         (small().replace("anchors=1.0,1.2", "anchors=1.0,1.3"), r"layer 11 \[region\]: anchors was"),
         (
             "[net]\nwidth=8\nheight=8\nchannels=3\nmax_batches=9\n[conv]\nfilters=8\n[region]\nclasses=3\n",
-            "other types",
+            "that training has 12 layers of other types",
         ),
     ],
 )

@@ -154,6 +154,8 @@ def test_policy_random_draws_anew_and_can_be_repeated():
     rates = [[update.rate for update in trained(batches(6, 4), net="policy=random\nburn_in=0")[1]] for _ in range(2)]
     assert rates[0] == rates[1]
     assert len(set(rates[0])) == 4
+    other = Trainer(load_network(parse_cfg(small("policy=random\nburn_in=0"))), seed=0)
+    assert [other.update(update).rate for update in batches(6, 4)] == rates[0], "0 is the seed where none is given"
 
 
 @pytest.mark.parametrize("amp", ["bf16", "fp16"])
@@ -225,6 +227,14 @@ def test_the_loss_of_another_process_that_is_not_finite():
         trainer.update(batches(9, 1)[0])
 
 
+def test_a_truth_that_is_not_finite_is_no_layers_fault():
+    trainer, _ = trained(batches(8, 1))
+    update = batches(9, 1)[0]
+    update[1].truth[0, 0] = torch.tensor([0.5, 0.5, torch.nan, 0.5, 1])
+    with pytest.raises(TrainingError, match=r"every layer's output is finite, so the truth or the sums of the head"):
+        trainer.update(update)
+
+
 class Beside(Processes):
     """Of two processes the one that is here. The other gives up so many updates, and its batches are all zeros."""
 
@@ -250,6 +260,7 @@ def test_an_update_that_is_broken_off_or_given_up_leaves_nothing_behind(monkeypa
     with pytest.raises(KeyboardInterrupt):
         trainer.update(breaking())
     trainer.give_up()
+    assert trainer.gradients.extra.tolist() == [0, 1]
     monkeypatch.setattr(Beside, "gives_up", 1)
     assert trainer.update(second) is None
     monkeypatch.undo()
@@ -279,6 +290,19 @@ def test_an_update_that_a_lost_process_ends_leaves_nothing_behind():
     for name, tensor in trainer.network.state_dict().items():
         assert torch.equal(tensor, before[name]), name
     trainer.give_up()  # nobody is there to hear it
+
+
+def test_two_processes_train_at_twice_the_rate_on_twice_the_images():
+    """train_networks: learning_rate times the number of GPUs; the loss is the cost by all images."""
+    update = batches(3, 1)[0]
+    done = []
+    for world in (1, 2):
+        torch.manual_seed(1)
+        trainer = Trainer(load_network(parse_cfg(small("burn_in=0"))), Beside(torch.device("cpu"), 0, world))
+        done.append(trainer.update(update))
+        assert (trainer.images, done[-1].seen, done[-1].batch) == (8 * world, 8 * world, world)
+    assert [one.rate for one in done] == pytest.approx([0.002, 0.004])
+    assert done[1].loss == pytest.approx(done[0].loss / 2)
 
 
 # fp16 is slow on a CPU: a single mini-batch of two.
@@ -354,6 +378,23 @@ def test_strict_sets_every_switch():
     cuda.allow_tf32, cudnn.allow_tf32, cudnn.deterministic, cudnn.benchmark = True, True, False, True
     strict()
     assert (cuda.allow_tf32, cudnn.allow_tf32, cudnn.deterministic, cudnn.benchmark) == (False, False, True, False)
+
+
+def test_fast_sets_every_switch_and_compiles_nothing_on_a_cpu(monkeypatch):
+    def compile(*_):
+        pytest.fail("compiled")
+
+    monkeypatch.setattr(torch, "compile", compile)
+    cuda, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    strict()
+    network = load_network(parse_cfg(small()))
+    try:
+        Trainer(network, fast=True)
+        assert (cuda.allow_tf32, cudnn.allow_tf32, cudnn.deterministic, cudnn.benchmark) == (True, True, False, True)
+    finally:
+        strict()
+    assert network.layers[2].weights.is_contiguous(memory_format=torch.channels_last)
+    assert not network.layers[2].weights.is_contiguous()
 
 
 def test_onlyforward_is_refused_where_it_would_train_something_else():
