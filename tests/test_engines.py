@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
+import platform
 import re
 import signal
 import stat
@@ -325,6 +327,36 @@ def test_another_runtime_or_version_compares_its_own_graph(cache, built, monkeyp
     assert len(built) == len(list(cache.iterdir())) == 3
 
 
+def test_a_graph_has_a_name_for_all_that_it_is_made_of(monkeypatch, tmp_path):
+    """Two that differ in one of these are two files."""
+    network = load_network(*SHAPES)
+    text = SHAPES[0].read_text()
+    assert "activation = leaky" in text
+    (tmp_path / "relu.cfg").write_text(text.replace("activation = leaky", "activation = relu", 1))
+    places = [
+        exported._place(network, "onnxruntime", "float32"),
+        exported._place(network, "openvino", "float32"),
+        exported._place(network, "openvino", "bf16"),
+        exported._place(load_network(tmp_path / "relu.cfg", SHAPES[1]), "onnxruntime", "float32"),
+    ]
+    (tmp_path / "graph.py").write_text("# another program that makes the graph")
+    for target, name, value in (
+        (exported, "__version__", "9.9"),
+        (torch.backends.cpu, "get_cpu_capability", lambda: "another"),
+        (platform, "machine", lambda: "another"),
+        (importlib.import_module("darknet_compat.export.graph"), "__file__", str(tmp_path / "graph.py")),
+        (exported, "installed", lambda package: "1"),
+        (exported, "installed", lambda package: "9.9" if package == "torch" else "1"),
+        (exported, "installed", lambda package: "9.9" if package == "onnx" else "1"),
+        (exported, "installed", lambda package: "9.9" if package == "onnxruntime" else "1"),
+    ):
+        with monkeypatch.context() as changed:
+            changed.setattr(target, name, value)
+            places.append(exported._place(network, "onnxruntime", "float32"))
+    assert len(set(places)) == len(places)
+    assert exported._place(network, "onnxruntime", "float32") == places[0]
+
+
 def test_a_damaged_graph_is_made_again(cache, built):
     """Zeroed weights, 64 bytes changed, and cut off: none of it runs."""
     import onnx
@@ -337,6 +369,7 @@ def test_a_damaged_graph_is_made_again(cache, built):
         if tensor.name.endswith("weights"):
             tensor.raw_data = bytes(len(tensor.raw_data))
     wrong = [whole[: len(exported.MARK) + 32] + model.SerializeToString(), whole[: len(whole) // 2], b""]
+    wrong.append(b"X" + whole[1:])  # would never be cleared away
     for _ in range(12):
         content = bytearray(whole)
         for _ in range(64):

@@ -193,11 +193,12 @@ def test_load_agrees_with_darknet_on_bccd(darknet, shared):
 
 
 @pytest.mark.parametrize("suffix", [".png", ".bmp"])
-def test_load_and_save_are_exact(tmp_path, rng, suffix):
+def test_load_and_save_are_exact(tmp_path, rng, suffix, capfd):
     picture = random_picture(rng, 20, 31)
     images.save_picture(picture, tmp_path / f"Bläu lich{suffix}")
     np.testing.assert_array_equal(images.load_picture(tmp_path / f"Bläu lich{suffix}"), picture)
     np.testing.assert_array_equal(images.to_picture(images.to_planes(picture)), picture)
+    assert capfd.readouterr() == ("", "")  # OpenCV has nothing to warn of
 
 
 def test_kinds_of_pictures(tmp_path, rng):
@@ -335,3 +336,12 @@ def test_damaged_pictures_raise_a_picture_error(tmp_path_factory, start, rest):
         return
     assert isinstance(width, int)
     assert isinstance(height, int)
+
+
+@pytest.mark.parametrize(("width", "height"), [(0, 5), (5, 0)])
+def test_an_image_of_no_size_is_named(tmp_path, width, height):
+    """Anchors and boxes in pixels would divide by it."""
+    head = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + width.to_bytes(4, "big") + height.to_bytes(4, "big")
+    (tmp_path / "none.png").write_bytes(head + bytes(10))
+    with pytest.raises(PictureError, match=rf"none.png: {width} x {height} pixels by its header; expected"):
+        picture_size(tmp_path / "none.png")

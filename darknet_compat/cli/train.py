@@ -179,7 +179,7 @@ class Job:
         self.options, self.processes = options, processes
         self.data = read_data(find_stock(options.data))
         cfg = read_cfg(find_stock(options.cfg))
-        pictures = read_list(find_stock(self.data.get("train", "data/train.list")))
+        pictures = read_list(find_stock(self.data.source("train", "data/train.list")))
         settings = {name: getattr(options, name) for name in ("numerics", "amp", "epochs")}
         self.snapshots = Snapshots(self.data.get("backup", "backup"), cfg, settings, options.snapshot)
         self.snapshots.make_folder()
@@ -243,7 +243,7 @@ class Job:
         from ..train.schedule import images_per_update
 
         paths = read_list(find_stock(self.data.require("valid")))
-        names = read_names(find_stock(self.data.get("names", "data/names.list")))
+        names = read_names(find_stock(self.data.source("names", "data/names.list")))
         check_names(self.data, names, classes, self.options.cfg)
         truths = read_label_files(paths, classes)
         network, net = self.trainer.network, self.trainer.net
@@ -333,4 +333,5 @@ class Job:
             return self.options.workers
         if self.trainer.device.type == "cpu":
             return 1
-        return max(1, min(8, len(os.sched_getaffinity(0)) // self.processes.world))
+        here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return max(1, min(8, here // self.processes.world))

@@ -43,10 +43,15 @@ class Detections:
     relative: bool
 
     def corners(self) -> np.ndarray:
-        """Left, top, right, bottom (M, 4) in pixels, neither clipped nor rounded."""
+        """Left, top, right, bottom (M, 4) in pixels, neither clipped nor rounded, but all finite.
+
+        A size is e to the power of a value of the map, so that it may be infinite.
+        """
         centre, half = self.boxes[:, :2], self.boxes[:, 2:] / np.float32(2)
         corners = np.concatenate([centre - half, centre + half], 1)
-        return corners * np.array([self.width, self.height] * 2, np.float32) if self.relative else corners
+        with np.errstate(over="ignore"):
+            corners = corners * np.array([self.width, self.height] * 2, np.float32) if self.relative else corners
+        return np.nan_to_num(corners)
 
     def as_json(self, names: Sequence[str]) -> dict[str, object]:
         """picture, width, height and a list of {class_id, name, prob, box: [left, top, width, height] in pixels}."""

@@ -26,7 +26,7 @@ from ..cfg.reader import MAX_BYTES
 from ..cfg.sections import printable
 from ..errors import DarknetError, ExportError
 from ..files import whole_file
-from ..network import NUMERICS, Network
+from ..network import Network
 from ..weights import MOST_SEEN, MOST_VERSION, Header, save_weights
 
 FORMAT = "darknet_compat"
@@ -144,8 +144,6 @@ def _check_about(about: Any, name: str) -> tuple[tuple[int, ...], int]:
             raise ExportError(f"{name}: no {key} beside its tensors; expected one, as this version's export writes it")
     if len(about["cfg"]) > MAX_BYTES:
         raise ExportError(f"{name}: its cfg has {len(about['cfg']):,} characters; expected at most {MAX_BYTES:,}")
-    if about["numerics"] not in NUMERICS:
-        raise ExportError(f"{name}: numerics is {about['numerics'][:40]!r}; expected one of {', '.join(NUMERICS)}")
     plain = re.fullmatch(r"([0-9]{1,6})\.([0-9]{1,6})\.([0-9]{1,6})", about["version"])
     version = tuple(map(int, plain.groups())) if plain else ()
     if not plain or max(version) > MOST_VERSION:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import TrainingError
-from ..files import whole_file
+from ..files import regular_file, whole_file
 from ..layers.head import Head
 from ..output import drop
 from .step import Update
@@ -98,7 +98,6 @@ class Log:
         self.table_columns = (*FIRST, *(name for names in head_columns(heads) for name in names), *LAST)
         self.columns = {name: array("d") for name in CHARTED}
         self.warned: set[str] = set()
-        self.screen = True
         end = ".csv"
         self.events = self._events(batch) if tensorboard else None
         try:
@@ -121,7 +120,7 @@ class Log:
         path = f"{self.path}.csv"
         kept = []
         if os.path.exists(path):
-            with open(path, encoding="utf-8", errors="replace", newline="") as file:
+            with regular_file(path, "utf-8", "replace") as file:
                 kept = [
                     row
                     for row in csv.DictReader(file)
@@ -165,12 +164,9 @@ class Log:
             self._show(lambda: print(line))
 
     def _show(self, show: Callable[[], None]) -> None:
-        if not self.screen:
-            return
         try:
             show()
         except OSError as error:
-            self.screen = False
             if self.bar is not None:
                 self.bar.disable = True
                 self.bar = None

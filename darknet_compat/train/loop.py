@@ -255,7 +255,6 @@ class Sizes:
 def _score(trainer: Trainer, snapshots: Snapshots, log: Log, scoring: Scoring, stopping: Stopping) -> float:
     """mAP at the cfg's own size, with the rolling statistics; a best one's weights are kept."""
     network = trainer.network
-    size = network.width, network.height
     network.resize(trainer.net.width, trainer.net.height)
     network.eval()
     try:
@@ -263,7 +262,6 @@ def _score(trainer: Trainer, snapshots: Snapshots, log: Log, scoring: Scoring, s
             score = scoring.score()
     finally:
         network.train()
-        network.resize(*size)
     if scoring.best is None or score > scoring.best:
         scoring.best = score
         snapshots.save(trainer, snapshots.path("_best.weights"))

@@ -25,12 +25,11 @@ class Gradients:
     of zero, so that the optimiser still moves them by decay and momentum, as Darknet does.
     """
 
-    def __init__(self, network: Network, extra: int = 0) -> None:
+    def __init__(self, network: Network, extra: int) -> None:
         freeze(network)
         parameters = list(network.parameters())
         total = sum(parameter.numel() for parameter in parameters)
-        device = parameters[0].device if parameters else None
-        self.flat = torch.zeros(total + extra, device=device)
+        self.flat = torch.zeros(total + extra, device=parameters[0].device)
         self.sums, self.extra = self.flat[:total], self.flat[total:]
         offset = 0
         for parameter in parameters:

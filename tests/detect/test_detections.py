@@ -1,15 +1,19 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+import torch
 
 from darknet_compat import load_network
 from darknet_compat.cfg import parse_cfg
 from darknet_compat.detect import detect_files
+from darknet_compat.detect.detections import detect
 from darknet_compat.engines import Engine
 from darknet_compat.errors import CfgError, PictureError
+from darknet_compat.weights import save_weights
 from tests.conftest import ROOT, SHAPES
 
 PHOTOGRAPHS = ["dog", "horses", "person", "eagle", "giraffe", "kite"]
@@ -57,6 +61,95 @@ def test_a_network_that_takes_no_rgb_is_refused_with_its_line(channels):
     with pytest.raises(CfgError, match=rf"^grey\.cfg:4: channels={channels}: .*expected channels=3") as error:
         list(detect_files(load_network(cfg), [str(ROOT / "data/shapes-sample.jpg")]))
     assert "\n" not in str(error.value)
+
+
+NOISE = """
+[net]
+width=64
+height=32
+channels=3
+[convolutional]
+filters=20
+size=3
+stride=4
+pad=1
+activation=linear
+[region]
+anchors=4,4, 6,3
+classes=5
+num=2
+softmax=1
+{tree}
+"""
+
+
+def noise(folder, tree=""):
+    """A network and an image that give boxes of all probabilities, many of which overlap."""
+    (folder / "net.cfg").write_text(NOISE.format(tree=tree))
+    torch.manual_seed(1)
+    network = load_network(folder / "net.cfg", numerics="cpu")
+    with torch.no_grad():
+        network.layers[0].weights.mul_(6)
+    return network, torch.rand(1, 3, 32, 64) - 0.5
+
+
+@pytest.mark.parametrize("options", [{}, {"nms": 0}, {"thresh": 0.3, "nms": 0.2, "relative": False}])
+def test_what_detect_does_unasked_is_darknets(darknet, tmp_path, options):
+    """Threshold .5, NMS .45, boxes relative to the image, as test_detector has them."""
+    network, planes = noise(tmp_path)
+    save_weights(network, tmp_path / "net.weights")
+    theirs = darknet.load_network(tmp_path / "net.cfg", tmp_path / "net.weights")
+    theirs.set_batch(1)
+    theirs.predict(planes.numpy())
+    expected = theirs.boxes(300, 100, **{"thresh": 0.5, "relative": True, "nms": 0.45, **options})
+    order = expected.order if options.get("nms", 1) else np.arange(len(expected.prob))
+    order = order[expected.prob[order].any(1)]
+    (found,) = detect(network, planes, [(300, 100)], ["it"], **options)
+    assert len(order) > 20
+    np.testing.assert_allclose(found.prob, expected.prob[order], atol=1e-5)
+    np.testing.assert_allclose(found.boxes, expected.boxes[order], rtol=1e-5, atol=1e-5)
+    centre, size = np.split(expected.boxes[order].astype(float), 2, 1)
+    corners = np.concatenate([centre - size / 2, centre + size / 2], 1)
+    if options.get("relative", True):
+        corners *= 300, 100, 300, 100
+    np.testing.assert_allclose(found.corners(), corners, rtol=1e-5, atol=1e-3)
+
+
+def test_a_tree_is_gone_down_as_far_as_it_is_sure(tmp_path):
+    """By .5 unasked; Darknet's own tree on a CPU is wrong, so that the head's tests compare with it and not these."""
+    (tmp_path / "tree").write_text("a -1\nb -1\nc 0\nd 0\ne 1\n")
+    network, planes = noise(tmp_path, f"tree={tmp_path / 'tree'}")
+    unasked, half, sure = (
+        detect(network, planes, [(64, 32)], ["it"], nms=0, **options)[0].prob
+        for options in ({}, {"hier": 0.5}, {"hier": 0.9})
+    )
+    np.testing.assert_array_equal(unasked, half)
+    assert (half != sure).any()
+
+
+@pytest.mark.parametrize(("threads", "batch"), [(1, 1), (3, 2)])
+def test_a_list_is_read_as_it_is_needed_and_threads_are_left_as_they_were(shapes, threads, batch):
+    """One batch more than there are threads, of which there are two at least, is under way beside the one at hand."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    drawn = []
+
+    def paths():
+        for index in range(16):
+            drawn.append(index)
+            yield str(ROOT / "data/shapes-sample.jpg")
+
+    try:
+        found = detect_files(shapes, paths(), batch=batch)
+        for number in range(16):
+            next(found)
+            assert len(drawn) == min(16, (number // batch + max(threads, 2) + 2) * batch)
+        assert list(found) == []
+        # A thread takes its number over from a value that those of the pool have set.
+        with ThreadPoolExecutor(1) as pool:
+            assert pool.submit(torch.get_num_threads).result() == threads
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_a_batch_gives_what_single_pictures_give(darknet_share, shapes):

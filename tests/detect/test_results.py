@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
 import resource
@@ -21,11 +22,13 @@ def found(path, boxes, prob, size=(100, 80)):
 def test_comp4_lines_are_darknets(tmp_path):
     """print_detector_detections: +1, clipped to 1..w and 1..h, six %f fields."""
     with ResultFiles(str(tmp_path / "results"), "voc", NAMES) as files:
-        files.add(found("a/b.c/000012.x.jpg", [[10, 20, 8, 6], [95, 79, 40, 40]], [[0.5, 0], [0.25, 0.125]]))
+        boxes = [[10, 20, 8, 6], [95, 79, 40, 40], [1, 2, 9, 9]]
+        files.add(found("a/b.c/000012.x.jpg", boxes, [[0.5, 0], [0.25, 0.125], [0.75, 0]]))
     folder = tmp_path / "results"
     assert (folder / "comp4_det_test_cat.txt").read_text() == (
         "000012 0.500000 7.000000 18.000000 15.000000 24.000000\n"
         "000012 0.250000 76.000000 60.000000 100.000000 80.000000\n"
+        "000012 0.750000 1.000000 1.000000 6.500000 7.500000\n"
     )
     assert (folder / "comp4_det_test_dog.txt").read_text() == (
         "000012 0.125000 76.000000 60.000000 100.000000 80.000000\n"
@@ -129,19 +132,45 @@ def test_older_results_that_cannot_come_back_are_not_deleted(tmp_path, monkeypat
     assert [path.read_text() for path in tmp_path.rglob("aside/*")] == ["older\n"]
 
 
-def test_a_full_disk_leaves_all_as_it_was(tmp_path):
+@pytest.mark.parametrize(("room", "count"), [(20_000, 1000), (20, 1)], ids=["on the way", "at the end"])
+def test_a_full_disk_leaves_all_as_it_was(tmp_path, room, count):
     (tmp_path / "comp4_det_test_cat.txt").write_text("older\n")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    many = found("a.jpg", [[10, 20, 8, 6]] * 1000, [[0.5, 0.5]] * 1000)
+    many = found("a.jpg", [[10, 20, 8, 6]] * count, [[0.5, 0.5]] * count)
 
     def filled():
         with ResultFiles(str(tmp_path), "voc", NAMES) as files:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
+            resource.setrlimit(resource.RLIMIT_FSIZE, (room, hard))
             files.add(many)
 
     try:
         with pytest.raises(ResultsError, match="File too large; no result file was written"):
             filled()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert all_files(tmp_path) == {"comp4_det_test_cat.txt": "older\n"}
+
+
+@pytest.mark.parametrize("what", ["the last bytes", "the disk"])
+def test_no_file_takes_its_name_before_its_bytes_are_on_the_disk(tmp_path, monkeypatch, what):
+    """Lines wait in memory up to the end, and the disk may be full or broken by then."""
+    (tmp_path / "comp4_det_test_cat.txt").write_text("older\n")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def fail(_):
+        raise OSError(errno.EIO, "Input/output error")
+
+    def written():
+        with ResultFiles(str(tmp_path), "voc", NAMES) as files:
+            files.add(found("a.jpg", [[10, 20, 8, 6]], [[0.5, 0.5]]))
+            if what == "the disk":
+                monkeypatch.setattr(os, "fsync", fail)
+            else:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (10, hard))
+
+    try:
+        with pytest.raises(ResultsError, match="no result file was written"):
+            written()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert all_files(tmp_path) == {"comp4_det_test_cat.txt": "older\n"}
@@ -199,10 +228,11 @@ def test_a_folder_that_cannot_be_made(tmp_path):
 
 
 def test_ids():
-    assert len(COCO_IDS) == len(set(COCO_IDS)) == 80
-    assert COCO_IDS[-1] == 90
+    # The ten categories that COCO numbers and never shows.
+    assert [number for number in range(1, 91) if number not in (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)] == COCO_IDS
     assert coco_image_id("val2014/COCO_val2014_000000581929.jpg") == 581929
     assert coco_image_id("val2017/000000000139.jpg") == 139
+    assert coco_image_id("val2017/dog.jpg") == 0
 
 
 def test_drawings_of_the_same_name_do_not_overwrite_each_other():
@@ -211,6 +241,18 @@ def test_drawings_of_the_same_name_do_not_overwrite_each_other():
         "b/x.png": "x_2.jpg",
         "y.jpg": "y.jpg",
     }
+    assert list(drawing_names(["a/x.jpg", "b/x.jpg", "a/x.jpg", "c/x.jpg"]).values()) == ["x.jpg", "x_2.jpg", "x_3.jpg"]
+
+
+def test_the_text_of_the_json(tmp_path):
+    """Probabilities to six places, pixels to three."""
+    boxes, prob = [[10.12345, 20.5, 8.25, 6.5]], [[0, 0.12345678]]
+    write_json([found("ä.jpg", boxes, prob)], NAMES, tmp_path / "out.json")
+    assert (tmp_path / "out.json").read_text(encoding="utf-8").split("\n") == [
+        "[", " {", '  "picture": "ä.jpg",', '  "width": 100,', '  "height": 80,', '  "detections": [', "   {",
+        '    "class_id": 1,', '    "name": "dog",', '    "prob": 0.123457,', '    "box": [',
+        "     5.998,", "     17.25,", "     8.25,", "     6.5", "    ]", "   }", "  ]", " }", "]", "",
+    ]  # fmt: skip
 
 
 def test_json_is_written_whole(tmp_path):
@@ -218,5 +260,8 @@ def test_json_is_written_whole(tmp_path):
     (picture,) = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
     assert picture["picture"] == "ä.jpg"
     assert picture["detections"] == [{"class_id": 0, "name": "cat", "prob": 0.5, "box": [6, 17, 8, 6]}]
+    path = os.fsdecode(b"\xe4.jpg")  # a byte that is no UTF-8
+    write_json([found(path, np.zeros((0, 4)), np.zeros((0, 2)))], NAMES, tmp_path / "out.json")
+    assert json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))[0]["picture"] == path
     with pytest.raises(ResultsError, match="the file was not written"):
         write_json([], NAMES, tmp_path / "none" / "out.json")

@@ -8,6 +8,8 @@ import cv2
 import numpy as np
 import pytest
 
+from darknet_compat import load_network
+from darknet_compat.cfg import parse_cfg
 from darknet_compat.images import load_picture
 from darknet_compat.train.augment import Augmentation, Draws, augment_picture, augment_truth, draw
 
@@ -105,6 +107,68 @@ def test_boxes_are_moved_as_correct_boxes_moves_them(darknet):
         mine = augment_truth(labels, draws, (416, 416), 200)
         np.testing.assert_allclose(mine[: len(kept)], kept[:, [1, 2, 3, 4, 0]], atol=1e-6)
         assert not mine[len(kept) :].any()
+
+
+def test_what_is_left_out_of_the_truth_is_what_darknet_leaves_out(darknet):
+    """At exactly .001 a box stays; x = 0 alone is a place; both 0 are none."""
+    labels = np.array(
+        [
+            [0, 0.0005, 0.5, 0.001, 0.5],
+            [1, 0.5, 0.0005, 0.5, 0.001],
+            [2, 0.0005, 0.5, 0.00099, 0.5],
+            [3, 0, 0.5, 0.5, 0.5],
+            [4, 0.5, 0, 0.5, 0.5],
+            [5, 0, 0, 0.5, 0.5],
+        ]
+    )
+    draws = Draws(*map(np.float32, (64, 64, 0, 0)), None, 0, 1, 1, False, np.arange(6))
+    theirs = darknet.correct_boxes(labels, 0, 0, 1, 1, False)
+    # fill_truth_detection compares a float with the double .001.
+    kept = theirs[(theirs[:, 3:].astype(np.float64) >= 0.001).all(1)]
+    assert kept[:, 0].tolist() == [0, 1, 3, 4, 5]
+    np.testing.assert_array_equal(augment_truth(labels, draws, (64, 64), 6)[:5], kept[:, [1, 2, 3, 4, 0]])
+
+
+class Extreme:
+    """Draws the least of every range, or the greatest, in turns as listed."""
+
+    def __init__(self, *most):
+        self.most = iter(most)
+
+    def uniform(self, low, high):
+        return high if next(self.most, False) else low
+
+    def randrange(self, stop):
+        return 0
+
+
+@pytest.mark.parametrize(
+    ("image", "jitter", "most", "crop"),
+    [
+        ((40, 20), 0.25, (1, 1, 0, 1), (10, -5, 20, 20)),
+        ((40, 20), 0.5, (1, 1, 0, 0), (0, 0, 40, 20)),  # no width
+        ((40, 20), 0.5, (0, 0, 1, 1), (0, 0, 40, 20)),  # no height
+        ((41, 21), 0.5, (1, 1, 1, 1), (20, 10, 1, 1)),
+        ((40, 20), 1.0, (1, 0, 0, 1), (0, 0, 40, 20)),  # right of the image
+        ((40, 20), 1.0, (0, 1, 1, 0), (0, 0, 40, 20)),  # below it
+        ((40, 20), 0.975, (1, 0, 1, 0), (39, 19, 40, 20)),
+    ],
+)
+def test_a_rectangle_of_nothing_is_the_whole_image(image, jitter, most, crop):
+    """left, right, top, bottom are drawn in turns, as AlexeyAB's program does; a margin can take all there is."""
+    draws = draw(Extreme(*most), image, (32, 32), 0, Augmentation(jitter, letter_box=False))
+    assert draws.crop == crop
+    left, top, width, height = crop
+    np.testing.assert_allclose((draws.width, draws.height), np.multiply(image, 32) / (width, height), rtol=1e-6)
+    np.testing.assert_allclose((draws.dx, draws.dy), (-left * 32 / width, -top * 32 / height), rtol=1e-6)
+
+
+def test_the_defaults_are_those_of_a_cfg_that_gives_nothing():
+    network = load_network(parse_cfg("[net]\nwidth=1\nheight=1\nchannels=3\n[conv]\nfilters=25\n[region]\n"))
+    net = network.net
+    assert Augmentation() == Augmentation(
+        network.layers[-1].o.jitter, net.hue, net.saturation, net.exposure, bool(net.flip), bool(net.letter_box)
+    )
 
 
 def test_draws_follow_darknets_distributions():

@@ -52,6 +52,16 @@ def test_equals_the_loaders_augmentation(darknet_share, size, options, device):
         np.testing.assert_allclose(found, expected, atol=ALIKE)
 
 
+@pytest.mark.parametrize(("n", "w", "h", "most"), [(1, 32, 32, 1), (3, 20, 50, 777)])
+def test_the_memory_is_as_large_as_the_largest_images_need(n, w, h, most):
+    decoded = Decoded.within(np.zeros(room(n, w, h, most), np.uint8), n, w, h)
+    assert decoded.pixels.shape == (n * most, 3)
+    shapes = (1,), (n, w, 2), (n, h, 2), (n, w, 2), (n, h, 2), (n, 3)
+    assert tuple(part.shape for part in decoded[:-1]) == shapes
+    assert sum(part.nbytes for part in decoded) == room(n, w, h, most)
+    assert len(Decoded.within(np.zeros(room(n, w, h, most) - 1, np.uint8), n, w, h).pixels) == n * most - 1
+
+
 @pytest.mark.parametrize("device", DEVICES)
 def test_a_picture_that_misses_the_input_is_grey(device):
     assert placement((40, 30), (32, 32), 0, 10, 0, 0).columns.index.shape == (0, 2)

@@ -8,7 +8,8 @@ import torch
 
 from darknet_compat import load_network
 from darknet_compat.cfg import parse_cfg
-from darknet_compat.train.optimizer import Gradients, clip_weights, make_optimizer, set_rate
+from darknet_compat.errors import CfgError
+from darknet_compat.train.optimizer import Gradients, clip_weights, freeze, make_optimizer, set_rate
 from tests.train.nets import small
 
 BATCH = 8
@@ -41,7 +42,7 @@ def sums(network, seed):
 
 
 def run(network, steps, rates):
-    gradients = Gradients(network)
+    gradients = Gradients(network, extra=0)
     optimizer = make_optimizer(network)
     for step, rate in zip(steps, rates, strict=True):
         gradients.zero()
@@ -90,6 +91,16 @@ def test_adam_is_darknets(eps):
         np.testing.assert_allclose(got[name], expected[name], rtol=1e-4, atol=1e-6, err_msg=name)
 
 
+@pytest.mark.parametrize(
+    ("sections", "line"), [("[maxpool]\n" * 2, 6), ("[conv]\nstopbackward=1\n" * 2 + "[maxpool]\n", 7)]
+)
+def test_nothing_left_to_train_is_refused_at_its_section(sections, line):
+    """The last one, where none has weights; the one that cuts off all weights."""
+    cfg = parse_cfg(f"[net]\nwidth=4\nheight=4\nchannels=3\n{sections}")
+    with pytest.raises(CfgError, match=rf"^<text>:{line}: .*no layer with weights is left to train"):
+        freeze(load_network(cfg))
+
+
 def test_clip_holds_the_weights_of_convolutions():
     net = network("clip=0.1")
     got = run(net, [sums(net, 0)], [5.0])
@@ -114,6 +125,7 @@ def test_gradients_are_one_tensor_in_each_parameters_own_format():
     expected = {name: parameter.grad.clone() for name, parameter in net.named_parameters()}
     assert gradients.sums.numel() == sum(parameter.numel() for parameter in net.parameters())
     assert gradients.extra.tolist() == [0, 0]
+    assert len(gradients.flat) == len(gradients.sums) + 2
     assert float(gradients.sums.double().sum()) == pytest.approx(
         sum(float(g.double().sum()) for g in expected.values())
     )

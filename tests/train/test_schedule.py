@@ -103,6 +103,14 @@ def test_rates_of_a_stock_cfg(darknet, darknet_share):
         assert current_rate(net, batch) == pytest.approx(oracle.current_rate(), rel=1e-6)
 
 
+def test_the_least_that_a_training_needs_is_taken():
+    cfg = parse_cfg("[net]\nwidth=32\nheight=32\nchannels=3\nmax_batches=1\npolicy=step\nstep=1\nbatch=2\n[maxpool]\n")
+    net, _ = read_net(cfg.net)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        check_schedule(net, cfg.net)
+
+
 def test_batch_number_counts_what_the_subdivisions_take():
     net = read("batch=10\nsubdivisions=4")
     assert (images_per_update(net), batch_number(net, 23)) == (8, 2)
@@ -114,6 +122,7 @@ def test_batch_number_counts_what_the_subdivisions_take():
         ("policy=sgdr", 6, "no policy is called `sgdr`"),
         ("policy=steps\nsteps=1,2\nscales=.1", 8, "1 scales for 2 steps"),
         ("policy=steps\nscales=.1", 6, "without `steps`"),
+        ("policy=steps\nsteps=1", 6, "without `scales`"),
         ("policy=step\nstep=0", 7, "step is 0"),
         ("batch=2\nsubdivisions=4", 7, "batch=2 leaves under one"),
         ("policy=steps\nsteps=80%,90%\nscales=.1,.1", 7, "steps=80%,90% holds a percentage.* up to the 40200"),
@@ -147,4 +156,10 @@ def test_random_sizes_are_darknets_and_can_be_drawn_again():
     assert set(drawn) == set(SIZES) == {320, 352, 384, 416, 448, 480, 512, 544, 576, 608}
     assert drawn == [picture_size(net, 7, update, update) for update in range(0, 4000, 10)]
     assert drawn != [picture_size(net, 8, update, update) for update in range(0, 4000, 10)]
-    assert picture_size(net, 7, 40001, MAX_BATCHES - 199) == 608
+
+
+def test_the_last_199_batches_see_the_largest_size():
+    """train_detector: get_current_batch(net)+200 > net->max_batches."""
+    net = net_of("constant")
+    for batch, largest in ((MAX_BATCHES - 200, False), (MAX_BATCHES - 199, True)):
+        assert ({picture_size(net, seed, 40000, batch) for seed in range(50)} == {608}) == largest

@@ -8,7 +8,7 @@ import torch
 
 from darknet_compat import load_network, read_cfg
 from darknet_compat.cfg import parse_cfg
-from darknet_compat.errors import CfgError, CfgWarning, TrainingError
+from darknet_compat.errors import CfgError, CfgWarning, LostProcessError, TrainingError
 from darknet_compat.train.distributed import Processes
 from darknet_compat.train.step import Trainer, strict
 from darknet_compat.weights import save_weights
@@ -154,6 +154,8 @@ def test_policy_random_draws_anew_and_can_be_repeated():
     rates = [[update.rate for update in trained(batches(6, 4), net="policy=random\nburn_in=0")[1]] for _ in range(2)]
     assert rates[0] == rates[1]
     assert len(set(rates[0])) == 4
+    other = Trainer(load_network(parse_cfg(small("policy=random\nburn_in=0"))), seed=0)
+    assert [other.update(update).rate for update in batches(6, 4)] == rates[0], "0 is the seed where none is given"
 
 
 @pytest.mark.parametrize("amp", ["bf16", "fp16"])
@@ -201,6 +203,38 @@ def test_a_picture_that_is_not_finite_is_named():
         trainer.update(update)
 
 
+def test_what_is_not_finite_is_found_in_memory_that_is_used_again():
+    trainer, _ = trained(batches(8, 1))
+    first, second = batches(9, 1)[0]
+    first.pictures[2, 0, 3, 3] = torch.nan
+
+    def loaded():
+        yield first
+        first.pictures.zero_()
+        yield second
+
+    with pytest.raises(TrainingError, match=r"layer 0 \[convolutional\] is the first"):
+        trainer.update(loaded())
+
+
+def test_the_loss_of_another_process_that_is_not_finite():
+    class Beside(Processes):
+        def add_up(self, tensor):
+            tensor[-2] += torch.nan
+
+    trainer = Trainer(load_network(parse_cfg(small())), Beside(torch.device("cpu"), 0, 2))
+    with pytest.raises(TrainingError, match=r"^update 2: the loss of another process is not finite$"):
+        trainer.update(batches(9, 1)[0])
+
+
+def test_a_truth_that_is_not_finite_is_no_layers_fault():
+    trainer, _ = trained(batches(8, 1))
+    update = batches(9, 1)[0]
+    update[1].truth[0, 0] = torch.tensor([0.5, 0.5, torch.nan, 0.5, 1])
+    with pytest.raises(TrainingError, match=r"every layer's output is finite, so the truth or the sums of the head"):
+        trainer.update(update)
+
+
 class Beside(Processes):
     """Of two processes the one that is here. The other gives up so many updates, and its batches are all zeros."""
 
@@ -226,6 +260,7 @@ def test_an_update_that_is_broken_off_or_given_up_leaves_nothing_behind(monkeypa
     with pytest.raises(KeyboardInterrupt):
         trainer.update(breaking())
     trainer.give_up()
+    assert trainer.gradients.extra.tolist() == [0, 1]
     monkeypatch.setattr(Beside, "gives_up", 1)
     assert trainer.update(second) is None
     monkeypatch.undo()
@@ -240,6 +275,34 @@ def test_an_update_that_is_broken_off_or_given_up_leaves_nothing_behind(monkeypa
         ):
             assert torch.equal(ours, theirs), name
         assert trainer.update(second).loss == straight.update(second).loss
+
+
+def test_an_update_that_a_lost_process_ends_leaves_nothing_behind():
+    class Left(Processes):
+        def add_up(self, tensor):
+            raise LostProcessError("another process of this training has ended")
+
+    trainer = Trainer(load_network(parse_cfg(small())), Left(torch.device("cpu"), 0, 2))
+    before = {name: tensor.clone() for name, tensor in trainer.network.state_dict().items()}
+    with pytest.raises(LostProcessError):
+        trainer.update(batches(3, 1)[0])
+    assert (trainer.network.seen, trainer.images, trainer.updates) == (0, 0, 0)
+    for name, tensor in trainer.network.state_dict().items():
+        assert torch.equal(tensor, before[name]), name
+    trainer.give_up()  # nobody is there to hear it
+
+
+def test_two_processes_train_at_twice_the_rate_on_twice_the_images():
+    """train_networks: learning_rate times the number of GPUs; the loss is the cost by all images."""
+    update = batches(3, 1)[0]
+    done = []
+    for world in (1, 2):
+        torch.manual_seed(1)
+        trainer = Trainer(load_network(parse_cfg(small("burn_in=0"))), Beside(torch.device("cpu"), 0, world))
+        done.append(trainer.update(update))
+        assert (trainer.images, done[-1].seen, done[-1].batch) == (8 * world, 8 * world, world)
+    assert [one.rate for one in done] == pytest.approx([0.002, 0.004])
+    assert done[1].loss == pytest.approx(done[0].loss / 2)
 
 
 # fp16 is slow on a CPU: a single mini-batch of two.
@@ -302,11 +365,36 @@ def test_each_process_draws_its_own_dropout_and_can_draw_it_again():
     assert not set(losses()) & {*losses(rank=1), *losses(seed=1)}
 
 
+def test_each_mini_batch_draws_its_own_dropout():
+    torch.manual_seed(1)
+    trainer = Trainer(load_network(parse_cfg(dropping("batch=4\nsubdivisions=2"))))
+    mini_batch = batches(6, 1, subdivisions=1, count=2)[0]
+    one, other = trainer.update(mini_batch * 2).figures
+    assert one.cost != other.cost
+
+
 def test_strict_sets_every_switch():
     cuda, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
     cuda.allow_tf32, cudnn.allow_tf32, cudnn.deterministic, cudnn.benchmark = True, True, False, True
     strict()
     assert (cuda.allow_tf32, cudnn.allow_tf32, cudnn.deterministic, cudnn.benchmark) == (False, False, True, False)
+
+
+def test_fast_sets_every_switch_and_compiles_nothing_on_a_cpu(monkeypatch):
+    def compile(*_):
+        pytest.fail("compiled")
+
+    monkeypatch.setattr(torch, "compile", compile)
+    cuda, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    strict()
+    network = load_network(parse_cfg(small()))
+    try:
+        Trainer(network, fast=True)
+        assert (cuda.allow_tf32, cudnn.allow_tf32, cudnn.deterministic, cudnn.benchmark) == (True, True, False, True)
+    finally:
+        strict()
+    assert network.layers[2].weights.is_contiguous(memory_format=torch.channels_last)
+    assert not network.layers[2].weights.is_contiguous()
 
 
 def test_onlyforward_is_refused_where_it_would_train_something_else():
