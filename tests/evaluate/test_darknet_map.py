@@ -156,6 +156,12 @@ def test_iou_is_the_librarys_to_the_bit(darknet):
     np.testing.assert_array_equal(relative_iou(a, b).view(np.int32), expected.view(np.int32))
 
 
+def test_boxes_without_a_union_do_not_meet():
+    """A width of one unit in the last place, at an odd one: rounding makes the overlap as large as both areas."""
+    thin = box(np.nextafter(np.float32(0.5), np.float32(1)), 0.5, 2.0**-24, 0.5)
+    assert relative_iou(thin[None], thin[None]).tolist() == [oracle.iou(thin, thin)] == [0]
+
+
 def test_nothing_at_all_is_zero():
     table = ours([([], [], [])], 0.25, 0.5, 11)
     assert (table.mean, table.precision, table.recall, table.f1, table.average_iou) == (0, 0, 0, 0, 0)

@@ -95,10 +95,10 @@ def test_blank_lines_count_and_classes_come_out_in_their_order(tmp_path):
 
 
 def test_folders_of_no_use_are_named(detections, tmp_path):
-    with pytest.raises(ResultsError, match="no such folder"):
-        read_padilla(tmp_path / "nowhere", NAMES, ["one"])
-    with pytest.raises(ResultsError, match="no text files in it"):
-        read_padilla(tmp_path, NAMES, ["one"])
+    with pytest.raises(ResultsError, match=r"no such folder; expected text files like one\.txt"):
+        read_padilla(tmp_path / "nowhere", NAMES, ["one", "two"])
+    with pytest.raises(ResultsError, match=r"no text files in it; expected one per picture, like one\.txt"):
+        read_padilla(tmp_path, NAMES, ["one", "two"])
     (tmp_path / "old.txt").touch()
     with pytest.raises(ResultsError, match="not empty; expected a new folder"):
         write_padilla(detections, tmp_path)
