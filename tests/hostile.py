@@ -16,7 +16,7 @@ import torch
 
 from darknet_compat.cfg import read_cfg, read_data, read_list, read_names
 from darknet_compat.errors import DarknetError
-from darknet_compat.evaluate.annotations import read_text
+from darknet_compat.evaluate.results import read_class_file
 from darknet_compat.images import load_picture, picture_size
 from darknet_compat.labels import parse_xml
 from darknet_compat.network import Network
@@ -35,7 +35,7 @@ READERS = {
     "picture": load_picture,
     "picture size": picture_size,
     "annotation": parse_xml,
-    "result file": lambda path: read_text(path, "result file"),
+    "result file": lambda path: read_class_file(path, {}),
 }
 
 
