@@ -106,7 +106,7 @@ def test_a_file_longer_than_any_of_its_kind_is_refused_unread(write, read, most)
     os.truncate(write(""), most + 1)
     with pytest.raises(DataError) as error:
         read("x.data")
-    assert str(error.value) == f"x.data: {most + 1:,} bytes; expected a text of at most {most:,}"
+    assert str(error.value) == f"x.data: {most + 1:,} bytes; expected a text of at most {most:,}; is it another file?"
 
 
 def test_error_of_a_key_that_is_not_there_names_the_file(write):
