@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import io
 import os
 import sys
@@ -26,9 +27,17 @@ def open_closed() -> None:
 
 
 def print_anything() -> None:
-    """Let standard output take every name, as standard error does: what it cannot write is printed as ``\\u540d``."""
+    """Let standard output take every name: one that is no UTF-8 as its bytes, letters that it lacks as ``\\u540d``."""
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")
+        codecs.register_error("print_anything", _bytes_or_escapes)
+        sys.stdout.reconfigure(errors="print_anything")
+
+
+def _bytes_or_escapes(error: UnicodeError) -> tuple[str | bytes, int]:
+    try:
+        return codecs.lookup_error("surrogateescape")(error)
+    except UnicodeError:
+        return codecs.lookup_error("backslashreplace")(error)
 
 
 def drop(stream: TextIO) -> None:

@@ -219,5 +219,5 @@ def test_names_are_as_many_as_classes(data):
 
 def test_a_difficult_list_of_another_length_is_refused(data):
     (data.parent / "difficult_valid.txt").write_text("one.png\n")
-    with pytest.raises(DataError, match="1 lines; expected 2"):
+    with pytest.raises(DataError, match="1 lines in it; expected 2"):
         read_labels(data)

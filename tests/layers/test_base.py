@@ -109,9 +109,10 @@ def test_sections_that_take_no_other_size(section):
 def test_a_tensor_or_an_output_over_what_an_int_counts():
     with pytest.raises(CfgError, match=r"would hold 2,147,483,648 numbers in one tensor; expected at most 2,147,483,6"):
         Network(parse_cfg(net(32768, 16384, 1, "[connected]\noutput=4")), device="meta")
-    with pytest.raises(CfgError, match=r"the output would be 32768 x 65536 x 1 from"):
+    with pytest.raises(CfgError, match=r"an input of 32768 x 65536 x 1; expected at most 2,147,483,647 values"):
         Network(parse_cfg(net(32768, 65536, 1, "[maxpool]")), device="meta")
-    Network(parse_cfg(net(32768, 65535, 1, "[maxpool]")), device="meta")
+    with pytest.raises(CfgError, match=r"the output would be 32768 x 65536 x 1 from"):
+        Network(parse_cfg(net(16384, 32768, 1, "[upsample]")), device="meta")
 
 
 @pytest.mark.parametrize(
