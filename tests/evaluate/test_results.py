@@ -86,6 +86,17 @@ def test_a_short_and_a_long_line_do_not_make_up_for_each_other(tmp_path):
         read(tmp_path, "one 0.5 1 2 3\none 0.5 1 2 3 4 5\n")
 
 
+@pytest.mark.parametrize("lines", [1, 5, 6])
+def test_short_lines_with_two_blanks_are_not_read_across_their_ends(tmp_path, lines):
+    """Where ids are numbers: six lines of five fields are five of six, and have the blanks of six."""
+    (tmp_path / "comp4_det_test_cat.txt").write_text("1  1 1 1 1\n" * lines)
+    with pytest.raises(ResultsError, match=r":1: .*5 fields"):
+        read_comp4(tmp_path, ["cat"], ["1"])
+    (tmp_path / "comp4_det_test_cat.txt").write_text("1 1 1 1 1\n" * lines)
+    with pytest.raises(ResultsError, match=r":1: .*5 fields"):
+        read_comp4(tmp_path, ["cat"], ["1"])
+
+
 def test_a_file_of_other_bytes_is_named(tmp_path):
     with pytest.raises(ResultsError, match="byte 0 is no UTF-8"):
         read(tmp_path, b"\xff\xfe\x00")
