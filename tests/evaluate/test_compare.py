@@ -134,7 +134,7 @@ def test_the_ten_worst_images_are_listed_in_order_of_weight():
         images=[f"image{number:02d}" for number in range(count)],
         image=np.arange(count),
         class_id=np.zeros(count, int),
-        prob=np.arange(count) % 6 / 10,
+        prob=(np.arange(count) % 6 + 1) / 10,
         box=np.tile([1.0, 1, 9, 9], (count, 1)),
         missing=[],
         absent=[],
