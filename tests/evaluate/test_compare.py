@@ -146,6 +146,14 @@ def test_the_ten_worst_images_are_listed_in_order_of_weight():
     assert next(line for line in lines if line.startswith("picture")) == ("picture    weight  only A  only B  matched")
 
 
+def test_images_that_do_not_differ_are_not_listed(two):
+    small, other = two
+    a, b = (read_comp4(folder, small.names, ["one", "two", "three"]) for folder in (small.results, other))
+    assert format_comparison(compare(a, a), a, a).endswith("\n\nno picture differs")
+    listed = format_comparison(compare(a, b), a, b).split("\n\n")[-1].splitlines()[1:-1]
+    assert [line.split()[0] for line in listed] == ["one", "two"]
+
+
 def test_boxes_that_overlap_by_half_are_two_objects_and_rows_go_back_in_the_order_of_a():
     def run(image, boxes):
         count = len(image)
