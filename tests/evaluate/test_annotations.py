@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from darknet_compat.errors import DarknetError, DataError, ResultsError
-from darknet_compat.evaluate.annotations import find_pictures, read_label_files, read_labels, read_voc
+from darknet_compat.evaluate.annotations import find_pictures, read_label_files, read_labels, read_text, read_voc
 from darknet_compat.evaluate.results import read_comp4
 from darknet_compat.evaluate.voc import score
 from darknet_compat.labels import darknet_box
@@ -24,6 +24,28 @@ def test_objects_of_the_named_classes_are_read_without_their_parts(small):
     assert truths.unknown == {"zebra": 1}
     folder = small.devkit / "VOC2007" / "JPEGImages"
     assert truths.pictures == [folder / "one.jpg", folder / "two.jpg"]
+
+
+def test_objects_behind_one_of_another_class_are_read(small):
+    path = small.devkit / "VOC2007" / "Annotations" / "one.xml"
+    path.write_text(path.read_text().replace("<name>cat<", "<name>zebra<", 1))
+    truths = read_voc(small.devkit, 2007, "test", small.names)
+    assert (truths.class_id.tolist(), truths.unknown) == ([0, 1, 1], {"zebra": 2})
+
+
+def test_the_year_goes_before_what_lies_beside_it(small):
+    (small.devkit / "Annotations").mkdir()
+    assert len(read_voc(small.devkit, 2007, "test", small.names).image) == 4
+
+
+def test_a_text_that_cannot_be_read_is_named(tmp_path):
+    (tmp_path / "latin").write_bytes(b"gr\xfcn")
+    for name, word in (
+        ("latin", "byte 2 is no UTF-8; expected the list as plain text"),
+        ("none", "cannot read the list"),
+    ):
+        with pytest.raises(ResultsError, match=f"{name}: {word}"):
+            read_text(tmp_path / name, "list")
 
 
 def test_an_object_is_easy_where_nothing_else_is_said_and_difficult_by_any_other_number(small):
@@ -65,6 +87,8 @@ def test_a_set_without_a_year_is_read_too(small):
         ("<xmin>50</xmin>", "", r"one.xml:\d+: this object has no <xmin>"),
         ("<xmin>50</xmin>", "<xmin>wide</xmin>", "<xmin> is 'wide'; expected a number"),
         ("<xmin>50</xmin>", "<xmin>nan</xmin>", "<xmin> is 'nan'; expected a number"),
+        ("<difficult>1<", "<difficult>1.5<", "<difficult> is '1.5'; expected a number"),
+        ("<xmin>50</xmin><ymin>10</ymin>", "<xmin>50.5</xmin><ymin>x</ymin>", "<ymin> is 'x'; expected a number"),
         ("<difficult>1<", "<difficult>maybe<", "<difficult> is 'maybe'; expected a number"),
         (
             "<difficult>1</difficult>\n    <bndbox><xmin>50</xmin>",
