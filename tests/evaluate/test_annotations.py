@@ -112,6 +112,16 @@ def test_a_damaged_annotation_is_named_with_its_line(small, before, after, word)
         assert f"one.xml:{text[: text.index(before)].count(chr(10)) - 2}: " in str(error.value)
 
 
+def test_objects_with_a_blank_or_attributes_in_their_tag_are_read_and_named(small):
+    path = small.devkit / "VOC2007" / "Annotations" / "one.xml"
+    text = path.read_text().replace("<object>", '<object id="1">')
+    path.write_text(text)
+    assert len(read_voc(small.devkit, 2007, "test", small.names).image) == 4
+    path.write_text(text.replace("<difficult>1<", "<difficult>maybe<"))
+    with pytest.raises(ResultsError, match=r"one\.xml:\d+: <difficult> is 'maybe'; expected a number"):
+        read_voc(small.devkit, 2007, "test", small.names)
+
+
 def test_what_is_not_there_is_named(small, tmp_path):
     with pytest.raises(ResultsError, match="no such folder; expected the XML files"):
         read_voc(tmp_path / "nowhere", 2007, "test", small.names)
@@ -217,6 +227,18 @@ def test_a_bad_label_line_is_named(data, line, word):
     (data.parent / "labels" / "one.txt").write_text(f"{line}\n")
     with pytest.raises(DataError, match=word):
         read_labels(data)
+
+
+def test_of_several_bad_lines_or_missing_files_the_first_is_named(data):
+    folder, images = data.parent / "labels", [f"{data.parent}/images/{name}.png" for name in ("one", "two")]
+    for name in ("one", "two"):
+        (folder / f"{name}.txt").write_text("0 .5 .5 .1 .1\n0 .5 .5 .1\n")
+    with pytest.raises(DataError, match=r"one\.txt:2: .*; 2 bad lines in all"):
+        read_label_files(images, 3)
+    for name in ("one", "two"):
+        (folder / f"{name}.txt").unlink()
+    with pytest.raises(DataError, match=r"labels/one\.txt: no such label file, nor any other"):
+        read_label_files(images, 3)
 
 
 def test_a_missing_label_file_is_reported_and_a_list_without_any_is_an_error(data):
