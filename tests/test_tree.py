@@ -165,6 +165,7 @@ def test_tables_of_a_tree_are_its_own_and_stand_in_no_state(tmp_path):
     # The classes from the top down to each, and of none.
     assert hierarchy.path.tolist() == [[0, -1, -1], [1, -1, -1], [1, 2, -1], [1, 2, 3], [0, 4, -1], [-1, -1, -1]]
     assert hierarchy.group.tolist() == tree.group.tolist() == [0, 0, 1, 2, 3]
+    assert hierarchy.groups == tree.groups == 4
     assert hierarchy.state_dict() == {}
     assert len({tree, read_tree(tmp_path / "a.tree")}) == 2
 
