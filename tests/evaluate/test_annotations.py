@@ -122,6 +122,13 @@ def test_objects_with_a_blank_or_attributes_in_their_tag_are_read_and_named(smal
         read_voc(small.devkit, 2007, "test", small.names)
 
 
+def test_what_is_wrong_in_utf16_is_named_too(small):
+    path = small.devkit / "VOC2007" / "Annotations" / "one.xml"
+    path.write_text(path.read_text().replace("<difficult>1<", "<difficult>maybe<"), encoding="utf-16")
+    with pytest.raises(ResultsError, match=r"one\.xml:\d+: <difficult> is 'maybe'; expected a number"):
+        read_voc(small.devkit, 2007, "test", small.names)
+
+
 def test_what_is_not_there_is_named(small, tmp_path):
     with pytest.raises(ResultsError, match="no such folder; expected the XML files"):
         read_voc(tmp_path / "nowhere", 2007, "test", small.names)
