@@ -80,6 +80,18 @@ def test_boxes_without_objectness_take_no_part(darknet):
     assert bool((found[0, ::3] == torch.tensor(0.9)).all())
 
 
+def test_boxes_of_one_image_do_not_fall_by_those_without_objectness_beside_a_fuller_one(darknet):
+    rng = np.random.default_rng(2)
+    images = [random_detections(rng, 50, 3) for _ in range(2)]
+    for i, (_, objectness, prob) in enumerate(images):
+        objectness[:], prob[:] = 0.9, np.maximum(prob, 0.1)
+        if i:
+            objectness[::3], prob[::3] = 0, 0.95
+    found, _ = nms_sort(*(torch.from_numpy(np.stack(part)) for part in zip(*images, strict=True)), 0.1)
+    for i, image in enumerate(images):
+        np.testing.assert_array_equal(found[i].numpy(), darknet.nms_sort(*image, 0.1).prob)
+
+
 def test_a_box_falls_only_over_the_threshold(darknet):
     """An IOU of exactly a half."""
     boxes = np.float32([[0.5, 0.5, 0.5, 0.5], [0.5, 0.5, 0.5, 0.25]])

@@ -165,6 +165,7 @@ def test_tables_of_a_tree_are_its_own_and_stand_in_no_state(tmp_path):
     # The classes from the top down to each, and of none.
     assert hierarchy.path.tolist() == [[0, -1, -1], [1, -1, -1], [1, 2, -1], [1, 2, 3], [0, 4, -1], [-1, -1, -1]]
     assert hierarchy.group.tolist() == tree.group.tolist() == [0, 0, 1, 2, 3]
+    assert hierarchy.groups == tree.groups == 4
     assert hierarchy.state_dict() == {}
     assert len({tree, read_tree(tmp_path / "a.tree")}) == 2
 
@@ -176,3 +177,9 @@ def test_the_walk_goes_on_only_over_the_threshold(tmp_path):
     for thresh, expected in ((0.25, 1), (0.5, 0), (0.75, 0)):
         assert Hierarchy(tree).top(p, thresh, 1).tolist() == [expected]
         assert top_loop(tree, p[0].numpy(), thresh) == expected
+
+
+def test_a_tree_of_one_group_is_walked(tmp_path):
+    tree = read_tree(write_tree(tmp_path / "a.tree", ["a -1", "b -1"]))
+    p = torch.tensor([[0.25, 0.75]])
+    assert Hierarchy(tree).top(p, 0.5, 1).tolist() == [top_loop(tree, p[0].numpy(), 0.5)] == [1]

@@ -130,6 +130,7 @@ def mutants(source: str, settled: dict[str, str]) -> Iterator[dict]:
             if key in settled or _without_effect(node):
                 continue
             code = _mutated(tree, node, operator, index)
+            assert tree.get_code() == source, f"{key} was not undone"
             if code in seen:
                 settled[key] = "same"
                 continue
@@ -143,7 +144,8 @@ def _mutated(tree: NodeOrLeaf, node: NodeOrLeaf, operator: Operator, index: int)
     """The module's code with the change, which is undone in the tree."""
     parent, children = node.parent, list(getattr(node, "children", []))
     siblings = list(parent.children)
-    values = [(leaf, leaf.value) for leaf in [node, *children] if hasattr(leaf, "value")]
+    # Of all leaves below: the names in ``except (A, B)`` are no children of the clause itself.
+    values = [(leaf, leaf.value) for leaf in ast_nodes(node) if hasattr(leaf, "value")]
     changed = operator.mutate(node, index)
     parent.children = [changed if sibling is node else sibling for sibling in siblings]
     if changed is None:

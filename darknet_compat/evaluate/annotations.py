@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -104,7 +105,7 @@ def read_voc(devkit: str | os.PathLike[str], year: str | int, image_set: str, na
 def _xml_error(path: str) -> ResultsError:
     """What is wrong with an annotation whose XML is sound, with the line of the object."""
     # ElementTree keeps no lines; the objects stand in the text in the same order.
-    pieces = Path(path).read_bytes().split(b"<object>")
+    pieces = re.split(rb"<object(?=[\s>])", Path(path).read_bytes())
     line = 1 + pieces[0].count(b"\n")
     for number, thing in enumerate(parse_xml(path).iterfind("object")):
         for tag in ("difficult", "bndbox/xmin", "bndbox/ymin", "bndbox/xmax", "bndbox/ymax"):

@@ -36,6 +36,7 @@ MALFORMED = {
     "train\n": "x.data:1: train: no `=` in the line; expected `name=value`",
     "\n=a\n": "x.data:2: =a: nothing before the `=`; expected `name=value`",
     "train=\n": "x.data:1: train=: nothing behind the `=`; expected `name=value`",
+    "a=1\n[net]\nb=2\n[max]\n": "x.data:2: [net]: a section, and a .data file has none; is it a .cfg?",
     "a=1\n[net]\n": "x.data:2: [net]: a section, and a .data file has none; is it a .cfg?",
 }
 

@@ -71,6 +71,8 @@ MALFORMED = {
     "": "x.cfg:1: no section in the file; expected `[net]` first",
     "# only a comment\n": "x.cfg:1: no section in the file; expected `[net]` first",
     "\n batch=1\n[net]\n": "x.cfg:2: batch=1: option outside a section; expected `[net]` first",
+    "a=1\nb=2\n[net]\n": "x.cfg:1: a=1: option outside a section; expected `[net]` first",
+    "[net]\n[max]\n[net]\n": "x.cfg:3: [net]: a second `[net]`; expected one network in a file, and line 1 begins it",
     "[conv]\nfilters=1\n[net]\n": "x.cfg:1: [conv]: this is the first section; expected `[net]` before it",
     "[net]\nwidth=1\n[network]\n": (
         "x.cfg:3: [network]: a second `[net]`; expected one network in a file, and line 1 begins it"

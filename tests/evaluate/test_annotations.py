@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from darknet_compat.errors import DarknetError, DataError, ResultsError
-from darknet_compat.evaluate.annotations import find_pictures, read_label_files, read_labels, read_voc
+from darknet_compat.evaluate.annotations import find_pictures, read_label_files, read_labels, read_text, read_voc
 from darknet_compat.evaluate.results import read_comp4
 from darknet_compat.evaluate.voc import score
 from darknet_compat.labels import darknet_box
@@ -24,6 +24,28 @@ def test_objects_of_the_named_classes_are_read_without_their_parts(small):
     assert truths.unknown == {"zebra": 1}
     folder = small.devkit / "VOC2007" / "JPEGImages"
     assert truths.pictures == [folder / "one.jpg", folder / "two.jpg"]
+
+
+def test_objects_behind_one_of_another_class_are_read(small):
+    path = small.devkit / "VOC2007" / "Annotations" / "one.xml"
+    path.write_text(path.read_text().replace("<name>cat<", "<name>zebra<", 1))
+    truths = read_voc(small.devkit, 2007, "test", small.names)
+    assert (truths.class_id.tolist(), truths.unknown) == ([0, 1, 1], {"zebra": 2})
+
+
+def test_the_year_goes_before_what_lies_beside_it(small):
+    (small.devkit / "Annotations").mkdir()
+    assert len(read_voc(small.devkit, 2007, "test", small.names).image) == 4
+
+
+def test_a_text_that_cannot_be_read_is_named(tmp_path):
+    (tmp_path / "latin").write_bytes(b"gr\xfcn")
+    for name, word in (
+        ("latin", "byte 2 is no UTF-8; expected the list as plain text"),
+        ("none", "cannot read the list"),
+    ):
+        with pytest.raises(ResultsError, match=f"{name}: {word}"):
+            read_text(tmp_path / name, "list")
 
 
 def test_an_object_is_easy_where_nothing_else_is_said_and_difficult_by_any_other_number(small):
@@ -65,6 +87,8 @@ def test_a_set_without_a_year_is_read_too(small):
         ("<xmin>50</xmin>", "", r"one.xml:\d+: this object has no <xmin>"),
         ("<xmin>50</xmin>", "<xmin>wide</xmin>", "<xmin> is 'wide'; expected a number"),
         ("<xmin>50</xmin>", "<xmin>nan</xmin>", "<xmin> is 'nan'; expected a number"),
+        ("<difficult>1<", "<difficult>1.5<", "<difficult> is '1.5'; expected a number"),
+        ("<xmin>50</xmin><ymin>10</ymin>", "<xmin>50.5</xmin><ymin>x</ymin>", "<ymin> is 'x'; expected a number"),
         ("<difficult>1<", "<difficult>maybe<", "<difficult> is 'maybe'; expected a number"),
         (
             "<difficult>1</difficult>\n    <bndbox><xmin>50</xmin>",
@@ -86,6 +110,23 @@ def test_a_damaged_annotation_is_named_with_its_line(small, before, after, word)
     assert "\n" not in str(error.value)
     if before.startswith("<xmin>50"):
         assert f"one.xml:{text[: text.index(before)].count(chr(10)) - 2}: " in str(error.value)
+
+
+def test_objects_with_a_blank_or_attributes_in_their_tag_are_read_and_named(small):
+    path = small.devkit / "VOC2007" / "Annotations" / "one.xml"
+    text = path.read_text().replace("<object>", '<object id="1">')
+    path.write_text(text)
+    assert len(read_voc(small.devkit, 2007, "test", small.names).image) == 4
+    path.write_text(text.replace("<difficult>1<", "<difficult>maybe<"))
+    with pytest.raises(ResultsError, match=r"one\.xml:9: <difficult> is 'maybe'; expected a number"):
+        read_voc(small.devkit, 2007, "test", small.names)
+
+
+def test_what_is_wrong_in_utf16_is_named_too(small):
+    path = small.devkit / "VOC2007" / "Annotations" / "one.xml"
+    path.write_text(path.read_text().replace("<difficult>1<", "<difficult>maybe<"), encoding="utf-16")
+    with pytest.raises(ResultsError, match=r"one\.xml:\d+: <difficult> is 'maybe'; expected a number"):
+        read_voc(small.devkit, 2007, "test", small.names)
 
 
 def test_what_is_not_there_is_named(small, tmp_path):
@@ -193,6 +234,18 @@ def test_a_bad_label_line_is_named(data, line, word):
     (data.parent / "labels" / "one.txt").write_text(f"{line}\n")
     with pytest.raises(DataError, match=word):
         read_labels(data)
+
+
+def test_of_several_bad_lines_or_missing_files_the_first_is_named(data):
+    folder, images = data.parent / "labels", [f"{data.parent}/images/{name}.png" for name in ("one", "two")]
+    for name in ("one", "two"):
+        (folder / f"{name}.txt").write_text("0 .5 .5 .1 .1\n0 .5 .5 .1\n")
+    with pytest.raises(DataError, match=r"one\.txt:2: .*; 2 bad lines in all"):
+        read_label_files(images, 3)
+    for name in ("one", "two"):
+        (folder / f"{name}.txt").unlink()
+    with pytest.raises(DataError, match=r"labels/one\.txt: no such label file, nor any other"):
+        read_label_files(images, 3)
 
 
 def test_a_missing_label_file_is_reported_and_a_list_without_any_is_an_error(data):

@@ -158,6 +158,14 @@ def test_a_file_that_is_no_result_is_named(files, text, word):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("key", ["images", "annotations", "categories"])
+def test_annotations_without_one_of_the_lists_are_named(files, key):
+    truth, results = made_set(0)
+    for other in (None, {}):
+        with pytest.raises(ResultsError, match=r"truth\.json: no COCO annotations; expected the lists"):
+            coco_scores(*files(truth | {key: other}, results))
+
+
 def test_annotations_of_another_kind_are_named(files, tmp_path):
     results, _ = files({}, [])
     with pytest.raises(ResultsError, match=r"truth\.json: no COCO annotations"):

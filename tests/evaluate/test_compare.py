@@ -134,7 +134,7 @@ def test_the_ten_worst_images_are_listed_in_order_of_weight():
         images=[f"image{number:02d}" for number in range(count)],
         image=np.arange(count),
         class_id=np.zeros(count, int),
-        prob=np.arange(count) % 6 / 10,
+        prob=(np.arange(count) % 6 + 1) / 10,
         box=np.tile([1.0, 1, 9, 9], (count, 1)),
         missing=[],
         absent=[],
@@ -144,6 +144,14 @@ def test_the_ten_worst_images_are_listed_in_order_of_weight():
     listed = [line.split()[0] for line in lines[lines.index("") :] if line.startswith("image")]
     assert listed == [f"image{number:02d}" for number in (5, 11, 4, 10, 3, 9, 2, 8, 1, 7)]
     assert next(line for line in lines if line.startswith("picture")) == ("picture    weight  only A  only B  matched")
+
+
+def test_images_that_do_not_differ_are_not_listed(two):
+    small, other = two
+    a, b = (read_comp4(folder, small.names, ["one", "two", "three"]) for folder in (small.results, other))
+    assert format_comparison(compare(a, a), a, a).endswith("\n\nno picture differs")
+    listed = format_comparison(compare(a, b), a, b).split("\n\n")[-1].splitlines()[1:-1]
+    assert [line.split()[0] for line in listed] == ["one", "two"]
 
 
 def test_boxes_that_overlap_by_half_are_two_objects_and_rows_go_back_in_the_order_of_a():

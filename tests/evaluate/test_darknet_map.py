@@ -162,6 +162,13 @@ def test_boxes_without_a_union_do_not_meet():
     assert relative_iou(thin[None], thin[None]).tolist() == [oracle.iou(thin, thin)] == [0]
 
 
+def test_the_whole_image_is_itself_and_boxes_apart_are_no_division_by_zero():
+    whole, left, right = box(0.5, 0.5, 1, 1), box(0.25, 0.25, 0.1, 0.1), box(0.75, 0.25, 0.1, 0)
+    with np.errstate(all="raise"):
+        found = relative_iou(np.stack([whole, whole, left, right]), np.stack([whole, left, right, right]))
+    assert found.tolist() == pytest.approx([1, 0.01, 0, 0])
+
+
 def test_nothing_at_all_is_zero():
     table = ours([([], [], [])], 0.25, 0.5, 11)
     assert (table.mean, table.precision, table.recall, table.f1, table.average_iou) == (0, 0, 0, 0, 0)

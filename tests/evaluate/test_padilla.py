@@ -72,6 +72,13 @@ def test_what_is_wrong_is_named(tmp_path, name, line, word):
         read_padilla(tmp_path, NAMES, ["one", "two"])
 
 
+def test_of_several_files_of_no_image_the_first_is_named(tmp_path):
+    for name in ("z", "one", "a"):
+        (tmp_path / f"{name}.txt").touch()
+    with pytest.raises(ResultsError, match=r"/a\.txt: image a is not in the image set"):
+        read_padilla(tmp_path, NAMES, ["one"])
+
+
 def test_a_folder_may_be_empty_or_lie_in_none_yet(detections, tmp_path):
     (tmp_path / "empty").mkdir()
     for folder in (tmp_path / "empty", tmp_path / "a" / "b" / "new"):
