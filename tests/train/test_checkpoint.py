@@ -83,7 +83,7 @@ def test_a_state_goes_on_to_the_last_bit(tmp_path, text, amp):
     updates = batches(2, 6)
     straight, snapshots = make(tmp_path / "a", text)
     snapshots.make_folder()
-    straight = Trainer(straight.network, amp=amp)
+    straight = Trainer(straight.network, amp=amp, seed=3)
     for update in updates[:3]:
         straight.update(update)
     snapshots.save(straight, snapshots.backup, {"best": 0.5})
