@@ -143,7 +143,7 @@ def _mutated(tree: NodeOrLeaf, node: NodeOrLeaf, operator: Operator, index: int)
     """The module's code with the change, which is undone in the tree."""
     parent, children = node.parent, list(getattr(node, "children", []))
     siblings = list(parent.children)
-    values = [(leaf, leaf.value) for leaf in [node, *children] if hasattr(leaf, "value")]
+    values = [(leaf, leaf.value) for leaf in _leaves(node)]
     changed = operator.mutate(node, index)
     parent.children = [changed if sibling is node else sibling for sibling in siblings]
     if changed is None:
@@ -155,6 +155,11 @@ def _mutated(tree: NodeOrLeaf, node: NodeOrLeaf, operator: Operator, index: int)
     for leaf, value in values:
         leaf.value = value
     return code
+
+
+def _leaves(node: NodeOrLeaf) -> list[NodeOrLeaf]:
+    children = getattr(node, "children", None)
+    return [node] if children is None else [leaf for child in children for leaf in _leaves(child)]
 
 
 def _without_effect(node: NodeOrLeaf) -> bool:
