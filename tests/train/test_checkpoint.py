@@ -114,6 +114,7 @@ def test_the_schedule_may_change_and_is_told(tmp_path):
     trainer, snapshots = make(tmp_path, small("learning_rate=0.1\ndecay=0.125"))
     _, changed = snapshots.resume(trainer)
     assert changed == ["decay was 0.0005 and is 0.125", "learning_rate was 0.002 and is 0.1"]
+    assert snapshots.last == f"{snapshots.backup} (batch 1)"
     assert sorted({group["weight_decay"] for group in trainer.optimizer.param_groups}) == [0, 0.125]
 
 
