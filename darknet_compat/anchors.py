@@ -33,7 +33,7 @@ def network_boxes(pictures: Sequence[str], width: int, height: int, letter_box: 
     """
     labels = read_all_labels(pictures, classes=None)
     if labels.bad:
-        raise DataError(f"{labels.bad[0]}; {len(labels.bad)} bad lines in all; correct them")
+        raise DataError(f"{labels.bad_lines()}; correct them")
     if not len(labels.objects):
         first = f", the first is {labels.missing[0]}" if labels.missing else ""
         raise DataError(

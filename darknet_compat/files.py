@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
 import re
 import stat
@@ -13,25 +12,31 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, BinaryIO
+from typing import IO
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
 
 
-def regular_file(path: str | os.PathLike[str]) -> BinaryIO:
-    """Open ``path`` to read its bytes; :class:`OSError` where it is none, or no regular file.
+def regular_file(path: str | os.PathLike[str], encoding: str | None = None, errors: str = "strict") -> IO:
+    """Open ``path`` to read its bytes, or its text in ``encoding``; :class:`OSError` where it is no regular file.
 
     A device or a pipe may never end, and a cfg or a list may name one. It is not even opened: some devices act on that.
     """
     mode = os.stat(path).st_mode
     if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # open() itself has the error for a folder
         raise OSError(errno.EINVAL, "a device or a pipe", os.fspath(path))
-    return open(path, "rb")
+    return open(path, "rb") if encoding is None else open(path, encoding=encoding, errors=errors)
 
 
 @contextmanager
 def whole_file(path: str | os.PathLike[str], mode: str = "wb") -> Iterator[IO]:
     """Open a temporary file beside ``path``; it takes the name ``path`` only when the block ends well.
 
-    ``mode`` is "wb" or "w" (UTF-8). A crash, Ctrl-C or full disk leaves what stood under ``path`` as it was.
+    ``mode`` is "wb" or "w": UTF-8, and names of files that are no UTF-8 as the bytes that they are. A crash, Ctrl-C or
+    full disk leaves what stood under ``path`` as it was.
 
     - A new file gets the rights that open() would give it; one that is there keeps its own.
     - A symbolic link stays: the file that it points to is written, whole.
@@ -43,16 +48,14 @@ def whole_file(path: str | os.PathLike[str], mode: str = "wb") -> Iterator[IO]:
     :func:`clear_parts` removes those of processes that were killed. Raises :class:`OSError`.
     """
     path = Path(path)
-    encoding = None if "b" in mode else "utf-8"
+    text = {} if "b" in mode else {"encoding": "utf-8", "errors": "surrogateescape"}
     try:
         there = os.stat(path)
     except FileNotFoundError:
         there = None
-    if there and stat.S_ISDIR(there.st_mode):
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     stream = _stream_to(there) if there else None
-    if stream is not None or (there and not stat.S_ISREG(there.st_mode)):
-        with open(path if stream is None else stream, mode, encoding=encoding) as file:
+    if stream is not None or (there and not stat.S_ISREG(there.st_mode)):  # open() itself has the error for a folder
+        with open(path if stream is None else stream, mode, **text) as file:
             yield file
         return
 
@@ -60,14 +63,16 @@ def whole_file(path: str | os.PathLike[str], mode: str = "wb") -> Iterator[IO]:
         path = Path(os.path.realpath(path))
     handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
     try:
-        with os.fdopen(handle, mode, encoding=encoding) as file:
+        with os.fdopen(handle, mode, **text) as file:
             with contextlib.suppress(OSError):  # a file system without locks
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            os.fchmod(handle, stat.S_IMODE(there.st_mode) if there else 0o666 & ~_umask())
+                _lock(file)
+            os.chmod(temporary, stat.S_IMODE(there.st_mode) if there else 0o666 & ~_umask())
             yield file
             file.flush()
             os.fsync(handle)
-            # Before it is closed, which ends the lock.
+            if not fcntl:
+                file.close()  # Windows renames no open file
+            # Elsewhere before it is closed, which ends the lock.
             os.replace(temporary, path)
     except BaseException:
         with contextlib.suppress(FileNotFoundError):
@@ -82,10 +87,17 @@ def clear_parts(folder: str | os.PathLike[str], name: str) -> None:
     """
     ours = re.compile(rf"\.{re.escape(name)}[._].*\.[a-z0-9_]{{8}}\.part")
     for path in Path(folder).iterdir():
-        if ours.fullmatch(path.name) and path.is_file() and not path.is_symlink():
-            with contextlib.suppress(OSError), open(path, "rb+") as file:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                path.unlink()
+        with contextlib.suppress(OSError):
+            if ours.fullmatch(path.name) and stat.S_ISREG(path.lstat().st_mode):
+                with open(path, "rb+") as file:
+                    _lock(file)
+                    path.unlink()
+
+
+def _lock(file: IO) -> None:
+    """Lock an open file for as long as it is open. Raises OSError where another process has."""
+    if fcntl:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def _umask() -> int:

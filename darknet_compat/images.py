@@ -110,7 +110,9 @@ def save_picture(picture: np.ndarray, path: str | os.PathLike[str]) -> None:
     if suffix not in (".jpg", ".jpeg", ".png", ".bmp"):
         raise PictureError(f"{path}: cannot write a picture of suffix {suffix!r}, expected .jpg, .png or .bmp")
     bgr = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
-    encoded = cv2.imencode(suffix, bgr, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1]
+    # OpenCV 5 warns on the screen of an option that the form does not know.
+    options = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY] if suffix in (".jpg", ".jpeg") else []
+    encoded = cv2.imencode(suffix, bgr, options)[1]
     try:
         with whole_file(path) as file:
             file.write(encoded.tobytes())

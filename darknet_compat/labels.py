@@ -18,8 +18,10 @@ from pathlib import Path
 
 import numpy as np
 
+from .cfg.data import MAX_LIST_BYTES
+from .cfg.reader import read_text
 from .errors import DataError
-from .files import whole_file
+from .files import regular_file, whole_file
 
 SMALLEST = 0.001  # src/data.c, fill_truth_detection: a box narrower or lower than this part of the picture is dropped
 # src/data.c, fill_truth_detection: each word is replaced once, the first time that it stands in the path.
@@ -62,7 +64,7 @@ def image_ids(pictures: Sequence[str], where: str, rule: Callable[[str], object]
         if bare == "":
             raise DataError(f"{where}: {picture} has no name before its first dot, its image id; rename the picture")
         if first.get(bare) == picture:
-            raise DataError(f"{where}: {picture} stands in it twice; expected each picture once, as results name it")
+            raise DataError(f"{where}: {picture} stands in it twice; take one of the lines out")
         if bare in first:
             raise DataError(
                 f"{where}: {picture} has the image id {identity!r}, as {first[bare]} has, and result files name "
@@ -85,9 +87,8 @@ def read_labels(path: str | os.PathLike[str]) -> np.ndarray:
     Blank lines are left out. Raises DataError where a line does not hold five finite numbers, and OSError where
     there is no file.
     """
-    lines = Path(path).read_text(encoding="utf-8", errors="replace").splitlines()
     rows = []
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(_label_lines(path), 1):
         words = line.split()
         if not words:
             continue
@@ -119,6 +120,10 @@ class Labels:
 
     def __len__(self) -> int:
         return len(self.starts) - 1
+
+    def bad_lines(self) -> str:
+        """The first bad line, and how many there are: how an error about them begins."""
+        return f"{self.bad[0]}; bad lines in all: {len(self.bad)}"
 
     def warn_of_missing(self) -> None:
         """One warning for all label files that do not exist."""
@@ -169,7 +174,7 @@ def _sound_objects(picture: str, classes: int | None, class_only: bool, found: L
     for row in np.flatnonzero(~good):
         if not known[row]:
             last = "" if classes is None else classes - 1
-            what = f"class {names[row]:g}, expected one of 0..{last}"
+            what = f"class {names[row]:g}, expected one of 0..{last}, for classes count from 0"
         elif not inside[row]:
             what = "a box outside of 0..1; x, y, w, h are parts of the picture's width and height"
         else:
@@ -179,8 +184,12 @@ def _sound_objects(picture: str, classes: int | None, class_only: bool, found: L
 
 
 def _line_number(path: str, row: int) -> int:
-    lines = Path(path).read_text(encoding="utf-8", errors="replace").splitlines()
-    return [number for number, line in enumerate(lines, 1) if line.strip()][row]
+    return [number for number, line in enumerate(_label_lines(path), 1) if line.strip()][row]
+
+
+def _label_lines(path: str | os.PathLike[str]) -> list[str]:
+    with regular_file(path, "utf-8", "replace") as file:
+        return file.read().splitlines()
 
 
 @dataclass(frozen=True)
@@ -219,7 +228,8 @@ def parse_xml(path: str | os.PathLike[str]) -> ElementTree.Element:
     Raises DataError, in one line.
     """
     try:
-        data = Path(path).read_bytes()
+        with regular_file(path) as file:
+            data = file.read()
     except FileNotFoundError:
         raise DataError(f"{path}: no such file; every name in ImageSets needs its annotation") from None
     except OSError as error:
@@ -352,13 +362,16 @@ def label_voc(folder: Path, identities: Iterable[str], names: Sequence[str], kee
 
 
 def read_image_set(folder: Path, image_set: str) -> list[str]:
-    """The picture names in ``ImageSets/Main/<image_set>.txt`` of one VOC year."""
+    """The picture names in ``ImageSets/Main/<image_set>.txt`` of one VOC year, one a line; they may hold blanks.
+
+    Raises DataError where there is no such file, or no name in it.
+    """
     path = folder / "ImageSets" / "Main" / f"{image_set}.txt"
-    try:
-        identities = path.read_text(encoding="utf-8").split()
-    except FileNotFoundError:
+    if not path.exists():
         here = sorted(other.stem for other in path.parent.glob("*.txt"))
-        raise DataError(f"{path}: no such file; sets there: {', '.join(here[:8]) or 'none'}") from None
+        raise DataError(f"{path}: no such file; sets there: {', '.join(here[:8]) or 'none'}")
+    lines = read_text(path, DataError, MAX_LIST_BYTES).split("\n")
+    identities = [line.strip() for line in lines if line.strip()]
     if not identities:
         raise DataError(f"{path}: the file is empty; expected one picture name per line")
     return identities
@@ -371,11 +384,18 @@ def picture_paths(folder: Path, identities: Sequence[str], named: str | None = N
     picture is missing, or where Darknet would look for its labels in another place than ``labels``.
     """
     named = str(folder) if named is None else named
-    files = {Path(name).stem: name for name in sorted(os.listdir(folder / "JPEGImages"), reverse=True)}
+    try:
+        inside = sorted(os.listdir(folder / "JPEGImages"), reverse=True)
+    except OSError as error:
+        raise DataError(f"{folder / 'JPEGImages'}: {error.strerror}; expected the folder of the pictures") from None
+    files = {Path(name).stem: name for name in inside}
     pictures = []
     for identity in identities:
         if identity not in files:
-            raise DataError(f"{folder / 'JPEGImages' / identity}.jpg: no such picture, but its name is in ImageSets")
+            raise DataError(
+                f"{folder / 'JPEGImages' / identity}.jpg: no such picture, but its name is in ImageSets; expected "
+                "names without suffix, one a line"
+            )
         picture = f"{named}/JPEGImages/{files[identity]}"
         labels = f"{named}/labels/{identity}.txt"
         if label_path(picture) != labels:

@@ -6,7 +6,7 @@ Source: ``src/parser.c, parse_network_cfg``; ``src/network.c``.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -15,12 +15,12 @@ from torch import Tensor, nn
 
 from .cfg import Cfg
 from .errors import CfgError
-from .layers import Layer, Place, Shape, layer_type
+from .layers import TYPES, Layer, Place, Shape, layer_type
 from .layers.base import MOST_NUMBERS
+from .layers.head import Boxes, Head
 from .layers.net import read_net
 
 NUMERICS = ("cudnn", "gpu", "cpu")
-HEADS = ("region",)  # the section types that hold boxes and a loss
 
 
 class Network(nn.Module):
@@ -107,14 +107,28 @@ class Network(nn.Module):
         return self.input.c
 
     @property
-    def head(self) -> Layer:
-        """The last layer, where boxes and loss are; an error for networks without one."""
-        head = self.layers[-1]
-        if head.type not in HEADS:
-            raise head.section.error(
-                f"the network ends in [{head.type}]; detection needs [{'] or ['.join(HEADS)}] as last"
+    def heads(self) -> list[Head]:
+        """The layers that the truth is held against and that may find boxes, in order; none or any number."""
+        return [layer for layer in self.layers if isinstance(layer, Head)]
+
+    @property
+    def detector(self) -> Head:
+        """The last head that finds boxes: Darknet reads classes, max, jitter and random from it.
+
+        Raises :class:`CfgError` where no head finds boxes, and where two have different classes.
+        """
+        detectors = [head for head in self.heads if head.finds_boxes]
+        if not detectors:
+            known = sorted(name for name, kind in TYPES.items() if issubclass(kind, Head) and kind.finds_boxes)
+            last = self.layers[-1]
+            raise last.section.error(f"the network ends in [{last.type}]; detection needs [{'] or ['.join(known)}]")
+        odd = next((head for head in detectors if head.o.classes != detectors[-1].o.classes), None)
+        if odd is not None:
+            raise odd.section.error(
+                f"classes={odd.o.classes}; expected {detectors[-1].o.classes}, as the network's last head has them",
+                "classes",
             )
-        return head
+        return detectors[-1]
 
     def check_images(self) -> None:
         """Refuse an input that image files cannot fill: they are read as RGB, three planes.
@@ -137,28 +151,62 @@ class Network(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, channels, height, width) -> (N, c, h, w): the output of the last layer, as ``network_predict``."""
-        for output in self._run(x, self.layers):
+        for _, _, output in self._run(x):
             last = output
         return last
 
-    def head_map(self, x: Tensor) -> Tensor:
-        """The raw map that enters the head: what the loss takes."""
-        for output in self._run(x, self.layers[:-1]):
-            last = output
-        return last
+    def raw_maps(self, x: Tensor) -> list[Tensor]:
+        """The raw map that enters each head, in order: what the losses take."""
+        left = len(self.heads)
+        maps: list[Tensor] = []
+        for layer, inputs, _ in self._run(x, activate=False) if left else ():
+            if isinstance(layer, Head):
+                maps.append(inputs[0])
+                left -= 1
+                if not left:  # what follows leads to no head
+                    break
+        return maps
+
+    def activated(self, maps: Sequence[Tensor]) -> list[Tensor]:
+        """The activated map of each head, of the raw ones."""
+        return [head(raw) for head, raw in zip(self.heads, maps, strict=True)]
+
+    def predict(self, x: Tensor) -> list[Tensor]:
+        """What the network says of images: the activated map of each head, or without heads the last layer's output."""
+        return self.activated(self.raw_maps(x)) if self.heads else [self(x)]
+
+    def boxes(
+        self, outputs: Sequence[Tensor], thresh: float, hier: float = 0.5, map: Sequence[int] | None = None
+    ) -> Boxes:
+        """The boxes of all heads, one head's behind the other's, in the activated maps of :meth:`predict`.
+
+        ``thresh``, ``hier`` and ``map`` are those of :meth:`Head.boxes`.
+        """
+        found = [
+            head.boxes(output, thresh, hier, map)
+            for head, output in zip(self.heads, outputs, strict=True)
+            if head.finds_boxes
+        ]
+        return found[0] if len(found) == 1 else Boxes(*(torch.cat(parts, 1) for parts in zip(*found, strict=True)))
 
     def outputs(self, x: Tensor) -> list[Tensor]:
         """The output of every layer, in order."""
-        return list(self._run(x, self.layers))
+        return [output for _, _, output in self._run(x)]
 
-    def _run(self, x: Tensor, layers: nn.ModuleList) -> Iterator[Tensor]:
+    def _run(self, x: Tensor, activate: bool = True) -> Iterator[tuple[Layer, tuple[Tensor, ...], Tensor]]:
+        """Layer by layer: the layer, what enters it and what comes out.
+
+        Without ``activate`` the input of a head passes as its output where no layer reads that.
+        """
         kept: dict[int, Tensor] = {-1: x}
-        for layer in layers:
-            output = layer(*(kept[source] for source in layer.sources))
+        for layer in self.layers:
+            inputs = tuple(kept[source] for source in layer.sources)
+            passes = not activate and isinstance(layer, Head) and self._last_use[layer.index] == layer.index
+            output = inputs[0] if passes else layer(*inputs)
             if layer.replaces_input:
                 kept[layer.index - 1] = output
             kept[layer.index] = output
-            yield output
+            yield layer, inputs, output
             # What no later layer reads can go: a forward pass holds no more maps than it needs.
             for source in set(layer.sources):
                 if source < 0 or self._last_use[source] <= layer.index:

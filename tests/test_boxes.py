@@ -80,6 +80,16 @@ def test_boxes_without_objectness_take_no_part(darknet):
     assert bool((found[0, ::3] == torch.tensor(0.9)).all())
 
 
+def test_a_box_falls_only_over_the_threshold(darknet):
+    """An IOU of exactly a half."""
+    boxes = np.float32([[0.5, 0.5, 0.5, 0.5], [0.5, 0.5, 0.5, 0.25]])
+    objectness, prob = np.float32([0.9, 0.8]), np.float32([[0.9], [0.8]])
+    for thresh, kept in ((0.5, 2), (0.49, 1)):
+        found, _ = nms_sort(*(torch.from_numpy(a)[None] for a in (boxes, objectness, prob)), thresh)
+        np.testing.assert_array_equal(found[0].numpy(), darknet.nms_sort(boxes, objectness, prob, thresh).prob)
+        assert int((found > 0).sum()) == kept
+
+
 def test_corners_and_centres():
     boxes = torch.tensor([[[0.5, 0.25, 0.5, 0.25]]])
     assert corners(boxes).tolist() == [[[0.25, 0.125, 0.75, 0.375]]]

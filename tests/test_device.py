@@ -35,6 +35,15 @@ def test_what_the_machine_lacks_is_named_with_what_it_has(gpus, name):
         find_device(name)
 
 
+def test_mps_where_it_is_asked_for(gpus, monkeypatch):
+    gpus(0)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert find_device("mps") == torch.device("mps")
+    assert find_device(None) == torch.device("cpu")
+    with pytest.raises(DeviceError, match=r"expected cpu or mps$"):
+        find_device("cuda")
+
+
 def test_a_gpu_too_many(gpus):
     gpus(2)
     with pytest.raises(DeviceError, match=r"^-device cuda:2: .* expected cpu or cuda:0 or cuda:1$"):

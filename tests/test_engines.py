@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
+import platform
 import re
 import signal
 import stat
@@ -50,7 +52,7 @@ def cache(tmp_path, monkeypatch) -> Path:
 def off_by(network: Network, engine, x: torch.Tensor) -> float:
     """The largest difference of boxes and probabilities."""
     with torch.inference_mode():
-        pairs = zip(network.head.boxes(network(x), 0.0), network.head.boxes(engine(x), 0.0), strict=True)
+        pairs = zip(network.boxes(network.predict(x), 0.0), network.boxes(engine(x), 0.0), strict=True)
         # Not max(), which may pass over NaN.
         return float(np.max([float(((a - b).abs() / a.abs().clamp_min(1)).max()) for a, b in pairs]))
 
@@ -77,7 +79,7 @@ def test_the_torch_engine_on_stock_networks(name, numerics):
         assert set(tiles) >= {0, 2}
     engine = start_engine(network)
     with torch.inference_mode():
-        expected, found = network(x), engine(x)
+        expected, [found] = network(x), engine(x)
     # The sizes are exp of random numbers here, so the map itself is compared.
     assert float((found - expected).abs().max() / expected.abs().max()) <= 1e-5
 
@@ -128,7 +130,7 @@ def test_a_classifier(tmp_path, name):
     network = load_network(cfg, weights)
     x = torch.rand(2, *network.input, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
-        np.testing.assert_allclose(start_engine(network, name)(x), network(x), atol=1e-5)
+        np.testing.assert_allclose(start_engine(network, name)(x)[0], network(x), atol=1e-5)
 
 
 @pytest.mark.parametrize("activation", sorted(ACTIVATIONS))
@@ -148,7 +150,7 @@ def test_convolutions_of_every_kind(tmp_path, activation):
         assert packed.winograd_tile(network.layers[3], batch) > 0
         with torch.inference_mode():
             expected = network(x)
-            found = start_engine(network, batch=batch)(x)
+            [found] = start_engine(network, batch=batch)(x)
         assert float((found - expected).abs().max() / expected.abs().max()) <= 1e-5
 
 
@@ -188,7 +190,8 @@ def test_the_torch_engine_gives_libdarknets_map(darknet, darknet_share, detector
         darknet.load_image_color(darknet_share / "data/dog.jpg"), network.width, network.height
     )
     expected = reference.predict(planes[None])
-    found = start_engine(network)(torch.from_numpy(planes[None])).numpy().ravel()
+    [found] = start_engine(network)(torch.from_numpy(planes[None]))
+    found = found.numpy().ravel()
     assert np.abs(found - np.asarray(expected).ravel()).max() <= TOLERANCE * np.abs(expected).max()
 
 
@@ -232,8 +235,9 @@ def test_bf16_keeps_both_ends_in_float32(darknet_share, detector):
     pictures = torch.from_numpy(pictures)
     with torch.inference_mode():
         exact = network(pictures)
-        rounded = network.head(network.fuse().to(torch.bfloat16).head_map(pictures.bfloat16()).float())
-    found = start_engine(network, precision="bf16")(pictures)
+        [raw] = network.fuse().to(torch.bfloat16).raw_maps(pictures.bfloat16())
+        rounded = network.detector(raw.float())
+    [found] = start_engine(network, precision="bf16")(pictures)
     distances = [float((values - exact).square().mean().sqrt()) for values in (found, rounded)]
     print("root mean square error of the map: {:.4f}, all layers rounded {:.4f}".format(*distances))
     assert distances[0] < 0.75 * distances[1]
@@ -323,6 +327,36 @@ def test_another_runtime_or_version_compares_its_own_graph(cache, built, monkeyp
     assert len(built) == len(list(cache.iterdir())) == 3
 
 
+def test_a_graph_has_a_name_for_all_that_it_is_made_of(monkeypatch, tmp_path):
+    """Two that differ in one of these are two files."""
+    network = load_network(*SHAPES)
+    text = SHAPES[0].read_text()
+    assert "activation = leaky" in text
+    (tmp_path / "relu.cfg").write_text(text.replace("activation = leaky", "activation = relu", 1))
+    places = [
+        exported._place(network, "onnxruntime", "float32"),
+        exported._place(network, "openvino", "float32"),
+        exported._place(network, "openvino", "bf16"),
+        exported._place(load_network(tmp_path / "relu.cfg", SHAPES[1]), "onnxruntime", "float32"),
+    ]
+    (tmp_path / "graph.py").write_text("# another program that makes the graph")
+    for target, name, value in (
+        (exported, "__version__", "9.9"),
+        (torch.backends.cpu, "get_cpu_capability", lambda: "another"),
+        (platform, "machine", lambda: "another"),
+        (importlib.import_module("darknet_compat.export.graph"), "__file__", str(tmp_path / "graph.py")),
+        (exported, "installed", lambda package: "1"),
+        (exported, "installed", lambda package: "9.9" if package == "torch" else "1"),
+        (exported, "installed", lambda package: "9.9" if package == "onnx" else "1"),
+        (exported, "installed", lambda package: "9.9" if package == "onnxruntime" else "1"),
+    ):
+        with monkeypatch.context() as changed:
+            changed.setattr(target, name, value)
+            places.append(exported._place(network, "onnxruntime", "float32"))
+    assert len(set(places)) == len(places)
+    assert exported._place(network, "onnxruntime", "float32") == places[0]
+
+
 def test_a_damaged_graph_is_made_again(cache, built):
     """Zeroed weights, 64 bytes changed, and cut off: none of it runs."""
     import onnx
@@ -335,6 +369,7 @@ def test_a_damaged_graph_is_made_again(cache, built):
         if tensor.name.endswith("weights"):
             tensor.raw_data = bytes(len(tensor.raw_data))
     wrong = [whole[: len(exported.MARK) + 32] + model.SerializeToString(), whole[: len(whole) // 2], b""]
+    wrong.append(b"X" + whole[1:])  # would never be cleared away
     for _ in range(12):
         content = bytearray(whole)
         for _ in range(64):
@@ -435,7 +470,8 @@ def test_nowhere_to_keep_a_graph_is_no_error(tmp_path, built, monkeypatch):
 def test_wrong_outputs_are_an_error(cache, monkeypatch):
     need("onnxruntime")
     right = exported._onnxruntime
-    monkeypatch.setattr(exported, "_onnxruntime", lambda *given: lambda pictures: right(*given)(pictures) + 0.01)
+    wrong = lambda *given: lambda x: [values + 0.01 for values in right(*given)(x)]  # noqa: E731
+    monkeypatch.setattr(exported, "_onnxruntime", wrong)
     with pytest.raises(ExportError, match=r"outputs are off by .* from torch's; .* use -engine torch") as caught:
         start_at()
     assert "\n" not in str(caught.value)
@@ -456,7 +492,7 @@ def test_a_network_that_the_runtime_cannot_run(tmp_path):
     network = randomise(Network(parse_cfg(text)))
     x = torch.rand(1, 3, 8, 8)
     with torch.inference_mode():
-        np.testing.assert_allclose(start_engine(network, "onnxruntime")(x), network(x), atol=1e-5)
+        np.testing.assert_allclose(start_engine(network, "onnxruntime")(x)[0], network(x), atol=1e-5)
     network = randomise(Network(parse_cfg(text.replace("filters=2", "filters=9"))))
     with pytest.raises(ExportError, match=r"\[shortcut\].*has no ONNX form"):
         start_engine(network, "onnxruntime")

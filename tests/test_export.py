@@ -103,7 +103,7 @@ def photographs(share: Path, network: Network) -> np.ndarray:
 
 def expected_boxes(network: Network, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     with torch.inference_mode():
-        boxes, _, probabilities = network.head.boxes(network(torch.from_numpy(images)), 0.0)
+        boxes, _, probabilities = network.boxes(network.predict(torch.from_numpy(images)), 0.0)
     return boxes.numpy(), probabilities.numpy()
 
 
@@ -140,7 +140,7 @@ def test_suppression_inside_the_graph(runtime, shapes, darknet_share, tmp_path, 
     found = runtime(tmp_path / "net.onnx", images)
     check_boxes(found, shapes, images)
     with torch.inference_mode():
-        boxes, objectness, prob = shapes.head.boxes(shapes(torch.from_numpy(images)), THRESH)
+        boxes, objectness, prob = shapes.boxes(shapes.predict(torch.from_numpy(images)), THRESH)
         kept, _ = nms_sort(boxes, objectness, prob, NMS)
     expected = {(n, k, b) for n, b, k in kept.nonzero().tolist()}
     # OpenVINO fills up with rows of -1.
@@ -444,6 +444,14 @@ def test_entries_take_no_more_memory_than_the_file(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", [".pt2", ".safetensors"])
+def test_a_cfg_longer_than_any_is_refused_unread(tmp_path, suffix, monkeypatch):
+    export(Network(parse_cfg(f"# {'x' * 2**20}\n{SMALLEST}")), tmp_path / f"bad{suffix}")
+    monkeypatch.setattr("darknet_compat.export.parse_cfg", None)
+    with pytest.raises(ExportError, match=r"its cfg has .* characters; expected at most 1,048,576"):
+        read_export(tmp_path / f"bad{suffix}")
+
+
+@pytest.mark.parametrize("suffix", [".pt2", ".safetensors"])
 def test_what_no_weights_file_can_hold_is_refused(tmp_path, suffix):
     """The checksum is right in each."""
     for change, line in (
@@ -679,6 +687,25 @@ def test_the_verb_both_ways(tmp_path, monkeypatch, capsys):
         assert capsys.readouterr().out.startswith(f"{out}: ")
     assert (tmp_path / "back.weights").read_bytes() == weights.read_bytes()
     assert read_cfg(tmp_path / "back.cfg").meaning() == read_cfg(cfg).meaning()
+
+    import onnx
+    import safetensors
+
+    def interface(*flags):
+        assert main(["export", *map(str, (cfg, weights, "some.onnx", *flags))]) == 0
+        graph = onnx.load("some.onnx").graph
+        sizes = [size.dim_param or size.dim_value for size in graph.input[0].type.tensor_type.shape.dim]
+        return sizes, [output.name for output in graph.output]
+
+    two, some = ["boxes", "probabilities"], ["batch", 3, "height", "width"]
+    assert [interface(), interface("-nms"), interface("-dynamic")] == [
+        ([1, 3, 128, 128], two), ([1, 3, 128, 128], [*two, "selected"]), (some, two)
+    ]  # fmt: skip
+    for kind, flags in (("cudnn", []), ("cpu", ["-numerics", "cpu"])):
+        assert main(["export", str(cfg), str(weights), "some.safetensors", *flags]) == 0
+        with safetensors.safe_open("some.safetensors", "pt") as file:
+            assert file.metadata()["numerics"] == kind
+    capsys.readouterr()
 
     (tmp_path / "cut.weights").write_bytes(weights.read_bytes()[: 20 + 4 * (3 * 16 + 16 + 16 * 27)])
     for arguments, found in (

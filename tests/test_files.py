@@ -12,7 +12,9 @@ import threading
 
 import pytest
 
-from darknet_compat.files import clear_parts, whole_file
+from darknet_compat import files
+from darknet_compat.files import clear_parts, regular_file, whole_file
+from tests.hostile import no_longer_than
 from tests.train.test_distributed import environment
 
 
@@ -38,6 +40,42 @@ def test_a_file_appears_whole_or_stays_as_it_was(tmp_path):
     assert os.listdir(tmp_path) == ["a.txt"]
 
 
+def test_the_bytes_are_on_the_disk_before_the_name_is(tmp_path, monkeypatch):
+    done = []
+    for name in ("fsync", "replace"):
+        call = getattr(os, name)
+        monkeypatch.setattr(os, name, lambda *given, name=name, call=call: done.append(name) or call(*given))
+    write(tmp_path / "a.txt")
+    assert done == ["fsync", "replace"]
+
+
+def test_where_nothing_locks_a_file_is_closed_before_it_takes_its_name(tmp_path, monkeypatch):
+    """Windows, which renames no open file."""
+    monkeypatch.setattr(files, "fcntl", None)
+    replace = os.replace
+
+    def closed(source, target):
+        assert source not in [os.path.realpath(f"/proc/self/fd/{number}") for number in os.listdir("/proc/self/fd")]
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", closed)
+    write(tmp_path / "a.txt")
+    assert (tmp_path / "a.txt").read_text() == "new"
+
+
+def test_only_regular_files_are_opened(tmp_path):
+    (tmp_path / "a").write_bytes(b"caf\xe9\r\n")
+    with regular_file(tmp_path / "a") as file:
+        assert file.read() == b"caf\xe9\r\n"
+    with regular_file(tmp_path / "a", "utf-8", "replace") as file:
+        assert file.read() == "caf\ufffd\n"
+    os.mkfifo(tmp_path / "fifo")
+    with pytest.raises(OSError, match="a device or a pipe"), no_longer_than(10):
+        regular_file(tmp_path / "fifo")
+    with pytest.raises(IsADirectoryError):
+        regular_file(tmp_path)
+
+
 def test_rights_are_those_that_open_gives(tmp_path):
     umask = os.umask(0o027)
     try:
@@ -48,6 +86,11 @@ def test_rights_are_those_that_open_gives(tmp_path):
         os.umask(umask)
     assert stat.S_IMODE((tmp_path / "new").stat().st_mode) == 0o640
     assert stat.S_IMODE((tmp_path / "private").stat().st_mode) == 0o600
+
+
+def test_names_that_are_no_utf_8_are_written_as_they_are(tmp_path):
+    write(tmp_path / "a.txt", os.fsdecode(b"caf\xe9.jpg, \xc3\xa9"))
+    assert (tmp_path / "a.txt").read_bytes() == b"caf\xe9.jpg, \xc3\xa9"
 
 
 @pytest.mark.parametrize("there", [True, False])
@@ -100,7 +143,8 @@ def test_standard_output_can_be_named(tmp_path, output):
     )
     with open(tmp_path / "out", "w+") as file:
         out = subprocess.PIPE if output == "pipe" else file
-        done = subprocess.run([sys.executable, "-c", code], stdout=out, env=environment(), text=True, check=True)
+        env = {name: value for name, value in environment().items() if name != "PYTHONUNBUFFERED"}
+        done = subprocess.run([sys.executable, "-c", code], stdout=out, env=env, text=True, check=True)
         file.seek(0)
         assert (done.stdout or file.read()) == "before\nnew\nafter\n"
     assert (tmp_path / "stdout").is_symlink()
@@ -121,13 +165,16 @@ def test_parts_of_the_dead_are_cleared_and_those_of_the_living_stay(tmp_path):
     for name in others:
         (tmp_path / name).touch()
     (tmp_path / ".net.link.abcd1234.part").symlink_to("net.backup")
-    others.append(".net.link.abcd1234.part")
+    (tmp_path / ".net.folder.abcd1234.part").mkdir()
+    os.mkfifo(tmp_path / ".net.fifo.abcd1234.part")
+    others += [".net.link.abcd1234.part", ".net.folder.abcd1234.part", ".net.fifo.abcd1234.part"]
     dead = [start(name) for name in ("net.backup.state", "net_100.weights")]
     living = start("net.backup")
     for process in dead:
         process.kill()
         process.communicate()
         assert process.returncode == -signal.SIGKILL
+    clear_parts(tmp_path, "n.t")  # a name, no pattern
     assert len(os.listdir(tmp_path)) == len(others) + 3
     clear_parts(tmp_path, "net")
     left = set(os.listdir(tmp_path)) - set(others)

@@ -52,7 +52,19 @@ CASES = {
     "a sparse file of a terabyte as weights": ("weights", "{sparse}", "left over", 20),
     **{
         f"{path} as {what}": (what, path, "a device or a pipe", 20)
-        for what in ("weights", "network", "data", "names", "list", "tree", "map", "picture", "picture size")
+        for what in (
+            "weights",
+            "network",
+            "data",
+            "names",
+            "list",
+            "tree",
+            "map",
+            "picture",
+            "picture size",
+            "annotation",
+            "result file",
+        )
         for path in ("/dev/zero", "{pipe}")
     },
 }

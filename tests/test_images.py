@@ -193,11 +193,12 @@ def test_load_agrees_with_darknet_on_bccd(darknet, shared):
 
 
 @pytest.mark.parametrize("suffix", [".png", ".bmp"])
-def test_load_and_save_are_exact(tmp_path, rng, suffix):
+def test_load_and_save_are_exact(tmp_path, rng, suffix, capfd):
     picture = random_picture(rng, 20, 31)
     images.save_picture(picture, tmp_path / f"Bläu lich{suffix}")
     np.testing.assert_array_equal(images.load_picture(tmp_path / f"Bläu lich{suffix}"), picture)
     np.testing.assert_array_equal(images.to_picture(images.to_planes(picture)), picture)
+    assert capfd.readouterr() == ("", "")  # OpenCV has nothing to warn of
 
 
 def test_kinds_of_pictures(tmp_path, rng):
@@ -245,8 +246,8 @@ def test_cv2_resize_is_not_darknets(darknet_share, detector):
         x, y = (w - new_w) // 2, (h - new_h) // 2
         theirs[:, y : y + new_h, x : x + new_w] = images.to_planes(cv2.resize(picture, (new_w, new_h)))
         with torch.inference_mode():
-            outputs = network(torch.from_numpy(np.stack([ours, theirs])))
-            prob = network.head.boxes(outputs, 0.0)[2]
+            outputs = network.predict(torch.from_numpy(np.stack([ours, theirs])))
+            prob = network.boxes(outputs, 0.0)[2]
         worst = max(worst, float((prob[0] - prob[1]).abs().max()))
     print(f"{detector[0].stem}: probabilities differ by up to {worst:.3f}")
     assert worst > 0.02
@@ -335,3 +336,12 @@ def test_damaged_pictures_raise_a_picture_error(tmp_path_factory, start, rest):
         return
     assert isinstance(width, int)
     assert isinstance(height, int)
+
+
+@pytest.mark.parametrize(("width", "height"), [(0, 5), (5, 0)])
+def test_an_image_of_no_size_is_named(tmp_path, width, height):
+    """Anchors and boxes in pixels would divide by it."""
+    head = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + width.to_bytes(4, "big") + height.to_bytes(4, "big")
+    (tmp_path / "none.png").write_bytes(head + bytes(10))
+    with pytest.raises(PictureError, match=rf"none.png: {width} x {height} pixels by its header; expected"):
+        picture_size(tmp_path / "none.png")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -17,12 +18,15 @@ from darknet_compat.labels import (
     image_ids,
     label_path,
     label_voc,
+    parse_xml,
     picture_paths,
+    read_all_labels,
     read_image_set,
     read_labels,
     read_voc,
     write_lists,
 )
+from tests.hostile import no_longer_than
 
 SETS = [("2012", "train"), ("2012", "val"), ("2007", "train"), ("2007", "val"), ("2007", "test")]
 
@@ -212,10 +216,25 @@ def test_missing_files(year):
     (year / "ImageSets" / "Main" / "val.txt").write_text("\n")
     with pytest.raises(DataError, match=r"val.txt: the file is empty"):
         read_image_set(year, "val")
+    (year / "ImageSets" / "Main" / "latin.txt").write_bytes(b"\xef\xbb\xbfcaf\xe9 b\n")
+    assert read_image_set(year, "latin") == [os.fsdecode(b"caf\xe9 b")]
+    (year / "ImageSets" / "Main" / "folder.txt").mkdir()
+    with pytest.raises(DataError, match=r"folder.txt: a folder; expected a file"):
+        read_image_set(year, "folder")
     with pytest.raises(DataError, match=r"a.xml: no such file"):
         label_voc(year, ["a"], ["dog"])
-    with pytest.raises(DataError, match=r"a.jpg: no such picture"):
+    with pytest.raises(DataError, match=r"a.jpg: no such picture.*names without suffix, one a line"):
         picture_paths(year, ["a"])
+    (year / "JPEGImages").rmdir()
+    with pytest.raises(DataError, match=r"JPEGImages: No such file or directory; expected the folder of the pictures"):
+        picture_paths(year, ["a"])
+
+
+def test_names_in_image_sets_may_hold_blanks(year):
+    """As Windows writes them, too: with a byte-order mark, with carriage returns, with bytes that are no UTF-8."""
+    path = year / "ImageSets" / "Main" / "val.txt"
+    path.write_bytes(b"\xef\xbb\xbfmy photo 1\r\n\r\n x_jpg.rf.0a1b \n\xb4\xf3\n")
+    assert read_image_set(year, "val") == ["my photo 1", "x_jpg.rf.0a1b", "\udcb4\udcf3"]
 
 
 def test_path_that_darknet_would_misread(year):
@@ -288,6 +307,22 @@ def test_image_ids_are_of_one_picture_each():
 )
 def test_label_path(picture, labels):
     assert label_path(picture) == labels
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    for name in ("a.txt", "a.xml"):
+        os.mkfifo(tmp_path / name)
+    with no_longer_than(10):
+        assert read_all_labels([str(tmp_path / "a.jpg")], 6).bad == [
+            f"{tmp_path}/a.txt: cannot read the label file: a device or a pipe"
+        ]
+        folder = tmp_path / "ImageSets/Main"
+        folder.mkdir(parents=True)
+        os.mkfifo(folder / "all.txt")
+        with pytest.raises(DataError, match=r"all\.txt: .*a device or a pipe"):
+            read_image_set(tmp_path, "all")
+        with pytest.raises(DataError, match=r"a\.xml: cannot read the annotation: a device or a pipe"):
+            parse_xml(tmp_path / "a.xml")
 
 
 def test_read_labels(tmp_path):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import weakref
@@ -188,3 +189,21 @@ def test_the_verb_net(darknet_share):
     rows, total = result.stdout.splitlines()[1:-1], result.stdout.splitlines()[-1]
     printed = sum(float(row.split(" BFLOPs")[0].split()[-1]) for row in rows if "BFLOPs" in row)
     assert float(total.split()[1]) == pytest.approx(printed, abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("layers", "found"),
+    [
+        ("[conv]\nfilters=4\n[connected]\noutput=4096", r":\d+: \[connected\]: .* numbers take 0\.1 GiB"),
+        ("[conv]\nfilters=4\n[conv]\nfilters=400", r":\d+: \[conv\]: .* its largest map 0\.0 GiB, most of it in this"),
+    ],
+    ids=["numbers", "map"],
+)
+def test_what_this_machine_cannot_hold_is_refused_before_anything_is_allocated(monkeypatch, layers, found):
+    """64 MiB of numbers, and a map of 1.6 MiB, on a machine of 1 MiB."""
+    pages = 2**20 // os.sysconf("SC_PAGE_SIZE")
+    real = os.sysconf
+    monkeypatch.setattr(os, "sysconf", lambda name: pages if name == "SC_PHYS_PAGES" else real(name))
+    monkeypatch.setattr(Network, "_allocate", lambda _: pytest.fail("it allocates"))
+    with pytest.raises(CfgError, match=found + r".*; this machine has 0\.0 GiB"):
+        Network(parse_cfg(f"[net]\nwidth=32\nheight=32\nchannels=3\n{layers}\n"))

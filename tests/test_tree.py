@@ -147,3 +147,32 @@ def test_no_text_of_the_file_is_shown(tmp_path, read, line):
 def test_missing_file(tmp_path):
     with pytest.raises(DataError, match="no such file"):
         read_tree(tmp_path / "none.tree")
+
+
+def test_the_deepest_tree_of_as_many_classes_is_read(tmp_path):
+    """2**24 steps: 4,096 classes in a chain."""
+    assert read_tree(write_tree(tmp_path / "a.tree", [f"a {i - 1}" for i in range(4096)])).groups == 4096
+
+
+def test_a_map_may_name_the_first_class(tmp_path):
+    (tmp_path / "a.map").write_text("3\n0\n")
+    assert read_map(tmp_path / "a.map") == [3, 0]
+
+
+def test_tables_of_a_tree_are_its_own_and_stand_in_no_state(tmp_path):
+    tree = read_tree(write_tree(tmp_path / "a.tree", ["a -1", "b -1", "c 1", "d 2", "e 0"]))
+    hierarchy = Hierarchy(tree)
+    # The classes from the top down to each, and of none.
+    assert hierarchy.path.tolist() == [[0, -1, -1], [1, -1, -1], [1, 2, -1], [1, 2, 3], [0, 4, -1], [-1, -1, -1]]
+    assert hierarchy.group.tolist() == tree.group.tolist() == [0, 0, 1, 2, 3]
+    assert hierarchy.state_dict() == {}
+    assert len({tree, read_tree(tmp_path / "a.tree")}) == 2
+
+
+def test_the_walk_goes_on_only_over_the_threshold(tmp_path):
+    """src/tree.c, hierarchy_top_prediction: ``p*max > thresh``; at it the walk ends one level above."""
+    tree = read_tree(write_tree(tmp_path / "a.tree", ["a -1", "b 0", "c 0"]))
+    p = torch.tensor([[1, 0.5, 0.5]])
+    for thresh, expected in ((0.25, 1), (0.5, 0), (0.75, 0)):
+        assert Hierarchy(tree).top(p, thresh, 1).tolist() == [expected]
+        assert top_loop(tree, p[0].numpy(), thresh) == expected

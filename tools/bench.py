@@ -531,7 +531,7 @@ def off_by(net: str) -> Callable[[Path, Path], float | None]:
     from darknet_compat.cfg import read_cfg
     from darknet_compat.network import Network
 
-    head = Network(read_cfg(ROOT / "cfg" / f"{net}.cfg")).head
+    head = Network(read_cfg(ROOT / "cfg" / f"{net}.cfg")).detector
 
     def boxes(path: Path) -> Any:
         values = torch.from_numpy(np.load(path).astype(np.float32))

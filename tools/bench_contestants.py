@@ -61,7 +61,7 @@ def engine(folder: str, net: str, batch: int, name: str = "torch", precision: st
     network = _load(folder, net)
     network.report = None  # leave no graph behind
     run = start_engine(network, name, precision, batch)
-    return lambda: run(x).numpy()
+    return lambda: run(x)[0].numpy()
 
 
 @contestant
@@ -264,7 +264,7 @@ def bare(folder: str, net: str, batch: int, fast: bool) -> Run:
 def loss_alone(folder: str, net: str, batch: int) -> Run:
     import torch
 
-    head = _load(folder, net).head
+    head = _load(folder, net).detector
     _, truth = _training_batch(batch)
     map = torch.randn(batch, *head.input, generator=torch.Generator().manual_seed(0)).requires_grad_()
 

@@ -33,7 +33,7 @@ def main() -> int:
     try:
         for line in label(args.instances, args.images.resolve(), args.keep_crowd):
             print(line)
-    except DarknetError as error:
+    except (DarknetError, OSError) as error:
         print(error, file=sys.stderr)
         return 1
     return 0

@@ -87,7 +87,7 @@ def relative(a: Tensor, b: Tensor) -> float:
 def check_loss(device: str, cases: int) -> dict[str, float]:
     """The loss and its gradient in the raw map on ``device`` against the CPU: the worst of random cases."""
     worst = {"loss": 0.0, "gradient": 0.0}
-    heads = [(where, make_network("yolov2-tiny-voc", 416, 1).to(where).head) for where in ("cpu", device)]
+    heads = [(where, make_network("yolov2-tiny-voc", 416, 1).to(where).detector) for where in ("cpu", device)]
     for case in range(cases):
         grid = (1, 7, 13, 19)[case % 4]
         raw = torch.randn(2, heads[0][1].input.c, grid, grid, generator=torch.Generator().manual_seed(case))

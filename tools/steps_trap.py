@@ -80,7 +80,8 @@ def run(batches: int, every: int, rate: float, seed: int) -> Iterator[tuple[int,
         batch = make_batch(generator)
         for trainer, rows in zip(trainers, recent, strict=True):
             update = trainer.update([batch])
-            rows.append((float(update.figures[0].obj), float(update.figures[0].no_obj), update.loss))
+            [figures] = update.figures[0]
+            rows.append((figures.obj, figures.no_obj, update.loss))
         if number % every == 0:
             yield number, [tuple(map(statistics.mean, zip(*rows, strict=True))) for rows in recent]
             recent = [[] for _ in trainers]

@@ -35,7 +35,7 @@ def main() -> int:
     try:
         for line in label(args):
             print(line)
-    except DarknetError as error:
+    except (DarknetError, OSError) as error:
         print(error, file=sys.stderr)
         return 1
     return 0

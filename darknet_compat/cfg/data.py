@@ -34,6 +34,13 @@ class DataFile:
             raise self.missing(key)
         return value
 
+    def source(self, key: str, default: str) -> str:
+        """The path that ``key`` names, or Darknet's ``default``; :class:`DataError` where there is neither."""
+        value = self.get(key)
+        if value is None and not os.path.exists(default):
+            raise self.missing(key)
+        return value or default
+
     def integer(self, key: str, default: int | None = None) -> int:
         """The value of ``key`` as an integer; without a default, :class:`DataError` where there is none."""
         option = find_option(self.options, key)

@@ -86,7 +86,7 @@ def read_text(path: str | os.PathLike[str], kind: type[DarknetError], limit: int
         with regular_file(path) as file:
             size = os.fstat(file.fileno()).st_size
             if size > limit:
-                raise kind(f"{name}: {size:,} bytes; expected a text of at most {limit:,}")
+                raise kind(f"{name}: {size:,} bytes; expected a text of at most {limit:,}; is it another file?")
             data = file.read(size)
     except FileNotFoundError:
         folder = "" if os.path.isabs(path) else f" in {printable(os.getcwd())}"

@@ -8,6 +8,7 @@ it came from.
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
 import warnings
@@ -16,9 +17,9 @@ from typing import Any, NoReturn
 
 from ..errors import DarknetError
 from ..memory import keep_memory
-from ..output import complain, drop, open_closed
+from ..output import complain, drop, open_closed, print_anything
 
-FINE, FAILED, WRONG, STOPPED, UNREAD = 0, 1, 2, 128 + signal.SIGINT, 128 + signal.SIGPIPE
+FINE, FAILED, WRONG, STOPPED, UNREAD = 0, 1, 2, 130, 141
 
 
 class _Parser(argparse.ArgumentParser):
@@ -54,8 +55,10 @@ def build_parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code."""
     open_closed()
+    print_anything()
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     keep_memory()
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")  # of a damaged image our own line says enough
     debug = any(argument in ("-debug", "--debug") for argument in arguments)
     arguments = [argument for argument in arguments if argument not in ("-debug", "--debug")]
     warnings.showwarning = _one_line

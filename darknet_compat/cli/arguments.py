@@ -70,14 +70,14 @@ def load(options: argparse.Namespace) -> tuple[Any, list[str]]:
     from ..stock import find_stock
 
     data = read_data(find_stock(options.data))
-    names = read_names(find_stock(data.get("names", "data/names.list")))
+    names = read_names(find_stock(data.source("names", "data/names.list")))
     # The other engines run on the processor, so a GPU is theirs only by mistake.
     device = find_device(options.device or (None if options.engine == "torch" else "cpu"))
     network = load_network(
         find_stock(options.cfg), find_stock(options.weights), device=device, numerics=options.numerics
     )
     print(network.report, file=sys.stderr)
-    check_names(data, names, network.head.o.classes, options.cfg)
+    check_names(data, names, network.detector.o.classes, options.cfg)
     return network, names
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import glob
+import os
 import sys
 import time
 import warnings
@@ -79,14 +80,14 @@ def find_pictures(given: list[str]) -> list[str]:
     found: list[str] = []
     for text in given:
         path = Path(find_stock(text))
-        if path.is_dir():
+        if text and path.is_dir():  # an empty name is no folder, though Path takes it for the present one
             inside = sorted(str(file) for file in path.iterdir() if file.suffix.lower() in PICTURES)
             if not inside:
                 raise PictureError(f"{text}: no picture in this folder; expected files ending in {', '.join(PICTURES)}")
             found += inside
         elif path.suffix == ".txt" and path.is_file():
             found += read_list(path)
-        elif path.exists():
+        elif text and path.exists():
             found.append(str(path))
         elif matches := sorted(glob.glob(text, recursive=True)):
             found += matches
@@ -118,6 +119,10 @@ def test(options: argparse.Namespace) -> int:
         make_folder(Path(file).parent)
         if Path(file).is_dir():
             raise ResultsError(f"{file}: a folder; expected a file's name for the detections")
+    read = {os.path.realpath(path) for path in (*paths, *options.pictures, options.data, options.cfg, options.weights)}
+    for path in (*(folder / name for name in drawings.values()), *([file] if file else [])):
+        if os.path.realpath(path) in read:
+            raise ResultsError(f"{path}: it is read too, and would be written over; expected another -out or -json")
 
     skipped: list[PictureError] = []
 

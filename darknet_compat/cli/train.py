@@ -179,7 +179,7 @@ class Job:
         self.options, self.processes = options, processes
         self.data = read_data(find_stock(options.data))
         cfg = read_cfg(find_stock(options.cfg))
-        pictures = read_list(find_stock(self.data.get("train", "data/train.list")))
+        pictures = read_list(find_stock(self.data.source("train", "data/train.list")))
         settings = {name: getattr(options, name) for name in ("numerics", "amp", "epochs")}
         self.snapshots = Snapshots(self.data.get("backup", "backup"), cfg, settings, options.snapshot)
         self.snapshots.make_folder()
@@ -192,14 +192,13 @@ class Job:
         weights = find_stock(options.weights) if options.weights else None
         network = load_network(cfg, weights, numerics=options.numerics, clear=options.clear)
         network.check_images()
-        head = network.head
+        head = network.detector
         self._check_classes(head.o.classes)
         self.trainer = Trainer(network, processes, amp=options.amp, fast=options.fast, seed=seed)
         extra, self.changed = self.snapshots.resume(self.trainer) if options.resume else ({}, [])
         if not options.resume:
             self._check_batches()
-        classes = head.o.classes if head.map is None else len(head.map) - 1
-        labels = check_labels(pictures, classes, options.labels, class_only=head.hierarchy is not None)
+        labels = check_labels(pictures, head.truth_classes, options.labels, class_only=head.class_only)
         net = network.net
         augmentation = Augmentation(
             head.o.jitter, net.hue, net.saturation, net.exposure, bool(net.flip), bool(net.letter_box)
@@ -244,7 +243,7 @@ class Job:
         from ..train.schedule import images_per_update
 
         paths = read_list(find_stock(self.data.require("valid")))
-        names = read_names(find_stock(self.data.get("names", "data/names.list")))
+        names = read_names(find_stock(self.data.source("names", "data/names.list")))
         check_names(self.data, names, classes, self.options.cfg)
         truths = read_label_files(paths, classes)
         network, net = self.trainer.network, self.trainer.net
@@ -275,8 +274,9 @@ class Job:
         if first:
             clear_parts(self.snapshots.folder, self.snapshots.name)
             log = Log(
-                self.snapshots.path(""), trainer.batch, trainer.net.max_batches, options.resume, options.tensorboard
-            )
+                self.snapshots.path(""), trainer.network.heads, trainer.batch, trainer.net.max_batches,
+                options.resume, options.tensorboard,
+            )  # fmt: skip
             self._greet(log)
         begun = trainer.updates
         with Stopping() as stopping:
@@ -333,4 +333,5 @@ class Job:
             return self.options.workers
         if self.trainer.device.type == "cpu":
             return 1
-        return max(1, min(8, len(os.sched_getaffinity(0)) // self.processes.world))
+        here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return max(1, min(8, here // self.processes.world))

@@ -73,7 +73,7 @@ def _pictures(options: argparse.Namespace) -> tuple[Any, list[str]]:
     from ..stock import find_stock
 
     data = read_data(find_stock(options.data))
-    return data, read_list(find_stock(data.get("valid", "data/train.list")))
+    return data, read_list(find_stock(data.source("valid", "data/train.list")))
 
 
 def _progress(found: Iterator[Any], total: int) -> Iterator[Any]:
@@ -97,21 +97,21 @@ def valid(options: argparse.Namespace, mirrored: bool = False) -> int:
     kind = data.get("eval", "voc")
     if kind not in ResultFiles.PREFIX:
         raise data.error("eval", f"eval is {kind!r}; expected one of {', '.join(ResultFiles.PREFIX)}")
-    listed = data.get("valid", "data/train.list")
+    listed = data.source("valid", "data/train.list")
     if kind == "voc":
         image_ids(paths, listed)
     elif kind == "coco" and len({coco_image_id(path) for path in paths}) < len(paths):
         warnings.warn(f"{listed}: pictures share an image id, the number in the name of a COCO file", stacklevel=1)
     network, names = load(options)
-    head = network.head
+    head = network.detector
     asked = read_map(data.get("map")) if data.get("map") else None
     if asked and max(asked) >= head.o.classes:
         raise data.error("map", f"the map asks for class {max(asked)}; expected 0 to {head.o.classes - 1}")
-    classes = len(asked) if asked and head.hierarchy else head.o.classes
+    classes = len(asked) if asked and head.chooses_classes else head.o.classes
     expected = ResultFiles.CLASSES.get(kind, classes)
     if classes != expected:
         raise data.error("eval", f"{classes} classes would be written; expected the {expected} of eval={kind}")
-    source = find_stock(data.get("names", "data/names.list"))
+    source = find_stock(data.source("names", "data/names.list"))
     with ResultFiles(data.get("results", "results"), kind, names, options.out, source) as files:
         found = detect_files(
             network, paths, letter_box=wants_letter_box(options, network), mirrored=mirrored, thresh=THRESH,
@@ -129,17 +129,15 @@ def valid2(options: argparse.Namespace) -> int:
 
 def map_(options: argparse.Namespace) -> int:
     data, paths = _pictures(options)
-    from ..cfg import read_list
     from ..detect import detect_files
     from ..detect.scores import map_of
-    from ..evaluate.annotations import read_label_files
+    from ..evaluate.annotations import read_difficult, read_label_files
     from ..evaluate.darknet_map import format_map
 
     network, names = load(options)
     letter_box = wants_letter_box(options, network)
     truths = read_label_files(paths, len(names))
-    hard = data.get("difficult")
-    difficult = read_label_files(read_list(hard), len(names)) if hard else None
+    difficult = read_difficult(data, paths, len(names))
     found = detect_files(
         network, paths, letter_box=letter_box, thresh=THRESH, hier=0.0, **run_settings(options, network, len(paths)),
     )  # fmt: skip

@@ -43,10 +43,15 @@ class Detections:
     relative: bool
 
     def corners(self) -> np.ndarray:
-        """Left, top, right, bottom (M, 4) in pixels, neither clipped nor rounded."""
+        """Left, top, right, bottom (M, 4) in pixels, neither clipped nor rounded, but all finite.
+
+        A size is e to the power of a value of the map, so that it may be infinite.
+        """
         centre, half = self.boxes[:, :2], self.boxes[:, 2:] / np.float32(2)
         corners = np.concatenate([centre - half, centre + half], 1)
-        return corners * np.array([self.width, self.height] * 2, np.float32) if self.relative else corners
+        with np.errstate(over="ignore"):
+            corners = corners * np.array([self.width, self.height] * 2, np.float32) if self.relative else corners
+        return np.nan_to_num(corners)
 
     def as_json(self, names: Sequence[str]) -> dict[str, object]:
         """picture, width, height and a list of {class_id, name, prob, box: [left, top, width, height] in pixels}."""
@@ -92,12 +97,15 @@ def detect(
     ``by_objectness`` takes objectness as the only class (``do_nms_obj``). ``engine`` runs the network, if not torch
     layer by layer (:func:`darknet_compat.engines.start_engine`).
     """
-    forward = engine or network
+    forward = engine or network.predict
     with torch.inference_mode():
-        output = forward(pictures)
+        outputs = forward(pictures)
         if mirrored:
-            output = network.head.average_mirrored(output, forward(pictures.flip(3)))
-        boxes, objectness, prob = network.head.boxes(output, thresh, hier, map)
+            outputs = [
+                head.average_mirrored(output, other) if head.finds_boxes else output
+                for head, output, other in zip(network.heads, outputs, forward(pictures.flip(3)), strict=True)
+            ]
+        boxes, objectness, prob = network.boxes(outputs, thresh, hier, map)
         if by_objectness:
             prob = objectness[..., None]
         boxes = unletterbox(boxes, sizes, (network.width, network.height), relative=relative, letter_box=letter_box)
@@ -142,7 +150,7 @@ def detect_files(
     device = next(network.parameters()).device
     fit = letterbox_picture if letter_box else resize_picture
     threads = torch.get_num_threads()
-    run = engine or Engine(network, threads)
+    run = engine or Engine(network.predict, threads)
     turn = Semaphore(max(threads // run.threads, 1) if device.type == "cpu" else 1)
 
     def found_in(part: list[str]) -> list[Detections | PictureError]:

@@ -15,6 +15,8 @@ from .detections import Detections
 # src/image.c, colors: red, green, blue of six hues; classes are spread over them.
 HUES = np.array([(1, 0, 1), (0, 0, 1), (0, 1, 1), (0, 1, 0), (1, 1, 0), (1, 0, 0)], np.float32)
 
+FAR = 2**24  # pixels: beyond the side of any image
+
 
 def class_colour(class_id: int, classes: int) -> tuple[int, int, int]:
     """Red, green, blue (0..255) of a class, as ``get_color`` with ``class * 123457 % classes``."""
@@ -39,7 +41,9 @@ def draw_detections(picture: np.ndarray, detections: Detections, names: Sequence
     scale = max(min(height, width) / 900, 0.35)
     thickness = max(round(scale * 1.6), 1)
     labels = []
-    for box, prob in zip(detections.corners(), detections.prob, strict=True):
+    # OpenCV takes C's integers.
+    corners = detections.corners().clip(-FAR, FAR)
+    for box, prob in zip(corners, detections.prob, strict=True):
         classes = np.flatnonzero(prob)
         if not len(classes):
             continue

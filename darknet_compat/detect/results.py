@@ -29,11 +29,14 @@ LONGEST = 255  # bytes of a file's name, on all usual file systems
 
 
 def write_json(everything: Iterable[Detections], names: Sequence[str], path: str | os.PathLike[str]) -> None:
-    """One JSON list: an object per picture (:meth:`Detections.as_json`)."""
+    """One JSON list: an object per picture (:meth:`Detections.as_json`), in UTF-8.
+
+    A byte of a path that is no UTF-8 becomes ``\\udcXX``, from which :func:`os.fsencode` makes the byte again.
+    """
+    text = json.dumps([detections.as_json(names) for detections in everything], indent=1, ensure_ascii=False)
     try:
-        with whole_file(path, "w") as file:
-            json.dump([detections.as_json(names) for detections in everything], file, indent=1, ensure_ascii=False)
-            file.write("\n")
+        with whole_file(path) as file:
+            file.write(f"{text}\n".encode("utf-8", "backslashreplace"))
     except OSError as error:
         raise ResultsError(f"{path}: {error.strerror}; the file was not written") from None
 
@@ -106,7 +109,8 @@ class ResultFiles:
             self._part.mkdir()
             stack.callback(self._clear)
             self._files = [
-                stack.enter_context(open(self._part / path.name, "w", encoding="utf-8")) for path in self.paths
+                stack.enter_context(open(self._part / path.name, "w", encoding="utf-8", errors="surrogateescape"))
+                for path in self.paths
             ]
             if self.eval == "coco":
                 self._files[0].write("[\n")

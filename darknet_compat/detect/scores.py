@@ -43,7 +43,7 @@ def recall_of(network: Network, paths: Sequence[str], **options: Any) -> RecallT
 
     ``options`` are ``batch`` and ``engine`` of :func:`detect_files`.
     """
-    truths = read_label_files(paths, network.head.o.classes)
+    truths = read_label_files(paths, network.detector.o.classes)
     image, objectness, box = [], [], []
     found = detect_files(
         network, paths, letter_box=False, thresh=RECALL_THRESH, nms=RECALL_NMS, by_objectness=True, **options,

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..errors import ExportError
 from ..network import Network
-from .packed import Function, device_of, pack
+from .packed import Predict, device_of, pack
 from .threads import torch_threads
 
 ENGINES = ("torch", "onnxruntime", "openvino")
@@ -23,17 +23,17 @@ PRECISIONS = ("float32", "bf16")
 
 @dataclass(frozen=True)
 class Engine:
-    """``run`` takes pictures (N, channels, height, width) to the values of the last layer.
+    """``run`` takes pictures (N, channels, height, width) to what :meth:`Network.predict` says of them.
 
     It runs on ``threads`` threads, whatever torch has at the time of the call: weights are laid out for their number,
     and a wrong one can take seven times as long. On a processor several calls may run at a time, each in a Python
     thread of its own.
     """
 
-    run: Function
+    run: Predict
     threads: int
 
-    def __call__(self, pictures: Tensor) -> Tensor:
+    def __call__(self, pictures: Tensor) -> list[Tensor]:
         with torch_threads(self.threads):
             return self.run(pictures)
 

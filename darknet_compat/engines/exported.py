@@ -20,8 +20,8 @@ from torch import Tensor
 from .. import __version__
 from ..errors import ExportError
 from ..files import whole_file
-from ..network import HEADS, Network
-from .packed import Function, in_batches
+from ..network import Network
+from .packed import Predict, in_batches
 from .threads import torch_threads
 
 # How far values may be from torch's: of boxes and probabilities in float32; of the map's largest in bf16.
@@ -36,7 +36,7 @@ def installed(package: str) -> str | None:
         return None
 
 
-def start_exported(network: Network, name: str, precision: str, batch: int, threads: int) -> Function:
+def start_exported(network: Network, name: str, precision: str, batch: int, threads: int) -> Predict:
     """See :func:`darknet_compat.engines.start_engine`."""
     for package in (name, "onnx"):
         if not installed(package):
@@ -62,16 +62,16 @@ def start_exported(network: Network, name: str, precision: str, batch: int, thre
     return engine
 
 
-def _onnxruntime(model: bytes, network: Network, precision: str, batch: int, threads: int) -> Function:
+def _onnxruntime(model: bytes, network: Network, precision: str, batch: int, threads: int) -> Predict:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    return lambda pictures: torch.from_numpy(session.run(None, {"images": pictures.numpy()})[0])
+    return lambda pictures: [torch.from_numpy(values) for values in session.run(None, {"images": pictures.numpy()})]
 
 
-def _openvino(model: bytes, network: Network, precision: str, batch: int, threads: int) -> Function:
+def _openvino(model: bytes, network: Network, precision: str, batch: int, threads: int) -> Predict:
     import openvino
 
     core = openvino.Core()
@@ -85,45 +85,57 @@ def _openvino(model: bytes, network: Network, precision: str, batch: int, thread
     }
     compiled, own = core.compile_model(graph, "CPU", settings), threading.local()
 
-    def run(pictures: Tensor) -> Tensor:
+    def run(pictures: Tensor) -> list[Tensor]:
         if not hasattr(own, "request"):  # one for each thread: it keeps its output's memory for the next call
             own.request = compiled.create_infer_request()
-        return torch.from_numpy(own.request.infer({"images": pictures.numpy()}, share_inputs=True)[0].copy())
+        values = own.request.infer({"images": pictures.numpy()}, share_inputs=True)
+        return [torch.from_numpy(values[index].copy()) for index in range(len(compiled.outputs))]
 
     return in_batches(run, batch)
 
 
-def _engine(network: Network, run: Function) -> Function:
-    """The runtime gives the map that enters the head; the head itself is torch's, whatever its options."""
-    head = network.layers[-1] if network.layers[-1].type in HEADS else None
+def _engine(network: Network, run: Predict) -> Predict:
+    """The runtime gives the maps that enter the heads; the heads themselves are torch's, whatever their options."""
 
     @torch.inference_mode()
-    def engine(pictures: Tensor) -> Tensor:
+    def engine(pictures: Tensor) -> list[Tensor]:
         values = run(pictures.contiguous())
-        if head is None:
+        if not network.heads:
             return values
         # Further threads of torch would look out for work for milliseconds, where the runtime's are to go on.
         with torch_threads(1):
-            return head(values)
+            return network.activated(values)
 
     return engine
 
 
 @torch.inference_mode()
-def _check(network: Network, engine: Function, name: str, precision: str) -> None:
+def _check(network: Network, engine: Predict, name: str, precision: str) -> None:
     """Compare the values for a picture of noise; in float32 those of the boxes and their probabilities."""
     picture = torch.rand(1, *network.input, generator=torch.Generator().manual_seed(0))
-    values = [function(picture) for function in (network, engine)]
-    if precision == "float32" and network.layers[-1].type in HEADS:
-        values = [torch.cat([part.flatten() for part in network.head.boxes(value, 0.0)]) for value in values]
-    expected, found = values
-    scale = expected.abs().clamp_min(1) if precision == "float32" else expected.abs().max()
-    difference = float(((found - expected).abs() / scale).max())
+    values = [function(picture) for function in (network.predict, engine)]
+    if precision == "float32":
+        values = [_meant(network, value) for value in values]
+    difference = max(_difference(found, expected, precision) for expected, found in zip(*values, strict=True))
     if not difference <= TOLERANCE[precision]:
         raise ExportError(
             f"-engine {name}: its outputs are off by {difference:.2g} from torch's; expected at most "
             f"{TOLERANCE[precision]:g}; use -engine torch"
         )
+
+
+def _meant(network: Network, outputs: list[Tensor]) -> list[Tensor]:
+    """The boxes in place of the maps that hold them, where w and h are logarithms."""
+    parts = [
+        head.boxes(output, 0.0) if head.finds_boxes else [output]
+        for head, output in zip(network.heads, outputs, strict=False)
+    ]
+    return [part for some in parts for part in some] or outputs
+
+
+def _difference(found: Tensor, expected: Tensor, precision: str) -> float:
+    scale = expected.abs().clamp_min(1) if precision == "float32" else expected.abs().max()
+    return float(((found - expected).abs() / scale).max())
 
 
 # The cache: one file for each graph in a folder of the user's own, named by all that the graph was made of.

@@ -17,9 +17,10 @@ from torch import Tensor
 
 from ..layers.activation import ACTIVATIONS
 from ..layers.convolutional import Convolutional
-from ..network import HEADS, Network
+from ..network import Network
 
 Function = Callable[[Tensor], Tensor]
+Predict = Callable[[Tensor], list[Tensor]]  # as Network.predict
 
 # What oneDNN applies to a sum before it is stored: torch's name and its constant.
 POINTWISE = {
@@ -37,16 +38,16 @@ POINTS = {2: (0, 1, -1), 4: (0, 1, -1, 0.5, -2)}
 VALUE_COST, WEIGHT_COST = 180, 18
 
 
-def pack(network: Network, precision: str, batch: int) -> Function:
-    """A function with the values of ``network.forward``: within 1e-4 for "float32", rounded in between for "bf16".
+def pack(network: Network, precision: str, batch: int) -> Predict:
+    """A function with the values of ``network.predict``: within 1e-4 for "float32", rounded in between for "bf16".
 
-    With "bf16" a convolution at either end stays in float32: rounding the first one's weights alone makes most of the
-    map's error, and it is a small part of the work.
+    With "bf16" the first convolution and those that make a head's map stay in float32: rounding the first one's
+    weights alone makes most of the map's error, and they are a small part of the work.
     """
-    head = network.layers[-1] if network.layers[-1].type in HEADS else None
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     fused = network.fuse()
-    ends = {fused.layers[0]: dtype, **({fused.layers[-2]: torch.float32} if head and len(fused.layers) > 1 else {})}
+    into_heads = [fused.layers[head.sources[0]] for head in fused.heads if head.sources[0] >= 0]
+    ends = {fused.layers[0]: dtype, **dict.fromkeys(into_heads, torch.float32)}
     exact = {layer: after for layer, after in ends.items() if isinstance(layer, Convolutional)}
     for layer in fused.layers:
         if layer not in exact:
@@ -71,12 +72,12 @@ def pack(network: Network, precision: str, batch: int) -> Function:
     )
 
     @torch.inference_mode()
-    def run(pictures: Tensor) -> Tensor:
+    def run(pictures: Tensor) -> list[Tensor]:
         pictures = pictures.to(inputs)
         with full_fractions():
-            if head is None:
-                return fused(pictures).float()
-            return head(fused.head_map(pictures).float())
+            if not fused.heads:
+                return [fused(pictures).float()]
+            return fused.activated([raw.float() for raw in fused.raw_maps(pictures)])
 
     return in_batches(run, batch) if onednn else run
 
@@ -85,15 +86,16 @@ def _in_float32(forward: Function, after: torch.dtype) -> Function:
     return lambda x: forward(x.float()).to(after)
 
 
-def in_batches(run: Function, batch: int) -> Function:
+def in_batches(run: Predict, batch: int) -> Predict:
     """``run``, which takes ``batch`` pictures, for any number of them."""
 
-    def run_any(pictures: Tensor) -> Tensor:
+    def run_any(pictures: Tensor) -> list[Tensor]:
         if len(pictures) == batch:
             return run(pictures)
         missing = -len(pictures) % batch
         filled = torch.cat([pictures, pictures.new_zeros(missing, *pictures.shape[1:])])
-        return torch.cat([run(part) for part in filled.split(batch)])[: len(pictures)]
+        parts = [run(part) for part in filled.split(batch)]
+        return [torch.cat(outputs)[: len(pictures)] for outputs in zip(*parts, strict=True)]
 
     return run_any
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ..cfg import check_names, read_data, read_list, read_names
+from ..cfg import DataFile, check_names, read_data, read_list, read_names
 from ..errors import DataError, ResultsError
 from ..images import picture_size
 from ..labels import MOST, basecfg, image_ids, parse_xml, read_all_labels, read_image_set
@@ -42,16 +42,6 @@ class LabelBoxes:
     image: NDArray[np.int64]  # (T,) index of the picture
     class_id: NDArray[np.int64]  # (T,)
     box: NDArray[np.float64]  # (T, 4)
-
-
-def read_text(path: str | os.PathLike[str], kind: str) -> str:
-    """A text file as UTF-8. ``kind`` says in the error what was to be read. Raises ResultsError."""
-    try:
-        return Path(path).read_text(encoding="utf-8")
-    except OSError as error:
-        raise ResultsError(f"{path}: cannot read the {kind}: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise ResultsError(f"{path}: byte {error.start} is no UTF-8; expected the {kind} as plain text") from None
 
 
 def read_voc(devkit: str | os.PathLike[str], year: str | int, image_set: str, names: Sequence[str]) -> Truths:
@@ -141,7 +131,7 @@ def read_label_files(pictures: Sequence[str], classes: int) -> LabelBoxes:
     """
     labels = read_all_labels(pictures, classes)
     if labels.bad:
-        raise DataError(f"{labels.bad[0]}; {len(labels.bad)} bad lines in all; correct them")
+        raise DataError(f"{labels.bad_lines()}; correct them")
     if len(labels.missing) == len(labels):
         raise DataError(
             f"{labels.missing[0]}: no such label file, nor any other of the list; expected one for each picture"
@@ -152,6 +142,21 @@ def read_label_files(pictures: Sequence[str], classes: int) -> LabelBoxes:
         class_id=labels.objects[:, 0].astype(np.int64),
         box=np.ascontiguousarray(labels.objects[:, 1:]),
     )
+
+
+def read_difficult(data: DataFile, pictures: Sequence[str], classes: int) -> LabelBoxes | None:
+    """The difficult objects of ``pictures``, from the label files of the list that ``difficult`` names (AlexeyAB's).
+
+    Line by line it belongs to the ``valid`` list. None without that key; raises DataError as :func:`read_label_files`
+    does, and where the lists differ in length.
+    """
+    path = data.get("difficult")
+    if path is None:
+        return None
+    listed = read_list(path)
+    if len(listed) != len(pictures):
+        raise data.error("difficult", f"{len(listed)} lines in it; expected {len(pictures)}, as in the valid list")
+    return read_label_files(listed, classes)
 
 
 def find_pictures(folder: str | os.PathLike[str], images: Sequence[str]) -> list[Path]:
@@ -173,18 +178,15 @@ def read_labels(data: str | os.PathLike[str], names: Sequence[str] | None = None
     """
     options = read_data(find_stock(os.fspath(data)))
     if names is None:
-        names = read_names(find_stock(options.get("names", "data/names.list")))
+        names = read_names(find_stock(options.source("names", "data/names.list")))
         check_names(options, names, options.integer("classes", len(names)), options.file)
-    valid = options.get("valid", "data/train.list")
+    valid = options.source("valid", "data/train.list")
     pictures = read_list(valid)
     images = image_ids(pictures, valid)
     parts = [read_label_files(pictures, len(names))]
-    hard = options.get("difficult")
+    hard = read_difficult(options, pictures, len(names))
     if hard is not None:
-        hard_pictures = read_list(hard)
-        if len(hard_pictures) != len(pictures):
-            raise DataError(f"{hard}: {len(hard_pictures)} lines; expected {len(pictures)}, one for each of {valid}")
-        parts.append(read_label_files(hard_pictures, len(names)))
+        parts.append(hard)
     image = np.concatenate([part.image for part in parts])
     size = np.array([picture_size(picture) for picture in pictures], dtype=np.float64).reshape(-1, 2)[image]
     relative = np.concatenate([part.box for part in parts])

@@ -8,10 +8,10 @@ from __future__ import annotations
 import json
 import math
 import os
-from pathlib import Path
 from typing import Any
 
 from ..errors import DarknetError, ResultsError
+from ..files import regular_file
 
 # The order of COCOeval's stats, and what it prints of each.
 STATS = {
@@ -95,7 +95,8 @@ def _is_number(value: Any) -> bool:
 
 def _read_json(path: str | os.PathLike[str]) -> Any:
     try:
-        return json.loads(Path(path).read_bytes())
+        with regular_file(path) as file:
+            return json.loads(file.read())
     except OSError as error:
         raise ResultsError(f"{path}: cannot read: {error.strerror}") from None
     except json.JSONDecodeError as error:

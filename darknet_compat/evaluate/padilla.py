@@ -13,8 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
+from ..cfg.data import MAX_LIST_BYTES
+from ..cfg.reader import read_text
 from ..errors import ResultsError
-from .annotations import read_text
 from .results import Detections, parse_numbers
 
 
@@ -79,7 +80,7 @@ def read_padilla(folder: str | os.PathLike[str], names: Sequence[str], images: S
         if name not in found:
             missing.append(path)
             continue
-        for number, line in enumerate(read_text(path, "result file").split("\n"), 1):
+        for number, line in enumerate(read_text(path, ResultsError, MAX_LIST_BYTES).split("\n"), 1):
             fields = line.split()
             if not fields:
                 continue

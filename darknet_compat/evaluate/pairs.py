@@ -49,7 +49,7 @@ def first_best(pairs: Pairs, value: NDArray[np.floating], rows: int) -> tuple[ND
         greatest = np.maximum.reduceat(value, first)
         count = np.diff(np.r_[first, len(value)])
         spread = np.repeat(greatest, count)
-        is_best = (value == spread) | np.isnan(spread)
+        is_best = (value == spread) | np.isnan(value)
         at = np.minimum.reduceat(np.where(is_best, np.arange(len(value)), len(value)), first)
         best_right[row] = pairs.right[at]
         best_value[row] = greatest

@@ -62,6 +62,9 @@ def draw_curves(scores: Scores, path: str | os.PathLike[str]) -> None:
         panel.set_xticklabels(["0", ".5", "1"])
         panel.set_yticklabels(["0", ".5", "1"])
         panel.grid(color="#dddddd", linewidth=0.6)
+    # The last row may be short: a column's numbers stand below its lowest panel.
+    for panel in panels.flat[max(len(scores.classes) - columns, 0) : len(scores.classes)]:
+        panel.tick_params(labelbottom=True)
     for panel in panels.flat[len(scores.classes) :]:
         panel.set_visible(False)
     figure.suptitle(_headline("Precision over recall", scores, columns > 3), fontsize=12)

@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ..cfg.data import MAX_LIST_BYTES
+from ..cfg.reader import read_text
 from ..errors import ResultsError
 from ..labels import basecfg
-from .annotations import read_text
 
 PREFIX = "comp4_det_test_"  # examples/detector.c, validate_detector
 
@@ -122,14 +123,14 @@ def comp4_ids(folder: str | os.PathLike[str], names: Sequence[str]) -> list[str]
     for name in names:
         path = Path(folder) / f"{prefix}{name}.txt"
         if path.exists():
-            lines = read_text(path, "result file").split("\n")
+            lines = read_text(path, ResultsError, MAX_LIST_BYTES).split("\n")
             ids.update(line.rsplit(None, 5)[0].strip() for line in lines if line and not line.isspace())
     return sorted(ids)
 
 
 def read_class_file(path: Path, index: dict[str, int]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """One result file: image (n,) through ``index``, and prob, xmin, ymin, xmax, ymax (n, 5)."""
-    text = read_text(path, "result file")
+    text = read_text(path, ResultsError, MAX_LIST_BYTES)
     fields = text.split()
     if _is_plain(text, len(fields)):
         # 250,000 lines in a fifth of a second: no list per line.
@@ -147,7 +148,7 @@ def read_class_file(path: Path, index: dict[str, int]) -> tuple[NDArray[np.int64
 
 def _is_plain(text: str, fields: int) -> bool:
     """Whether every line is six fields with one blank between them and ``\\n`` at its end, as ``%s %f`` prints them."""
-    characters = np.frombuffer(text.encode(), np.uint8)
+    characters = np.frombuffer(text.encode("utf-8", "surrogateescape"), np.uint8)
     blanks = characters[characters <= ord(" ")]
     if len(blanks) % 6 or len(blanks) != fields or not text.endswith("\n"):
         return False

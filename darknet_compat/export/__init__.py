@@ -26,7 +26,7 @@ from ..cfg.reader import MAX_BYTES
 from ..cfg.sections import printable
 from ..errors import DarknetError, ExportError
 from ..files import whole_file
-from ..network import HEADS, NUMERICS, Network
+from ..network import Network
 from ..weights import MOST_SEEN, MOST_VERSION, Header, save_weights
 
 FORMAT = "darknet_compat"
@@ -144,8 +144,6 @@ def _check_about(about: Any, name: str) -> tuple[tuple[int, ...], int]:
             raise ExportError(f"{name}: no {key} beside its tensors; expected one, as this version's export writes it")
     if len(about["cfg"]) > MAX_BYTES:
         raise ExportError(f"{name}: its cfg has {len(about['cfg']):,} characters; expected at most {MAX_BYTES:,}")
-    if about["numerics"] not in NUMERICS:
-        raise ExportError(f"{name}: numerics is {about['numerics'][:40]!r}; expected one of {', '.join(NUMERICS)}")
     plain = re.fullmatch(r"([0-9]{1,6})\.([0-9]{1,6})\.([0-9]{1,6})", about["version"])
     version = tuple(map(int, plain.groups())) if plain else ()
     if not plain or max(version) > MOST_VERSION:
@@ -180,24 +178,27 @@ def _onnx(network: Network, dynamic: bool, nms: bool) -> bytes:
         from .graph import build
     except ModuleNotFoundError:
         raise ExportError("an .onnx file needs the package onnx: pip install 'darknet_compat[onnx]'") from None
-    suppress = (THRESH, NMS) if nms and network.head else None
+    suppress = (THRESH, NMS) if nms and network.detector else None
     model = build(network.fuse(), batch="batch" if dynamic else 1, dynamic=dynamic, nms=suppress)
     return model.SerializeToString()
 
 
 class _Program(nn.Module):
-    """A network and, where it has a head, that one's boxes."""
+    """What a network says: boxes and probabilities, the maps of heads that find none; without heads the last values."""
 
     def __init__(self, network: Network) -> None:
         super().__init__()
         self.network = network
 
-    def forward(self, images: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-        output = self.network(images)
-        if self.network.layers[-1].type not in HEADS:
-            return output
-        boxes, _, probabilities = self.network.head.boxes(output, 0.0)
-        return boxes, probabilities
+    def forward(self, images: Tensor) -> Tensor | tuple[Tensor, ...]:
+        network, outputs = self.network, self.network.predict(images)
+        if not network.heads:
+            return outputs[0]
+        others = [output for head, output in zip(network.heads, outputs, strict=True) if not head.finds_boxes]
+        if len(others) == len(outputs):
+            return tuple(others)
+        boxes, _, probabilities = network.boxes(outputs, 0.0)
+        return boxes, probabilities, *others
 
 
 def _program(network: Network, dynamic: bool) -> bytes:

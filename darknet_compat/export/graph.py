@@ -19,7 +19,8 @@ from .. import __version__
 from ..errors import ExportError
 from ..layers import Layer
 from ..layers.batchnorm import root
-from ..network import HEADS, Network
+from ..layers.head import Head
+from ..network import Network
 
 OPSET = 13  # the first whose Softmax takes one axis
 IR_VERSION = 8  # of the same time, so that OpenCV 4 reads it
@@ -97,6 +98,29 @@ class Graph:
     def plus(self, x: str, term: float) -> str:
         return self.node("Add", x, self.constant(term))
 
+    def cells(self, height: Size, width: Size) -> tuple[str, str]:
+        """Column and row of every cell (1, 1, h, w, 2), and width and height."""
+        if isinstance(height, int):
+            row, column = np.mgrid[:height, :width]
+            return self.constant(np.stack([column, row], -1)[None, None], "cells"), self.constant(
+                [width, height], "grid"
+            )
+        zero, one = self.constant(0.0), self.constant(1.0)
+        numbers = []
+        for size in (width, height):
+            count = self.node("Cast", self.node("Squeeze", size), to=TensorProto.FLOAT)
+            numbers.append(self.node("Range", zero, count, one))
+        column = self.reshape(numbers[0], 1, -1, 1)
+        row = self.reshape(numbers[1], -1, 1, 1)
+        shape = self.node("Concat", height, width, self.integers(1), axis=0)
+        cells = self.node("Concat", self.node("Expand", column, shape), self.node("Expand", row, shape), axis=2)
+        size = self.node("Cast", self.node("Concat", width, height, axis=0), to=TensorProto.FLOAT)
+        return cells, size
+
+    @staticmethod
+    def refuse(layer: Layer, what: str) -> ExportError:
+        return ExportError(f"{layer.section.error(what)}; .pt2 and .safetensors hold every network")
+
 
 Converter = Callable[..., str]
 CONVERTERS: dict[str, Converter] = {}
@@ -114,10 +138,6 @@ def converts(type: str) -> Callable[[Converter], Converter]:
     return keep
 
 
-def refuse(layer: Layer, what: str) -> ExportError:
-    return ExportError(f"{layer.section.error(what)}; .pt2 and .safetensors hold every network")
-
-
 def build(network: Network, *, batch: int | str = 1, dynamic: bool = False, nms: tuple[float, float] | None = None,
           raw: bool = False) -> onnx.ModelProto:  # fmt: skip
     """The graph of a fused network.
@@ -125,31 +145,35 @@ def build(network: Network, *, batch: int | str = 1, dynamic: bool = False, nms:
     Input ``images`` (batch, channels, height, width): float32 RGB, 0..1. ``batch`` is a number or a name, for any
     number. ``dynamic``: height and width are any that the network can take.
 
-    Outputs of a network with a region head: ``boxes`` (batch, B, 4): x, y, w, h, relative to the input, x and y at the
-    centre; ``probabilities`` (batch, B, classes): objectness times class. B = num*h*w, in Darknet's order. With
-    ``nms`` = (least probability, most IOU) also ``selected`` (M, 3): picture, class and box of what non-maximum
-    suppression leaves, classes apart, the most probable first.
+    Outputs of a network whose heads find boxes: ``boxes`` (batch, B, 4): x, y, w, h, relative to the input, x and y at
+    the centre; ``probabilities`` (batch, B, classes): objectness times class. B counts the boxes of all heads, in
+    Darknet's order. With ``nms`` = (least probability, most IOU) also ``selected`` (M, 3): picture, class and box of
+    what non-maximum suppression leaves, classes apart, the most probable first. Other heads have outputs of their own.
 
-    Outputs of other networks, and of any with ``raw``: ``output``, the last layer's values; ``raw`` leaves the head
-    away, so that its map is the output.
+    A network without heads has one output, ``output``: the last layer's values. With ``raw`` the heads are left away,
+    and the maps that enter them are the outputs, in order.
 
     Raises :class:`ExportError` where a layer has no ONNX form.
     """
     graph = Graph(dynamic)
-    head = network.layers[-1] if network.layers[-1].type in HEADS else None
     kept = {-1: "images"}
-    for layer in network.layers if head is None else network.layers[:-1]:
+    raw_maps: dict[Head, str] = {}
+    for layer in network.layers:
+        if any(source not in kept for source in layer.sources):
+            raise graph.refuse(layer, "a layer that reads what a head gives has no ONNX form here")
+        inputs = [kept[source] for source in layer.sources]
+        if isinstance(layer, Head):
+            raw_maps[layer] = inputs[0]
+            continue
         if layer.type not in CONVERTERS:
-            raise refuse(layer, f"[{layer.type}] has no ONNX form here")
+            raise graph.refuse(layer, f"[{layer.type}] has no ONNX form here")
         graph.prefix = f"layers.{layer.index}."
-        kept[layer.index] = CONVERTERS[layer.type](graph, layer, *(kept[source] for source in layer.sources))
-    last = kept[len(network.layers) - (1 if head is None else 2)]
-    graph.prefix = ""
-    if head is None or raw:
-        graph.prefix, values = "", {"output": last}
+        kept[layer.index] = CONVERTERS[layer.type](graph, layer, *inputs)
+    if raw or not raw_maps:
+        ends = list(raw_maps.values()) or [kept[len(network.layers) - 1]]
+        values = {"output" if len(ends) == 1 else f"output.{index}": end for index, end in enumerate(ends)}
     else:
-        graph.prefix = f"layers.{head.index}."
-        values = region(graph, head, last)
+        values = _heads(graph, raw_maps)
         if nms is not None:
             values["selected"] = suppression(graph, values, *nms)
     graph.prefix = ""
@@ -158,11 +182,22 @@ def build(network: Network, *, batch: int | str = 1, dynamic: bool = False, nms:
     return _model(graph, network, batch, list(values))
 
 
+def _heads(graph: Graph, raw_maps: dict[Head, str]) -> dict[str, str]:
+    """The outputs of all heads; boxes and probabilities of one head stand behind those of the head before."""
+    parts: dict[str, list[str]] = {}
+    for head, raw in raw_maps.items():
+        graph.prefix = f"layers.{head.index}."
+        for name, value in head.graph(graph, raw).items():
+            parts.setdefault(name if head.finds_boxes else f"{name}.{head.index}", []).append(value)
+    graph.prefix = "heads."
+    return {
+        name: values[0] if len(values) == 1 else graph.node("Concat", *values, axis=1) for name, values in parts.items()
+    }
+
+
 def _model(graph: Graph, network: Network, batch: int | str, outputs: list[str]) -> onnx.ModelProto:
     c, h, w = network.input
     size = ("height", "width") if graph.dynamic else (h, w)
-    # Only the ranks are given: every reader works the sizes out by itself.
-    ranks = {"boxes": 3, "probabilities": 3, "selected": 2, "output": 4}
     model = helper.make_model(
         helper.make_graph(
             graph.nodes,
@@ -170,7 +205,7 @@ def _model(graph: Graph, network: Network, batch: int | str, outputs: list[str])
             [helper.make_tensor_value_info("images", TensorProto.FLOAT, (batch, c, *size))],
             [
                 helper.make_tensor_value_info(
-                    name, TensorProto.INT64 if name == "selected" else TensorProto.FLOAT, [None] * ranks[name]
+                    name, TensorProto.INT64 if name == "selected" else TensorProto.FLOAT, _rank(name)
                 )
                 for name in outputs
             ],
@@ -187,6 +222,13 @@ def _model(graph: Graph, network: Network, batch: int | str, outputs: list[str])
             ".pt2 and .safetensors hold every network"
         )
     return model
+
+
+def _rank(name: str) -> list[None] | None:
+    """An output's sizes: only how many there are, as every reader works them out by itself; of some not even that."""
+    kind = name.split(".")[0]
+    known = {"boxes": 3, "probabilities": 3, "selected": 2, "output": 4}
+    return [None] * known[kind] if kind in known else None
 
 
 # One function per section type.
@@ -294,7 +336,7 @@ def _shortcut(graph: Graph, layer: Layer, before: str, earlier: str) -> str:
     o, ((c2, h2, w2), (c1, h1, w1)) = layer.o, layer.inputs
     stride = max(w1 // w2, 1)
     if (h2, w2) != (-(-h1 // stride), -(-w1 // stride)) or (o.alpha != 1 and c1 < c2):
-        raise refuse(layer, "a [shortcut] between maps of these sizes has no ONNX form here")
+        raise graph.refuse(layer, "a [shortcut] between maps of these sizes has no ONNX form here")
     if stride > 1:
         earlier = graph.part(graph.part(earlier, 2, 0, LARGEST, stride), 3, 0, LARGEST, stride)
     if c1 > c2:
@@ -327,53 +369,10 @@ def _same(graph: Graph, layer: Layer, x: str) -> str:
 @converts("softmax")
 def _softmax(graph: Graph, layer: Layer, x: str) -> str:
     if layer.o.tree:
-        raise refuse(layer, "[softmax] with tree= has no ONNX form here")
+        raise graph.refuse(layer, "[softmax] with tree= has no ONNX form here")
     groups = layer.o.groups
     x = graph.times(graph.reshape(x, 0, groups, layer.input.outputs // groups), 1 / layer.o.temperature)
     return graph.reshape(graph.node("Softmax", x, axis=2), 0, *layer.output)
-
-
-def region(graph: Graph, layer: Layer, x: str) -> dict[str, str]:
-    """The head: boxes and probabilities, as :meth:`Region.boxes` with a threshold of 0."""
-    o = layer.o
-    if o.tree or o.background:
-        raise refuse(layer, "[region] with tree= or background=1 has no ONNX form here")
-    height, width = graph.size(x, layer)
-    planes = graph.reshape(x, 0, o.num, o.coords + 1 + o.classes, height, width)
-    planes = graph.node("Transpose", planes, perm=[0, 1, 3, 4, 2])
-    xy = graph.node("Sigmoid", graph.part(planes, 4, 0, 2))
-    wh = graph.node("Exp", graph.part(planes, 4, 2, 4))
-    objectness = graph.node("Sigmoid", graph.part(planes, 4, o.coords, o.coords + 1))
-    classes = graph.part(planes, 4, o.coords + 1, o.coords + 1 + o.classes)
-    classes = graph.node("Softmax", classes, axis=4) if o.softmax else graph.node("Sigmoid", classes)
-    cells, size = _cells(graph, height, width)
-    anchors = graph.constant(layer.anchors.reshape(1, o.num, 1, 1, 2), "anchors")
-    xy = graph.node("Div", graph.node("Add", xy, cells), size)
-    wh = graph.node("Div", graph.node("Mul", wh, anchors), size)
-    boxes = graph.node("Concat", xy, wh, axis=4)
-    probabilities = graph.node("Mul", classes, objectness)
-    return {
-        "boxes": graph.reshape(boxes, 0, -1, 4),
-        "probabilities": graph.reshape(probabilities, 0, -1, o.classes),
-    }
-
-
-def _cells(graph: Graph, height: Size, width: Size) -> tuple[str, str]:
-    """Column and row of every cell (1, 1, h, w, 2), and width and height."""
-    if isinstance(height, int):
-        row, column = np.mgrid[:height, :width]
-        return graph.constant(np.stack([column, row], -1)[None, None], "cells"), graph.constant([width, height], "grid")
-    zero, one = graph.constant(0.0), graph.constant(1.0)
-    numbers = []
-    for size in (width, height):
-        count = graph.node("Cast", graph.node("Squeeze", size), to=TensorProto.FLOAT)
-        numbers.append(graph.node("Range", zero, count, one))
-    column = graph.reshape(numbers[0], 1, -1, 1)
-    row = graph.reshape(numbers[1], -1, 1, 1)
-    shape = graph.node("Concat", height, width, graph.integers(1), axis=0)
-    cells = graph.node("Concat", graph.node("Expand", column, shape), graph.node("Expand", row, shape), axis=2)
-    size = graph.node("Cast", graph.node("Concat", width, height, axis=0), to=TensorProto.FLOAT)
-    return cells, size
 
 
 def suppression(graph: Graph, values: dict[str, str], thresh: float, nms: float) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +20,11 @@ from ..boxes import iou
 from ..cfg import Section
 from ..errors import CfgWarning
 from ..tree import Hierarchy, read_map, read_tree
-from .base import Layer, Place, Shape, register
+from .base import Place, Shape, register
+from .head import Boxes, Head, HeadLoss
+
+if TYPE_CHECKING:
+    from ..export.graph import Graph
 
 # forward_region_layer's constants.
 PRIOR_IMAGES = 12800
@@ -48,26 +52,8 @@ class RegionFigures(NamedTuple):
     """The number of truths, an integer."""
 
 
-class RegionLoss(NamedTuple):
-    """``loss`` is for autograd; ``figures`` is for the log."""
-
-    loss: Tensor
-    figures: RegionFigures
-
-
-def region_line(figures: RegionFigures) -> str:
-    """The line that Darknet prints (src/region_layer.c, forward_region_layer). Waits for the device."""
-    _, avg_iou, avg_class, obj, no_obj, recall, count = torch.stack([figure.double() for figure in figures]).tolist()
-    line = (
-        f"Region Avg IOU: {avg_iou:f}, Class: {avg_class:f}, Obj: {obj:f}, No Obj: {no_obj:f}, "
-        f"Avg Recall: {recall:f},  count: {count:.0f}"
-    )
-    # 0/0 on Darknet's processors is a NaN with its sign set, and C prints that sign.
-    return line.replace("nan", "-nan")
-
-
 @register("region")
-class Region(Layer):
+class Region(Head):
     """YOLOv2's head. Its values are the activated map; :meth:`boxes` and :meth:`loss` say the rest."""
 
     options = {
@@ -99,6 +85,10 @@ class Region(Layer):
         "absolute": 0,
     }
 
+    finds_boxes = True
+    Figures = RegionFigures
+    columns = ("avg_iou", "class", "obj", "no_obj", "avg_recall", "count")
+
     anchors: Tensor
     """(num, 2) widths and heights in cells."""
 
@@ -107,6 +97,7 @@ class Region(Layer):
         self._check_anchors()
         self.register_buffer("anchors", self.tensor(self.o.num, 2), persistent=False)
         self.hierarchy = self._hierarchy()
+        self.chooses_classes = self.class_only = self.hierarchy is not None
         numbers = read_map(self.o.map) if self.o.map else None
         if numbers and max(numbers) >= self.o.classes:
             line = numbers.index(max(numbers)) + 1
@@ -146,6 +137,10 @@ class Region(Layer):
             )
         return self.input
 
+    @property
+    def truth_classes(self) -> int:
+        return self.o.classes if self.map is None else len(self.map) - 1
+
     def row(self) -> str:
         return "detection"
 
@@ -174,9 +169,7 @@ class Region(Layer):
         """(N, num*planes, h, w) -> (N, num, planes, h, w)."""
         return map.unflatten(1, (self.o.num, self.o.coords + 1 + self.o.classes))
 
-    def boxes(
-        self, output: Tensor, thresh: float, hier: float = 0.5, map: Sequence[int] | None = None
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def boxes(self, output: Tensor, thresh: float, hier: float = 0.5, map: Sequence[int] | None = None) -> Boxes:
         """What the activated map says (get_region_detections): boxes, objectness and probabilities.
 
         Returns xywh (N, B, 4) relative to the network's input, objectness (N, B), and prob (N, B, classes), which is
@@ -206,7 +199,7 @@ class Region(Layer):
                 number = torch.arange(self.o.classes, device=output.device)[:, None, None]
                 prob = objectness[:, :, None] * (number == top[:, :, None])
         prob = prob.movedim(2, -1).flatten(1, 3)
-        return xywh.flatten(1, 3), objectness.flatten(1), prob
+        return Boxes(xywh.flatten(1, 3), objectness.flatten(1), prob)
 
     def average_mirrored(self, output: Tensor, mirrored: Tensor) -> Tensor:
         """The mean of an activated map and of the one of the mirrored picture, as ``valid2`` has it.
@@ -234,7 +227,7 @@ class Region(Layer):
             [(x + column) / columns, (y + row) / rows, w.exp() * anchor_w / columns, h.exp() * anchor_h / rows], -1
         )
 
-    def loss(self, map: Tensor, truth: Tensor, seen: int | Tensor) -> RegionLoss:
+    def loss(self, map: Tensor, truth: Tensor, seen: int | Tensor) -> HeadLoss:
         """The loss of a raw map (forward_region_layer, backward_region_layer_gpu), in float32.
 
         ``truth`` (N, T, 5), T at least 1, holds rows x, y, w, h, class, relative to the picture; a picture's rows end
@@ -257,7 +250,7 @@ class Region(Layer):
         with torch.autocast(map.device.type, enabled=False):
             return self._loss(map.float(), truth[:, : self.o.max].float(), seen)
 
-    def _loss(self, map: Tensor, truth: Tensor, seen: int | Tensor) -> RegionLoss:
+    def _loss(self, map: Tensor, truth: Tensor, seen: int | Tensor) -> HeadLoss:
         o = self.o
         planes = self._planes(map).flatten(3)
         xy, wh, objectness, classes = planes.split([2, 2, 1, o.classes], 2)
@@ -308,7 +301,57 @@ class Region(Layer):
             avg_recall=(slots.boxed & (overlap > RECALL_IOU)).sum() / count,
             count=count,
         )
-        return RegionLoss(sum(losses), figures)
+        return HeadLoss(sum(losses), figures)
+
+    def line(self, figures: RegionFigures) -> str:
+        """The line that Darknet prints (src/region_layer.c, forward_region_layer)."""
+        _, avg_iou, avg_class, obj, no_obj, recall, count = figures
+        line = (
+            f"Region Avg IOU: {avg_iou:f}, Class: {avg_class:f}, Obj: {obj:f}, No Obj: {no_obj:f}, "
+            f"Avg Recall: {recall:f},  count: {count:.0f}"
+        )
+        # 0/0 on Darknet's processors is a NaN with its sign set, and C prints that sign.
+        return line.replace("nan", "-nan")
+
+    def totals(self, figures: Sequence[RegionFigures]) -> dict[str, float]:
+        """Of the mini-batches those without a truth have no say, but for ``no_obj``."""
+        rows = torch.tensor(list(figures), dtype=torch.float64)
+        _, avg_iou, avg_class, obj, no_obj, recall, count = rows.unbind(1)
+        total = count.sum()
+
+        def mean(values: Tensor) -> float:
+            return float(torch.where(count > 0, values * count, 0).sum() / total)
+
+        return dict(
+            zip(
+                self.columns,
+                (mean(avg_iou), mean(avg_class), mean(obj), float(no_obj.mean()), mean(recall), int(total)),
+                strict=True,
+            )
+        )
+
+    def graph(self, graph: Graph, x: str) -> dict[str, str]:
+        o = self.o
+        if o.tree or o.background:
+            raise graph.refuse(self, "[region] with tree= or background=1 has no ONNX form here")
+        height, width = graph.size(x, self)
+        planes = graph.reshape(x, 0, o.num, o.coords + 1 + o.classes, height, width)
+        planes = graph.node("Transpose", planes, perm=[0, 1, 3, 4, 2])
+        xy = graph.node("Sigmoid", graph.part(planes, 4, 0, 2))
+        wh = graph.node("Exp", graph.part(planes, 4, 2, 4))
+        objectness = graph.node("Sigmoid", graph.part(planes, 4, o.coords, o.coords + 1))
+        classes = graph.part(planes, 4, o.coords + 1, o.coords + 1 + o.classes)
+        classes = graph.node("Softmax", classes, axis=4) if o.softmax else graph.node("Sigmoid", classes)
+        cells, size = graph.cells(height, width)
+        anchors = graph.constant(self.anchors.reshape(1, o.num, 1, 1, 2), "anchors")
+        xy = graph.node("Div", graph.node("Add", xy, cells), size)
+        wh = graph.node("Div", graph.node("Mul", wh, anchors), size)
+        boxes = graph.node("Concat", xy, wh, axis=4)
+        probabilities = graph.node("Mul", classes, objectness)
+        return {
+            "boxes": graph.reshape(boxes, 0, -1, 4),
+            "probabilities": graph.reshape(probabilities, 0, -1, o.classes),
+        }
 
     def _slots(
         self, truth: Tensor, predicted: Tensor, objectness: Tensor, classes: Tensor, grid: Sequence[int]

@@ -27,13 +27,15 @@ def draw_chart(path: str | os.PathLike[str], columns: Mapping[str, Sequence[floa
     )
     shown = np.unique(np.linspace(0, len(batch) - 1, min(POINTS, len(batch))).astype(int))
     scored = np.flatnonzero(~np.isnan(score))
+    marker = "." if len(batch) == 1 else None  # a line of one point cannot be seen
 
     figure = Figure(figsize=(9, 6), dpi=110, facecolor="white", layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     top, bottom = axes
-    top.plot(batch[shown], loss[shown], color=GREY, linewidth=0.8, label="loss")
-    top.plot(batch[shown], avg[shown], color=BLUE, linewidth=2, label=f"average, now {avg[-1]:.3g}")
+    top.plot(batch[shown], loss[shown], color=GREY, marker=marker, linewidth=0.8, label="loss")
+    now = f"average, now {avg[-1]:.3g}"
+    top.plot(batch[shown], avg[shown], color=BLUE, marker=marker, linewidth=2, label=now)
     top.set_yscale("log")
     top.set_ylabel("loss per image")
     top.set_title(f"{title}: batch {int(batch[-1])}", color=INK, fontsize=13)
@@ -49,7 +51,7 @@ def draw_chart(path: str | os.PathLike[str], columns: Mapping[str, Sequence[floa
         right.tick_params(colors=GREEN)
         top.plot([], [], color=GREEN, marker="o", label=right.get_legend_handles_labels()[1][0])
     top.legend(loc="upper right", framealpha=1)
-    bottom.plot(batch[shown], rate[shown], color=ORANGE, linewidth=2)
+    bottom.plot(batch[shown], rate[shown], color=ORANGE, marker=marker, linewidth=2)
     bottom.set_ylabel("rate")
     bottom.set_ylim(bottom=0)
     bottom.set_xlabel("batch")

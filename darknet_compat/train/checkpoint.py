@@ -10,7 +10,6 @@ import hashlib
 import io
 import json
 import os
-import stat
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ import torch
 
 from ..cfg import Cfg
 from ..errors import TrainingError, first_line
-from ..files import whole_file
+from ..files import regular_file, whole_file
 from ..labels import basecfg
 from ..weights import DARKNET_VERSION, save_weights
 from .step import Trainer
@@ -157,10 +156,7 @@ class Snapshots:
 def _read_state(path: Path) -> bytes:
     """What a .state holds behind its head. Raises :class:`TrainingError` where one byte is not as it was written."""
     try:
-        # A FIFO or a device would be read for ever.
-        if not stat.S_ISREG(os.stat(path).st_mode):
-            raise TrainingError(f"{path}: no regular file; expected the .state that a training leaves")
-        with open(path, "rb") as file:
+        with regular_file(path) as file:
             format, digest = file.read(len(FORMAT)), file.read(DIGEST + 1)
             payload = file.read() if format == FORMAT else b""
     except OSError as error:

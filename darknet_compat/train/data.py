@@ -2,6 +2,12 @@
 
 Every sample of a run has a number. Which picture it is and how it is augmented follow from the seed and that number
 alone, so the stream of batches is the same for any number of workers and can be taken up at any batch.
+
+The workers are forked processes at the other end of a pipe, and not those of torch's DataLoader. While that is in use,
+its handler of SIGCHLD raises RuntimeError wherever the main process is when a worker dies, in the midst of a snapshot
+too. At its end it waits up to five seconds for each worker that does not answer, and its workers do not know that
+Ctrl-C and SIGTERM are the main process's to answer. Here a death is an error of the batch that is then missing, and
+the end waits for nobody.
 """
 
 from __future__ import annotations
@@ -34,6 +40,9 @@ from .augment import Augmentation, Draws, augment_picture, augment_truth, draw
 from .on_device import Decoded, augment, room
 from .schedule import draw as numbered
 
+if not hasattr(os, "fork"):
+    raise TrainingError("training needs a system that forks processes, as Linux and macOS do; this one does not")
+
 SHOWN = 5  # as many bad lines are shown one by one; the rest is counted
 STOPPING = signal.SIGINT, signal.SIGTERM, signal.SIGHUP  # what asks a training to stop
 BURIAL = 1.0  # seconds; a worker that is killed is gone at once, but for one whose disk does not answer
@@ -56,15 +65,13 @@ def check_labels(
     absent = [picture for picture in pictures if not os.path.isfile(picture)]
     if absent:
         raise DataError(
-            f"{absent[0]}: no such picture, nor are {len(absent) - 1} others of the {len(pictures)} in the list; "
-            "paths in a list are relative to the working directory"
+            f"{absent[0]}: no such picture; missing are {len(absent)} of the {len(pictures)} in the list; paths in it "
+            f"count from the folder in which you type, {os.getcwd()}"
         )
     bar = tqdm(pictures, "checking labels", unit=" pictures", disable=None, leave=False)
     found = read_all_labels(bar, classes, class_only)
     if found.bad and labels == "error":
-        raise DataError(
-            f"{found.bad[0]}; {len(found.bad)} bad lines in all; correct them, or train without them by labels=warn"
-        )
+        raise DataError(f"{found.bad_lines()}; correct them, or leave them out with -labels warn")
     for line in found.bad[:SHOWN]:
         warnings.warn(f"{line}; the line is left out", stacklevel=2)
     if len(found.bad) > SHOWN:

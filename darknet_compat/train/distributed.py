@@ -10,7 +10,8 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Sequence
+import signal
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -23,11 +24,16 @@ from ..device import find_device
 from ..errors import LostProcessError, TrainingError, first_line
 
 PATIENCE = timedelta(hours=2)  # the others wait while the first process writes snapshots and scores
+# The signals that torch's launcher passes on to the processes, and ends by.
+LAUNCHER = [getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT") if hasattr(signal, name)]
 
 
 @dataclass(frozen=True)
 class Processes:
-    """This process's place among those that train together: ``rank`` from 0, ``world`` of them."""
+    """This process's place among those that train together: ``rank`` from 0, ``world`` of them.
+
+    What they do together raises :class:`LostProcessError` where one of them has ended.
+    """
 
     device: torch.device
     rank: int = 0
@@ -41,15 +47,14 @@ class Processes:
     def add_up(self, tensor: Tensor) -> None:
         """Replace ``tensor`` by the sum of all processes' in place."""
         if self.world > 1:
-            try:
+            with _all():
                 dist.all_reduce(tensor)
-            except RuntimeError:
-                raise LostProcessError("another process of this training has ended") from None
 
     def same(self, tensor: Tensor) -> None:
         """Replace ``tensor`` by the first process's in place."""
         if self.world > 1:
-            dist.broadcast(tensor, 0)
+            with _all():
+                dist.broadcast(tensor, 0)
 
     def same_number(self, number: int) -> int:
         """The first process's ``number``, below 2^63."""
@@ -62,7 +67,8 @@ class Processes:
         if self.world == 1:
             return [thing]
         things = [None] * self.world
-        dist.all_gather_object(things, thing)
+        with _all():
+            dist.all_gather_object(things, thing)
         return things
 
     def wait(self) -> None:
@@ -71,8 +77,17 @@ class Processes:
         torch's launcher stops all others when one ends with an error, so the first has to write and speak before.
         """
         if self.world > 1:
-            with contextlib.suppress(RuntimeError):
+            with contextlib.suppress(LostProcessError), _all():
                 dist.barrier()
+
+
+@contextlib.contextmanager
+def _all() -> Iterator[None]:
+    """What all processes do together. Raises LostProcessError where one of them has ended."""
+    try:
+        yield
+    except RuntimeError:
+        raise LostProcessError("another process of this training has ended") from None
 
 
 def join(name: str | None) -> Processes:
@@ -127,7 +142,8 @@ def launch(gpus: Sequence[int], arguments: Sequence[str]) -> int:
 def launch_processes(count: int, arguments: Sequence[str]) -> int:
     """Run ``darknet-compat ARGUMENTS`` in ``count`` processes, by torch's own launcher (torchrun).
 
-    Returns the exit code: that of the process that failed first, or 128 + the signal that stopped all.
+    Returns the exit code: that of the process that failed first, or 128 + the signal that stopped all. Signals that
+    are ignored here stay so.
     """
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -136,8 +152,11 @@ def launch_processes(count: int, arguments: Sequence[str]) -> int:
     # The processes say themselves what went wrong; the launcher's own lines would bury it.
     logging.disable(logging.CRITICAL)
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
+    # The launcher would answer SIGHUP under nohup, too.
+    handled = [number.name for number in LAUNCHER if signal.getsignal(number) != signal.SIG_IGN]
+    own = ["--standalone", "--nproc-per-node", str(count), "--signals-to-handle", ",".join(handled)]
     try:
-        run(parse_args(["--standalone", "--nproc-per-node", str(count), "-m", "darknet_compat", *arguments]))
+        run(parse_args([*own, "-m", "darknet_compat", *arguments]))
     except ChildFailedError as error:
         _, failure = error.get_first_failure()
         return failure.exitcode if failure.exitcode > 0 else 128 - failure.exitcode

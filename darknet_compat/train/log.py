@@ -18,16 +18,14 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from ..errors import TrainingError
-from ..files import whole_file
-from ..layers.region import RegionFigures, region_line
+from ..files import regular_file, whole_file
+from ..layers.head import Head
 from ..output import drop
 from .step import Update
 
-COLUMNS = ("batch", "images", "loss", "avg_loss", "rate", "seconds", "loading_seconds", "avg_iou", "class", "obj",
-           "no_obj", "avg_recall", "count", "size", "map")  # fmt: skip
+# Of the table; the heads' own stand between them.
+FIRST, LAST = ("batch", "images", "loss", "avg_loss", "rate", "seconds", "loading_seconds"), ("size", "map")
 CHARTED = ("batch", "loss", "avg_loss", "rate", "map")
 CHART_EVERY = 10.0  # seconds
 CHART_SHARE = 0.02  # of the time at most goes into drawing
@@ -41,19 +39,9 @@ def update_line(update: Update, seconds: float, images: int) -> str:
     )
 
 
-def total_figures(figures: Sequence[RegionFigures]) -> dict[str, float]:
-    """The figures of an update from those of its subdivisions; NaN where there was no truth."""
-    rows = torch.stack([torch.stack([torch.as_tensor(value).double() for value in one]) for one in figures])
-    _, avg_iou, avg_class, obj, no_obj, recall, count = rows.unbind(1)
-    total = count.sum()
-
-    def mean(values: torch.Tensor) -> float:
-        return float(torch.where(count > 0, values * count, 0).sum() / total)
-
-    return {
-        "avg_iou": mean(avg_iou), "class": mean(avg_class), "obj": mean(obj), "no_obj": float(no_obj.mean()),
-        "avg_recall": mean(recall), "count": int(total),
-    }  # fmt: skip
+def head_columns(heads: Sequence[Head]) -> list[list[str]]:
+    """The names of each head's columns; of several heads with the layer's number, as ``avg_iou_16``."""
+    return [[name if len(heads) == 1 else f"{name}_{head.index}" for name in head.columns] for head in heads]
 
 
 class Lines:
@@ -90,18 +78,26 @@ class Log:
     None of this ends a training. Where the reader of the screen is gone, the lines go to the .log alone; what a full
     disk does not take is written later; a chart that cannot be drawn is left out. Each is warned of once.
 
-    On a terminal a bar stands in the place of the lines of each update. ``batch``: the batch to go on after; rows and
+    On a terminal a bar stands in the place of the lines of each update. ``heads``: the network's. ``batch``: the batch
+    to go on after; rows and
     lines that a broken-off training left behind it are taken out of the table. ``tensorboard`` writes the figures
     into the folder ``path`` + .tensorboard too.
     """
 
     def __init__(
-        self, path: Path, batch: int = 0, last_batch: int = 0, resumed: bool = False, tensorboard: bool = False
+        self,
+        path: Path,
+        heads: Sequence[Head],
+        batch: int = 0,
+        last_batch: int = 0,
+        resumed: bool = False,
+        tensorboard: bool = False,
     ) -> None:
         self.path = path
+        self.heads = heads
+        self.table_columns = (*FIRST, *(name for names in head_columns(heads) for name in names), *LAST)
         self.columns = {name: array("d") for name in CHARTED}
         self.warned: set[str] = set()
-        self.screen = True
         end = ".csv"
         self.events = self._events(batch) if tensorboard else None
         try:
@@ -114,7 +110,7 @@ class Log:
             raise TrainingError(f"{path}{end}: cannot write the log: {error.strerror}") from None
         self.lines: list[str] = []
         if not self.table.size:
-            self._write_row(COLUMNS)
+            self._write_row(self.table_columns)
         self.bar = self._bar(batch, last_batch)
         self.drawn = time.monotonic()
         self.drawing_took = 0.0
@@ -124,10 +120,14 @@ class Log:
         path = f"{self.path}.csv"
         kept = []
         if os.path.exists(path):
-            with open(path, encoding="utf-8", errors="replace", newline="") as file:
-                kept = [row for row in csv.DictReader(file) if _whole(row) and int(row["batch"]) <= batch]
+            with regular_file(path, "utf-8", "replace") as file:
+                kept = [
+                    row
+                    for row in csv.DictReader(file)
+                    if _whole(row, self.table_columns) and int(row["batch"]) <= batch
+                ]
         with whole_file(path, "w") as file:
-            writer = csv.DictWriter(file, COLUMNS, lineterminator="\r\n")
+            writer = csv.DictWriter(file, self.table_columns, lineterminator="\r\n")
             writer.writeheader()
             writer.writerows(kept)
         for row in kept:
@@ -164,12 +164,9 @@ class Log:
             self._show(lambda: print(line))
 
     def _show(self, show: Callable[[], None]) -> None:
-        if not self.screen:
-            return
         try:
             show()
         except OSError as error:
-            self.screen = False
             if self.bar is not None:
                 self.bar.disable = True
                 self.bar = None
@@ -199,7 +196,8 @@ class Log:
     def update(self, update: Update, seconds: float, loading: float, images: int, world: int) -> None:
         """Darknet's lines of an update. ``images``: those of one process's update; ``world`` processes."""
         for figures in update.figures:
-            self.detail(region_line(figures))
+            for head, one in zip(self.heads, figures, strict=True):
+                self.detail(head.line(one))
         self.detail(update_line(update, seconds, images))
         if self.bar is None:
             self._show(sys.stdout.flush)
@@ -216,7 +214,7 @@ class Log:
         row = {
             "batch": update.batch, "images": update.seen, "loss": update.loss, "avg_loss": update.avg,
             "rate": update.rate, "seconds": round(seconds, 6), "loading_seconds": round(loading, 6),
-            **total_figures(update.figures), "size": f"{size[0]}x{size[1]}", "map": score,
+            **self._totals(update), "size": f"{size[0]}x{size[1]}", "map": score,
         }  # fmt: skip
         if self.events is not None:
             with self._spared("TensorBoard's figures"):
@@ -225,10 +223,17 @@ class Log:
                         self.events.add_scalar(name, value, update.batch)
         for name, column in self.columns.items():
             column.append(math.nan if row[name] is None else row[name])
-        self._write_row([_cell(row[name]) for name in COLUMNS])
+        self._write_row([_cell(row[name]) for name in self.table_columns])
         self._write_lines()
         if time.monotonic() - self.drawn > max(CHART_EVERY, self.drawing_took / CHART_SHARE):
             self.draw()
+
+    def _totals(self, update: Update) -> dict[str, float]:
+        totals = {}
+        for number, (head, names) in enumerate(zip(self.heads, head_columns(self.heads), strict=True)):
+            of_head = head.totals([heads[number] for heads in update.figures])
+            totals.update({name: of_head[column] for name, column in zip(names, head.columns, strict=True)})
+        return totals
 
     def draw(self) -> None:
         """Write the chart."""
@@ -270,11 +275,11 @@ def _cell(value: Any) -> Any:
     return f"{value:.9g}" if isinstance(value, float) else value
 
 
-def _whole(row: dict[str, str]) -> bool:
+def _whole(row: dict[str, str], columns: Sequence[str]) -> bool:
     """False for a line that a kill cut off, or that is none of a table."""
     try:
         for name in CHARTED:
             float(row[name] or "nan")
     except (KeyError, TypeError, ValueError):
         return False
-    return all(row.get(name) is not None for name in COLUMNS) and row["batch"].isdecimal()
+    return all(row.get(name) is not None for name in columns) and row["batch"].isdecimal()

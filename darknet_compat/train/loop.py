@@ -231,7 +231,7 @@ class Sizes:
 
     def __init__(self, trainer: Trainer) -> None:
         self.trainer = trainer
-        self.drawn = bool(trainer.head.o.random)
+        self.drawn = bool(getattr(trainer.network.heads[-1].o, "random", 0))
         self.given = trainer.net.width, trainer.net.height
         self.largest = (SIZES[-1], SIZES[-1]) if self.drawn else self.given
         self.begun, self.seen = trainer.updates, trainer.network.seen
@@ -255,7 +255,6 @@ class Sizes:
 def _score(trainer: Trainer, snapshots: Snapshots, log: Log, scoring: Scoring, stopping: Stopping) -> float:
     """mAP at the cfg's own size, with the rolling statistics; a best one's weights are kept."""
     network = trainer.network
-    size = network.width, network.height
     network.resize(trainer.net.width, trainer.net.height)
     network.eval()
     try:
@@ -263,7 +262,6 @@ def _score(trainer: Trainer, snapshots: Snapshots, log: Log, scoring: Scoring, s
             score = scoring.score()
     finally:
         network.train()
-        network.resize(*size)
     if scoring.best is None or score > scoring.best:
         scoring.best = score
         snapshots.save(trainer, snapshots.path("_best.weights"))

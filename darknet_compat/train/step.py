@@ -10,13 +10,13 @@ import contextlib
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from ..errors import LostProcessError, TrainingError
-from ..layers.region import RegionFigures
 from ..network import Network
 from .distributed import Processes
 from .optimizer import Gradients, clip_weights, make_optimizer, set_rate
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 AMP = {"bf16": torch.bfloat16, "fp16": torch.float16}
 AVERAGE = 0.9  # train_detector: avg_loss*.9 + loss*.1
-FIGURES = len(RegionFigures._fields)
 
 
 @dataclass(frozen=True)
@@ -42,8 +41,8 @@ class Update:
     """The cost per image, as train_network returns it."""
     avg: float
     rate: float
-    figures: list[RegionFigures]
-    """Of each subdivision, on the host."""
+    figures: list[list[Any]]
+    """Of each subdivision, those of each head (its ``Figures``), on the host."""
 
 
 class Trainer:
@@ -67,16 +66,19 @@ class Trainer:
     ) -> None:
         self.network = network
         self.net = network.net
-        self.head = network.head
         check_schedule(self.net, network.cfg.net)
+        if not network.heads:
+            raise network.layers[-1].section.error(
+                "no layer of the network has a loss; expected a head, such as [region]"
+            )
         self.processes = processes or Processes(next(network.parameters()).device)
         self.device = self.processes.device
         self.amp = amp
         self.seed = seed
         network.train().to(self.device)
-        self.head_map: Callable[[Tensor], Tensor] = network.head_map
+        self.raw_maps: Callable[[Tensor], list[Tensor]] = network.raw_maps
         if fast:
-            self.head_map = speed_up(network)
+            self.raw_maps = speed_up(network)
         # Behind the gradients: this update's cost, and how many processes give it up.
         self.gradients = Gradients(network, extra=2)
         self.optimizer = make_optimizer(network)
@@ -128,7 +130,7 @@ class Trainer:
             raise
         if len(taken) != self.net.subdivisions:
             raise ValueError(f"{len(taken)} batches; expected one for each of {self.net.subdivisions} subdivisions")
-        cost = sum(figure.cost for figure in figures)
+        cost = sum(map(network_cost, figures))
         self.gradients.extra.copy_(torch.stack([cost, torch.zeros_like(cost)]))
         try:
             self.processes.add_up(self.gradients.flat)
@@ -139,13 +141,14 @@ class Trainer:
         number = self.batch
         rate = current_rate(self.net, number, draw(self.seed, "rate", self.updates).random()) * self.processes.world
         # The one point where the host waits: all figures at once.
-        values = [figure.double() for one in figures for figure in one]
+        values = [value.double() for heads in figures for one in heads for value in one]
         values = torch.stack([*values, *self.gradients.extra.double(), self.gradients.sums.sum().double()]).cpu()
         cost, given_up, total = values[-3:].tolist()
         if given_up:
             self._go_back(*before)
             return None
-        figures = [RegionFigures(*values[i : i + FIGURES]) for i in range(0, FIGURES * len(figures), FIGURES)]
+        numbers = iter(values.tolist())
+        figures = [[type(one)(*islice(numbers, len(one))) for one in heads] for heads in figures]
         if not math.isfinite(cost) or not (math.isfinite(total) or self._scaled_up()):
             raise TrainingError(self._diagnose(number, taken, figures))
 
@@ -173,14 +176,14 @@ class Trainer:
         for buffer, value in zip(self.network.buffers(), buffers, strict=True):
             buffer.copy_(value)
 
-    def _datum(self, pictures: Tensor, truth: Tensor) -> RegionFigures:
-        """``train_network_datum``, without the update."""
+    def _datum(self, pictures: Tensor, truth: Tensor) -> list[Any]:
+        """``train_network_datum``, without the update: the figures of each head."""
         self.network.seen += len(pictures) * self.processes.world
         with self._autocast():
-            map = self.head_map(pictures)
-        loss, figures = self.head.loss(map, truth, self.network.seen)
-        self.scaler.scale(loss / self.images_per_update).backward()
-        return figures
+            maps = self.raw_maps(pictures)
+        found = [head.loss(raw, truth, self.network.seen) for head, raw in zip(self.network.heads, maps, strict=True)]
+        self.scaler.scale(sum(one.loss for one in found) / self.images_per_update).backward()
+        return [one.figures for one in found]
 
     def _scaled_up(self) -> bool:
         """May the scale of the loss be why a gradient is not finite? Waits for the device, so ask only then.
@@ -193,12 +196,15 @@ class Trainer:
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, AMP.get(self.amp), enabled=self.amp is not None)
 
-    def _diagnose(self, number: int, batches: Sequence[Batch], figures: Sequence[RegionFigures]) -> str:
+    def _diagnose(self, number: int, batches: Sequence[Batch], figures: Sequence[Sequence[Any]]) -> str:
         """Which batch, and which layer first, is not finite; the layers are run again for it."""
-        bad = next((i for i, figure in enumerate(figures) if not math.isfinite(figure.cost)), None)
+        bad = next((i for i, heads in enumerate(figures) if not math.isfinite(network_cost(heads))), None)
         if bad is None:
             return f"update {number}: {self._bad_gradient()}"
-        where = "every layer's output is finite, so the truth or the sums of the head are not"
+        head = next(
+            head for head, one in zip(self.network.heads, figures[bad], strict=True) if not math.isfinite(one.cost)
+        )
+        where = f"every layer's output is finite, so the truth or the sums of layer {head.index} [{head.type}] are not"
         with torch.no_grad(), self._autocast():
             for layer, output in zip(self.network.layers, self.network.outputs(batches[bad].pictures), strict=True):
                 if not output.isfinite().all():
@@ -242,6 +248,11 @@ class Trainer:
         self.seed = state["seed"]
 
 
+def network_cost(figures: Sequence[Any]) -> Any:
+    """The cost of a mini-batch, of the figures of all heads: their mean (``src/network.c, calc_network_cost``)."""
+    return sum(one.cost for one in figures) / len(figures)
+
+
 def strict() -> None:
     """Float32 as it is written, and the same bits in every run: no TF32, no algorithms that add in any order."""
     torch.backends.cuda.matmul.allow_tf32 = False
@@ -250,8 +261,8 @@ def strict() -> None:
     torch.backends.cudnn.benchmark = False
 
 
-def speed_up(network: Network) -> Callable[[Tensor], Tensor]:
-    """``-fast``: what is quicker and changes the last digits. Returns the function to use for ``network.head_map``.
+def speed_up(network: Network) -> Callable[[Tensor], list[Tensor]]:
+    """``-fast``: what is quicker and changes the last digits. Returns the function to use for ``network.raw_maps``.
 
     Weights and maps are laid out channels last. On a GPU TF32 takes the place of float32 in the convolutions, cuDNN
     tries its algorithms on the first batch of each size, and ``torch.compile`` fuses what stands between the
@@ -262,7 +273,7 @@ def speed_up(network: Network) -> Callable[[Tensor], Tensor]:
     torch.backends.cudnn.allow_tf32 = True
     torch.backends.cudnn.deterministic = False
     torch.backends.cudnn.benchmark = True
-    run = network.head_map
+    run = network.raw_maps
     if next(network.parameters()).device.type == "cuda":
         run = torch.compile(run)
     return lambda pictures: run(pictures.contiguous(memory_format=torch.channels_last))

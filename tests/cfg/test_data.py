@@ -1,8 +1,10 @@
 """The .data files, names files and lists."""
 
+import os
+
 import pytest
 
-from darknet_compat.cfg import read_data, read_list, read_names
+from darknet_compat.cfg import check_names, read_data, read_list, read_names
 from darknet_compat.errors import DataError
 from tests.conftest import ROOT
 
@@ -52,6 +54,7 @@ def test_missing_key_and_wrong_type(write):
             data.require("train")
         ),
         "x.data: no `backup` line; expected `backup=...`": lambda: data.require("backup"),
+        "x.data: no `names` line; expected `names=...`": lambda: data.source("names", "nowhere/names.list"),
         "x.data: no `top` line; expected `top=...`": lambda: data.integer("top"),
         "x.data:2: classes=twenty: `classes` is `twenty`; expected an integer": lambda: data.integer("classes"),
     }
@@ -78,6 +81,13 @@ def test_names_and_lists_that_are_none(write, tmp_path):
             write(b"a\nb\xfc\n", "latin"),
             "latin:2: bytes that are no UTF-8; expected a UTF-8 file",
         ),
+        (
+            read_names,
+            write(b"a\n\n\x80", "low"),
+            "low:3: bytes that are no UTF-8; expected a UTF-8 file",
+        ),
+        (read_names, write(b"\xff", "high"), "high:1: bytes that are no UTF-8; expected a UTF-8 file"),
+        (read_list, write(b"\n\0", "first"), "first:2: a zero byte at offset 1; expected text, and this is none"),
         (read_names, write(b"a\n\0", "zero"), "zero:2: a zero byte at offset 2; expected text, and this is none"),
         (read_list, "empty", "empty: no path in the file; expected one per line"),
         (read_list, "missing", f"missing: no such file; expected one in {tmp_path}"),
@@ -88,6 +98,28 @@ def test_names_and_lists_that_are_none(write, tmp_path):
         with pytest.raises(DataError) as error:
             read(path)
         assert str(error.value) == line
+
+
+@pytest.mark.parametrize(("read", "most"), [(read_names, 2**24), (read_list, 2**30), (read_data, 2**20)])
+def test_a_file_longer_than_any_of_its_kind_is_refused_unread(write, read, most):
+    """Half a million bytes of ImageNet's names, half a billion of OpenImages' list must pass."""
+    os.truncate(write(""), most + 1)
+    with pytest.raises(DataError) as error:
+        read("x.data")
+    assert str(error.value) == f"x.data: {most + 1:,} bytes; expected a text of at most {most:,}; is it another file?"
+
+
+def test_error_of_a_key_that_is_not_there_names_the_file(write):
+    assert str(read_data(write("a=1\n")).error("train", "no list")) == "x.data: no list"
+
+
+def test_names_are_as_many_as_the_network_says(write):
+    data = read_data(write("top=1\nnames=x.names\n"))
+    check_names(data, ["a", "b"], 2, "x.cfg")
+    for names in (["a"], ["a", "b", "c"]):
+        with pytest.raises(DataError) as error:
+            check_names(data, names, 2, "x.cfg")
+        assert str(error.value) == f"x.data:2: names=x.names: {len(names)} names; expected 2, the classes= of x.cfg"
 
 
 @pytest.mark.parametrize(("name", "classes"), [("voc", 20), ("coco", 80)])

@@ -93,6 +93,7 @@ MALFORMED = {
     "[net\nwidth=1\n": "x.cfg:1: [net: no `]` behind the section's name; expected one such as `[convolutional]`",
     "[net]\n[max] # pool\n": "x.cfg:2: [max] # pool: text behind the `]`; expected it on a line of its own",
     "[net]\n\x1b[31m\udcff\n": "x.cfg:2: \\x1b[31m\\udcff: no `=` in the line; expected `name=value`",
+    "[net]\n" + "y" * 120: f"x.cfg:2: {'y' * 120}: no `=` in the line; expected `name=value`",
     "[net]\n" + "y" * 5000: f"x.cfg:2: {'y' * 120}...: no `=` in the line; expected `name=value`",
 }
 
@@ -118,7 +119,7 @@ def test_files_that_are_none(tmp_path, monkeypatch):
         "folder": "folder: a folder; expected a file",
         "zero.cfg/x": "zero.cfg/x: cannot be read (Not a directory); expected a text file",
         "zero.cfg": "zero.cfg:2: a zero byte at offset 12; expected text, and this is none",
-        "long.cfg": "long.cfg: 1,048,577 bytes; expected a text of at most 1,048,576",
+        "long.cfg": "long.cfg: 1,048,577 bytes; expected a text of at most 1,048,576; is it another file?",
         "many.cfg": "many.cfg: 20,001 lines; expected at most 20,000",
         "pipe.cfg": "pipe.cfg: cannot be read (a device or a pipe); expected a text file",
         "/dev/zero": "/dev/zero: cannot be read (a device or a pipe); expected a text file",
@@ -128,6 +129,12 @@ def test_files_that_are_none(tmp_path, monkeypatch):
         with pytest.raises(CfgError) as error:
             read_cfg(path)
         assert str(error.value) == line
+
+
+def test_the_longest_texts_that_are_read(tmp_path):
+    (tmp_path / "long.cfg").write_bytes(b"[net]\n" + b"#" * (2**20 - 6))
+    assert len(read_cfg(tmp_path / "long.cfg").end[0]) == 2**20 - 6
+    assert parse_cfg("[net]\n" + "\n" * 19_998).end == ("",) * 19_998
 
 
 OURS = sorted((ROOT / "cfg").glob("*.cfg"))

@@ -32,6 +32,7 @@ def read(line, default):
         ("hue=1e-3", 0.0, 0.001),
         ("hue=3", 0.0, 3.0),
         ("hue=3", float, 3.0),
+        ("hue=-3.4028234663852886e38", 0.0, -3.4028234663852886e38),
         ("policy=ste ps", "constant", "steps"),
         ("steps = -1, 100 ,20000", [int], [-1, 100, 20000]),
         ("scales=.1,10", [float], [0.1, 10.0]),
@@ -66,6 +67,9 @@ WRONG = {
     ("hue=-inf", 0.0): "hue=-inf: `hue` is `-inf`; expected a finite decimal number",
     ("hue=0x1p3", 0.0): "hue=0x1p3: `hue` is `0x1p3`; expected a finite decimal number",
     ("hue=1e39", 0.0): "hue=1e39: `hue` is 1e39; expected a number that a 32-bit float holds",
+    ("hue=3.4028234663852888e38", 0.0): (
+        "hue=3.4028234663852888e38: `hue` is 3.4028234663852888e38; expected a number that a 32-bit float holds"
+    ),
     ("steps=1,,2", "list"): "steps=1,,2: `steps` has an empty item; expected an integer between commas",
     ("steps=1,2,", "list"): "steps=1,2,: `steps` has an empty item; expected an integer between commas",
     ("steps=1,two", "list"): "steps=1,two: `steps` is `two`; expected an integer",
@@ -97,6 +101,21 @@ def test_error_stands_at_the_option_or_the_section():
     section = parse_cfg("[net]\n[conv]\nsize=99\n", "x.cfg").layers[0]
     assert str(section.error("too small")) == "x.cfg:2: [conv]: too small"
     assert str(section.error("too large", section.find("size"))) == "x.cfg:3: size=99: too large"
+    assert str(section.error("too large", "size")) == "x.cfg:3: size=99: too large"
+    assert str(section.error("too few", "filters")) == "x.cfg:2: [conv]: too few"
+    with pytest.warns(CfgWarning, match=r"^x\.cfg:3: size=99: odd$"):
+        section.warn("odd", "size")
+    with pytest.warns(CfgWarning, match=r"^x\.cfg:2: \[conv\]: odd$"):
+        section.warn("odd", "filters")
+
+
+def test_another_value_for_an_option_that_is_given():
+    section = parse_cfg("[net]\n# why\nwidth = 99\nheight=3\n", "x.cfg").net
+    changed = section.with_option("width", "32").with_option("angle", "5")
+    assert [(o.name, o.value, o.line, o.text, o.above) for o in changed.options] == [
+        ("width", "32", 3, "width=32", ("# why",)),
+        ("height", "3", 4, "height=3", ()),
+    ]
 
 
 NUMBERS = st.from_regex(r"\A[+-]?[0-9]{0,9}(\.[0-9]{0,5})?([eE][+-]?[0-9]?)?[a-z#]{0,3}\Z")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from darknet_compat.cfg import read_cfg, read_names
 from darknet_compat.errors import PictureError, ResultsError
@@ -164,7 +165,7 @@ def test_where_to_write_is_looked_at_before_the_run(verb, data, wide, tmp_path, 
             verb(*words, *flags)
 
 
-@pytest.mark.parametrize("name", ["x.json", "drawn/x.jpg", "X.PNG"])
+@pytest.mark.parametrize("name", ["x.json", "drawn/x.jpg", "X.PNG", "x.txt"])
 def test_out_names_a_folder(verb, data, wide, tmp_path, capsys, name):
     """AlexeyAB's -out x.json names a file; here it would become a folder of that name."""
     words = "detector", "test", data([wide]), CFG, WEIGHTS, wide, "-out", name
@@ -175,6 +176,51 @@ def test_out_names_a_folder(verb, data, wide, tmp_path, capsys, name):
     (tmp_path / name).mkdir(parents=True)
     assert verb(*words) == 0
     assert (tmp_path / name / "predictions.jpg").is_file()
+
+
+@pytest.mark.parametrize(
+    ("pictures", "flags", "written"),
+    [
+        (["a.jpg", "images/wide.png"], ["-out", "."], "a.jpg"),
+        (["a.jpg"], ["-json", "images/../a.jpg"], "images/../a.jpg"),
+        (["link.jpg"], ["-json", "a.jpg"], "a.jpg"),
+        (["a.jpg"], ["-json", "link.jpg"], "link.jpg"),
+        (["a.jpg"], ["-json", "my.data"], "my.data"),
+        (["a.jpg"], ["-json", "my.weights"], "my.weights"),
+        (["some.txt"], ["-json", "some.txt"], "some.txt"),
+        (["predictions.jpg"], [], "predictions.jpg"),
+    ],
+    ids=" ".join,
+)
+def test_nothing_that_is_read_is_written_over(verb, data, wide, tmp_path, pictures, flags, written):
+    """A * in place of a name makes the shell give an image to -json."""
+    for name in ("a.jpg", "predictions.jpg"):
+        shutil.copy(ROOT / "data/shapes-sample.jpg", name)
+    shutil.copy(WEIGHTS, "my.weights")
+    os.symlink("a.jpg", "link.jpg")
+    Path("some.txt").write_text("a.jpg\nimages/wide.png\n")
+    data([wide])
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*.*") if path.is_file()}
+    with pytest.raises(ResultsError, match=rf"^{re.escape(written)}: it is read too, and would be written over"):
+        verb("detector", "test", "my.data", CFG, "my.weights", *pictures, *flags)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*.*") if path.is_file()} == before
+
+
+def test_an_empty_name_is_no_folder(verb, data, wide):
+    """As a shell variable without a value gives it; the present folder may hold anything."""
+    with pytest.raises(PictureError, match="no such picture"):
+        verb("detector", "test", data([wide]), CFG, WEIGHTS, "")
+
+
+def test_boxes_without_end_are_drawn_and_written(verb, data, wide, tmp_path):
+    """e to the power of what an untrained network gives is infinite; JSON knows no such number."""
+    (tmp_path / "start.weights").write_bytes(WEIGHTS.read_bytes()[:20])  # the header alone: start values
+    torch.manual_seed(0)
+    assert verb("detector", "test", data([wide]), CFG, "start.weights", wide, "-json", "all.json") == 0
+    boxes = [one["box"] for one in read_json("all.json")[0]["detections"]]
+    assert np.isfinite(boxes).all()
+    assert np.max(boxes) > 1e30
+    assert (tmp_path / "predictions.jpg").stat().st_size > 1000
 
 
 def test_json_goes_to_a_folder_yet_to_be_made(verb, data, wide):
@@ -194,12 +240,14 @@ def test_errors_are_one_line(darknet_share, tmp_path):
     (tmp_path / "few.data").write_text("classes=6\nnames=few.names\n")
     (tmp_path / "few.names").write_text("a\nb\n")
     (tmp_path / "text.jpg").write_text("no picture")
+    (tmp_path / "head.bmp").write_bytes(b"BM" + bytes(24))  # of which OpenCV has more to say, and shall not
     for arguments, found in (
         (("cfg/shapes.data", cfg, short, dog), "ends inside layer"),
         (("cfg/shapes.data", cfg, weights, "empty"), "no picture in this folder"),
         (("cfg/shapes.data", cfg, weights, "text.jpg"), "text.jpg"),
+        (("cfg/shapes.data", cfg, weights, "head.bmp"), "head.bmp: 26 bytes that do not decode"),
         (("bad.data", cfg, weights, dog), "none.names"),
-        (("few.data", cfg, weights, dog), "gives 2 names; expected 6"),
+        (("few.data", cfg, weights, dog), "few.data:2: names=few.names: 2 names; expected 6"),
         (("cfg/voc.data", "cfg/darknet19.cfg", weights, dog), "the file ends inside layer"),
         (("cfg/voc.data", *classifier, dog), "the network ends in [softmax]"),
     ):
@@ -207,4 +255,5 @@ def test_errors_are_one_line(darknet_share, tmp_path):
         assert result.returncode == 1, arguments
         assert found in result.stderr.splitlines()[-1]
         assert "Traceback" not in result.stderr
+        assert result.stderr.count("\n") <= 2  # what the weights held may stand above
     assert not (tmp_path / "predictions.jpg").exists()

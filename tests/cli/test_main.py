@@ -109,6 +109,37 @@ def test_warnings_are_one_line_each(tmp_path):
     assert result.stderr.count("\n") == 1
 
 
+# What Windows lacks, taken away after other packages have looked for it.
+ELSEWHERE = """
+import os, signal, sys
+import cv2, matplotlib.figure, multiprocessing.connection, numpy, torch, tqdm
+sys.modules["fcntl"] = None
+for module, names in (
+    (os, "fork fchmod sched_getaffinity O_NOFOLLOW O_NONBLOCK"),
+    (signal, "SIGHUP SIGPIPE SIGKILL pthread_sigmask"),
+):
+    for name in names.split():
+        delattr(module, name)
+from darknet_compat.cli import main
+raise SystemExit(main())
+"""
+
+
+def test_only_training_needs_what_windows_lacks(tmp_path):
+    words = ["cfg/shapes.data", "cfg/yolov2-shapes.cfg", "weights/yolov2-shapes.weights"]
+    ends = {"test": ["data/shapes-sample.jpg", "-json", tmp_path / "found.json"], "train": ["-clear"]}
+    done = {}
+    for verb, more in ends.items():
+        command = [sys.executable, "-c", ELSEWHERE, "detector", verb, *words, *map(str, more)]
+        done[verb] = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment())
+    assert done["test"].returncode == 0, done["test"].stderr
+    assert (tmp_path / "found.json").read_text().count('"prob"') > 0
+    assert done["train"].returncode == 1
+    assert done["train"].stderr == (
+        "darknet-compat: training needs a system that forks processes, as Linux and macOS do; this one does not\n"
+    )
+
+
 PYTHON = f"{sys.executable} -m darknet_compat"
 # A job that says more than a pipe holds.
 LONG = """
@@ -119,6 +150,26 @@ parser.set_defaults(run=lambda options: [print("line " * 20) for _ in range(1000
 cli.build_parser = lambda: parser
 raise SystemExit(cli.main([]))
 """
+# One that says something, not yet written, before a Ctrl-C.
+STOPPED = """
+import argparse
+from darknet_compat import cli
+def run(options):
+    print("line")
+    raise KeyboardInterrupt
+parser = argparse.ArgumentParser()
+parser.set_defaults(run=run)
+cli.build_parser = lambda: parser
+raise SystemExit(cli.main([]))
+"""
+
+
+def test_what_standard_output_has_no_letters_for(tmp_path):
+    """A name beyond its encoding, and a byte of a path that is no UTF-8."""
+    code = LONG.replace('"line " * 20', '"名 \\udce9"').replace("10000", "1")
+    env = {**environment(), "PYTHONIOENCODING": "ascii:strict"}
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, env=env)
+    assert (result.returncode, result.stdout, result.stderr) == (0, "\\u540d \\udce9\n", "")
 
 
 @pytest.mark.parametrize(
@@ -129,11 +180,12 @@ raise SystemExit(cli.main([]))
         (f"{sys.executable} -c '{LONG}' | head -1", 141, ""),
         (f"{PYTHON} --help >/dev/full", 1, "standard output: No space left on device"),
         (f"{sys.executable} -c '{LONG}' >/dev/full", 1, "standard output, or a file: No space left on device"),
+        (f"{sys.executable} -c '{STOPPED}' >/dev/full", 130, "stopped"),
         (f"{PYTHON} --help >&-", 1, "standard output: Bad file descriptor"),
         (f"{PYTHON} net none.cfg 2>&-", 1, ""),
         (f"{PYTHON} net none.cfg 2>/dev/full", 1, ""),
     ],
-    ids=["done", "help", "broken off", "full", "full soon", "closed", "no errors", "errors full"],
+    ids=["done", "help", "broken off", "full", "full soon", "full and stopped", "closed", "no errors", "errors full"],
 )
 def test_what_nobody_reads(command, code, says, tmp_path):
     """A reader that had enough is no error; a job that it broke off says so by its code, as SIGPIPE would."""

@@ -19,13 +19,15 @@ import torch
 
 from darknet_compat import load_network, save_weights
 from darknet_compat.cfg import read_cfg
-from darknet_compat.cli import build_parser, main
+from darknet_compat.cli import build_parser, main, train
 from darknet_compat.cli.train import Job, _arguments
-from darknet_compat.train import data
+from darknet_compat.train import data, step
 from darknet_compat.train.checkpoint import Snapshots
 from darknet_compat.train.distributed import Processes
+from darknet_compat.train.step import Trainer
 from darknet_compat.weights import load_weights
 from tests.cli.conftest import CFG, WEIGHTS
+from tests.train.nets import batches as made_batches
 from tests.train.nets import data_set, dropping, small
 from tests.train.test_distributed import environment
 
@@ -229,8 +231,8 @@ def test_augment_device_needs_a_letterbox_and_whole_heads(run):
     assert run("-augment", "device")[0] == 0
     first = Path(Path("list.txt").read_text().split()[0])
     first.write_bytes(b"no picture")
-    code, _, error = run("-augment", "device")
-    assert code == 1
+    code, out, error = run("-augment", "device")
+    assert (code, out) == (1, ""), "before the first update"
     assert f"{first}: " in error
     Path("small.cfg").write_text(small("max_batches=6\nletter_box=0"))
     code, _, error = run("-augment", "device")
@@ -320,6 +322,130 @@ def test_map_while_training_is_that_of_the_verb(verb, data, wide, tmp_path, caps
     assert scores[0] != scores[1]
 
 
+def made_ready(*flags):
+    return Job(build_parser().parse_args(words("-device", "cpu", *flags)), Processes(torch.device("cpu")))
+
+
+def test_epochs_show_every_image(run, monkeypatch):
+    decoded = []
+    spy(monkeypatch, "load_picture", decoded)
+    Path("small.cfg").write_text(small("max_batches=3\nbatch=4"))
+    shown = {}
+    for flags in ((), ("-epochs",)):
+        decoded.clear()
+        assert run("-seed", "4", *flags)[0] == 0
+        shown[flags] = len(set(decoded))
+    assert shown["-epochs",] == 12
+    assert shown[()] < 12
+
+
+def test_flags_that_change_the_numbers_change_them(run, monkeypatch):
+    exact = []
+    monkeypatch.setattr(step, "strict", lambda: exact.append("strict"))
+    monkeypatch.setattr(step, "speed_up", lambda network: exact.append("fast") or network.raw_maps)
+    Path("small.cfg").write_text(small("max_batches=2"))
+    weights, called = {}, {}
+    for flags in ("", "-amp bf16", "-numerics cpu", "-fast", "-seed 5"):
+        exact.clear()
+        assert run("-seed", "4", *flags.split())[0] == 0
+        weights[flags], called[flags] = Path("backup/small_final.weights").read_bytes(), exact.copy()
+    assert called == {flags: ["fast" if flags == "-fast" else "strict"] for flags in weights}
+    assert len({weights[flags] for flags in ("", "-amp bf16", "-numerics cpu", "-seed 5")}) == 4
+
+
+def test_tensorboard_is_asked_for_by_its_flag(run, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    assert run("-seed", "4")[0] == 0
+    code, _, error = run("-seed", "4", "-tensorboard")
+    assert code == 1
+    assert error.startswith("darknet-compat: -tensorboard needs a package")
+
+
+@pytest.mark.parametrize(("flag", "value"), [("-epochs", ()), ("-amp", ("bf16",)), ("-numerics", ("cpu",))])
+def test_resume_takes_the_flags_that_the_training_had(run, flag, value):
+    assert run("-seed", "4")[0] == 0
+    code, _, error = run("-resume", flag, *value)
+    assert code == 1
+    assert error.startswith(f"darknet-compat: backup/small.backup.state: that training has {flag} ")
+    assert len(error.splitlines()) == 1
+
+
+def test_the_best_map_and_the_seed_are_those_of_the_training_that_goes_on(run):
+    job = made_ready("-seed", "4", "-map")
+    job.trainer.update(made_batches(1, 1)[0])
+    job.snapshots.save(job.trainer, job.snapshots.backup, {"best": 0.25})
+    again = made_ready("-resume", "-map", "7")
+    assert (again.scoring.best, again.scoring.every) == (0.25, 7)
+    assert again.trainer.seed == again.pictures.seed == 4
+
+
+def test_map_is_scored_every_4_epochs_but_not_before_100_batches(run, monkeypatch):
+    assert made_ready("-map").scoring.every == 100
+    monkeypatch.setattr(train, "MAP_LEAST", 5)
+    assert made_ready("-map").scoring.every == 4 * 12 // 8
+
+
+def test_all_processes_have_the_first_ones_seed(run):
+    class Second(Processes):
+        def same_number(self, number):
+            return 77
+
+    job = Job(build_parser().parse_args(words("-device", "cpu")), Second(torch.device("cpu"), 1, 2))
+    assert job.trainer.seed == job.pictures.seed == 77
+
+
+def test_gpus_of_a_launched_process_start_no_launcher(run, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    assert "-gpus names GPU 0; torch finds 0" in run("-gpus", "0,1")[2]
+    assert "-device cuda:0: torch finds no such device" in run("-gpus", "0")[2]
+    monkeypatch.setenv("RANK", "0")
+    assert "WORLD_SIZE is not set" in run("-gpus", "0,1")[2]
+
+
+def test_a_folder_whose_name_is_no_utf_8(tmp_path):
+    prepare(tmp_path, "max_batches=2")
+    text = (tmp_path / "set.data").read_bytes().replace(b"backup=backup", b"backup=caf\xe9")
+    (tmp_path / "set.data").write_bytes(text)
+    done = subprocess.run(
+        [sys.executable, "-m", "darknet_compat", *words("-workers", "0")],
+        cwd=tmp_path, env={**environment(), "PYTHONIOENCODING": "utf-8:strict"}, capture_output=True, timeout=120,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, b"")
+    last = b"Saving weights to caf\xe9/small_final.weights\n"
+    assert done.stdout.endswith(last)
+    assert (tmp_path / os.fsdecode(b"caf\xe9") / "small.log").read_bytes().endswith(last)
+
+
+def test_going_on_that_was_stopped_before_an_update_goes_on(run):
+    assert run("-seed", "4")[0] == 0
+    assert made_ready("-resume")._stopped(anew=True).endswith("set.data small.cfg -resume -device cpu")
+
+
+def test_stopped_before_the_first_update(run, monkeypatch):
+    """Nothing is saved, and no second Ctrl-C can spoil the end."""
+    before = {number: signal.getsignal(number) for number in data.STOPPING}
+    monkeypatch.setattr(Trainer, "_datum", lambda *_: os.kill(os.getpid(), signal.SIGINT))
+    try:
+        code, out, error = run("-seed", "4")
+        assert {signal.getsignal(number) for number in data.STOPPING} == {signal.SIG_IGN}
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert (code, error) == (130, "")
+    again = "darknet-compat detector train set.data small.cfg -seed 4 -workers 0"
+    assert out.splitlines()[-1] == f"stopped before an update was done, and nothing was saved; to start again: {again}"
+    assert sorted(os.listdir("backup")) == ["small.csv", "small.log"]
+
+
+@pytest.mark.parametrize("name", ["small.log", "small.csv"])
+def test_a_log_that_cannot_be_written_is_an_error_before_the_start(run, name):
+    Path("backup", name).mkdir(parents=True)
+    code, out, error = run()
+    assert (code, out) == (1, "")
+    assert error == f"darknet-compat: backup/{name}: cannot write the log: Is a directory\n"
+
+
 def test_epochs_and_bad_labels(run):
     Path("labels/003.txt").write_text("7 .5 .5 .2 .2\n")
     code, _, error = run("-epochs")
@@ -387,9 +513,15 @@ def test_the_command_to_go_on_repeats_its_flags():
     )
 
 
-def test_on_a_terminal_a_bar_stands_for_the_lines(tmp_path):
+def terminal():
+    """A terminal's two ends: what shows it, and what a program has."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 120, 0, 0))
+    return ours, theirs
+
+
+def test_on_a_terminal_a_bar_stands_for_the_lines(tmp_path):
+    ours, theirs = terminal()
     process = start(tmp_path, "-seed", "4", "-workers", "0", net="max_batches=6", stdout=theirs, stderr=theirs)
     os.close(theirs)
     shown = b""
@@ -407,3 +539,21 @@ def test_on_a_terminal_a_bar_stands_for_the_lines(tmp_path):
     assert "Region Avg IOU" not in text
     log = (tmp_path / "backup" / "small.log").read_text()
     assert log.count("Region Avg IOU") == 12
+
+
+def test_a_terminal_that_goes_away_ends_no_training(tmp_path):
+    """As with nohup, or setsid: without SIGHUP, each line to it fails."""
+    ours, theirs = terminal()
+    process = start(
+        tmp_path, "-seed", "4", "-workers", "1", net="max_batches=100", stdin=theirs, stdout=theirs, stderr=theirs,
+        start_new_session=True,
+    )  # fmt: skip
+    os.close(theirs)
+    shown = b""
+    while b"/100" not in shown:
+        shown += os.read(ours, 65536)
+    os.close(ours)
+    assert process.wait(60) == 0
+    log = (tmp_path / "backup" / "small.log").read_text()
+    assert log.count("Region Avg IOU") == 200
+    assert log.endswith("Saving weights to backup/small_final.weights\n")

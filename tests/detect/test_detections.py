@@ -156,7 +156,7 @@ def test_a_batch_gives_what_single_pictures_give(darknet_share, shapes):
     paths = [str(darknet_share / f"data/{name}.jpg") for name in PHOTOGRAPHS]
     singly = list(detect_files(shapes, paths, thresh=0.2))
     for threads in (1, 2):
-        engine = Engine(shapes, threads)
+        engine = Engine(shapes.predict, threads)
         together = list(detect_files(shapes, paths, batch=4, engine=engine, thresh=0.2))
         assert [found.path for found in together] == paths
         for one, many in zip(singly, together, strict=True):

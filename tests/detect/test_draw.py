@@ -53,6 +53,15 @@ def test_labels_are_drawn_in_a_size_that_fits(size, tallest):
     assert not (colours == class_colour(3, 20)).all()
 
 
+@pytest.mark.parametrize("box", [(0.5, 0.5, np.inf, np.inf), (1e30, 0.5, 1, 1), (0.5, -1e30, 1, 1)])
+def test_boxes_beyond_all_integers(box):
+    """A box without end frames the image; one beyond it does no harm."""
+    picture = np.zeros((480, 640, 3), np.uint8)
+    drawn = draw_detections(picture, one_box(box), NAMES)
+    if box[2] > 1:
+        assert {tuple(drawn[y, x]) for y, x in ((300, 0), (300, 639), (479, 320))} == {class_colour(3, 20)}
+
+
 def test_nothing_found_draws_nothing():
     picture = np.random.default_rng(0).integers(0, 255, (48, 64, 3), dtype=np.uint8)
     nothing = Detections("x.jpg", 64, 48, np.empty((0, 4), np.float32), np.empty((0, 20), np.float32), True)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
 import resource
@@ -150,6 +151,31 @@ def test_a_full_disk_leaves_all_as_it_was(tmp_path, room, count):
     assert all_files(tmp_path) == {"comp4_det_test_cat.txt": "older\n"}
 
 
+@pytest.mark.parametrize("what", ["the last bytes", "the disk"])
+def test_no_file_takes_its_name_before_its_bytes_are_on_the_disk(tmp_path, monkeypatch, what):
+    """Lines wait in memory up to the end, and the disk may be full or broken by then."""
+    (tmp_path / "comp4_det_test_cat.txt").write_text("older\n")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def fail(_):
+        raise OSError(errno.EIO, "Input/output error")
+
+    def written():
+        with ResultFiles(str(tmp_path), "voc", NAMES) as files:
+            files.add(found("a.jpg", [[10, 20, 8, 6]], [[0.5, 0.5]]))
+            if what == "the disk":
+                monkeypatch.setattr(os, "fsync", fail)
+            else:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (10, hard))
+
+    try:
+        with pytest.raises(ResultsError, match="no result file was written"):
+            written()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert all_files(tmp_path) == {"comp4_det_test_cat.txt": "older\n"}
+
+
 def test_what_a_killed_run_left_is_cleared(tmp_path):
     files = ResultFiles(str(tmp_path), "voc", NAMES).__enter__()
     files.add(found("a.jpg", [[10, 20, 8, 6]], [[0.5, 0.5]]))
@@ -234,5 +260,8 @@ def test_json_is_written_whole(tmp_path):
     (picture,) = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
     assert picture["picture"] == "ä.jpg"
     assert picture["detections"] == [{"class_id": 0, "name": "cat", "prob": 0.5, "box": [6, 17, 8, 6]}]
+    path = os.fsdecode(b"\xe4.jpg")  # a byte that is no UTF-8
+    write_json([found(path, np.zeros((0, 4)), np.zeros((0, 2)))], NAMES, tmp_path / "out.json")
+    assert json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))[0]["picture"] == path
     with pytest.raises(ResultsError, match="the file was not written"):
         write_json([], NAMES, tmp_path / "none" / "out.json")

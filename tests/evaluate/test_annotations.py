@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from darknet_compat.errors import DarknetError, DataError, ResultsError
-from darknet_compat.evaluate.annotations import read_label_files, read_labels, read_voc
+from darknet_compat.evaluate.annotations import find_pictures, read_label_files, read_labels, read_voc
 from darknet_compat.evaluate.results import read_comp4
 from darknet_compat.evaluate.voc import score
 from darknet_compat.labels import darknet_box
@@ -22,6 +22,35 @@ def test_objects_of_the_named_classes_are_read_without_their_parts(small):
     assert truths.difficult.tolist() == [False, True, False, False]
     assert truths.box[1].tolist() == [50, 10, 69, 29]
     assert truths.unknown == {"zebra": 1}
+    folder = small.devkit / "VOC2007" / "JPEGImages"
+    assert truths.pictures == [folder / "one.jpg", folder / "two.jpg"]
+
+
+def test_an_object_is_easy_where_nothing_else_is_said_and_difficult_by_any_other_number(small):
+    path = small.devkit / "VOC2007" / "Annotations" / "one.xml"
+    text = path.read_text().replace("<difficult>0</difficult>", "", 1)
+    path.write_text(text.replace("<difficult>1<", "<difficult>-2<").replace("<xmin>50<", "<xmin>-999999999.5<"))
+    truths = read_voc(small.devkit, 2007, "test", small.names)
+    assert truths.difficult.tolist() == [False, True, False, False]
+    assert truths.box[1].tolist() == [-999999999.5, 10, 69, 29]
+
+
+def test_of_several_damaged_annotations_the_first_is_named(small):
+    """A number that is too large is seen when all files are read, and must be found again."""
+    for name in ("one", "two"):
+        path = small.devkit / "VOC2007" / "Annotations" / f"{name}.xml"
+        path.write_text(
+            path.read_text().replace("<name>dog</name>", "<name>dog</name>\n").replace("</xmax>", "e9</xmax>")
+        )
+    path = small.devkit / "VOC2007" / "Annotations" / "one.xml"
+    text = path.read_text()
+    for number, line in ((0, 3), (2, 9), (4, 15)):
+        path.write_text(text.replace("e9</xmax>", "</xmax>", number))
+        with pytest.raises(ResultsError, match=rf"one\.xml:{line}: <xmax> is '\d\de9'; expected a number under 1e\+09"):
+            read_voc(small.devkit, 2007, "test", small.names)
+    path.write_text(text.replace("e9</xmax>", "</xmax>"))
+    with pytest.raises(ResultsError, match=r"two\.xml:3: <xmax> is '40e9'"):
+        read_voc(small.devkit, 2007, "test", small.names)
 
 
 def test_a_set_without_a_year_is_read_too(small):
@@ -43,6 +72,7 @@ def test_a_set_without_a_year_is_read_too(small):
             r"one.xml:\d+: <difficult> is '9{40}'; expected a number",
         ),
         ("<difficult>1<", f"<difficult>{'9' * 5000}<", r"one.xml:\d+: <difficult> is '9{40}'; expected a number"),
+        ("<xmin>50</xmin>", "<xmin>1e9</xmin>", "<xmin> is '1e9'; expected a number under"),
         ("<xmin>50</xmin>", "<xmin>1e308</xmin>", "<xmin> is '1e308'; expected a number under"),
     ],
 )
@@ -127,6 +157,23 @@ def test_label_boxes_become_the_pixels_of_voc(small, data):
     order = np.lexsort((labels.box[:, 0], labels.image, labels.class_id))
     assert labels.box[order] == pytest.approx(read_voc(small.devkit, 2007, "test", small.names).box, abs=1e-9)
     assert labels.difficult[order].tolist() == [False, True, False, False]
+
+
+def test_objects_stand_image_by_image_and_in_one_the_difficult_last(small, data):
+    labels = read_labels(data)
+    assert (labels.image.tolist(), labels.class_id.tolist()) == ([0, 0, 0, 1], [0, 1, 0, 1])
+    assert labels.difficult.tolist() == [False, False, True, False]
+    assert [path.name for path in labels.pictures] == ["one.png", "two.png"]
+    data.write_text("".join(line for line in data.open() if not line.startswith("difficult")))
+    assert read_labels(data).difficult.tolist() == [False] * 3
+
+
+def test_images_are_found_by_what_stands_before_the_first_dot_or_the_last(tmp_path):
+    for name in ("one.png", "x_jpg.rf.1.jpg"):
+        (tmp_path / name).touch()
+    found = find_pictures(tmp_path, ["one", "x_jpg", "x_jpg.rf.1", "none"])
+    assert [path.name for path in found] == ["one.png", "x_jpg.rf.1.jpg", "x_jpg.rf.1.jpg", "none.jpg"]
+    assert {path.parent for path in found} == {tmp_path}
 
 
 @pytest.mark.parametrize(

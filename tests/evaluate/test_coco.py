@@ -6,14 +6,22 @@ import builtins
 import contextlib
 import io
 import json
+import os
 
 import numpy as np
 import pytest
 
 from darknet_compat.errors import DarknetError, ResultsError
 from darknet_compat.evaluate.coco import STATS, coco_scores, format_coco
+from tests.hostile import no_longer_than
 
 pytest.importorskip("faster_coco_eval", reason="needs the extra coco: pip install 'darknet_compat[coco]'")
+
+
+def test_a_pipe_in_the_place_of_a_file_is_no_hang(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ResultsError, match="pipe: cannot read: a device or a pipe"), no_longer_than(20):
+        coco_scores(tmp_path / "pipe", tmp_path / "pipe")
 
 
 def made_set(seed, pictures=12, categories=(1, 3, 90)):
@@ -96,6 +104,10 @@ def test_no_detections_score_zero_and_what_cannot_be_scored_is_none(files):
         ({"category_id": 2}, "entry 1: category_id 2 is none of the 3 categories"),
         ({"bbox": [1, 2, 3]}, r"entry 1: bbox \[1, 2, 3\]"),
         ({"score": float("nan")}, "entry 1: .*score nan"),
+        ({"score": "1"}, "entry 1: .*score 1; expected"),
+        ({"bbox": [1, 2, 3, "4"]}, r"entry 1: bbox \[1, 2, 3, '4'\]"),
+        ({"bbox": "wide"}, "entry 1: bbox wide"),
+        ({"category_id": []}, r"entry 1: category_id \[\] is none of the 3 categories"),
         ({"image_id": []}, r"entry 1: image_id \[\] is not among"),
     ],
 )
@@ -104,6 +116,29 @@ def test_a_bad_entry_is_named(files, change, word):
     results[1] |= change
     with pytest.raises(ResultsError, match=word):
         coco_scores(*files(truth, results))
+
+
+@pytest.mark.parametrize("key", ["image_id", "category_id", "bbox", "score"])
+def test_a_key_that_is_missing_is_named(files, key):
+    truth, results = made_set(1)
+    del results[2][key]
+    with pytest.raises(ResultsError, match=f"entry 2: no '{key}'; expected image_id, category_id, bbox and score"):
+        coco_scores(*files(truth, results))
+
+
+def test_the_lines_of_the_figures():
+    lines = format_coco(dict.fromkeys(STATS, 0.25) | {"AP": 0.5, "AR_small": None}).splitlines()
+    assert lines[0] == "AP         0.5000  IOU .50:.95, all sizes, 100 per picture"
+    assert lines[9] == "AR_small        -  truths under 32x32 pixels"
+    assert len(lines) == 12
+
+
+@pytest.mark.parametrize("data", [b"\xff", b"[\xff]"])
+def test_a_result_of_other_bytes_is_named(files, data):
+    results, truth = files(made_set(1)[0], [])
+    results.write_bytes(data)
+    with pytest.raises(ResultsError, match="not JSON"):
+        coco_scores(results, truth)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -80,6 +81,81 @@ def test_the_differences_that_are_there_are_found(two):
     weights = dict(zip(truths.images, result.weight, strict=True))
     assert weights == {"one": pytest.approx(0.95), "two": pytest.approx(0.85)}
     assert text.splitlines()[-3].split() == ["one", "0.9500", "1", "0", "3"]
+
+
+def test_the_text_from_the_first_line_to_the_last(small):
+    other = {
+        "cat": ["one 0.8 10 7 29 26", "one 0.7 50 10 69 29"],
+        "dog": ["two 0.95 1 1 40 40"],
+        "bird": ["one 0.3 2 2 9 9"],
+    }
+    truths = read_voc(small.devkit, 2007, "test", small.names)
+    folders = (small.results, write_results(small.results.parent / "other", other))
+    a, b = (read_comp4(folder, small.names, truths.images) for folder in folders)
+    # One of two dogs is found: behind a wrong box in A (precision .5), alone in B.
+    text = format_comparison(compare(a, b, truths, "area"), a, b).splitlines()
+    assert text == [
+        "class  AP of A  AP of B    B - A     in A     in B  matched   only A   only B  max dprob  max dpixel",
+        "cat     1.0000   1.0000  +0.0000        4        2        2        2        0   0.000000      3.0000",
+        "dog     0.2500   0.5000  +0.2500        2        1        1        1        0   0.150000      0.0000",
+        "bird         -        -        -        1        1        0        1        1          -           -",
+        "mean    0.6250   0.7500  +0.1250  over 2 of 3 classes",
+        "",
+        "greatest difference in probability 0.150000  "
+        "dog on two: 0.800000 1.00 1.00 40.00 40.00 | 0.950000 1.00 1.00 40.00 40.00",
+        "greatest difference in a corner    3.000000  "
+        "cat on one: 0.800000 10.00 10.00 29.00 29.00 | 0.800000 10.00 7.00 29.00 26.00",
+        "median of B - A: probability +0.000000, xmin +0.0000, ymin +0.0000, xmax +0.0000, ymax +0.0000",
+        "only in A: 4 of 7, the most probable 0.900000",
+        "only in B: 1 of 4, the most probable 0.300000",
+        "",
+        "picture    weight  only A  only B  matched",
+        "one        2.1000       2       1        2",
+        "two        0.8500       2       0        1",
+        "weight: sum of differences in probability; a detection that one side alone has counts with all of it",
+    ]
+    worst = format_comparison(compare(a, b), a, b, 1).splitlines()
+    assert worst[0] == "class     in A     in B  matched   only A   only B  max dprob  max dpixel"
+    assert worst[-3:] == [text[-4], text[-3], text[-1]]
+    bird = replace(truths, names=["bird"], class_id=truths.class_id[:0], image=truths.image[:0])
+    c, d = (read_comp4(folder, ["bird"], truths.images) for folder in folders)
+    lines = format_comparison(compare(c, d, bird), c, d).splitlines()
+    assert lines[2:5] == [
+        "mean       nan      nan     +nan  over 0 of 1 classes",
+        "",
+        "no detection of one folder is in the other",
+    ]
+
+
+def test_the_ten_worst_images_are_listed_in_order_of_weight():
+    count = 12
+    a = Detections(
+        names=["cat"],
+        images=[f"image{number:02d}" for number in range(count)],
+        image=np.arange(count),
+        class_id=np.zeros(count, int),
+        prob=np.arange(count) % 6 / 10,
+        box=np.tile([1.0, 1, 9, 9], (count, 1)),
+        missing=[],
+        absent=[],
+    )
+    b = replace(a, prob=np.zeros(count))
+    lines = format_comparison(compare(a, b), a, b).splitlines()
+    listed = [line.split()[0] for line in lines[lines.index("") :] if line.startswith("image")]
+    assert listed == [f"image{number:02d}" for number in (5, 11, 4, 10, 3, 9, 2, 8, 1, 7)]
+    assert next(line for line in lines if line.startswith("picture")) == ("picture    weight  only A  only B  matched")
+
+
+def test_boxes_that_overlap_by_half_are_two_objects_and_rows_go_back_in_the_order_of_a():
+    def run(image, boxes):
+        count = len(image)
+        return Detections(
+            ["cat"], ["x", "y"], np.array(image), np.zeros(count, int), np.ones(count), np.float64(boxes), [], []
+        )
+
+    a = run([1, 0, 0], [[1, 1, 10, 10], [1, 1, 10, 10], [30, 30, 39, 39]])
+    b = run([0, 1, 0], [[1, 1, 10, 5], [1, 1, 10, 6], [39, 39, 30, 30]])
+    assert [side.tolist() for side in match(a, b)] == [[0, 2], [1, 2]]
 
 
 def test_a_run_compared_with_itself_differs_in_nothing(detected):

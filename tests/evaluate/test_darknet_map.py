@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from darknet_compat.evaluate.annotations import LabelBoxes
-from darknet_compat.evaluate.darknet_map import detector_map, format_map, recall_counts, recall_lines
+from darknet_compat.evaluate.darknet_map import detector_map, format_map, recall_counts, recall_lines, relative_iou
 from tests.evaluate import oracle
 
 NAMES = ["cat", "dog", "bird"]
@@ -76,6 +76,10 @@ def test_the_table_is_alexeyabs(given_pictures, thresh, iou_thresh, points):
     assert table.average_iou == pytest.approx(expected["iou_sum"] / max(right + wrong, 1), abs=1e-6)
     assert table.precision == pytest.approx(right / max(right + wrong, 1))
     assert table.recall == pytest.approx(right / max(table.truths, 1))
+    assert table.truths == sum(len(truths) for _, truths, _ in given_pictures)
+    for number, one in enumerate(table.classes):
+        assert one.truths == sum(mine == number for _, truths, _ in given_pictures for mine, _ in truths)
+    assert sum(one.detections for one in table.classes) == table.detections
 
 
 @settings(max_examples=100, deadline=None)
@@ -120,6 +124,42 @@ def test_the_printed_lines():
         " IoU threshold = 50 %, used Area-Under-Curve for each unique Recall ",
         " mean average precision (mAP@0.50) = 0.666667, or 66.67 % ",
     ]
+
+
+def test_map_without_a_word_is_at_a_quarter_and_a_half_by_area():
+    """AlexeyAB's defaults: src/detector.c, validate_detector_map and run_detector."""
+    cat = box(0.5, 0.5, 0.25, 0.25)
+    # One right; one at the threshold and not over it; one that overlaps by half and no more.
+    prob, boxes = np.float32([0.9, 0.25, 0.8]), np.stack([cat, cat, box(0.5, 0.5, 0.125, 0.25)])
+    truths = label_boxes([[(0, cat)], [(0, cat)], [(0, cat)]])
+    table = detector_map(NAMES[:1], np.arange(3), np.zeros(3, int), prob, boxes, truths)
+    assert (table.thresh, table.iou_thresh, table.points) == (0.25, 0.5, 0)
+    assert (table.right, table.wrong, table.detections, table.classes[0].detections) == (1, 1, 3, 3)
+    assert table.mean == pytest.approx(1 / 3 + 1 / 3 * 2 / 3)
+    assert (table.precision, table.recall, table.f1) == pytest.approx((1 / 2, 1 / 3, 0.4))
+
+
+def test_the_printed_line_of_recall_points():
+    table = ours([([(0, 0.9, box(0.25, 0.25, 0.2, 0.2))], [(0, box(0.25, 0.25, 0.2, 0.2))], [])], 0.1, 0.75, 101)
+    assert format_map(table).splitlines()[-2:] == [
+        " IoU threshold = 75 %, used 101 Recall-points ",
+        " mean average precision (mAP@0.75) = 0.333333, or 33.33 % ",
+    ]
+
+
+def test_iou_is_the_librarys_to_the_bit(darknet):
+    rng = np.random.default_rng(0)
+    a, b = (np.concatenate([rng.random((3000, 2)), rng.random((3000, 2)) / 2], axis=1).astype(np.float32) for _ in "ab")
+    a[:500, :2], b[:500, 2:] = b[:500, :2], 0
+    a[500:700] = b[500:700]
+    expected = np.nan_to_num(darknet.iou(a, b))  # AlexeyAB's gives 0 where neither box has an area
+    np.testing.assert_array_equal(relative_iou(a, b).view(np.int32), expected.view(np.int32))
+
+
+def test_boxes_without_a_union_do_not_meet():
+    """A width of one unit in the last place, at an odd one: rounding makes the overlap as large as both areas."""
+    thin = box(np.nextafter(np.float32(0.5), np.float32(1)), 0.5, 2.0**-24, 0.5)
+    assert relative_iou(thin[None], thin[None]).tolist() == [oracle.iou(thin, thin)] == [0]
 
 
 def test_nothing_at_all_is_zero():

@@ -72,11 +72,33 @@ def test_what_is_wrong_is_named(tmp_path, name, line, word):
         read_padilla(tmp_path, NAMES, ["one", "two"])
 
 
-def test_folders_of_no_use_are_named(detections, tmp_path):
-    with pytest.raises(ResultsError, match="no such folder"):
-        read_padilla(tmp_path / "nowhere", NAMES, ["one"])
-    with pytest.raises(ResultsError, match="no text files in it"):
+def test_a_folder_may_be_empty_or_lie_in_none_yet(detections, tmp_path):
+    (tmp_path / "empty").mkdir()
+    for folder in (tmp_path / "empty", tmp_path / "a" / "b" / "new"):
+        write_padilla(detections, folder)
+        assert sorted(path.name for path in folder.iterdir()) == ["one.txt", "three.txt", "two.txt"]
+        assert [path.name for path in folder.parent.iterdir() if path.name[0] == "."] == []
+    (tmp_path / "file").touch()
+    with pytest.raises(ResultsError, match=r"file/out: cannot write: (File exists|Not a directory)"):
+        write_padilla(detections, tmp_path / "file" / "out")
+
+
+def test_blank_lines_count_and_classes_come_out_in_their_order(tmp_path):
+    (tmp_path / "one.txt").write_text("dining_table 0.5 1 2 3 4\n\ncat 0.25 5 6 7 8\ndining table 0.125 1 2 3 4\n")
+    found = read_padilla(tmp_path, NAMES, ["two", "one"])
+    assert (found.class_id.tolist(), found.prob.tolist()) == ([0, 1, 1], [0.25, 0.5, 0.125])
+    assert (found.image.tolist(), found.box[0].tolist()) == ([1, 1, 1], [5, 6, 7, 8])
+    assert (found.missing, found.absent) == ([tmp_path / "two.txt"], [])
+    (tmp_path / "one.txt").write_text("\n\ncat\n")
+    with pytest.raises(ResultsError, match=r"one\.txt:3: 'cat': 1 fields; expected six"):
         read_padilla(tmp_path, NAMES, ["one"])
+
+
+def test_folders_of_no_use_are_named(detections, tmp_path):
+    with pytest.raises(ResultsError, match=r"no such folder; expected text files like one\.txt"):
+        read_padilla(tmp_path / "nowhere", NAMES, ["one", "two"])
+    with pytest.raises(ResultsError, match=r"no text files in it; expected one per picture, like one\.txt"):
+        read_padilla(tmp_path, NAMES, ["one", "two"])
     (tmp_path / "old.txt").touch()
     with pytest.raises(ResultsError, match="not empty; expected a new folder"):
         write_padilla(detections, tmp_path)

@@ -87,8 +87,10 @@ def test_a_short_and_a_long_line_do_not_make_up_for_each_other(tmp_path):
 
 
 def test_a_file_of_other_bytes_is_named(tmp_path):
-    with pytest.raises(ResultsError, match="byte 0 is no UTF-8"):
+    with pytest.raises(ResultsError, match="a zero byte at offset 2; expected text"):
         read(tmp_path, b"\xff\xfe\x00")
+    with pytest.raises(ResultsError, match=r":1: .*is not in the image set"):
+        read(tmp_path, b"\xff\xfe 0.5 1 2 3 4\n")
 
 
 @settings(max_examples=300, deadline=None)
@@ -120,6 +122,29 @@ def test_two_sets_in_one_folder_are_refused(tmp_path):
     write_results(tmp_path, {"cat": []}, prefix="second_")
     with pytest.raises(ResultsError, match=r"two sets of result files, first_\*.txt and second_\*.txt"):
         read_comp4(tmp_path, ["cat"], ["one"])
+
+
+def test_darknets_own_set_is_taken_whatever_stands_beside_it(tmp_path):
+    write_results(tmp_path, {"cat": ["one 0.5 1 2 3 4"]})
+    for prefix in ("first_", "second_"):
+        write_results(tmp_path, {"cat": [], "dog": []}, prefix=prefix)
+    found = read_comp4(tmp_path, ["cat", "dog"], ["one"])
+    assert (found.prob.tolist(), found.absent) == ([0.5], [1])
+    assert found.missing == [tmp_path / "comp4_det_test_dog.txt"]
+
+
+def test_the_set_of_most_classes_is_taken(tmp_path):
+    write_results(tmp_path, {"cat": [], "dog": ["one 0.5 1 2 3 4"]}, prefix="mine_")
+    write_results(tmp_path, {"cat": ["one 0.25 1 2 3 4"]}, prefix="old_")
+    assert read_comp4(tmp_path, ["cat", "dog"], ["one"]).prob.tolist() == [0.5]
+
+
+def test_rows_of_a_class_are_those_of_its_file(tmp_path):
+    write_results(tmp_path, {"cat": ["two 0.5 1 2 3 4", "one 0.75 5 6 7 8"], "dog": [], "bird": ["one 0.25 1 1 1 1"]})
+    found = read_comp4(tmp_path, ["cat", "dog", "bird"], ["one", "two"])
+    assert [found.of_class(number) for number in range(3)] == [slice(0, 2), slice(2, 2), slice(2, 3)]
+    assert (found.class_id.tolist(), found.image.tolist()) == ([0, 0, 2], [1, 0, 0])
+    assert found.box.tolist() == [[1, 2, 3, 4], [5, 6, 7, 8], [1, 1, 1, 1]]
 
 
 def test_a_missing_file_is_absent_and_a_folder_without_any_is_an_error(tmp_path):

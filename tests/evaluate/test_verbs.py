@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import shutil
 import subprocess
 import sys
@@ -13,6 +15,7 @@ import numpy as np
 import pytest
 
 from darknet_compat.cli import main
+from tests.evaluate.conftest import write_devkit
 from tests.tools.run import run_tool
 
 ROOT = Path(__file__).parents[2]
@@ -61,6 +64,26 @@ def test_voc_eval_prints_the_table_and_writes_the_json(voc, tmp_path):
 def test_one_dash_does_as_well_and_the_script_is_the_verb(voc):
     with_one = [f"-{flag[2:]}" if str(flag).startswith("--") else flag for flag in voc]
     assert run("voc_eval", *with_one).stdout == run(*voc, script="voc_eval.py").stdout != ""
+
+
+def test_the_flags_say_what_is_scored(voc, small, tmp_path, capsys):
+    """Each alone changes the table: another image set, year, least IOU."""
+    shifted = {"one": [("cat", 0, 10, 10, 29, 27)], "two": []}  # IOU .9 with the detection
+    write_devkit(tmp_path, shifted, year="2012", image_set="val")
+    write_devkit(tmp_path, {"one": shifted["one"]}, image_set="some")
+
+    def cat(*flags):
+        code = main(["voc_eval", *map(str, voc), *flags])
+        printed = capsys.readouterr()
+        return printed.out.splitlines()[1].split()[1:3] if code == 0 else printed.err.splitlines()[-1]
+
+    # write_devkit has replaced one.xml of 2007 too.
+    assert cat() == ["1.0000", "1"]
+    assert cat("--iou", ".89") == ["1.0000", "1"]
+    assert cat("--iou", ".91") == ["0.0000", "1"]
+    assert "image two is not in the image set" in cat("--image-set", "some")
+    assert "test.txt: no such file; sets there: val" in cat("--year", "2012")
+    assert cat("--year", "2012", "--image-set", "val") == ["1.0000", "1"]
 
 
 def test_a_missing_class_file_is_named_and_fails_the_job(voc, small, tmp_path):
@@ -161,11 +184,11 @@ def shapes(tmp_path, monkeypatch):
     folder = tmp_path / "data" / "made" / "shapes"
     for name in ("images", "labels"):
         (folder / name).mkdir(parents=True)
-    names = ["x_jpg.rf.0a1b.jpg", "my photo 1.jpg", "plain.jpg"]
+    names = ["x_jpg.rf.0a1b.jpg", "my photo 1.jpg", "plain.jpg", os.fsdecode(b"caf\xe9.jpg")]
     for name in names:
         shutil.copy(ROOT / "data" / "shapes-sample.jpg", folder / "images" / name)
         (folder / "labels" / name).with_suffix(".txt").write_text("3 .5 .5 .2 .2\n")
-    (folder / "2007_test.txt").write_text("".join(f"data/made/shapes/images/{name}\n" for name in names))
+    (folder / "2007_test.txt").write_bytes(b"".join(os.fsencode(f"data/made/shapes/images/{name}\n") for name in names))
     monkeypatch.chdir(tmp_path)
     return folder
 
@@ -179,8 +202,8 @@ def test_what_valid_writes_is_scored_whatever_the_pictures_are_called(shapes, ca
     printed = capsys.readouterr()
     assert "over 1 of 6 classes" in printed.out
     assert printed.err == ""
-    lines = Path("runs/quickstart/results/comp4_det_test_square.txt").read_text().splitlines()
-    assert {line.rsplit(None, 5)[0] for line in lines} == {"x_jpg", "my photo 1", "plain"}
+    lines = Path("runs/quickstart/results/comp4_det_test_square.txt").read_bytes().splitlines()
+    assert {line.rsplit(None, 5)[0] for line in lines} == {b"x_jpg", b"my photo 1", b"plain", b"caf\xe9"}
     assert json.loads(Path("scores.json").read_text())["classes"]["square"]["detections"] == len(lines)
     compared = run_tool("compare_results", *[flags[1]] * 2, *flags[2:], cwd=shapes.parents[2])
     assert (compared.returncode, compared.stderr) == (0, "")
@@ -201,8 +224,9 @@ def test_two_pictures_of_one_id_are_refused_before_the_first_is_looked_at(shapes
 def test_two_pictures_of_one_coco_number_are_warned_of(shapes, capsys):
     text = (ROOT / "cfg" / "shapes.data").read_text().replace("eval = voc", "eval = coco")
     Path("coco.data").write_text(text)
-    assert main(["detector", "valid", "coco.data", *NETWORK[1:]]) == 0
-    assert "warning: data/made/shapes/2007_test.txt: pictures share an image id, the number" in capsys.readouterr().err
+    assert main(["detector", "valid", "coco.data", *NETWORK[1:]]) == 1  # for its 6 classes
+    warned = "warning: data/made/shapes/2007_test.txt: pictures share an image id, the number in the name of a COCO"
+    assert capsys.readouterr().err.startswith(warned)
 
 
 @pytest.mark.parametrize("verb", ["map", "recall", "voc_eval"])
@@ -221,7 +245,40 @@ def test_boxes_in_pixels_are_refused_and_missing_label_files_warned_of(shapes, c
     assert printed.out == ""
     label.unlink()
     assert main(words) == 0
-    assert "plain.txt: no such label file; 1 of 3 pictures have none" in capsys.readouterr().err
+    assert "plain.txt: no such label file; 1 of 4 pictures have none" in capsys.readouterr().err
+
+
+def test_names_beside_a_data_file(shapes, capsys):
+    """Those of the .data file are as many as its classes; -names are taken as they are."""
+    text = (ROOT / "cfg" / "shapes.data").read_text()
+    Path("my.names").write_text("a\nb\nc\nd\n")
+    Path("my.data").write_text(text.replace("data/shapes.names", "my.names"))
+    for name in "abcd":
+        Path(f"comp4_det_test_{name}.txt").touch()
+    assert main(["voc_eval", "--results", ".", "--data", "my.data"]) == 1
+    assert "names = my.names: 4 names; expected 6, the classes= of my.data" in capsys.readouterr().err
+    assert main(["voc_eval", "--results", ".", "--data", "cfg/shapes.data", "--names", "my.names"]) == 0
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[1:5]] == list("abcd")
+
+
+def test_difficult_objects_of_map(shapes, capsys):
+    """AlexeyAB's difficult= takes what meets them out of the AP."""
+    counts = []
+    (shapes / "labels" / "hard.txt").write_text("0 .148 .207 .246 .26\n")  # the disc, by eye
+    Path("hard.txt").write_text("data/made/shapes/images/hard.jpg\n" * 4)
+    for line in ("", "difficult = hard.txt\n"):
+        Path("my.data").write_text((ROOT / "cfg" / "shapes.data").read_text() + line)
+        assert main(["detector", "map", "my.data", *NETWORK[1:]]) == 0
+        counts.append(int(re.search(r"detections_count = (\d+)", capsys.readouterr().out)[1]))
+    assert counts[1] < counts[0]
+
+
+@pytest.mark.parametrize("words", [["detector", "map"], ["voc_eval", "--results", ".", "--data"]])
+def test_a_list_of_difficult_objects_belongs_to_the_valid_list_line_by_line(shapes, capsys, words):
+    Path("hard.txt").write_text("data/made/shapes/images/plain.jpg\n")
+    Path("my.data").write_text((ROOT / "cfg" / "shapes.data").read_text() + "difficult = hard.txt\n")
+    assert main([*words, "my.data", *(NETWORK[1:] if words[0] == "detector" else [])]) == 1
+    assert "difficult = hard.txt: 1 lines in it; expected 4, as in the valid list" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("verb", ["test", "valid", "map", "recall"])

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from darknet_compat.evaluate.annotations import Truths, read_voc
 from darknet_compat.evaluate.results import Detections, read_comp4
-from darknet_compat.evaluate.voc import as_json, format_table, score, voc_ap
+from darknet_compat.evaluate.voc import as_json, format_table, pixel_iou, score, voc_ap
 from tests.evaluate import oracle
 
 NAMES = ["cat", "dog"]
@@ -102,7 +102,7 @@ def one_class(truth_boxes, detection_rows, difficult=None):
         image=np.zeros(len(truth_boxes), dtype=int),
         class_id=np.zeros(len(truth_boxes), dtype=int),
         box=np.array(truth_boxes, dtype=float),
-        difficult=np.array(difficult or [False] * len(truth_boxes)),
+        difficult=np.array(difficult or [False] * len(truth_boxes), dtype=bool),
     )
     rows = np.array(detection_rows, dtype=float)
     count = len(rows)
@@ -155,6 +155,62 @@ def test_absent_classes_and_those_without_truths_are_named_and_not_in_the_mean(s
         "difficult": 1,
         "detections": 4,
     }
+
+
+def test_the_table_is_laid_out_to_the_longest_name_and_says_what_it_is_a_mean_of(small):
+    names = [*small.names, "diningtable"]
+    truths = read_voc(small.devkit, 2007, "test", names)
+    scores = score(truths, read_comp4(small.results, names, truths.images))
+    # Half of the two dogs is found, behind a wrong box: precision .5 at the recalls 0 to .5, six of eleven.
+    assert (scores.iou, scores.classes[1].ap, scores.mean) == (0.5, pytest.approx(3 / 11), pytest.approx(7 / 11))
+    assert format_table(scores).splitlines() == [
+        "class            AP  truths  difficult  detections",
+        "cat          1.0000       1          1           4",
+        "dog          0.2727       2          0           2",
+        "bird              -       0          0           1",
+        "diningtable       -       0          0      absent",
+        "mean         0.6364  over 2 of 4 classes, 11-point, IOU > 0.5",
+        "not in the mean, no result file: diningtable",
+        "not in the mean, no truths to find: bird",
+    ]
+
+
+def test_a_run_without_any_truth_has_no_mean(small):
+    truths = read_voc(small.devkit, 2007, "test", ["bird"])
+    scores = score(truths, read_comp4(small.results, ["bird"], truths.images), "area")
+    assert np.isnan(scores.mean)
+    assert as_json(scores)["mAP"] is None
+    assert format_table(scores).splitlines() == [
+        "class      AP  truths  difficult  detections",
+        "bird        -       0          0           1",
+        "mean        -  over 0 of 1 classes, area under the curve, IOU > 0.5",
+        "not in the mean, no truths to find: bird",
+    ]
+
+
+def test_what_each_detection_met_is_told_row_by_row():
+    found = one_class([[50, 1, 59, 10], [1, 1, 10, 10]], [[0.7, 1, 1, 10, 5], [0.9, 1, 1, 10, 10]])
+    assert (found.row.tolist(), found.truth.tolist(), found.overlap.tolist()) == ([1, 0], [1, 1], [1, 0.5])
+    assert (found.recall.tolist(), found.precision.tolist()) == ([0.5, 0.5], [1, 0.5])
+    alone = one_class(np.zeros((0, 4)), [[0.9, 1, 1, 10, 10]])
+    assert (alone.truth.tolist(), alone.overlap.tolist(), alone.ap) == ([-1], [-np.inf], None)
+    assert np.isnan(alone.recall).all()
+
+
+def test_neighbours_a_pixel_high_or_wide_do_not_overlap():
+    row, column = np.array([[1.0, 1, 10, 1]]), np.array([[1.0, 1, 1, 10]])
+    assert pixel_iou(row, row - [0, -1, 0, -1]).tolist() == pixel_iou(row, row - [0, 1, 0, 1]).tolist() == [0]
+    assert (
+        pixel_iou(column, column - [-1, 0, -1, 0]).tolist() == pixel_iou(column, column - [1, 0, 1, 0]).tolist() == [0]
+    )
+    assert pixel_iou(row, column).tolist() == [1 / 19]
+
+
+def test_a_box_turned_inside_out_meets_nothing_and_is_wrong():
+    """Darknet writes one where a box lies beside the image. Beside a truth turned likewise there is no union."""
+    assert pixel_iou(np.array([[1.0, 1, 2, 10]]), np.array([[12.0, 1, 10, 10]])).tolist() == [0]
+    found = one_class([[9, 1, 8, 10], [30, 1, 20, 10]], [[0.9, 9, 1, 8, 10]])
+    assert (found.right.tolist(), found.precision.tolist()) == ([False], [0])
 
 
 @pytest.mark.parametrize(("metric", "column"), [("voc07", "ap_11_point"), ("area", "ap_area")])

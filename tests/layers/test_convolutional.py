@@ -47,6 +47,7 @@ def test_every_activation(darknet, tmp_path, activation):
         ("filters=4\nsize=9", "the output would be"),
         ("filters=4\nstride=0", "stride is 0; expected 1 or more"),
         ("filters=4\nxnor=1", "not built here"),
+        ("filters=4\nbinary=1", "not built here"),
     ],
 )
 def test_errors_name_the_line(options, found):

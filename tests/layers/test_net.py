@@ -40,8 +40,14 @@ def test_defaults_are_darknets(darknet, tmp_path, given, more):
         assert found == pytest.approx(theirs.number(name), rel=1e-6), name
 
 
+def test_images_of_one_forward_pass(darknet, tmp_path):
+    cfg = tmp_path / "net.cfg"
+    cfg.write_text(f"{SIZE}batch=8\nsubdivisions=2\ntime_steps=3\n[conv]\n")
+    assert Network(parse_cfg(cfg.read_text())).net.mini_batch == darknet.load_network(cfg).number("batch") == 12
+
+
 @pytest.mark.parametrize("value", [0, -1])
-@pytest.mark.parametrize("name", ["batch", "subdivisions"])
+@pytest.mark.parametrize("name", ["batch", "subdivisions", "time_steps"])
 def test_counts_of_one_at_least(name, value):
     with pytest.raises(CfgError, match=f"{name} is {value}; expected 1 or more"):
         Network(parse_cfg(f"{SIZE}{name}={value}\n[conv]\n"))

@@ -12,7 +12,7 @@ from darknet_compat.boxes import iou, unletterbox
 from darknet_compat.cfg import parse_cfg
 from darknet_compat.errors import CfgError, CfgWarning, DataError
 from darknet_compat.layers.base import Place, Shape
-from darknet_compat.layers.region import RegionFigures, region_line
+from darknet_compat.layers.region import RegionFigures
 from darknet_compat.network import Network
 from darknet_compat.tree import read_tree
 from tests.layers.region_oracle import Options, plain_loss
@@ -360,8 +360,8 @@ def test_printed_line_is_darknets(darknet):
     for rows in (0, 2):
         truth[:, :rows] = [0.5, 0.5, 0.25, 0.75, 1]
         figures = region.loss(torch.from_numpy(raw), torch.from_numpy(truth), 0).figures
-        assert region_line(figures) == reference.forward(raw, truth).line
-    assert region_line(RegionFigures(*map(torch.tensor, (9.0, 0.5, 0.25, 1.0, 0.0, 0.125, 3)))) == (
+        assert region.line(figures) == reference.forward(raw, truth).line
+    assert region.line(RegionFigures(*map(torch.tensor, (9.0, 0.5, 0.25, 1.0, 0.0, 0.125, 3)))) == (
         "Region Avg IOU: 0.500000, Class: 0.250000, Obj: 1.000000, No Obj: 0.000000, Avg Recall: 0.125000,  count: 3"
     )
 

@@ -69,6 +69,8 @@ def test_keep_crowd(coco):
 def test_errors(coco):
     folder, whole = coco
     assert "instances.json: no JSON" in one_line(run(folder, "{"))
+    (folder / "images" / "val.txt").mkdir()
+    assert "Is a directory: " in one_line(run(folder, whole))
     assert "expected the lists images, categories and annotations" in one_line(run(folder, "[]"))
     thing = whole["annotations"][1]
     for wrong, said in (

@@ -45,12 +45,13 @@ def test_one_folder_with_its_own_names(devkit, tmp_path):
     folder = tmp_path / "cells"
     shutil.copytree(devkit / "VOC2012", folder)
     (tmp_path / "cells.names").write_text("hat\n")
+    (tmp_path / "lists").mkdir()
     result = run_tool(
-        "voc_label", folder, "--sets", "train,val", "--names", tmp_path / "cells.names", "--out", tmp_path
+        "voc_label", folder, "--sets", "train,val", "--names", tmp_path / "cells.names", "--out", tmp_path / "lists"
     )
     assert result.returncode == 0, result.stderr
-    assert len((tmp_path / "cells_val.txt").read_text().splitlines()) == 12
-    assert sorted(path.name for path in tmp_path.glob("*.txt")) == ["cells_train.txt", "cells_val.txt"]
+    assert len((tmp_path / "lists" / "cells_val.txt").read_text().splitlines()) == 12
+    assert sorted(path.name for path in tmp_path.rglob("cells*.txt")) == ["cells_train.txt", "cells_val.txt"]
 
 
 def test_errors(devkit):
@@ -58,6 +59,7 @@ def test_errors(devkit):
     assert "trainval.txt: no such file; sets there: test, train, val" in one_line(
         run_tool("voc_label", devkit, "--sets", "2007:trainval")
     )
+    assert "No such file or directory: " in one_line(run_tool("voc_label", devkit, "--out", devkit / "none"))
     (devkit / "none.names").write_text("zebra\n")
     assert "no object has a class of" in one_line(run_tool("voc_label", devkit, "--names", devkit / "none.names"))
     (devkit / "VOC2007" / "Annotations" / "400003.xml").write_text(xml([("dog", 0, 9, 9, 8, 12)]))

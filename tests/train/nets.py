@@ -7,6 +7,10 @@ import torch
 
 from darknet_compat.train.data import Batch
 
+# Of the log's table, for a network with one [region].
+COLUMNS = ("batch", "images", "loss", "avg_loss", "rate", "seconds", "loading_seconds", "avg_iou", "class", "obj",
+           "no_obj", "avg_recall", "count", "size", "map")  # fmt: skip
+
 # conv+bn, maxpool, route, reorg, region: every kind of layer that YOLOv2 has, 32 x 32 -> 4 x 4.
 SMALL = """
 [net]

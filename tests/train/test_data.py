@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import multiprocessing
 import os
@@ -10,13 +11,14 @@ import signal
 import time
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
 import torch
 
-from darknet_compat.errors import DataError, LostProcessError, PictureError
+from darknet_compat.errors import DataError, LostProcessError, PictureError, TrainingError
 from darknet_compat.images import load_picture
 from darknet_compat.memory import keep_memory
 from darknet_compat.train import data as module
@@ -98,7 +100,7 @@ def test_bad_lines_are_named(paths, tmp_path, line):
         check_labels(paths, 3)
     assert str(caught.value).startswith(f"{file}:3: ")
     assert BAD[line] in str(caught.value)
-    assert "1 bad lines" in str(caught.value)
+    assert "bad lines in all: 1; correct them, or leave them out with -labels warn" in str(caught.value)
     assert "\n" not in str(caught.value)
     with pytest.warns(UserWarning, match=r"4\.txt:3: .*left out"):
         labels = check_labels(paths, 3, labels="warn")
@@ -115,7 +117,7 @@ def test_good_lines_of_a_bad_file_are_kept(paths, tmp_path):
 
 def test_many_bad_lines_are_counted(paths, tmp_path):
     (tmp_path / "labels" / "4.txt").write_text("9 .5 .5 .2 .2\n" * 12)
-    with pytest.raises(DataError, match="12 bad lines in all"):
+    with pytest.raises(DataError, match="bad lines in all: 12;"):
         check_labels(paths, 3)
     with warnings.catch_warnings(record=True) as caught:
         check_labels(paths, 3, labels="warn")
@@ -138,7 +140,9 @@ def test_objects_without_a_place(paths, tmp_path):
 
 
 def test_a_list_without_use_is_an_error(paths, tmp_path):
-    with pytest.raises(DataError, match=r"gone\.jpg: no such picture, nor are 0 others of the 8"):
+    with pytest.raises(
+        DataError, match=r"gone\.jpg: no such picture; missing are 1 of the 8 in the list; paths in it count from .*/"
+    ):
         check_labels([*paths, str(tmp_path / "images" / "gone.jpg")], 3)
     odd = tmp_path / "odd.webp"
     odd.write_bytes(b"")
@@ -146,7 +150,7 @@ def test_a_list_without_use_is_an_error(paths, tmp_path):
         check_labels([str(odd)], 3)
     for file in (tmp_path / "labels").iterdir():
         file.write_text("")
-    with pytest.raises(DataError, match="no object in this label file nor"):
+    with pytest.raises(DataError, match=r"labels/0\.txt: no object in this label file nor in any of the 7;"):
         check_labels(paths, 3)
 
 
@@ -290,6 +294,73 @@ def test_a_dead_worker_is_no_hang(paths, workers):
     assert not any(map(alive, workers))
 
 
+@pytest.mark.parametrize("error", [EOFError, ConnectionResetError, BrokenPipeError])
+def test_each_way_in_which_a_pipe_says_so_is_a_dead_worker(error):
+    def gone(*_):
+        raise error
+
+    worker = module._Worker(7, SimpleNamespace(send=gone, recv=gone))
+    with pytest.raises(LostProcessError, match=r"^process 7, which loads images, died"):
+        worker.answer()
+    if error is not EOFError:
+        with pytest.raises(LostProcessError, match=r"^process 7, which loads images, died"):
+            worker.ask(None)
+
+
+def test_a_process_that_cannot_be_started_is_one_line(paths, workers, monkeypatch):
+    fork, tries = os.fork, iter([True, False])
+
+    def seldom():
+        if next(tries):
+            return fork()
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    monkeypatch.setattr(os, "fork", seldom)
+    with pytest.raises(TrainingError, match=r"^cannot start a process to load images: .*; use fewer workers$"):
+        collect(training_set(paths), 1, workers=2)
+    assert len(workers) == 1
+    assert not alive(workers[0])
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == set()
+
+
+def test_too_little_memory_is_one_line(paths):
+    batches = load_batches(training_set(paths), 3, lambda index: SIZE, (2**22, 2**22))
+    with pytest.raises(TrainingError, match=r"^no memory for 2 batches of [\d,]+ MiB: .*; use fewer workers"):
+        next(batches)
+
+
+def test_a_worker_has_one_thread(paths):
+    """The threads of the process that forked it are not there, and torch would wait for them."""
+    data, threads = training_set(paths), torch.get_num_threads()
+
+    def fill(*_):
+        raise PictureError(f"{torch.get_num_threads()} threads, OpenCV {cv2.getNumThreads()}")
+
+    data.fill = fill
+    torch.set_num_threads(3)
+    try:
+        with pytest.raises(PictureError, match=r"^1 threads, OpenCV 1$"):
+            collect(data, 1, workers=1)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_children_that_nobody_waits_for_are_no_trouble(paths, workers):
+    """A program may have SIGCHLD ignored, and then the kernel buries its children."""
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    try:
+        assert len(collect(training_set(paths), 3, workers=2)) == 3
+        batches = load_batches(training_set(paths), 2, lambda index: SIZE, SIZE, workers=2)
+        next(batches)
+        os.kill(workers[-1], signal.SIGKILL)
+        with pytest.raises(LostProcessError):
+            list(itertools.islice(batches, 100))
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+    assert len(workers) == 4
+    assert not any(map(alive, workers))
+
+
 def test_what_stops_a_training_does_not_reach_its_workers(paths, workers):
     """A Ctrl-C on a terminal, and a signal to the process group, come to all; only the training may act on them."""
     batches = load_batches(training_set(paths), 2, lambda index: SIZE, SIZE, workers=2)
@@ -314,7 +385,8 @@ def test_workers_end_with_a_training_that_was_killed(paths, tmp_path):
             return worker
 
         module._start_worker = spy
-        next(load_batches(training_set(paths), 2, lambda index: SIZE, SIZE, workers=2))
+        batches = load_batches(training_set(paths), 2, lambda index: SIZE, SIZE, workers=2)
+        next(batches)  # held: the workers of an iterator that nobody holds are ended
         there.send("loaded")
         signal.pause()
         os._exit(0)

@@ -14,12 +14,13 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
 from darknet_compat import load_network
 from darknet_compat.cfg import read_cfg
-from darknet_compat.errors import TrainingError
+from darknet_compat.errors import LostProcessError, TrainingError
 from darknet_compat.train import distributed
 from darknet_compat.train.distributed import Processes, launch, launch_processes
 from darknet_compat.weights import load_weights
@@ -249,6 +250,37 @@ def test_the_exit_code_of_several_processes(monkeypatch, ends, code):
     (asked,) = launched
     assert (asked.nproc_per_node, asked.standalone, asked.module) == ("3", True, True)
     assert [asked.training_script, *asked.training_script_args] == ["darknet_compat", "detector", "train"]
+
+
+@pytest.mark.parametrize(
+    ("ignored", "expected"), [(False, "SIGTERM,SIGINT,SIGHUP,SIGQUIT"), (True, "SIGTERM,SIGINT,SIGQUIT")]
+)
+def test_the_launcher_lets_nohup_be(monkeypatch, ignored, expected):
+    """It would take SIGHUP anew whatever stood there, and end all processes when the terminal closes."""
+    given = []
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setattr("torch.distributed.run.run", given.append)
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN if ignored else signal.SIG_DFL)
+    try:
+        assert launch_processes(2, ["words"]) == 0
+    finally:
+        signal.signal(signal.SIGHUP, before)
+        logging.disable(logging.NOTSET)
+    assert (given[0].signals_to_handle, given[0].training_script_args) == (expected, ["words"])
+
+
+def test_a_process_that_has_ended_is_named_wherever_the_others_wait(monkeypatch):
+    def ended(*_):
+        raise RuntimeError("[gloo/transport/tcp/pair.cc:547] Connection closed by peer")
+
+    for name in ("all_reduce", "broadcast", "all_gather_object", "barrier"):
+        monkeypatch.setattr(dist, name, ended)
+    two = Processes(torch.device("cpu"), 0, 2)
+    tensor = torch.ones(1)
+    for call in (lambda: two.add_up(tensor), lambda: two.same(tensor), lambda: two.gather("x")):
+        with pytest.raises(LostProcessError, match=r"^another process of this training has ended$"):
+            call()
+    two.wait()  # for those that are left
 
 
 def test_one_process_alone():

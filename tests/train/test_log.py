@@ -5,10 +5,15 @@ from __future__ import annotations
 import csv
 import errno
 import os
+import sys
+from types import SimpleNamespace
 
 import pytest
 
-from darknet_compat.train.log import COLUMNS, Lines, Log
+from darknet_compat.cfg import parse_cfg
+from darknet_compat.network import Network
+from darknet_compat.train.log import Lines, Log
+from tests.train.nets import COLUMNS, small
 from tests.train.test_loop import Training
 
 
@@ -70,16 +75,59 @@ def test_a_full_disk_is_warned_of_once_and_the_training_goes_on(tmp_path, end, r
     assert [line.split(":")[0] for line in log.splitlines() if line.endswith("images")] == list("123456")
 
 
+@pytest.mark.parametrize("end", [".csv", ".log"])
+def test_what_a_full_disk_did_not_take_is_written_at_the_end_if_it_can_be(tmp_path, end):
+    training = Training(tmp_path, "max_batches=3")
+    lines = {".csv": training.log.table, ".log": training.log.text}[end]
+    lines.file = full = Full(lines.file, 0)
+    close = training.log.close
+
+    def room_again():
+        full.room = 10**6
+        close()
+
+    training.log.close = room_again
+    with pytest.warns(UserWarning, match="No space left on device"):
+        assert training.run() == 0
+    assert [row["batch"] for row in training.rows()] == list("123")
+    assert training.snapshots.path(".log").read_text().count(" images\n") == 3
+
+
+def test_a_new_training_begins_its_files_anew(tmp_path):
+    for _ in range(2):
+        training = Training(tmp_path, "max_batches=2")
+        training.run()
+    assert [row["batch"] for row in training.rows()] == list("12")
+    assert training.snapshots.path(".log").read_text().count(" images\n") == 2
+
+
 def test_a_table_that_is_none_is_written_anew(tmp_path):
     table = tmp_path / "net.csv"
     good = ",".join(["1", "8", *["0.5"] * 10, "4", "32x32", ""])
     rows = [",".join(COLUMNS), good, good.replace("0.5", "x"), "2,16,0.5", "\xff\0garbage"]
     table.write_bytes("\r\n".join(rows).encode("latin-1"))
-    log = Log(tmp_path / "net", batch=5, last_batch=9, resumed=True)
+    log = Log(tmp_path / "net", Network(parse_cfg(small())).heads, batch=5, last_batch=9, resumed=True)
     log.close()
     with open(table, newline="") as file:
         assert [row["batch"] for row in csv.DictReader(file)] == ["1"]
     assert list(log.columns["loss"]) == [0.5]
+
+
+def test_tensorboard_that_cannot_write_ends_no_training(tmp_path, monkeypatch):
+    class Writer:
+        def __init__(self, folder, purge_step):
+            pass
+
+        def add_scalar(self, *_):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        close = add_scalar
+
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", SimpleNamespace(SummaryWriter=Writer))
+    training = Training(tmp_path, "max_batches=3", tensorboard=True)
+    with pytest.warns(UserWarning, match=r"^TensorBoard's figures cannot be written: No space left") as caught:
+        assert training.run() == 0
+    assert len(caught) == 1
 
 
 @pytest.mark.parametrize("why", ["folder", "fails"])

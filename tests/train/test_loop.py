@@ -18,17 +18,17 @@ import torch
 
 from darknet_compat import load_network
 from darknet_compat.cfg import read_cfg, read_list
-from darknet_compat.errors import CfgError, TrainingError
+from darknet_compat.errors import CfgError, PictureError, TrainingError
 from darknet_compat.train import data, loop
 from darknet_compat.train.augment import Augmentation
 from darknet_compat.train.checkpoint import Snapshots
 from darknet_compat.train.data import TrainingSet, check_labels
 from darknet_compat.train.distributed import Processes
-from darknet_compat.train.log import COLUMNS, Log
+from darknet_compat.train.log import Log
 from darknet_compat.train.schedule import SIZES
 from darknet_compat.train.step import Trainer
 from darknet_compat.weights import load_weights
-from tests.train.nets import data_set, small
+from tests.train.nets import COLUMNS, data_set, small
 
 LINE = re.compile(r"(\d+): (\S+), (\S+) avg, (\S+) rate, (\S+) seconds, (\d+) images$")
 
@@ -60,7 +60,8 @@ class Training:
             self.snapshots.resume(self.trainer)
         pictures = read_list(folder / "list.txt")
         self.data = TrainingSet(pictures, check_labels(pictures, 3), Augmentation(), seed=seed)
-        self.log = Log(self.snapshots.path(""), self.trainer.batch, self.trainer.net.max_batches, resume, **log)
+        trainer, heads = self.trainer, self.network.heads
+        self.log = Log(self.snapshots.path(""), heads, trainer.batch, trainer.net.max_batches, resume, **log)
 
     def run(self, **options):
         try:
@@ -215,7 +216,7 @@ def test_the_last_batches_see_the_largest_size_after_other_processes_began():
     """300 updates of 2 images alone are 300 batches; from there each of four processes' updates counts 4."""
     net = SimpleNamespace(width=32, height=32, mini_batch=1, subdivisions=2, max_batches=1000)
     trainer = SimpleNamespace(
-        head=SimpleNamespace(o=SimpleNamespace(random=1)), net=net, network=SimpleNamespace(seen=600),
+        net=net, network=SimpleNamespace(seen=600, heads=[SimpleNamespace(o=SimpleNamespace(random=1))]),
         updates=300, images=600, images_per_update=8, seed=0,
     )  # fmt: skip
     sizes = loop.Sizes(trainer)
@@ -384,9 +385,87 @@ def test_a_signal_in_the_first_update_leaves_an_earlier_training_as_it_is(tmp_pa
     assert [file.read_bytes() for file in files] == before
 
 
+def test_what_could_be_lost_is_saved_before_the_other_processes_hear_of_it(tmp_path, monkeypatch):
+    """They may be ended at once by whatever started them."""
+    training = Training(tmp_path, "max_batches=50")
+    saved = []
+    monkeypatch.setattr(training.trainer, "give_up", lambda: saved.append(training.snapshots.state.exists()))
+    in_the_midst(training, 2, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    assert training.run() == signal.SIGTERM
+    assert saved == [True]
+
+
+def test_where_another_process_stops_this_one_saves_too(tmp_path, monkeypatch):
+    training = Training(tmp_path, "max_batches=50")
+    update = training.trainer.update
+    training.trainer.update = lambda batches: update(batches) if training.trainer.updates < 3 else None
+    monkeypatch.setattr(training.trainer, "give_up", lambda: pytest.fail("the sum is done already"))
+    assert training.run() == signal.SIGTERM
+    assert Training(tmp_path, "max_batches=50", resume=True).trainer.updates == 3
+
+
+def no_picture():
+    raise PictureError("a.jpg: no picture")
+
+
+@pytest.mark.parametrize(
+    ("act", "says"),
+    [
+        (lambda: os.kill(os.getpid(), signal.SIGTERM), "No space left"),
+        (no_picture, "a.jpg: no picture; No space left"),
+    ],
+    ids=["signal", "error"],
+)
+def test_a_last_snapshot_that_cannot_be_written_is_the_error(tmp_path, monkeypatch, act, says):
+    training = Training(tmp_path, "max_batches=50")
+
+    def full(*_):
+        raise TrainingError("No space left")
+
+    monkeypatch.setattr(Snapshots, "save", full)
+    in_the_midst(training, 2, act)
+    with pytest.raises(TrainingError, match=f"^{says}$"):
+        training.run()
+
+
+def test_a_kill_between_the_weights_and_their_state_costs_updates_only(tmp_path, monkeypatch):
+    class Killed(BaseException):
+        pass
+
+    def killed(snapshots, trainer, extra):
+        if trainer.updates == 4:
+            raise Killed
+        save_state(snapshots, trainer, extra)
+
+    save_state = Snapshots._save_state
+    whole, broken = (Training(tmp_path / name, "max_batches=6", every=2) for name in ("whole", "broken"))
+    whole.run()
+    with monkeypatch.context() as patch:
+        patch.setattr(Snapshots, "_save_state", killed)
+        with pytest.raises(Killed):
+            broken.run()
+    fresh = load_network(read_cfg(tmp_path / "broken" / "net.cfg"))
+    assert load_weights(fresh, broken.snapshots.backup).header.seen == 32, "never older than the .state"
+    resumed = Training(tmp_path / "broken", "max_batches=6", resume=True)
+    assert resumed.trainer.updates == 2
+    resumed.run()
+    final = "_final.weights"
+    assert resumed.snapshots.path(final).read_bytes() == whole.snapshots.path(final).read_bytes()
+
+
+def test_a_stream_begins_at_its_first_sample_whatever_the_weights_have_seen(tmp_path):
+    training = Training(tmp_path, "max_batches=102")
+    training.network.seen = 800
+    take, samples = training.data.take, []
+    training.data.take = lambda sample, size: samples.append(sample) or take(sample, size)
+    training.run()
+    assert samples == list(range(16))
+    assert [row["batch"] for row in training.rows()] == ["101", "102"]
+
+
 @pytest.fixture
 def handlers():
-    """What answers the signals, put back after the test."""
+    """As they were after a test that leaves signals ignored."""
     before = {number: signal.getsignal(number) for number in data.STOPPING}
     yield before
     for number, handler in before.items():
@@ -405,11 +484,13 @@ def test_a_second_ctrl_c_stops_at_once_unless_it_comes_with_the_first(monkeypatc
         os.kill(os.getpid(), signal.SIGTERM)
         assert stopping.asked == signal.SIGINT, "the first one is answered"
         clock[0] = 101.1
+        os.kill(os.getpid(), signal.SIGTERM)  # as a launcher asks again
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
         stopping.leave()
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             os.kill(os.getpid(), number)
+    assert {signal.getsignal(number) for number in data.STOPPING} == {signal.SIG_IGN}, "up to the end of the process"
 
 
 def test_nohup_is_respected(handlers):
@@ -461,6 +542,14 @@ def test_a_loss_that_is_not_finite_names_the_last_good_snapshot(tmp_path):
     assert load_weights(fresh, training.snapshots.backup).header.seen == 32
 
 
+def test_the_snapshot_that_a_training_goes_on_from_is_the_last_good_one(tmp_path):
+    Training(tmp_path, "max_batches=2").run()
+    resumed = Training(tmp_path, "max_batches=9", resume=True)
+    in_the_midst(resumed, 2, no_picture)
+    with pytest.raises(TrainingError, match=rf"the last good snapshot is {resumed.snapshots.backup} \(batch 2\)$"):
+        resumed.run()
+
+
 def test_a_picture_that_cannot_be_read_is_named(tmp_path):
     training = Training(tmp_path, "max_batches=50")
     for path in (tmp_path / "images").iterdir():
@@ -509,7 +598,28 @@ def test_map_is_scored_and_the_best_is_kept(tmp_path):
     assert again.snapshots.resume(again.trainer)[0] == {"best": 0.5}
 
 
+def test_map_is_that_of_the_cfgs_size_whatever_was_drawn(tmp_path, monkeypatch):
+    monkeypatch.setattr("darknet_compat.train.schedule.SIZES", range(64, 97, 32))
+    monkeypatch.setattr(loop, "SIZES", range(64, 97, 32))
+    training = Training(tmp_path, "max_batches=6", random=1)
+    scored, trained, update = [], [], training.trainer.update
+    training.trainer.update = lambda batches: trained.append(training.network.width) or update(batches)
+    training.run(scoring=loop.Scoring(lambda: scored.append(training.network.width) or 0.5, every=2))
+    assert scored == [32] * 3
+    assert len(trained) == 6
+    assert set(trained) <= {64, 96}
+
+
+def test_the_best_map_is_kept_through_a_signal(tmp_path):
+    training = Training(tmp_path, "max_batches=50")
+    in_the_midst(training, 3, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    training.run(scoring=loop.Scoring(lambda: 0.5, every=2))
+    again = Training(tmp_path, "max_batches=50")
+    assert again.snapshots.resume(again.trainer)[0] == {"best": 0.5}
+
+
 def test_the_chart_is_a_picture_of_what_the_table_holds(tmp_path):
+    from darknet_compat.images import load_picture
     from darknet_compat.train.chart import draw_chart
 
     training = Training(tmp_path)
@@ -519,4 +629,5 @@ def test_the_chart_is_a_picture_of_what_the_table_holds(tmp_path):
     assert picture[:8] == b"\x89PNG\r\n\x1a\n"
     draw_chart(tmp_path / "one.png", {name: [value] for name, value in
                dict(batch=1, loss=3.0, avg_loss=3.0, rate=0.1, map=np.nan).items()}, "one")  # fmt: skip
-    assert (tmp_path / "one.png").stat().st_size > 5000
+    drawn = load_picture(tmp_path / "one.png")
+    assert (drawn == [0xB4, 0x53, 0x09]).all(-1).any()  # the rate, which stands in no legend

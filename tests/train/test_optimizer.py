@@ -120,7 +120,7 @@ def test_clip_leaves_other_layers():
 def test_gradients_are_one_tensor_in_each_parameters_own_format():
     net = network().to(memory_format=torch.channels_last)
     gradients = Gradients(net, extra=2)
-    out = net.head_map(torch.rand(2, 3, 32, 32))
+    [out] = net.raw_maps(torch.rand(2, 3, 32, 32))
     out.square().sum().backward()
     expected = {name: parameter.grad.clone() for name, parameter in net.named_parameters()}
     assert gradients.sums.numel() == sum(parameter.numel() for parameter in net.parameters())

@@ -8,7 +8,7 @@ import torch
 
 from darknet_compat import load_network, read_cfg
 from darknet_compat.cfg import parse_cfg
-from darknet_compat.errors import CfgError, CfgWarning, TrainingError
+from darknet_compat.errors import CfgError, CfgWarning, LostProcessError, TrainingError
 from darknet_compat.train.distributed import Processes
 from darknet_compat.train.step import Trainer, strict
 from darknet_compat.weights import save_weights
@@ -31,7 +31,7 @@ class Pair:
         for update in updates:
             theirs = [self.theirs.train_step(b.pictures.numpy(), b.truth.numpy()).cost for b in update]
             ours = self.trainer.update(update)
-            self.costs.append(([float(f.cost) for f in ours.figures], theirs, ours))
+            self.costs.append(([float(f.cost) for [f] in ours.figures], theirs, ours))
 
     def tensors(self):
         for layer in self.ours.layers:
@@ -73,7 +73,7 @@ def test_the_prior_ends_when_darknets_does(darknet, tmp_path):
             pair.theirs.train_step(b.pictures.numpy(), b.truth.numpy(), update=last).cost
             for b, last in zip(update, (False, True), strict=True)
         ]
-        assert [float(f.cost) for f in pair.trainer.update(update).figures] == pytest.approx(theirs, rel=1e-3)
+        assert [float(f.cost) for [f] in pair.trainer.update(update).figures] == pytest.approx(theirs, rel=1e-3)
     assert pair.worst()[0] < 1e-3, pair.worst()
 
 
@@ -125,7 +125,7 @@ def test_average_loss_and_batch_number_are_train_detectors():
     assert [update.batch for update in done] == [1, 2, 3]
     average = -1.0
     for update in done:
-        assert update.loss == pytest.approx(sum(float(f.cost) for f in update.figures) / 8)
+        assert update.loss == pytest.approx(sum(float(f.cost) for [f] in update.figures) / 8)
         if average < 0:
             average = update.loss
         average = average * 0.9 + update.loss * 0.1
@@ -203,26 +203,37 @@ def test_a_picture_that_is_not_finite_is_named():
         trainer.update(update)
 
 
-def test_the_batch_that_is_looked_into_is_the_one_that_was_trained_on():
-    """The loader's memory may hold other images by then."""
+def test_what_is_not_finite_is_found_in_memory_that_is_used_again():
     trainer, _ = trained(batches(8, 1))
     first, second = batches(9, 1)[0]
     first.pictures[2, 0, 3, 3] = torch.nan
 
-    def reused():
+    def loaded():
         yield first
         first.pictures.zero_()
         yield second
 
-    with pytest.raises(TrainingError, match=r"layer 0 \[convolutional\] is the first whose output is not finite"):
-        trainer.update(reused())
+    with pytest.raises(TrainingError, match=r"layer 0 \[convolutional\] is the first"):
+        trainer.update(loaded())
+
+
+def test_the_loss_of_another_process_that_is_not_finite():
+    class Beside(Processes):
+        def add_up(self, tensor):
+            tensor[-2] += torch.nan
+
+    trainer = Trainer(load_network(parse_cfg(small())), Beside(torch.device("cpu"), 0, 2))
+    with pytest.raises(TrainingError, match=r"^update 2: the loss of another process is not finite$"):
+        trainer.update(batches(9, 1)[0])
 
 
 def test_a_truth_that_is_not_finite_is_no_layers_fault():
     trainer, _ = trained(batches(8, 1))
     update = batches(9, 1)[0]
     update[1].truth[0, 0] = torch.tensor([0.5, 0.5, torch.nan, 0.5, 1])
-    with pytest.raises(TrainingError, match=r"every layer's output is finite, so the truth or the sums of the head"):
+    with pytest.raises(
+        TrainingError, match=r"every layer's output is finite, so the truth or the sums of layer 11 \[region\] are not"
+    ):
         trainer.update(update)
 
 
@@ -268,17 +279,19 @@ def test_an_update_that_is_broken_off_or_given_up_leaves_nothing_behind(monkeypa
         assert trainer.update(second).loss == straight.update(second).loss
 
 
-class Spoilt(Processes):
-    """Of two processes the one that is here. The other's cost is infinite."""
+def test_an_update_that_a_lost_process_ends_leaves_nothing_behind():
+    class Left(Processes):
+        def add_up(self, tensor):
+            raise LostProcessError("another process of this training has ended")
 
-    def add_up(self, tensor):
-        tensor[-2] += torch.inf
-
-
-def test_what_another_process_brings_is_no_fault_of_this_ones():
-    trainer = Trainer(load_network(parse_cfg(small())), Spoilt(torch.device("cpu"), 0, 2))
-    with pytest.raises(TrainingError, match=r"^update 2: the loss of another process is not finite$"):
+    trainer = Trainer(load_network(parse_cfg(small())), Left(torch.device("cpu"), 0, 2))
+    before = {name: tensor.clone() for name, tensor in trainer.network.state_dict().items()}
+    with pytest.raises(LostProcessError):
         trainer.update(batches(3, 1)[0])
+    assert (trainer.network.seen, trainer.images, trainer.updates) == (0, 0, 0)
+    for name, tensor in trainer.network.state_dict().items():
+        assert torch.equal(tensor, before[name]), name
+    trainer.give_up()  # nobody is there to hear it
 
 
 def test_two_processes_train_at_twice_the_rate_on_twice_the_images():
@@ -352,6 +365,14 @@ def test_each_process_draws_its_own_dropout_and_can_draw_it_again():
     assert len(set(losses())) == 3
     assert losses() == losses() == losses(take=drawing)
     assert not set(losses()) & {*losses(rank=1), *losses(seed=1)}
+
+
+def test_each_mini_batch_draws_its_own_dropout():
+    torch.manual_seed(1)
+    trainer = Trainer(load_network(parse_cfg(dropping("batch=4\nsubdivisions=2"))))
+    mini_batch = batches(6, 1, subdivisions=1, count=2)[0]
+    [one], [other] = trainer.update(mini_batch * 2).figures
+    assert one.cost != other.cost
 
 
 def test_strict_sets_every_switch():

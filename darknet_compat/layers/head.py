@@ -1,0 +1,95 @@
+"""What every head is: a layer that says what its map means, and how far that is from the truth.
+
+A network has any number of heads, anywhere in it. Detection, training, the log, engines and export loop over
+``network.heads`` and ask; none of them knows a head by name. A new head is one file in this folder with one class in
+it, made known by :func:`darknet_compat.layers.register`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+from torch import Tensor
+
+from .base import Layer
+
+if TYPE_CHECKING:
+    from ..export.graph import Graph
+
+
+class Boxes(NamedTuple):
+    """What heads find in N images: B boxes each, in the order in which Darknet lists them."""
+
+    xywh: Tensor
+    """(N, B, 4): the centre, width and height, relative to the network's input."""
+    objectness: Tensor
+    """(N, B), 0 where it is not over the threshold."""
+    prob: Tensor
+    """(N, B, classes), 0 where it is not over the threshold."""
+
+
+class HeadLoss(NamedTuple):
+    """``loss`` is for autograd; ``figures`` is for the log."""
+
+    loss: Tensor
+    figures: Any
+    """The head's own ``Figures``, tensors of one number each."""
+
+
+class Head(Layer):
+    """A layer whose input the truth is held against in training, and which may find boxes in it.
+
+    ``forward`` activates the raw map that enters. A head that finds boxes sets ``finds_boxes``, has the options
+    ``classes``, ``max``, ``jitter`` and ``random``, and defines :meth:`boxes` and :meth:`average_mirrored`. Every head
+    defines the rest.
+    """
+
+    finds_boxes: ClassVar[bool] = False
+    Figures: ClassVar[type]
+    """A NamedTuple of what is logged of a mini-batch; its first field is ``cost``, what Darknet prints as the loss."""
+    columns: ClassVar[tuple[str, ...]]
+    """Names of the head's columns in the log's table."""
+    chooses_classes: bool = False
+    """Does ``map`` of :meth:`boxes` choose among the classes (of a tree)?"""
+    class_only: bool = False
+    """May a truth have a class and no place?"""
+
+    @property
+    def truth_classes(self) -> int:
+        """How many classes a truth may name."""
+        return self.o.classes
+
+    def boxes(self, output: Tensor, thresh: float, hier: float = 0.5, map: Sequence[int] | None = None) -> Boxes:
+        """The boxes in an activated map (N, c, h, w).
+
+        ``hier`` and ``map`` are for trees: how sure one must be to go deeper, and which classes to ask for.
+        """
+        raise NotImplementedError
+
+    def average_mirrored(self, output: Tensor, mirrored: Tensor) -> Tensor:
+        """The mean of an activated map and of the one of the mirrored image, as ``valid2`` has it."""
+        raise NotImplementedError
+
+    def loss(self, raw: Tensor, truth: Tensor, seen: int | Tensor) -> HeadLoss:
+        """The loss of the raw map that enters, in float32, and the figures of the mini-batch. Waits for no device.
+
+        ``truth`` (N, T, 5) holds rows x, y, w, h, class, relative to the image; an image's rows end at the first x of
+        0. ``seen`` counts the images of the whole training so far, these included.
+        """
+        raise NotImplementedError
+
+    def line(self, figures: Any) -> str:
+        """What Darknet prints of a mini-batch."""
+        raise NotImplementedError
+
+    def totals(self, figures: Sequence[Any]) -> dict[str, float]:
+        """The columns of an update, from the figures of its mini-batches; NaN where there is none."""
+        raise NotImplementedError
+
+    def graph(self, graph: Graph, x: str) -> dict[str, str]:
+        """The head as nodes of an ONNX graph, behind the raw map ``x``: the names of its outputs.
+
+        For a head that finds boxes ``boxes`` and ``probabilities``, as :meth:`boxes` with a threshold of 0.
+        """
+        raise NotImplementedError
