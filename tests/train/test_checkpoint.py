@@ -83,7 +83,7 @@ def test_a_state_goes_on_to_the_last_bit(tmp_path, text, amp):
     updates = batches(2, 6)
     straight, snapshots = make(tmp_path / "a", text)
     snapshots.make_folder()
-    straight = Trainer(straight.network, amp=amp)
+    straight = Trainer(straight.network, amp=amp, seed=3)
     for update in updates[:3]:
         straight.update(update)
     snapshots.save(straight, snapshots.backup, {"best": 0.5})
@@ -114,6 +114,7 @@ def test_the_schedule_may_change_and_is_told(tmp_path):
     trainer, snapshots = make(tmp_path, small("learning_rate=0.1\ndecay=0.125"))
     _, changed = snapshots.resume(trainer)
     assert changed == ["decay was 0.0005 and is 0.125", "learning_rate was 0.002 and is 0.1"]
+    assert snapshots.last == f"{snapshots.backup} (batch 1)"
     assert sorted({group["weight_decay"] for group in trainer.optimizer.param_groups}) == [0, 0.125]
 
 

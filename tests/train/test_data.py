@@ -150,7 +150,7 @@ def test_a_list_without_use_is_an_error(paths, tmp_path):
         check_labels([str(odd)], 3)
     for file in (tmp_path / "labels").iterdir():
         file.write_text("")
-    with pytest.raises(DataError, match="no object in this label file nor"):
+    with pytest.raises(DataError, match=r"labels/0\.txt: no object in this label file nor in any of the 7;"):
         check_labels(paths, 3)
 
 
@@ -166,6 +166,8 @@ def test_batches_have_the_promised_form(paths):
     assert batch.truth.shape == (4, 9, 5)
     assert len(batch.paths) == 4
     assert set(batch.paths) <= set(paths)
+    (batch,) = load_batches(training_set(paths), 1, lambda index: SIZE, SIZE, stop=1)
+    assert batch.truth.shape == (1, 30, 5), "as many as Darknet takes: `max` of [region] where it is not given"
 
 
 def test_stream_is_the_same_for_any_number_of_workers(paths):
@@ -214,7 +216,7 @@ def test_replacement_shows_every_picture_alike(paths):
     shown = [path for batch in collect(training_set(paths), 140, count=5) for path in batch[2]]
     counts = np.array([shown.count(path) for path in paths])
     assert counts.sum() == 700
-    assert ((counts - 100) ** 2 / 100).sum() < 22.5  # chi square, 6 degrees of freedom: .1 %
+    assert 0.3 < ((counts - 100) ** 2 / 100).sum() < 22.5  # chi square, 6 degrees of freedom: .1 % on either side
 
 
 def test_size_may_change(paths):

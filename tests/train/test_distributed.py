@@ -10,10 +10,13 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 import torch.distributed as dist
+from torch.distributed.elastic.multiprocessing.api import SignalException
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
 from darknet_compat import load_network
 from darknet_compat.cfg import read_cfg
@@ -207,13 +210,46 @@ def test_gpus_that_are_not_there(monkeypatch):
         launch([0, 1], [])
 
 
-def test_each_of_the_gpus_named_gets_a_process(monkeypatch):
+def test_the_gpus_that_are_named_are_those_that_are_seen(monkeypatch):
+    """Numbers count among the GPUs that torch finds here."""
+    asked = []
+    monkeypatch.setattr(distributed, "launch_processes", lambda *launched: asked.append(launched) or 7)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    for visible, gpus, expected in (("5,7", [1, 0], "7,5"), ("5,7", [1], "7"), ("", [2, 0], "2,0")):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+        assert launch(gpus, ["detector", "train"]) == 7
+        assert (os.environ["CUDA_VISIBLE_DEVICES"], asked.pop()) == (expected, (len(gpus), ["detector", "train"]))
+
+
+@pytest.mark.parametrize(("ends", "code"), [(None, 0), (1, 1), (3, 3), (-9, 137), (signal.SIGTERM, 143)])
+def test_the_exit_code_of_several_processes(monkeypatch, ends, code):
+    """That of the first that failed, or 128 and the signal; each has its share of the processors."""
     launched = []
-    monkeypatch.setattr(distributed, "launch_processes", lambda *given: launched.append(given) or 3)
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6")
-    assert launch([0, 2], ["words"]) == 3
-    assert launched == [(2, ["words"])]
-    assert os.environ["CUDA_VISIBLE_DEVICES"] == "4,6"
+
+    class Failed(ChildFailedError):
+        def __init__(self):
+            pass
+
+        def get_first_failure(self):
+            return 0, SimpleNamespace(exitcode=ends)
+
+    def run(arguments):
+        launched.append(arguments)
+        if ends is not None:
+            raise SignalException("stopped", ends) if isinstance(ends, signal.Signals) else Failed()
+
+    monkeypatch.setattr("torch.distributed.run.run", run)
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    try:
+        assert launch_processes(3, ["detector", "train"]) == code
+    finally:
+        logging.disable(logging.NOTSET)
+    assert os.environ["OMP_NUM_THREADS"] == "2"
+    (asked,) = launched
+    assert (asked.nproc_per_node, asked.standalone, asked.module) == ("3", True, True)
+    assert [asked.training_script, *asked.training_script_args] == ["darknet_compat", "detector", "train"]
 
 
 @pytest.mark.parametrize(
@@ -253,3 +289,6 @@ def test_one_process_alone():
     alone.add_up(tensor)
     alone.same(tensor)
     assert (alone.first, tensor.tolist(), alone.gather("x")) == (True, [1, 1], ["x"])
+    assert alone.same_number(2**62) == 2**62
+    alone.wait()
+    assert (alone.rank, alone.world, Processes(alone.device, 1).first) == (0, 1, False)

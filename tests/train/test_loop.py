@@ -473,13 +473,17 @@ def handlers():
 
 
 def test_a_second_ctrl_c_stops_at_once_unless_it_comes_with_the_first(monkeypatch, handlers):
+    clock = [100.0]
+    monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=lambda: clock[0]))
     with loop.Stopping() as stopping:
         os.kill(os.getpid(), signal.SIGINT)
         os.kill(os.getpid(), signal.SIGINT)  # as torch's launcher passes on what the terminal has sent already
+        clock[0] = 101.0
+        os.kill(os.getpid(), signal.SIGINT)
         assert stopping.asked == signal.SIGINT
         os.kill(os.getpid(), signal.SIGTERM)
         assert stopping.asked == signal.SIGINT, "the first one is answered"
-        monkeypatch.setattr(loop, "SAME", 0.0)
+        clock[0] = 101.1
         os.kill(os.getpid(), signal.SIGTERM)  # as a launcher asks again
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
@@ -567,7 +571,7 @@ def test_too_little_gpu_memory_is_the_cfgs_error(tmp_path):
 
 def test_map_is_scored_and_the_best_is_kept(tmp_path):
     training = Training(tmp_path, "max_batches=10")
-    scores = iter([0.25, 0.5, 0.375, 0.125])
+    scores = iter([0.25, 0.5, 0.5, 0.125])
     modes = []
 
     def score():
@@ -580,9 +584,12 @@ def test_map_is_scored_and_the_best_is_kept(tmp_path):
     assert {row["batch"]: row["map"] for row in rows if row["map"]} == {
         "3": "0.25",
         "6": "0.5",
-        "9": "0.375",
+        "9": "0.5",
         "10": "0.125",
     }
+    told = [line for line in training.snapshots.path(".log").read_text().splitlines() if line.startswith("mAP")]
+    assert told == [f"mAP {score} %, best {best} %" for score, best in (
+        ("25.00", "25.00"), ("50.00", "50.00"), ("50.00", "50.00"), ("12.50", "50.00"))]  # fmt: skip
     assert modes == [(False, 32)] * 4
     assert training.network.training
     best = load_weights(load_network(read_cfg(tmp_path / "net.cfg")), training.snapshots.path("_best.weights"))

@@ -95,7 +95,8 @@ def test_what_cannot_be_is_one_line(tmp_path):
         collect(data, 1, device=torch.device("cpu"))
     data = training_set(data.names.astype(str))
     data.most_pixels = 10**15
-    with pytest.raises(TrainingError, match="no memory for 2 batches of"):
+    size = f"{room(3, *SIZE, 10**15) / 2**20:,.0f}"
+    with pytest.raises(TrainingError, match=f"no memory for 2 batches of {size} MiB"):
         collect(data, 1, device=torch.device("cpu"))
 
 

@@ -88,6 +88,7 @@ def test_rates_no_number_can_hold_are_no_traceback():
     assert current_rate(net_of("step", scale=10.0), 5000) == np.inf
     assert current_rate(net_of("poly"), MAX_BATCHES + 3) == 0
     assert current_rate(net_of("sigmoid", gamma=1.0), MAX_BATCHES) == 0
+    assert current_rate(net_of("random"), 5) == 0, "nothing drawn is 0"
 
 
 def test_rates_of_a_stock_cfg(darknet, darknet_share):
