@@ -225,6 +225,14 @@ def test_the_last_batches_see_the_largest_size_after_other_processes_began():
     assert [sizes.of_batch(index) for index in (0, 19, 20)] == [sizes.of(update) for update in (300, 309, 310)]
 
 
+@pytest.mark.parametrize("last", [0, 1])
+def test_the_last_heads_random_counts(last):
+    """train_detector: layer l = net->layers[net->n - 1]; l.random."""
+    heads = [SimpleNamespace(o=SimpleNamespace(random=number)) for number in (1 - last, last)]
+    net = SimpleNamespace(width=32, height=32)
+    assert loop.Sizes(SimpleNamespace(network=SimpleNamespace(heads=heads, seen=0), net=net, updates=0)).drawn == last
+
+
 def test_resume_writes_the_final_weights_that_a_kill_kept_from_being_written(tmp_path, monkeypatch):
     class Killed(BaseException):
         pass
@@ -565,7 +573,8 @@ def test_too_little_gpu_memory_is_the_cfgs_error(tmp_path):
         raise torch.cuda.OutOfMemoryError("CUDA out of memory")
 
     training.trainer.update = full
-    with pytest.raises(CfgError, match=r"subdivisions=2: the GPU's memory is too small for 4 pictures of 32 x 32"):
+    training.trainer.net.width = 64
+    with pytest.raises(CfgError, match=r"subdivisions=2: the GPU's memory is too small for 4 pictures of 64 x 32"):
         training.run()
 
 
