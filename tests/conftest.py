@@ -7,6 +7,7 @@ skipped tests by these reasons.
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections import Counter
@@ -18,6 +19,16 @@ ROOT = Path(__file__).resolve().parent.parent
 NO_SKIPS = os.environ.get("DARKNET_COMPAT_NO_SKIPS") == "1"
 # The network that the repository ships, as (cfg, weights).
 SHAPES = ROOT / "cfg/yolov2-shapes.cfg", ROOT / "weights/yolov2-shapes.weights"
+
+
+def pytest_configure():
+    """A run in the background, or under nohup, inherits ignored signals; tests of signals ask for the usual."""
+    for number, usual in (
+        (signal.SIGINT, signal.default_int_handler), (signal.SIGTERM, signal.SIG_DFL),
+        (signal.SIGHUP, signal.SIG_DFL), (signal.SIGQUIT, signal.SIG_DFL),
+    ):  # fmt: skip
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, usual)
 
 
 def real(*values, **kwargs):
