@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from darknet_compat.errors import DarknetError, DataError, ResultsError
-from darknet_compat.evaluate.annotations import find_pictures, read_label_files, read_labels, read_text, read_voc
+from darknet_compat.evaluate.annotations import find_pictures, read_label_files, read_labels, read_voc
 from darknet_compat.evaluate.results import read_comp4
 from darknet_compat.evaluate.voc import score
 from darknet_compat.labels import darknet_box
@@ -36,16 +36,6 @@ def test_objects_behind_one_of_another_class_are_read(small):
 def test_the_year_goes_before_what_lies_beside_it(small):
     (small.devkit / "Annotations").mkdir()
     assert len(read_voc(small.devkit, 2007, "test", small.names).image) == 4
-
-
-def test_a_text_that_cannot_be_read_is_named(tmp_path):
-    (tmp_path / "latin").write_bytes(b"gr\xfcn")
-    for name, word in (
-        ("latin", "byte 2 is no UTF-8; expected the list as plain text"),
-        ("none", "cannot read the list"),
-    ):
-        with pytest.raises(ResultsError, match=f"{name}: {word}"):
-            read_text(tmp_path / name, "list")
 
 
 def test_an_object_is_easy_where_nothing_else_is_said_and_difficult_by_any_other_number(small):
