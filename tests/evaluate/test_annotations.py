@@ -230,7 +230,7 @@ def test_of_several_bad_lines_or_missing_files_the_first_is_named(data):
     folder, images = data.parent / "labels", [f"{data.parent}/images/{name}.png" for name in ("one", "two")]
     for name in ("one", "two"):
         (folder / f"{name}.txt").write_text("0 .5 .5 .1 .1\n0 .5 .5 .1\n")
-    with pytest.raises(DataError, match=r"one\.txt:2: .*; 2 bad lines in all"):
+    with pytest.raises(DataError, match=r"one\.txt:2: .*; bad lines in all: 2"):
         read_label_files(images, 3)
     for name in ("one", "two"):
         (folder / f"{name}.txt").unlink()
