@@ -79,9 +79,8 @@ class Log:
     disk does not take is written later; a chart that cannot be drawn is left out. Each is warned of once.
 
     On a terminal a bar stands in the place of the lines of each update. ``heads``: the network's. ``batch``: the batch
-    to go on after; rows and
-    lines that a broken-off training left behind it are taken out of the table. ``tensorboard`` writes the figures
-    into the folder ``path`` + .tensorboard too.
+    to go on after; rows and lines that a broken-off training left behind it are taken out of the table.
+    ``tensorboard`` writes the figures into the folder ``path`` + .tensorboard too.
     """
 
     def __init__(
