@@ -22,7 +22,7 @@ from darknet_compat import load_network
 from darknet_compat.cfg import read_cfg
 from darknet_compat.errors import LostProcessError, TrainingError
 from darknet_compat.train import distributed
-from darknet_compat.train.distributed import Processes, launch, launch_processes
+from darknet_compat.train.distributed import LAUNCHER, Processes, launch, launch_processes
 from darknet_compat.weights import load_weights
 from tests.train.nets import data_set, dropping, small
 
@@ -260,11 +260,15 @@ def test_the_launcher_lets_nohup_be(monkeypatch, ignored, expected):
     given = []
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setattr("torch.distributed.run.run", given.append)
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN if ignored else signal.SIG_DFL)
+    # All of them: what runs in the background of a script has SIGINT ignored from its start.
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in LAUNCHER}
     try:
+        if ignored:
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)
         assert launch_processes(2, ["words"]) == 0
     finally:
-        signal.signal(signal.SIGHUP, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
         logging.disable(logging.NOTSET)
     assert (given[0].signals_to_handle, given[0].training_script_args) == (expected, ["words"])
 
