@@ -27,13 +27,15 @@ def load_network(
     *,
     device: torch.device | str | None = None,
     numerics: str = "cudnn",
+    program: str | None = None,
     clear: bool = False,
 ) -> Network:
     """Build the network of a .cfg file and fill it, in inference mode.
 
     ``weights`` may end early; the layers it does not reach, or all without it, get Darknet's random start values.
     ``network.report`` says which layers got numbers. ``clear`` sets ``network.seen`` to 0, as Darknet's ``-clear``.
-    ``numerics`` is "cudnn" (how the published weights were made), "gpu" or "cpu".
+    ``numerics`` is "cudnn" (how the published weights were made), "gpu" or "cpu". ``program`` is the Darknet to follow,
+    "pjreddie" or "alexeyab": by default his whose options the cfg has, and ``network.follows`` says which that is.
 
     Raises :class:`DarknetError` with one line that names file and place.
     """
@@ -42,7 +44,7 @@ def load_network(
     from .network import Network
     from .weights import load_into
 
-    network = Network(cfg, numerics)
+    network = Network(cfg, numerics, program=program)
     network.report = load_into(network, weights, clear=clear)
     return network.eval().to(device or "cpu")
 

@@ -13,12 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .cfg import Cfg
+from .cfg import Cfg, Section
 from .errors import CfgError
 from .layers import TYPES, Layer, Place, Shape, layer_type
 from .layers.base import MOST_NUMBERS
 from .layers.head import Boxes, Head
 from .layers.net import read_net
+from .program import PROGRAMS, VERSIONS, read_program
 
 NUMERICS = ("cudnn", "gpu", "cpu")
 
@@ -29,27 +30,39 @@ class Network(nn.Module):
     :func:`darknet_compat.load_network` fills them, from a .weights file or with start values.
 
     Pictures are float32 (N, channels, height, width), RGB, values 0..1. ``seen`` counts the images it was trained on.
-    ``numerics`` says whose batch normalisation runs: "cudnn", "gpu" or "cpu" (``layers/batchnorm.py``).
+    ``numerics`` says whose batch normalisation runs: "cudnn", "gpu" or "cpu" (``layers/batchnorm.py``). ``program`` is
+    the Darknet that the network follows, "pjreddie" or "alexeyab"; None reads it off the cfg, and ``program_from`` is
+    then the option or section that said so.
 
     Raises :class:`CfgError` where the sections do not fit together.
     """
 
-    def __init__(self, cfg: Cfg, numerics: str = "cudnn", device: torch.device | str | None = None) -> None:
+    def __init__(
+        self,
+        cfg: Cfg,
+        numerics: str = "cudnn",
+        device: torch.device | str | None = None,
+        *,
+        program: str | None = None,
+    ) -> None:
         super().__init__()
+        if program not in (None, *PROGRAMS):
+            raise ValueError(f"program is {program!r}; expected one of {', '.join(PROGRAMS)}")
         if numerics not in NUMERICS:
             raise ValueError(f"numerics is {numerics!r}; expected one of {', '.join(NUMERICS)}")
         self.cfg = cfg
         self.numerics = numerics
         self.seen = 0
-        self.version = (0, 2, 0)  # of the .weights file: what Darknet itself writes
-        self.net, self.input = read_net(cfg.net)
+        self.program, self.program_from = read_program(cfg) if program is None else (program, None)
+        self.version = VERSIONS[self.program]  # of the .weights file
+        self.net, self.input = read_net(cfg.net, self.program)
         if self.input.outputs > MOST_NUMBERS:
             c, h, w = self.input
             raise cfg.net.error(f"an input of {w} x {h} x {c}; expected at most {MOST_NUMBERS:,} values")
         self.layers = nn.ModuleList()
         shapes: list[Shape] = []
         for index, section in enumerate(cfg.layers):
-            layer = layer_type(section)(section, Place(index, shapes, self.input, numerics))
+            layer = layer_type(section)(section, Place(index, shapes, self.input, numerics, self.program))
             self.layers.append(layer)
             shapes.append(layer.output)
         if not self.layers:
@@ -93,6 +106,15 @@ class Network(nn.Module):
                 if source >= 0:
                     last[source] = max(last[source], layer.index)
         return last
+
+    @property
+    def follows(self) -> str:
+        """ "program pjreddie", or "program alexeyab (yolov4.cfg:17: mosaic)": the place in the cfg that says so."""
+        place = self.program_from
+        if place is None:
+            return f"program {self.program}"
+        said = place.written if isinstance(place, Section) else place.name
+        return f"program {self.program} ({place.file}:{place.line}: {said})"
 
     @property
     def width(self) -> int:
@@ -238,7 +260,7 @@ class Network(nn.Module):
             section.with_option("batch_normalize", "0") if getattr(layer, "batch_normalize", False) else section
             for section, layer in zip(self.cfg.layers, self.layers, strict=True)
         ]
-        fused = Network(replace(self.cfg, sections=(self.cfg.net, *sections)), self.numerics)
+        fused = Network(replace(self.cfg, sections=(self.cfg.net, *sections)), self.numerics, program=self.program)
         for layer, plain in zip(self.layers, fused.layers, strict=True):
             plain.load_state_dict(layer.folded() if getattr(layer, "batch_normalize", False) else layer.state_dict())
         if fused.input != self.input:
@@ -250,7 +272,7 @@ class Network(nn.Module):
         self.input = picture
         shapes: list[Shape] = []
         for layer in self.layers:
-            layer.set_shape(Place(layer.index, shapes, picture, self.numerics))
+            layer.set_shape(Place(layer.index, shapes, picture, self.numerics, self.program))
             shapes.append(layer.output)
 
     def table(self) -> str:

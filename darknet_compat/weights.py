@@ -31,7 +31,6 @@ from .files import regular_file, whole_file
 from .layers import Layer
 from .network import Network
 
-DARKNET_VERSION = (0, 2, 0)  # major, minor, revision in save_weights_upto
 TRANSPOSED = 1000  # load_weights_upto: above it, connected weights stand as (inputs, outputs)
 # Real versions are 0.1.0, 0.2.0, 0.2.5 and some just above 1000. The four bytes of a float32 read as a far larger int.
 MOST_VERSION = 100_000
@@ -75,11 +74,14 @@ class LoadReport:
     header: Header
     loaded: list[int]
     kept: list[int]
+    program: str
+    """Which Darknet the network follows, and why."""
 
     def __str__(self) -> str:
         version = ".".join(map(str, self.header.version))
         text = f"{self.path}: version {version}, seen {self.header.seen:,} images, {_some(self.loaded)} got numbers"
-        return f"{text}, {_some(self.kept)} kept their start values" if self.kept else text
+        kept = f", {_some(self.kept)} kept their start values" if self.kept else ""
+        return f"{text}{kept}; {self.program}"
 
 
 def _some(indexes: list[int]) -> str:
@@ -140,7 +142,7 @@ def load_weights(network: Network, path: str | os.PathLike[str]) -> LoadReport:
     except OSError as error:
         raise WeightsError(f"{name}: {error.strerror}; expected a .weights file") from None
     network.seen, network.version = header.seen, header.version
-    return LoadReport(os.fspath(path), header, loaded, kept)
+    return LoadReport(os.fspath(path), header, loaded, kept, network.follows)
 
 
 def _read_layers(network: Network, file: BinaryIO, path: str, header: Header, size: int) -> tuple[list[int], list[int]]:

@@ -48,6 +48,18 @@ def darknet():
 
 
 @pytest.fixture(scope="session")
+def alexeyab() -> Path:
+    """The folder of AlexeyAB's program, built: libdarknet.so, darknet, cfg/."""
+    script = ROOT.parent / "shared" / "alexeyab" / "build.sh"
+    if not script.is_file():
+        pytest.skip("needs AlexeyAB's program (../shared/alexeyab/build.sh is missing)")
+    done = subprocess.run(["bash", script], capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"needs AlexeyAB's program ({script} failed: {done.stderr.strip()[-200:]})")
+    return Path(done.stdout.strip())
+
+
+@pytest.fixture(scope="session")
 def darknet_share() -> Path:
     """Debian's folder with Darknet's stock cfg files, photographs and names."""
     folder = Path("/usr/share/darknet")

@@ -24,7 +24,8 @@ from darknet_compat.errors import (
     WeightsValueError,
 )
 from darknet_compat.network import Network
-from darknet_compat.weights import CHUNK, DARKNET_VERSION, Header, load_into, load_weights, read_header
+from darknet_compat.program import VERSIONS
+from darknet_compat.weights import CHUNK, Header, load_into, load_weights, read_header
 from tests.compare import CFGS, net, network_of, randomise
 from tests.conftest import ROOT, SHAPES
 
@@ -69,7 +70,7 @@ def test_darknets_files_and_ours_are_the_same_bytes(darknet, tmp_path):
     reference.seen = 4242
     reference.save_weights(tmp_path / "theirs.weights")
     theirs = (tmp_path / "theirs.weights").read_bytes()
-    assert struct.unpack("<3i", theirs[:12]) == DARKNET_VERSION == Network(read_cfg(cfg)).version
+    assert struct.unpack("<3i", theirs[:12]) == VERSIONS["pjreddie"] == Network(read_cfg(cfg)).version
 
     network = load_network(cfg, tmp_path / "theirs.weights", numerics="cpu")
     assert (network.version, network.seen) == ((0, 2, 0), 4242)
@@ -275,7 +276,7 @@ def test_what_is_said_of_a_loaded_file(tmp_path):
     for cutoff, words in said.items():
         save_weights(network, weights, cutoff)
         report = load_network(cfg, weights).report
-        assert str(report) == f"{weights}: version 0.2.0, seen 64,000 images, {words}"
+        assert str(report) == f"{weights}: version 0.2.0, seen 64,000 images, {words}; program pjreddie"
 
 
 def test_clear_forgets_the_images_seen(tmp_path):

@@ -2,10 +2,11 @@
 
 from .data import DataFile, check_names, read_data, read_list, read_names
 from .reader import parse_cfg, read_cfg
-from .sections import SECTIONS, Cfg, Option, Section
+from .sections import ALEXEYAB_SECTIONS, SECTIONS, Cfg, Option, Section
 from .writer import format_cfg, write_cfg
 
 __all__ = [
+    "ALEXEYAB_SECTIONS",
     "SECTIONS",
     "Cfg",
     "DataFile",

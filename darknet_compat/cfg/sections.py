@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from ..errors import CfgError, CfgWarning, DarknetError
 
-# Every section name that src/parser.c, string_to_layer_type knows -> its full name.
+# Every section name that src/parser.c, string_to_layer_type knows, pjreddie's or AlexeyAB's -> its full name.
 SECTIONS = {
     "activation": "activation",
     "avg": "avgpool",
@@ -20,7 +20,9 @@ SECTIONS = {
     "batchnorm": "batchnorm",
     "conn": "connected",
     "connected": "connected",
+    "contrastive": "contrastive",
     "conv": "convolutional",
+    "conv_lstm": "conv_lstm",
     "convolutional": "convolutional",
     "cost": "cost",
     "crnn": "crnn",
@@ -29,10 +31,16 @@ SECTIONS = {
     "deconvolutional": "deconvolutional",
     "detection": "detection",
     "dropout": "dropout",
+    "empty": "empty",
+    "Gaussian_yolo": "Gaussian_yolo",
     "gru": "gru",
+    "history": "history",
+    "implicit": "implicit",
     "iseg": "iseg",
     "l2norm": "l2norm",
     "local": "local",
+    "local_avg": "local_avgpool",
+    "local_avgpool": "local_avgpool",
     "logistic": "logistic",
     "lrn": "normalization",
     "lstm": "lstm",
@@ -43,13 +51,22 @@ SECTIONS = {
     "normalization": "normalization",
     "region": "region",
     "reorg": "reorg",
+    "reorg3d": "reorg3d",
     "rnn": "rnn",
     "route": "route",
+    "sam": "sam",
+    "scale_channels": "scale_channels",
     "shortcut": "shortcut",
+    "silence": "empty",
     "soft": "softmax",
     "softmax": "softmax",
     "upsample": "upsample",
     "yolo": "yolo",
+}
+# The names that AlexeyAB's program alone knows.
+ALEXEYAB_SECTIONS = {
+    *("Gaussian_yolo", "contrastive", "conv_lstm", "empty", "history", "implicit", "local_avg", "local_avgpool"),
+    *("reorg3d", "sam", "scale_channels", "silence"),
 }
 
 SHOWN = 120  # characters of a line that a message shows
@@ -106,7 +123,7 @@ class Section:
         )
         return replace(self, options=options)
 
-    def read(self, defaults: Mapping[str, object]) -> SimpleNamespace:
+    def read(self, defaults: Mapping[str, object], unread: Mapping[str, object] | None = None) -> SimpleNamespace:
         """The values of all options in ``defaults``, as Darknet's ``option_find_int`` and its kin read them.
 
         ``defaults`` maps each name to a value (the default; its type is the option's type), to ``int``,
@@ -114,11 +131,13 @@ class Section:
         numbers between commas, [] where absent). Integers are those of 32 bits, floats finite.
         A number counts as far as it goes, with a warning: ``21#note`` reads 21.
 
+        What stands in ``unread`` alone is not read, and has the default that stands there.
+
         Unknown options and repeated ones are passed over with a :class:`CfgWarning`; a value of the wrong
         type raises :class:`CfgError`.
         """
         self._warn_of_unread(defaults)
-        values = {}
+        values = {name: _absent(default) for name, default in (unread or {}).items()}
         for name, default in defaults.items():
             option = self.find(name)
             values[name] = _absent(default) if option is None else _read(option, default)

@@ -12,10 +12,7 @@ def add_network(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("data", metavar="DATA", help=".data file: names=, valid=, results= ...")
     parser.add_argument("cfg", metavar="CFG")
     parser.add_argument("weights", metavar="WEIGHTS")
-    parser.add_argument(
-        "-numerics", "--numerics", choices=("cudnn", "gpu", "cpu"), default="cudnn",
-        help="whose batch normalisation: cudnn made the published weights (default), cpu is the C program's",
-    )  # fmt: skip
+    add_numerics(parser)
     parser.add_argument(
         "-device", "--device", metavar="DEVICE",
         help="where the network runs: cuda (default where there is one, with -engine torch), cpu, cuda:1 ...",
@@ -31,6 +28,23 @@ def add_network(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-batch", "--batch", type=positive, default=4, help="most pictures per forward pass (default 4)"
     )
+
+
+def add_numerics(parser: argparse.ArgumentParser) -> None:
+    """The flags that say whose arithmetic a network has."""
+    parser.add_argument(
+        "-numerics", "--numerics", choices=("cudnn", "gpu", "cpu"), default="cudnn",
+        help="whose batch normalisation: cudnn made the published weights (default), cpu is the C program's",
+    )  # fmt: skip
+    add_program(parser)
+
+
+def add_program(parser: argparse.ArgumentParser) -> None:
+    """The flag that says which Darknet to follow."""
+    parser.add_argument(
+        "-program", "--program", choices=("pjreddie", "alexeyab"),
+        help="which Darknet to follow (default: alexeyab where CFG has what only his program knows, else pjreddie)",
+    )  # fmt: skip
 
 
 def add_letter_box(parser: argparse.ArgumentParser) -> None:
@@ -74,7 +88,11 @@ def load(options: argparse.Namespace) -> tuple[Any, list[str]]:
     # The other engines run on the processor, so a GPU is theirs only by mistake.
     device = find_device(options.device or (None if options.engine == "torch" else "cpu"))
     network = load_network(
-        find_stock(options.cfg), find_stock(options.weights), device=device, numerics=options.numerics
+        find_stock(options.cfg),
+        find_stock(options.weights),
+        device=device,
+        numerics=options.numerics,
+        program=options.program,
     )
     print(network.report, file=sys.stderr)
     check_names(data, names, network.detector.o.classes, options.cfg)

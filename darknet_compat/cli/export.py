@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from .arguments import add_numerics
+
 
 def add(verbs: Any) -> None:
     """Make the verb known to the command line."""
@@ -29,10 +31,7 @@ def add(verbs: Any) -> None:
     parser.add_argument(
         "-nms", "--nms", action="store_true", help=".onnx: add non-maximum suppression (over .005, IOU up to .45)"
     )
-    parser.add_argument(
-        "-numerics", "--numerics", choices=("cudnn", "gpu", "cpu"), default="cudnn",
-        help="whose batch normalisation: cudnn made the published weights (default), cpu is the C program's",
-    )  # fmt: skip
+    add_numerics(parser)
     parser.set_defaults(run=export)
 
 
@@ -50,7 +49,9 @@ def export(options: argparse.Namespace) -> int:
     if exported:
         network = read_export(options.weights)
     else:
-        network = load_network(find_stock(options.cfg), find_stock(options.weights), numerics=options.numerics)
+        network = load_network(
+            find_stock(options.cfg), find_stock(options.weights), numerics=options.numerics, program=options.program
+        )
         print(network.report, file=sys.stderr)
         if network.report.kept:
             raise ExportError(

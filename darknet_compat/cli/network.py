@@ -6,6 +6,8 @@ import argparse
 import sys
 from typing import Any
 
+from .arguments import add_program
+
 
 def add(verbs: Any) -> None:
     """Make the verbs known to the command line."""
@@ -18,6 +20,7 @@ def add(verbs: Any) -> None:
         allow_abbrev=False,
     )
     parser.add_argument("cfg", metavar="CFG")
+    add_program(parser)
     parser.set_defaults(run=net)
 
     parser = verbs.add_parser(
@@ -31,6 +34,7 @@ def add(verbs: Any) -> None:
     parser.add_argument("weights", metavar="WEIGHTS")
     parser.add_argument("out", metavar="OUT")
     parser.add_argument("layers", metavar="LAYERS", type=int)
+    add_program(parser)
     parser.set_defaults(run=partial)
 
 
@@ -39,24 +43,25 @@ def net(options: argparse.Namespace) -> int:
     from ..network import Network
     from ..stock import find_stock
 
-    print(Network(read_cfg(find_stock(options.cfg)), device="meta").table())
+    print(Network(read_cfg(find_stock(options.cfg)), device="meta", program=options.program).table())
     return 0
 
 
 def partial(options: argparse.Namespace) -> int:
-    """``examples/darknet.c, partial``: Darknet loads with clear, and writes version 0.2.0."""
+    """``examples/darknet.c, partial``: Darknet loads with clear, and writes its own version."""
     from .. import load_network
     from ..errors import WeightsError
+    from ..program import VERSIONS
     from ..stock import find_stock
-    from ..weights import DARKNET_VERSION, save_weights
+    from ..weights import save_weights
 
-    network = load_network(find_stock(options.cfg), find_stock(options.weights), clear=True)
+    network = load_network(find_stock(options.cfg), find_stock(options.weights), program=options.program, clear=True)
     if not 0 <= options.layers <= len(network.layers):
         raise WeightsError(
             f"{options.cfg}: LAYERS is {options.layers}; expected 0 to {len(network.layers)}, the network's layer count"
         )
     print(network.report, file=sys.stderr)
-    network.version = DARKNET_VERSION
+    network.version = VERSIONS[network.program]
     save_weights(network, options.out, options.layers)
     print(f"{options.out}: layers 0 to {options.layers - 1}", file=sys.stderr)
     return 0

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 FAILED = 1
 # The flags that a command to go on repeats: name -> its default.
-REPEATED = {"gpus": None, "device": None, "numerics": "cudnn", "seed": None, "map": None, "amp": None, "fast": False,
-            "workers": None, "cache": False, "augment": "loader", "epochs": False, "labels": "error",
+REPEATED = {"gpus": None, "device": None, "numerics": "cudnn", "program": None, "seed": None, "map": None, "amp": None,
+            "fast": False, "workers": None, "cache": False, "augment": "loader", "epochs": False, "labels": "error",
             "snapshot": 100, "tensorboard": False}  # fmt: skip
 MAP_EPOCHS = 4  # AlexeyAB's src/detector.c: mAP_epochs, and at least 100 batches
 MAP_LEAST = 100
@@ -30,7 +30,7 @@ MAP_BATCH = 8  # as many such batches as there are processors may be in memory
 
 def add(detector_verbs: Any) -> None:
     """Make the verb known to ``detector``."""
-    from .arguments import count, positive
+    from .arguments import add_program, count, positive
 
     parser = detector_verbs.add_parser(
         "train",
@@ -54,6 +54,7 @@ def add(detector_verbs: Any) -> None:
     flag("device", metavar="DEVICE", help="where torch runs: cuda (default where there is one), cpu, cuda:1 ...")
     flag("numerics", choices=("cudnn", "gpu", "cpu"), default="cudnn",
          help="whose batch normalisation: cudnn made the published weights (default)")  # fmt: skip
+    add_program(parser)
     flag("amp", choices=("bf16", "fp16"), help="run the layers at half precision; the loss stays in float32")
     flag("fast", action="store_true",
          help="channels last, torch.compile, on a GPU TF32 too: quicker, other last digits")  # fmt: skip
@@ -170,6 +171,7 @@ class Job:
 
         from .. import load_network
         from ..cfg import read_cfg, read_data, read_list
+        from ..program import read_program
         from ..stock import find_stock
         from ..train.augment import Augmentation
         from ..train.checkpoint import Snapshots
@@ -180,7 +182,10 @@ class Job:
         self.data = read_data(find_stock(options.data))
         cfg = read_cfg(find_stock(options.cfg))
         pictures = read_list(find_stock(self.data.source("train", "data/train.list")))
-        settings = {name: getattr(options, name) for name in ("numerics", "amp", "epochs")}
+        program = options.program or read_program(cfg)[0]
+        settings = {
+            "numerics": options.numerics, "program": program, "amp": options.amp, "epochs": options.epochs,
+        }  # fmt: skip
         self.snapshots = Snapshots(self.data.get("backup", "backup"), cfg, settings, options.snapshot)
         self.snapshots.make_folder()
 
@@ -190,7 +195,7 @@ class Job:
         if not options.fast:
             strict()
         weights = find_stock(options.weights) if options.weights else None
-        network = load_network(cfg, weights, numerics=options.numerics, clear=options.clear)
+        network = load_network(cfg, weights, numerics=options.numerics, program=options.program, clear=options.clear)
         network.check_images()
         head = network.detector
         self._check_classes(head.o.classes)

@@ -158,6 +158,7 @@ def _place(network: Network, name: str, precision: str) -> Path | None:
         "cfg": network.cfg.meaning(),
         "size": network.input,
         "numerics": network.numerics,
+        "program": network.program,
         "engine": [name, precision],
         "versions": [__version__, *(installed(package) for package in (name, "onnx", "torch"))],
         "processor": [platform.machine(), torch.backends.cpu.get_cpu_capability()],

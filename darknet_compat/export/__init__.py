@@ -96,7 +96,7 @@ def read_export(path: str | os.PathLike[str]) -> Network:
             raise ExportError(f"{name}: not a plain file; expected a .pt2 or .safetensors file")
         about, tensors = read(path)
         version, seen = _check_about(about, name)
-        network = Network(parse_cfg(about["cfg"], f"{path}:cfg"), about["numerics"])
+        network = Network(parse_cfg(about["cfg"], f"{path}:cfg"), about["numerics"], program=about["program"])
         _check_tensors(network, tensors, name)
         network.load_state_dict(tensors)
     except DarknetError:
@@ -121,6 +121,7 @@ def _about(network: Network) -> dict[str, str]:
         "format_version": __version__,
         "cfg": format_cfg(network.cfg),
         "numerics": network.numerics,
+        "program": network.program,
         "version": ".".join(map(str, network.version)),
         "seen": str(network.seen),
     }
@@ -129,7 +130,9 @@ def _about(network: Network) -> dict[str, str]:
 
 def _checksum(about: dict[str, str], network: Network) -> str:
     """Of all that :func:`read_export` uses: the tensors, and what stands beside them."""
-    content = hashlib.sha256(json.dumps([about[key] for key in ("cfg", "numerics", "version", "seen")]).encode())
+    content = hashlib.sha256(
+        json.dumps([about[key] for key in ("cfg", "numerics", "program", "version", "seen")]).encode()
+    )
     for tensor in network.state_dict().values():
         content.update(memoryview(tensor.cpu().contiguous().numpy().reshape(-1)).cast("B"))
     return content.hexdigest()
@@ -139,7 +142,7 @@ def _check_about(about: Any, name: str) -> tuple[tuple[int, ...], int]:
     """Is ``about`` as :func:`_about` writes it? Returns version and count of images seen."""
     if not isinstance(about, dict) or about.get("format") != FORMAT:
         raise ExportError(f"{name}: not written by darknet_compat; expected a .pt2 or .safetensors file of export")
-    for key in ("cfg", "numerics", "version", "seen", "sha256"):
+    for key in ("cfg", "numerics", "program", "version", "seen", "sha256"):
         if not isinstance(about.get(key), str):
             raise ExportError(f"{name}: no {key} beside its tensors; expected one, as this version's export writes it")
     if len(about["cfg"]) > MAX_BYTES:

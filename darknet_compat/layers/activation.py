@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..cfg import Section
-from .base import Layer, Place, register
+from .base import ALEXEYAB, Layer, Place, register
 
 
 def _stair(x: Tensor) -> Tensor:
@@ -47,12 +47,18 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-def activation_name(section: Section, name: str) -> str:
-    """``name`` if Darknet has such an activation; Darknet itself would take relu in silence."""
-    if name not in ACTIVATIONS:
-        raise section.error(
-            f"no activation is called {name!r}; expected one of {', '.join(sorted(ACTIVATIONS))}", "activation"
-        )
+# Those that AlexeyAB's program alone knows.
+ALEXEYAB_ACTIVATIONS = (
+    *("gelu", "hard_mish", "mish", "normalize_channels", "normalize_channels_softmax"),
+    *("normalize_channels_softmax_maxval", "relu6", "revleaky", "swish"),
+)
+
+
+def activation_name(section: Section, name: str, program: str) -> str:
+    """``name`` if the program has such an activation; the program itself would take relu in silence."""
+    known = sorted(name for name in ACTIVATIONS if program == ALEXEYAB or name not in ALEXEYAB_ACTIVATIONS)
+    if name not in known:
+        raise section.error(f"no activation is called {name!r}; expected one of {', '.join(known)}", "activation")
     return name
 
 
@@ -64,7 +70,7 @@ class Activation(Layer):
 
     def __init__(self, section: Section, place: Place) -> None:
         super().__init__(section, place)
-        self.activation = activation_name(section, self.o.activation)
+        self.activation = activation_name(section, self.o.activation, place.program)
 
     def forward(self, x: Tensor) -> Tensor:
         return ACTIVATIONS[self.activation](x)

@@ -18,6 +18,9 @@ from torch import Tensor, nn
 from ..cfg import Section
 from ..errors import CfgError
 
+# The two Darknets; a network follows one of them (darknet_compat/program.py).
+PJREDDIE, ALEXEYAB = PROGRAMS = ("pjreddie", "alexeyab")
+
 
 class Shape(NamedTuple):
     """Channels, height and width of one picture's values; a flat vector is (n, 1, 1)."""
@@ -43,6 +46,8 @@ class Place:
     """The shape of the network's input."""
     numerics: str = "cudnn"
     """Whose batch normalisation: "cudnn", "gpu" or "cpu" (see batchnorm.py)."""
+    program: str = PJREDDIE
+    """Which of the two Darknets the network follows."""
 
     def shape(self, index: int) -> Shape:
         """Output shape of layer ``index``; -1 is the picture."""
@@ -52,17 +57,11 @@ class Place:
 # Darknet counts in a C int, so no layer of a working network holds or gives more.
 MOST_NUMBERS = 2**31 - 1
 
-# Options that src/parser.c, parse_network_cfg reads in every layer section.
-COMMON = {
-    "truth": 0,
-    "onlyforward": 0,
-    "stopbackward": 0,
-    "dontsave": 0,
-    "dontload": 0,
-    "numload": 0,
-    "dontloadscales": 0,
-    "learning_rate": 1.0,
-    "smooth": 0.0,
+# Options that src/parser.c, parse_network_cfg reads in every layer section: both programs', and each one's own.
+_BOTH = {"onlyforward": 0, "stopbackward": 0, "dontload": 0, "dontloadscales": 0, "learning_rate": 1.0}
+COMMON: dict[str, dict[str, object]] = {
+    PJREDDIE: {**_BOTH, "truth": 0, "dontsave": 0, "numload": 0, "smooth": 0.0},
+    ALEXEYAB: {**_BOTH, "clip": 0.0, "dont_update": 0, "burnin_update": 0, "train_only_bn": 0},
 }
 
 
@@ -78,6 +77,11 @@ class Layer(nn.Module):
     """Name of each option -> Darknet's default (its Python type is the option's
     type), or a bare type where there is no default, or ``[int]`` / ``[float]``
     for a list."""
+    pjreddie: ClassVar[dict[str, object]] = {}
+    alexeyab: ClassVar[dict[str, object]] = {}
+    """Beside ``options``: those that only this program reads, or reads with another default."""
+    only: ClassVar[str | None] = None
+    """The program that alone has this section, where one does."""
     replaces_input: ClassVar[bool] = False
     """True where Darknet writes into the layer before (dropout)."""
     resizable: ClassVar[bool] = True
@@ -87,11 +91,22 @@ class Layer(nn.Module):
         super().__init__()
         self.section = section
         self.index = place.index
-        self.o = section.read({**COMMON, **self.options})
+        self.program = place.program
+        if self.only not in (None, self.program):
+            raise section.error(
+                f"only the program {self.only} has [{self.type}], and this network follows {self.program}"
+            )
+        others = ALEXEYAB if self.program == PJREDDIE else PJREDDIE
+        self.o = section.read(self.options_of(self.program), unread=self.options_of(others))
         if self.o.onlyforward:
             section.warn("onlyforward has no effect on detection, and training with it is refused", "onlyforward")
         self.sources = self.find_sources(place)
         self.set_shape(place)
+
+    @classmethod
+    def options_of(cls, program: str) -> dict[str, object]:
+        """Every option that the program reads in such a section, with its default."""
+        return {**COMMON[program], **cls.options, **(cls.pjreddie if program == PJREDDIE else cls.alexeyab)}
 
     def find_sources(self, place: Place) -> tuple[int, ...]:
         """Indexes of the layers whose outputs ``forward`` takes, -1 for the picture."""

@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..cfg import Section
-from .base import Layer, Place, register
+from .base import ALEXEYAB, PJREDDIE, Layer, Place, register
 
 EPS = 1e-5  # .00001 in src/blas_kernels.cu, and what src/batchnorm_layer.c passes to cuDNN
 CPU_EPS = 1e-6  # .000001f in src/blas.c, normalize_cpu
@@ -145,8 +145,9 @@ class Normalised(Layer):
 class Batchnorm(Normalised):
     """Batch normalisation as a layer of its own.
 
-    Darknet neither saves nor trains its biases and never updates its scales (``parser.c,
-    save_batchnorm_weights``; the layer has no update function), so here both are no parameters.
+    pjreddie's program neither saves nor trains its biases and never updates its scales (``parser.c,
+    save_batchnorm_weights``; the layer has no update function), so here both are no parameters. AlexeyAB's has the
+    biases in its file, before the rest.
     """
 
     resizable = False
@@ -155,7 +156,8 @@ class Batchnorm(Normalised):
         super().__init__(section, place)
         self.numerics = place.numerics
         c = self.input.c
-        self.register_buffer("biases", self.tensor(c), persistent=False)  # no file holds them, so they stay 0
+        # Where no file holds them they stay 0.
+        self.register_buffer("biases", self.tensor(c), persistent=self.program == ALEXEYAB)
         self.register_buffer("scales", self.tensor(c))
         self.register_buffer("rolling_mean", self.tensor(c))
         self.register_buffer("rolling_variance", self.tensor(c))
@@ -164,16 +166,17 @@ class Batchnorm(Normalised):
         return self.normalise(x)
 
     def numbers(self, *, transposed: bool = False, loading: bool = False) -> list[tuple[str, Tensor]]:
-        return [
-            ("scales", self.scales),
-            ("rolling_mean", self.rolling_mean),
-            ("rolling_variance", self.rolling_variance),
-        ]
+        names = ("scales", "rolling_mean", "rolling_variance")
+        if self.program == ALEXEYAB:
+            names = ("biases", *names)
+        return [(name, getattr(self, name)) for name in names]
 
     def constants(self) -> None:
-        self.biases.zero_()
+        if self.program == PJREDDIE:
+            self.biases.zero_()
 
     def start(self) -> None:
+        self.biases.zero_()
         self.scales.fill_(1)
         self.rolling_mean.zero_()
         self.rolling_variance.zero_()

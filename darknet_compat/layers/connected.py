@@ -25,7 +25,7 @@ class Connected(Normalised):
 
     def __init__(self, section: Section, place: Place) -> None:
         super().__init__(section, place)
-        self.activation = activation_name(section, self.o.activation)
+        self.activation = activation_name(section, self.o.activation, place.program)
         self.weights = nn.Parameter(self.tensor(self.o.output, self.input.outputs))
         self.make_biases(self.o.output, place)
 

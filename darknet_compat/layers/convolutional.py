@@ -40,7 +40,7 @@ class Convolutional(Normalised):
         o = self.o
         if o.binary or o.xnor:
             raise section.error("binary and xnor convolutions are not built here; expected binary=0 and xnor=0")
-        self.activation = activation_name(section, o.activation)
+        self.activation = activation_name(section, o.activation, place.program)
         self.weights = nn.Parameter(self.tensor(o.filters, self.input.c // o.groups, o.size, o.size))
         self.make_biases(o.filters, place)
 

@@ -13,9 +13,11 @@ class Dropout(Layer):
     """Each value is dropped with chance ``probability``, the others are scaled by 1/(1-probability).
 
     Darknet drops in the output buffer of the layer before, so that a later [route] to that layer sees it too.
+    AlexeyAB's ``dropblock`` works on a GPU alone; elsewhere his program drops single values, as here.
     """
 
-    options = {"probability": 0.5}
+    pjreddie = {"probability": 0.5}
+    alexeyab = {"probability": 0.2, "dropblock": 0, "dropblock_size_rel": 0.0, "dropblock_size_abs": 0.0}
     replaces_input = True
     resizable = False
 

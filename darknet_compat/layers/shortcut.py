@@ -21,7 +21,7 @@ class Shortcut(Layer):
 
     def __init__(self, section: Section, place: Place) -> None:
         super().__init__(section, place)
-        self.activation = activation_name(section, self.o.activation)
+        self.activation = activation_name(section, self.o.activation, place.program)
 
     def find_sources(self, place: Place) -> tuple[int, ...]:
         index = getattr(self.o, "from")

@@ -19,7 +19,8 @@ from ..cfg import Cfg
 from ..errors import TrainingError, first_line
 from ..files import regular_file, whole_file
 from ..labels import basecfg
-from ..weights import DARKNET_VERSION, save_weights
+from ..program import VERSIONS
+from ..weights import save_weights
 from .step import Trainer
 
 # A .state is this line, the SHA-256 of the rest as a line of hexadecimal digits, and what torch.save writes.
@@ -80,7 +81,7 @@ class Snapshots:
 
         Raises :class:`DarknetError` where a file cannot be written; what stood under its name then still does.
         """
-        trainer.network.version = DARKNET_VERSION
+        trainer.network.version = VERSIONS[trainer.network.program]
         save_weights(trainer.network, path)
         if path == self.backup:
             self._save_state(trainer, extra or {})

@@ -12,6 +12,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from ..layers.base import ALEXEYAB
+from ..layers.net import ALEXEYAB_TRAINING
 from ..network import Network
 from .schedule import images_per_update
 
@@ -44,9 +46,18 @@ class Gradients:
 def freeze(network: Network) -> None:
     """Cut off the layers up to the last one with ``stopbackward=1`` (``backward_network`` ends before it).
 
-    Raises :class:`CfgError` where no layer is left to train, and for ``onlyforward=1``, which is not built.
+    Raises :class:`CfgError` where no layer is left to train, and for options whose training is not built.
     """
+    for name in ALEXEYAB_TRAINING:
+        option = network.cfg.net.find(name)
+        if option and network.program == ALEXEYAB and option.value != "0":
+            raise network.cfg.net.error(
+                f"training with {name} is not built here; expected no such line, to train without it", name
+            )
     for layer in network.layers:
+        for name in ("clip", "dont_update", "burnin_update", "train_only_bn"):
+            if getattr(layer.o, name):
+                raise layer.section.error(f"training with {name} is not built here; expected no such line", name)
         if layer.o.onlyforward:
             raise layer.section.error(
                 "onlyforward=1 is not built: AlexeyAB's program leaves the layer untrained, pjreddie's trains it; "

@@ -80,10 +80,11 @@ MALFORMED = {
     "[net]\n[convolutionl]\n": "x.cfg:2: [convolutionl]: unknown section; did you mean `[convolutional]`?",
     "[net]\n[Max Pool]\n": "x.cfg:2: [Max Pool]: unknown section; did you mean `[maxpool]`?",
     "[net]\n[xyz]\n": (
-        "x.cfg:2: [xyz]: unknown section; expected one of activation, avg, avgpool, batchnorm, conn, connected, conv, "
-        "convolutional, cost, crnn, crop, deconv, deconvolutional, detection, dropout, gru, iseg, l2norm, local, "
-        "logistic, lrn, lstm, max, maxpool, net, network, normalization, region, reorg, rnn, route, shortcut, soft, "
-        "softmax, upsample, yolo"
+        "x.cfg:2: [xyz]: unknown section; expected one of activation, avg, avgpool, batchnorm, conn, connected, "
+        "contrastive, conv, conv_lstm, convolutional, cost, crnn, crop, deconv, deconvolutional, detection, dropout, "
+        "empty, Gaussian_yolo, gru, history, implicit, iseg, l2norm, local, local_avg, local_avgpool, logistic, lrn, "
+        "lstm, max, maxpool, net, network, normalization, region, reorg, reorg3d, rnn, route, sam, scale_channels, "
+        "shortcut, silence, soft, softmax, upsample, yolo"
     ),
     "[net]\n\n  width 416  \n": "x.cfg:3: width 416: no `=` in the line; expected `name=value`",
     "[net]\nwidth": "x.cfg:2: width: no `=` in the line; expected `name=value`",

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from darknet_compat.cfg import SECTIONS, parse_cfg
+from darknet_compat.cfg import ALEXEYAB_SECTIONS, SECTIONS, parse_cfg
 from darknet_compat.errors import CfgError, CfgWarning
 
 
@@ -139,11 +139,25 @@ def test_numbers_as_c_reads_them(text):
         assert value == function(text.encode())
 
 
-def test_section_names_are_those_of_libdarknet(darknet_share):
-    function = ctypes.CDLL("/usr/lib/darknet/libdarknet.so").string_to_layer_type
+def check_section_names(library, sections: dict[str, str], others: set[str]) -> None:
+    function = ctypes.CDLL(str(library)).string_to_layer_type
     blank = function(b"[no such section]")
-    number = {full: function(f"[{full}]".encode()) for full in set(SECTIONS.values())}
+    number = {full: function(f"[{full}]".encode()) for full in set(sections.values())}
     assert blank not in number.values()
     assert len(set(number.values())) == len(number)
-    for written, full in SECTIONS.items():
+    for written, full in sections.items():
         assert function(f"[{written}]".encode()) == number[full]
+    assert len(others) > 3
+    assert {function(f"[{written}]".encode()) for written in others} == {blank}
+
+
+def test_section_names_are_those_of_libdarknet(darknet_share):
+    theirs = {written: full for written, full in SECTIONS.items() if written not in ALEXEYAB_SECTIONS}
+    check_section_names("/usr/lib/darknet/libdarknet.so", theirs, ALEXEYAB_SECTIONS)
+
+
+def test_section_names_are_those_of_alexeyabs_library(alexeyab):
+    # He has dropped these, and knows [avg], [max] ... as pjreddie does.
+    dropped = {"deconv", "deconvolutional", "iseg", "l2norm", "logistic"}
+    his = {written: full for written, full in SECTIONS.items() if written not in dropped}
+    check_section_names(alexeyab / "libdarknet.so", his, dropped)

@@ -403,3 +403,21 @@ def test_onlyforward_is_refused_where_it_would_train_something_else():
         network = load_network(cfg)
     with pytest.raises(CfgError, match="onlyforward=1 is not built"):
         Trainer(network)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (small(net="mosaic=1"), "mosaic=1: training with mosaic is not built here"),
+        (small(net="ema_alpha=.9998"), "ema_alpha=.9998: training with ema_alpha is not built here"),
+        (
+            small(net="flip=1", second="train_only_bn=1"),
+            "train_only_bn=1: training with train_only_bn is not built here",
+        ),
+    ],
+)
+def test_what_alexeyabs_program_trains_by_is_refused_where_it_is_not_built(text, message):
+    network = load_network(parse_cfg(text))
+    with pytest.raises(CfgError, match=message):
+        Trainer(network)
+    Trainer(load_network(parse_cfg(small(net="mosaic=0"))))
