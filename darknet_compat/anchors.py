@@ -14,35 +14,35 @@ from numpy.typing import NDArray
 
 from .errors import DataError
 from .files import whole_file
-from .images import letterbox_size, picture_size
+from .images import image_size, letterbox_size
 from .labels import SMALLEST, read_all_labels
 
 STARTS = 10
 ROUNDS = 300
-SHOWN = 20_000  # boxes in the picture; more would only darken it
+SHOWN = 20_000  # boxes in the image; more would only darken it
 
 
-def network_boxes(pictures: Sequence[str], width: int, height: int, letter_box: bool = True) -> NDArray[np.float64]:
-    """Sizes (n, 2), in pixels of a network's input of ``width`` x ``height``, of the boxes labelled in ``pictures``.
+def network_boxes(images: Sequence[str], width: int, height: int, letter_box: bool = True) -> NDArray[np.float64]:
+    """Sizes (n, 2), in pixels of a network's input of ``width`` x ``height``, of the boxes labelled in ``images``.
 
-    With ``letter_box`` a picture keeps its aspect, as in pjreddie's program: boxes of a wide one lose height. Without,
-    it is stretched to the input, as in AlexeyAB's. The pictures are opened for their sizes only.
+    With ``letter_box`` an image keeps its aspect, as in pjreddie's program: boxes of a wide one lose height. Without,
+    it is stretched to the input, as in AlexeyAB's. The images are opened for their sizes only.
 
-    Raises DataError where a label line is bad or no picture has a box, and PictureError where a picture has no size.
+    Raises DataError where a label line is bad or no image has a box, and ImageError where an image has no size.
     Label files that are missing are one warning.
     """
-    labels = read_all_labels(pictures, classes=None)
+    labels = read_all_labels(images, classes=None)
     if labels.bad:
         raise DataError(f"{labels.bad_lines()}; correct them")
     if not len(labels.objects):
         first = f", the first is {labels.missing[0]}" if labels.missing else ""
         raise DataError(
-            f"no box in the labels of {len(pictures)} pictures ({len(labels.missing)} label files are missing{first}); "
-            "expected a text file beside each picture's folder: write them with tools/voc_label.py"
+            f"no box in the labels of {len(images)} images ({len(labels.missing)} label files are missing{first}); "
+            "expected a text file beside each image's folder: write them with tools/voc_label.py"
         )
     labels.warn_of_missing()
     whole = (width, height)
-    taken = [letterbox_size(*picture_size(picture), *whole) if letter_box else whole for picture in pictures]
+    taken = [letterbox_size(*image_size(image), *whole) if letter_box else whole for image in images]
     sizes = labels.objects[:, 3:] * np.repeat(taken, np.diff(labels.starts), axis=0)
     # Training drops smaller boxes too.
     return sizes[(sizes >= np.multiply(whole, SMALLEST)).all(1)]

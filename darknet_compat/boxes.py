@@ -1,7 +1,7 @@
-"""Boxes: IOU, non-maximum suppression, corners and centres, from the network's input back to the picture.
+"""Boxes: IOU, non-maximum suppression, corners and centres, from the network's input back to the image.
 
 Source: ``src/box.c`` and ``src/region_layer.c, correct_region_boxes``. A box is (x, y, w, h) with x, y at its centre,
-relative to the picture unless said otherwise. Everything is batched and runs on any device.
+relative to the image unless said otherwise. Everything is batched and runs on any device.
 """
 
 from __future__ import annotations
@@ -45,20 +45,20 @@ def centres(boxes: Tensor) -> Tensor:
 
 def unletterbox(
     boxes: Tensor,
-    pictures: Sequence[tuple[int, int]],
+    images: Sequence[tuple[int, int]],
     net: tuple[int, int],
     *,
     relative: bool = True,
     letter_box: bool = True,
 ) -> Tensor:
-    """Boxes relative to the network's input -> boxes on each picture (src/region_layer.c, correct_region_boxes).
+    """Boxes relative to the network's input -> boxes on each image (src/region_layer.c, correct_region_boxes).
 
-    ``boxes`` (N, B, 4); ``pictures`` the N widths and heights; ``net`` the width and height of the network's input.
-    ``relative``: to the picture's size, else in its pixels. ``letter_box=False``: the picture had been stretched
+    ``boxes`` (N, B, 4); ``images`` the N widths and heights; ``net`` the width and height of the network's input.
+    ``relative``: to the image's size, else in its pixels. ``letter_box=False``: the image had been stretched
     over the whole input. Returns float32 (N, B, 4).
     """
     rows = []
-    for w, h in pictures:
+    for w, h in images:
         new_w, new_h = fitted(w, h, *net) if letter_box else net
         # What is a float in C is rounded to one; the rest is double there.
         scale = [float(np.float32(new) / np.float32(size)) for new, size in zip((new_w, new_h), net, strict=True)]
@@ -72,7 +72,7 @@ def unletterbox(
 
 
 def fitted(w: int, h: int, net_w: int, net_h: int) -> tuple[int, int]:
-    """The size that a picture of w x h takes inside the network's input (src/image.c, letterbox_image)."""
+    """The size that an image of w x h takes inside the network's input (src/image.c, letterbox_image)."""
     if np.float32(net_w) / np.float32(w) < np.float32(net_h) / np.float32(h):
         return net_w, max(h * net_w // w, 1)
     return max(w * net_h // h, 1), net_h

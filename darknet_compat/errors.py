@@ -44,8 +44,8 @@ class ExportError(DarknetError):
     """A network that cannot be written to, or read back from, another format; an engine that cannot run it."""
 
 
-class PictureError(DarknetError):
-    """A picture that cannot be read or written."""
+class ImageError(DarknetError):
+    """An image that cannot be read or written."""
 
 
 class DataError(DarknetError):

@@ -1,11 +1,11 @@
-"""Darknet's picture arithmetic: load, resize, letterbox, place, distort, flip, save.
+"""Darknet's image arithmetic: load, resize, letterbox, place, distort, flip, save.
 
-Two forms of a picture go through here. A *picture* is what a file decodes to: uint8 RGB, (h, w, 3). *Planes* are
+Two forms of an image go through here. A *image* is what a file decodes to: uint8 RGB, (h, w, 3). *Planes* are
 Darknet's own form: float32 RGB, (3, h, w), 0..1. The functions on planes follow ``src/image.c`` step by step. The
-functions that end in ``_picture`` and write into a slot of a network's input do the same from uint8, several times
+functions that end in ``_image`` and write into a slot of a network's input do the same from uint8, several times
 faster, and agree with them within 1e-6 (1e-5 after a change of colours, but for pixels whose shifted hue is exactly 1:
 Darknet paints these magenta, OpenCV's colour conversion red, which is right). OpenCV is loaded only by the functions
-that read, write or recolour a picture, torch only by the fast forms.
+that read, write or recolour an image, torch only by the fast forms.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
-from darknet_compat.errors import PictureError
+from darknet_compat.errors import ImageError
 from darknet_compat.files import regular_file, whole_file
 
-GREY = 0.5  # what surrounds a letterboxed or placed picture
+GREY = 0.5  # what surrounds a letterboxed or placed image
 JPEG_QUALITY = 80  # src/image.c, save_image
 
 
-def load_picture(path: str | os.PathLike[str]) -> np.ndarray:
+def load_image(path: str | os.PathLike[str]) -> np.ndarray:
     """Decode a JPEG, PNG or BMP file to uint8 RGB (h, w, 3).
 
-    A grey picture gives three equal planes, transparency is dropped, 16 bits per colour keep their upper 8. A note in
+    A grey image gives three equal planes, transparency is dropped, 16 bits per colour keep their upper 8. A note in
     the file on how to turn it (EXIF) is left alone, as stb_image in Darknet leaves it: label files of Darknet data
     sets describe the pixels as they are stored.
 
-    Raises PictureError where the file is missing, empty, cut short or no picture.
+    Raises ImageError where the file is missing, empty, cut short or no image.
     """
     import cv2
 
@@ -40,26 +40,26 @@ def load_picture(path: str | os.PathLike[str]) -> np.ndarray:
         with regular_file(path) as file:
             encoded = np.fromfile(file, np.uint8)
     except OSError as error:
-        raise PictureError(f"{path}: cannot read the picture: {error.strerror or error}; check the path") from None
+        raise ImageError(f"{path}: cannot read the image: {error.strerror or error}; check the path") from None
     if not encoded.size:
-        raise PictureError(f"{path}: the file is empty, expected a JPEG, PNG or BMP picture; copy it again")
+        raise ImageError(f"{path}: the file is empty, expected a JPEG, PNG or BMP image; copy it again")
     try:
-        picture = cv2.imdecode(encoded, cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
+        image = cv2.imdecode(encoded, cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
     except cv2.error:
-        picture = None
-    if picture is None:
-        raise PictureError(
-            f"{path}: {encoded.size} bytes that do not decode, expected a whole JPEG, PNG or BMP picture; "
+        image = None
+    if image is None:
+        raise ImageError(
+            f"{path}: {encoded.size} bytes that do not decode, expected a whole JPEG, PNG or BMP image; "
             "the file is damaged, cut short or of another kind"
         )
-    return picture
+    return image
 
 
-def picture_size(path: str | os.PathLike[str]) -> tuple[int, int]:
-    """Width and height of a JPEG, PNG or BMP file, from its header alone. Raises PictureError."""
+def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
+    """Width and height of a JPEG, PNG or BMP file, from its header alone. Raises ImageError."""
     width, height = _size_in_header(path)
     if width < 1 or height < 1:
-        raise PictureError(f"{path}: {width} x {height} pixels by its header; expected a picture of 1 x 1 or more")
+        raise ImageError(f"{path}: {width} x {height} pixels by its header; expected an image of 1 x 1 or more")
     return width, height
 
 
@@ -77,10 +77,10 @@ def _size_in_header(path: str | os.PathLike[str]) -> tuple[int, int]:
             if head[:2] == b"\xff\xd8":
                 return _jpeg_size(file)
     except OSError as error:
-        raise PictureError(f"{path}: cannot read the picture: {error.strerror}") from None
+        raise ImageError(f"{path}: cannot read the image: {error.strerror}") from None
     except struct.error:
-        raise PictureError(f"{path}: the picture ends inside its header") from None
-    raise PictureError(f"{path}: no JPEG, PNG or BMP file, of which the size is needed")
+        raise ImageError(f"{path}: the image ends inside its header") from None
+    raise ImageError(f"{path}: no JPEG, PNG or BMP file, of which the size is needed")
 
 
 def _jpeg_size(file: BinaryIO) -> tuple[int, int]:
@@ -99,17 +99,17 @@ def _jpeg_size(file: BinaryIO) -> tuple[int, int]:
         file.seek(length - 2, os.SEEK_CUR)
 
 
-def save_picture(picture: np.ndarray, path: str | os.PathLike[str]) -> None:
-    """Write a uint8 RGB picture (h, w, 3); the suffix (.jpg, .png, .bmp) says in which form. JPEG has quality 80.
+def save_image(image: np.ndarray, path: str | os.PathLike[str]) -> None:
+    """Write a uint8 RGB image (h, w, 3); the suffix (.jpg, .png, .bmp) says in which form. JPEG has quality 80.
 
-    Raises PictureError where the suffix is unknown or the folder cannot be written.
+    Raises ImageError where the suffix is unknown or the folder cannot be written.
     """
     import cv2
 
     suffix = Path(path).suffix.lower()
     if suffix not in (".jpg", ".jpeg", ".png", ".bmp"):
-        raise PictureError(f"{path}: cannot write a picture of suffix {suffix!r}, expected .jpg, .png or .bmp")
-    bgr = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
+        raise ImageError(f"{path}: cannot write an image of suffix {suffix!r}, expected .jpg, .png or .bmp")
+    bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
     # OpenCV 5 warns on the screen of an option that the form does not know.
     options = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY] if suffix in (".jpg", ".jpeg") else []
     encoded = cv2.imencode(suffix, bgr, options)[1]
@@ -117,15 +117,15 @@ def save_picture(picture: np.ndarray, path: str | os.PathLike[str]) -> None:
         with whole_file(path) as file:
             file.write(encoded.tobytes())
     except OSError as error:
-        raise PictureError(f"{path}: cannot write the picture: {error.strerror}") from None
+        raise ImageError(f"{path}: cannot write the image: {error.strerror}") from None
 
 
-def to_planes(picture: np.ndarray) -> np.ndarray:
+def to_planes(image: np.ndarray) -> np.ndarray:
     """uint8 (h, w, 3) -> float32 (3, h, w), 0..1."""
-    return (picture.transpose(2, 0, 1) / 255.0).astype(np.float32)
+    return (image.transpose(2, 0, 1) / 255.0).astype(np.float32)
 
 
-def to_picture(planes: np.ndarray) -> np.ndarray:
+def to_image(planes: np.ndarray) -> np.ndarray:
     """float32 planes (3, h, w) -> uint8 (h, w, 3), clipped to 0..1 and cut down, not rounded, as Darknet saves them."""
     return (np.clip(planes, 0, 1) * 255).astype(np.uint8).transpose(1, 2, 0)
 
@@ -150,7 +150,7 @@ def _taps(positions: np.ndarray, size: int) -> Taps:
 
 
 def _aligned_positions(size: int, new: int) -> np.ndarray:
-    # One output pixel would divide by zero (Darknet reads outside the picture then); it takes the first input.
+    # One output pixel would divide by zero (Darknet reads outside the image then); it takes the first input.
     scale = np.float32(size - 1) / np.float32(max(new - 1, 1))
     return np.arange(new, dtype=np.float32) * scale
 
@@ -170,7 +170,7 @@ def _resize_rows(size: int, new: int) -> Taps:
     return taps
 
 
-@functools.lru_cache(maxsize=1024)  # a data set has few sizes, and a picture of 416 few heights to take
+@functools.lru_cache(maxsize=1024)  # a data set has few sizes, and an image of 416 few heights to take
 def _place_taps(size: int, new: int) -> Taps:
     # The product in this order: it is what gcc -Ofast makes of ((float)x / w) * im.w, to the last bit.
     scale = np.float32(size) * (np.float32(1) / np.float32(new))
@@ -191,11 +191,11 @@ def resize(planes: np.ndarray, w: int, h: int) -> np.ndarray:
     )
 
 
-def letterbox_size(picture_w: int, picture_h: int, w: int, h: int) -> tuple[int, int]:
-    """The size a picture takes inside a letterbox of w x h; by integer division, so it can be 0 for a sliver."""
-    if np.float32(w) / np.float32(picture_w) < np.float32(h) / np.float32(picture_h):
-        return w, picture_h * w // picture_w
-    return picture_w * h // picture_h, h
+def letterbox_size(image_w: int, image_h: int, w: int, h: int) -> tuple[int, int]:
+    """The size an image takes inside a letterbox of w x h; by integer division, so it can be 0 for a sliver."""
+    if np.float32(w) / np.float32(image_w) < np.float32(h) / np.float32(image_h):
+        return w, image_h * w // image_w
+    return image_w * h // image_h, h
 
 
 def letterbox(planes: np.ndarray, w: int, h: int) -> np.ndarray:
@@ -212,7 +212,7 @@ def place(planes: np.ndarray, w: float, h: float, dx: float, dy: float, canvas: 
     """Scale planes (c, H, W) to w x h and write them into ``canvas`` (c, h', w') at column dx, row dy.
 
     Sizes and offsets are cut to integers, as C cuts them; what falls outside the canvas is left out. Bilinear from the
-    upper left corner, with zero beyond the picture (`src/image.c, place_image`).
+    upper left corner, with zero beyond the image (`src/image.c, place_image`).
     """
     w, h = int(w), int(h)
     columns, x = _overlap(w, int(dx), canvas.shape[2])
@@ -271,29 +271,29 @@ def flip(planes: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(planes[:, :, ::-1])
 
 
-# The fast forms: from a uint8 picture straight into a slot (3, h, w) of a float32 batch. Rows are gathered and mixed
-# first, while they are bytes and contiguous; then the picture is turned on its side, so that columns are contiguous
+# The fast forms: from a uint8 image straight into a slot (3, h, w) of a float32 batch. Rows are gathered and mixed
+# first, while they are bytes and contiguous; then the image is turned on its side, so that columns are contiguous
 # too; a last turn brings it upright and apart into planes. Values stay in 0..255 until the last step.
 
 
-def letterbox_picture(picture: np.ndarray, slot: np.ndarray) -> None:
-    """What ``letterbox`` does, from a uint8 picture (h, w, 3) into ``slot``, float32 (3, H, W)."""
-    new_w, new_h = letterbox_size(picture.shape[1], picture.shape[0], slot.shape[2], slot.shape[1])
+def letterbox_image(image: np.ndarray, slot: np.ndarray) -> None:
+    """What ``letterbox`` does, from a uint8 image (h, w, 3) into ``slot``, float32 (3, H, W)."""
+    new_w, new_h = letterbox_size(image.shape[1], image.shape[0], slot.shape[2], slot.shape[1])
     slot.fill(GREY)
     if new_w and new_h:
         x, y = (slot.shape[2] - new_w) // 2, (slot.shape[1] - new_h) // 2
-        resize_picture(picture, slot[:, y : y + new_h, x : x + new_w])
+        resize_image(image, slot[:, y : y + new_h, x : x + new_w])
 
 
-def resize_picture(picture: np.ndarray, slot: np.ndarray) -> None:
-    """What ``resize`` does, from a uint8 picture (h, w, 3) into ``slot``, float32 (3, H, W), whose size it takes."""
-    columns = _resize_columns(picture.shape[1], slot.shape[2])
-    rows = _resize_rows(picture.shape[0], slot.shape[1])
-    _upright(_sideways(picture, columns, rows), slot)
+def resize_image(image: np.ndarray, slot: np.ndarray) -> None:
+    """What ``resize`` does, from a uint8 image (h, w, 3) into ``slot``, float32 (3, H, W), whose size it takes."""
+    columns = _resize_columns(image.shape[1], slot.shape[2])
+    rows = _resize_rows(image.shape[0], slot.shape[1])
+    _upright(_sideways(image, columns, rows), slot)
 
 
-def place_picture(
-    picture: np.ndarray,
+def place_image(
+    image: np.ndarray,
     slot: np.ndarray,
     w: float,
     h: float,
@@ -304,22 +304,22 @@ def place_picture(
     exposure: float = 1.0,
     mirror: bool = False,
 ) -> None:
-    """``place`` on grey, ``distort`` and, where ``mirror``, ``flip``, from a uint8 picture into ``slot`` (3, H, W).
+    """``place`` on grey, ``distort`` and, where ``mirror``, ``flip``, from a uint8 image into ``slot`` (3, H, W).
 
-    The picture part of `src/data.c, load_data_detection`.
+    The image part of `src/data.c, load_data_detection`.
     """
-    where = placement((picture.shape[1], picture.shape[0]), (slot.shape[2], slot.shape[1]), w, h, dx, dy, mirror)
+    where = placement((image.shape[1], image.shape[0]), (slot.shape[2], slot.shape[1]), w, h, dx, dy, mirror)
     x, y = where.x, where.y
-    grey = min(max(GREY * exposure, 0), 1)  # the grey around the picture is distorted with it
+    grey = min(max(GREY * exposure, 0), 1)  # the grey around the image is distorted with it
     for margin in (slot[:, : y.start], slot[:, y.stop :], slot[:, y, : x.start], slot[:, y, x.stop :]):
         margin.fill(grey)
     part = slot[:, y, x]
     if part.size:
-        _upright(_sideways(picture, where.columns, where.rows), part, hue, saturation, exposure)
+        _upright(_sideways(image, where.columns, where.rows), part, hue, saturation, exposure)
 
 
 class Placement(NamedTuple):
-    """Which columns ``x`` and rows ``y`` of an input a picture covers, and what goes into each of them."""
+    """Which columns ``x`` and rows ``y`` of an input an image covers, and what goes into each of them."""
 
     x: slice
     y: slice
@@ -328,23 +328,23 @@ class Placement(NamedTuple):
 
 
 def placement(
-    picture: tuple[int, int], size: tuple[int, int], w: float, h: float, dx: float, dy: float, mirror: bool = False
+    image: tuple[int, int], size: tuple[int, int], w: float, h: float, dx: float, dy: float, mirror: bool = False
 ) -> Placement:
-    """Where :func:`place` puts a picture of (width, height), ``mirror``: flipped, in an input of ``size``."""
+    """Where :func:`place` puts an image of (width, height), ``mirror``: flipped, in an input of ``size``."""
     w, h, dx, dy = int(w), int(h), int(dx), int(dy)
     columns, x = _overlap(w, size[0] - dx - w if mirror else dx, size[0])
     rows, y = _overlap(h, dy, size[1])
     if x.start >= x.stop or y.start >= y.stop:
         nothing = Taps(np.zeros((0, 2), np.int64), np.zeros((0, 2), np.float32))
         return Placement(slice(0, 0), slice(0, 0), nothing, nothing)
-    across = _place_taps(picture[0], w)
+    across = _place_taps(image[0], w)
     if mirror:
         across = across.part(slice(None, None, -1))
-    return Placement(x, y, across.part(columns), _place_taps(picture[1], h).part(rows))
+    return Placement(x, y, across.part(columns), _place_taps(image[1], h).part(rows))
 
 
-def crop_picture(
-    picture: np.ndarray,
+def crop_image(
+    image: np.ndarray,
     slot: np.ndarray,
     left: int,
     top: int,
@@ -355,20 +355,20 @@ def crop_picture(
     exposure: float = 1.0,
     mirror: bool = False,
 ) -> None:
-    """Stretch the rectangle (left, top, w, h) of a uint8 picture over ``slot`` (3, H, W), then distort and mirror.
+    """Stretch the rectangle (left, top, w, h) of a uint8 image over ``slot`` (3, H, W), then distort and mirror.
 
     AlexeyAB's augmentation (`src/image_opencv.cpp, image_data_augmentation`): the rectangle may reach beyond the
-    picture, whose mean colour is there, and OpenCV's INTER_LINEAR on bytes resizes it. He distorts in bytes too; here
+    image, whose mean colour is there, and OpenCV's INTER_LINEAR on bytes resizes it. He distorts in bytes too; here
     it is done in float32, as Darknet does it.
     """
     import cv2
 
-    inside = picture[max(0, top) : max(0, top + h), max(0, left) : max(0, left + w)]
+    inside = image[max(0, top) : max(0, top + h), max(0, left) : max(0, left + w)]
     if inside.shape[:2] == (h, w):
         cropped = inside
     else:
         cropped = np.empty((h, w, 3), np.uint8)
-        cropped[:] = np.rint(cv2.mean(picture)[:3])
+        cropped[:] = np.rint(cv2.mean(image)[:3])
         y, x = max(0, -top), max(0, -left)
         cropped[y : y + inside.shape[0], x : x + inside.shape[1]] = inside
     sized = cv2.resize(cropped, (slot.shape[2], slot.shape[1]), interpolation=cv2.INTER_LINEAR)
@@ -377,11 +377,11 @@ def crop_picture(
     _upright(cv2.transpose(sized).astype(np.float32), slot, hue, saturation, exposure)
 
 
-def _sideways(picture: np.ndarray, columns: Taps, rows: Taps) -> np.ndarray:
-    """Interpolate a uint8 picture (h, w, 3) -> float32 0..255, turned on its side: (columns, rows, 3)."""
+def _sideways(image: np.ndarray, columns: Taps, rows: Taps) -> np.ndarray:
+    """Interpolate a uint8 image (h, w, 3) -> float32 0..255, turned on its side: (columns, rows, 3)."""
     import cv2
 
-    return _mix(cv2.transpose(_mix(picture, rows)), columns)
+    return _mix(cv2.transpose(_mix(image, rows)), columns)
 
 
 def _mix(array: np.ndarray, taps: Taps) -> np.ndarray:

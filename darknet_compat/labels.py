@@ -1,7 +1,7 @@
 """Darknet's label files: where they stand, what is in them, and how VOC annotations become them.
 
 A label file has one line ``class x y w h`` per object: the index of the class, then the centre
-and the size of the box as parts of the picture's width and height.
+and the size of the box as parts of the image's width and height.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from .cfg.reader import read_text
 from .errors import DataError
 from .files import regular_file, whole_file
 
-SMALLEST = 0.001  # src/data.c, fill_truth_detection: a box narrower or lower than this part of the picture is dropped
+SMALLEST = 0.001  # src/data.c, fill_truth_detection: a box narrower or lower than this part of the image is dropped
 # src/data.c, fill_truth_detection: each word is replaced once, the first time that it stands in the path.
 REPLACEMENTS = (
     ("images", "labels"),
@@ -51,34 +51,34 @@ def basecfg(path: str) -> str:
     return path.rsplit("/", 1)[-1].split(".", 1)[0]
 
 
-def image_ids(pictures: Sequence[str], where: str, rule: Callable[[str], object] = basecfg) -> list:
-    """The id of each of ``pictures`` by ``rule``: what a result file names them by, and nothing else.
+def image_ids(images: Sequence[str], where: str, rule: Callable[[str], object] = basecfg) -> list:
+    """The id of each of ``images`` by ``rule``: what a result file names them by, and nothing else.
 
-    ``where``: the list that the pictures stand in. Raises DataError where two pictures have one id or where an id is
-    empty, for then the file could not say which picture a box belongs to. Blanks around an id do not count.
+    ``where``: the list that the images stand in. Raises DataError where two images have one id or where an id is
+    empty, for then the file could not say which image a box belongs to. Blanks around an id do not count.
     """
-    ids = [rule(picture) for picture in pictures]
+    ids = [rule(image) for image in images]
     first: dict[object, str] = {}
-    for picture, identity in zip(pictures, ids, strict=True):
+    for image, identity in zip(images, ids, strict=True):
         bare = identity.strip() if isinstance(identity, str) else identity
         if bare == "":
-            raise DataError(f"{where}: {picture} has no name before its first dot, its image id; rename the picture")
-        if first.get(bare) == picture:
-            raise DataError(f"{where}: {picture} stands in it twice; take one of the lines out")
+            raise DataError(f"{where}: {image} has no name before its first dot, its image id; rename the image")
+        if first.get(bare) == image:
+            raise DataError(f"{where}: {image} stands in it twice; take one of the lines out")
         if bare in first:
             raise DataError(
-                f"{where}: {picture} has the image id {identity!r}, as {first[bare]} has, and result files name "
-                "pictures by that alone; rename one, or take it out of the list"
+                f"{where}: {image} has the image id {identity!r}, as {first[bare]} has, and result files name "
+                "images by that alone; rename one, or take it out of the list"
             )
-        first[bare] = picture
+        first[bare] = image
     return ids
 
 
-def label_path(picture: str) -> str:
-    """The label file that Darknet reads for a picture (``src/data.c, fill_truth_detection``)."""
+def label_path(image: str) -> str:
+    """The label file that Darknet reads for an image (``src/data.c, fill_truth_detection``)."""
     for word, instead in REPLACEMENTS:
-        picture = picture.replace(word, instead, 1)
-    return picture
+        image = image.replace(word, instead, 1)
+    return image
 
 
 def read_labels(path: str | os.PathLike[str]) -> np.ndarray:
@@ -104,12 +104,12 @@ def read_labels(path: str | os.PathLike[str]) -> np.ndarray:
 
 @dataclass
 class Labels:
-    """The objects of all pictures of a list, and what was wrong with their label files."""
+    """The objects of all images of a list, and what was wrong with their label files."""
 
     objects: np.ndarray
     """float64, in training float32, (total, 5): class, x, y, w, h."""
     starts: np.ndarray
-    """int64 (pictures + 1): picture i has the rows starts[i] to starts[i + 1]."""
+    """int64 (images + 1): image i has the rows starts[i] to starts[i + 1]."""
     missing: list[str] = field(default_factory=list)
     """Label files that do not exist."""
     bad: list[str] = field(default_factory=list)
@@ -129,31 +129,31 @@ class Labels:
         """One warning for all label files that do not exist."""
         if self.missing:
             warnings.warn(
-                f"{self.missing[0]}: no such label file; {len(self.missing)} of {len(self)} pictures have none and "
+                f"{self.missing[0]}: no such label file; {len(self.missing)} of {len(self)} images have none and "
                 "are taken to show no object",
                 stacklevel=3,
             )
 
 
-def read_all_labels(pictures: Iterable[str], classes: int | None, class_only: bool = False) -> Labels:
-    """The sound objects in the label files of ``pictures``; what is missing or bad is listed beside them.
+def read_all_labels(images: Iterable[str], classes: int | None, class_only: bool = False) -> Labels:
+    """The sound objects in the label files of ``images``; what is missing or bad is listed beside them.
 
     Sound is a line ``class x y w h`` with a class below ``classes`` (None: any) and the rest in 0..1.
     ``class_only``: an object at x = y = 0 has a class and no place, as YOLO9000 has them; without a tree Darknet would
     write outside its memory for one, so it is a bad line else.
     """
     found = Labels(np.zeros((0, 5)), np.zeros(1, np.int64))
-    rows = [_sound_objects(picture, classes, class_only, found) for picture in pictures]
+    rows = [_sound_objects(image, classes, class_only, found) for image in images]
     found.starts = np.cumsum([0, *map(len, rows)])
     found.objects = np.concatenate([found.objects, *rows])
     return found
 
 
-def _sound_objects(picture: str, classes: int | None, class_only: bool, found: Labels) -> np.ndarray:
-    path = label_path(picture)
+def _sound_objects(image: str, classes: int | None, class_only: bool, found: Labels) -> np.ndarray:
+    path = label_path(image)
     nothing = np.zeros((0, 5))
-    if path == picture:
-        found.bad.append(f"{picture}: no label file belongs to a picture of this name; Darknet knows .jpg and .png")
+    if path == image:
+        found.bad.append(f"{image}: no label file belongs to an image of this name; Darknet knows .jpg and .png")
         return nothing
     try:
         objects = read_labels(path)
@@ -176,7 +176,7 @@ def _sound_objects(picture: str, classes: int | None, class_only: bool, found: L
             last = "" if classes is None else classes - 1
             what = f"class {names[row]:g}, expected one of 0..{last}, for classes count from 0"
         elif not inside[row]:
-            what = "a box outside of 0..1; x, y, w, h are parts of the picture's width and height"
+            what = "a box outside of 0..1; x, y, w, h are parts of the image's width and height"
         else:
             what = "x = y = 0 marks an object without a place, which only a network with a tree can learn"
         found.bad.append(f"{path}:{_line_number(path, int(row))}: {what}")
@@ -205,15 +205,15 @@ class VocObject:
 class Tally:
     """What became of the objects of a VOC devkit."""
 
-    pictures: int = 0
+    images: int = 0
     kept: Counter[str] = field(default_factory=Counter)
     difficult: int = 0
     unknown: Counter[str] = field(default_factory=Counter)
     outside: list[str] = field(default_factory=list)
-    """One line for each box that reaches out of its picture."""
+    """One line for each box that reaches out of its image."""
 
     def __iadd__(self, other: Tally) -> Tally:
-        self.pictures += other.pictures
+        self.images += other.images
         self.kept += other.kept
         self.difficult += other.difficult
         self.unknown += other.unknown
@@ -282,7 +282,7 @@ def read_voc(path: str | os.PathLike[str]) -> tuple[int, int, list[VocObject]]:
     width, height = (int(number(root, f"size/{side}", path)) for side in ("width", "height"))
     if width <= 0 or height <= 0:
         raise DataError(
-            f"{path}: <size> says {width} x {height}; expected the picture's width and height in pixels, both over 0"
+            f"{path}: <size> says {width} x {height}; expected the image's width and height in pixels, both over 0"
         )
     objects = []
     for index, element in enumerate(root.iter("object"), 1):
@@ -340,7 +340,7 @@ def voc_lines(path: Path, names: Sequence[str], keep_difficult: bool, tally: Tal
         else:
             if min(thing.box) < 0 or thing.box[2] > width or thing.box[3] > height:
                 corners = ", ".join(f"{value:g}" for value in thing.box)
-                tally.outside.append(f"{path}: {thing.name} at {corners} reaches out of the {width} x {height} picture")
+                tally.outside.append(f"{path}: {thing.name} at {corners} reaches out of the {width} x {height} image")
             tally.kept[thing.name] += 1
             lines.append(" ".join(map(str, (names.index(thing.name), *darknet_box(width, height, thing.box)))))
     return lines
@@ -350,19 +350,19 @@ def label_voc(folder: Path, identities: Iterable[str], names: Sequence[str], kee
     """Write ``labels/<identity>.txt`` beside the ``Annotations`` of one VOC year.
 
     Objects marked difficult are left out, as Darknet's ``scripts/voc_label.py`` does, unless ``keep_difficult``.
-    Objects of other classes than ``names`` are left out and counted. A picture without objects gets an empty file.
+    Objects of other classes than ``names`` are left out and counted. An image without objects gets an empty file.
     """
     tally = Tally()
     (folder / "labels").mkdir(exist_ok=True)
     for identity in identities:
         lines = voc_lines(folder / "Annotations" / f"{identity}.xml", names, keep_difficult, tally)
         (folder / "labels" / f"{identity}.txt").write_text("".join(f"{line}\n" for line in lines))
-        tally.pictures += 1
+        tally.images += 1
     return tally
 
 
 def read_image_set(folder: Path, image_set: str) -> list[str]:
-    """The picture names in ``ImageSets/Main/<image_set>.txt`` of one VOC year, one a line; they may hold blanks.
+    """The image names in ``ImageSets/Main/<image_set>.txt`` of one VOC year, one a line; they may hold blanks.
 
     Raises DataError where there is no such file, or no name in it.
     """
@@ -373,54 +373,54 @@ def read_image_set(folder: Path, image_set: str) -> list[str]:
     lines = read_text(path, DataError, MAX_LIST_BYTES).split("\n")
     identities = [line.strip() for line in lines if line.strip()]
     if not identities:
-        raise DataError(f"{path}: the file is empty; expected one picture name per line")
+        raise DataError(f"{path}: the file is empty; expected one image name per line")
     return identities
 
 
-def picture_paths(folder: Path, identities: Sequence[str], named: str | None = None) -> list[str]:
-    """The paths of pictures of one VOC year as they shall stand in a list file.
+def image_paths(folder: Path, identities: Sequence[str], named: str | None = None) -> list[str]:
+    """The paths of images of one VOC year as they shall stand in a list file.
 
-    ``named`` is the folder's path as it is to be written, where that is not ``folder``. Raises DataError where a
-    picture is missing, or where Darknet would look for its labels in another place than ``labels``.
+    ``named`` is the folder's path as it is to be written, where that is not ``folder``. Raises DataError where an
+    image is missing, or where Darknet would look for its labels in another place than ``labels``.
     """
     named = str(folder) if named is None else named
     try:
         inside = sorted(os.listdir(folder / "JPEGImages"), reverse=True)
     except OSError as error:
-        raise DataError(f"{folder / 'JPEGImages'}: {error.strerror}; expected the folder of the pictures") from None
+        raise DataError(f"{folder / 'JPEGImages'}: {error.strerror}; expected the folder of the images") from None
     files = {Path(name).stem: name for name in inside}
-    pictures = []
+    images = []
     for identity in identities:
         if identity not in files:
             raise DataError(
-                f"{folder / 'JPEGImages' / identity}.jpg: no such picture, but its name is in ImageSets; expected "
+                f"{folder / 'JPEGImages' / identity}.jpg: no such image, but its name is in ImageSets; expected "
                 "names without suffix, one a line"
             )
-        picture = f"{named}/JPEGImages/{files[identity]}"
+        image = f"{named}/JPEGImages/{files[identity]}"
         labels = f"{named}/labels/{identity}.txt"
-        if label_path(picture) != labels:
+        if label_path(image) != labels:
             raise DataError(
-                f"{picture}: Darknet would look for the labels in {label_path(picture)}, not in {labels}; it replaces "
+                f"{image}: Darknet would look for the labels in {label_path(image)}, not in {labels}; it replaces "
                 'the first "images" and "raw" of a path and knows .jpg, .png, .JPG, .JPEG: rename what is in the way'
             )
-        pictures.append(picture)
-    return pictures
+        images.append(image)
+    return images
 
 
 def write_lists(out: Path, sets: Sequence[tuple[str, str, Sequence[str]]]) -> list[Path]:
     """Write the list files that Darknet's ``scripts/voc_label.py`` writes; their paths come back.
 
-    ``sets`` holds year, image set and pictures. Each gives ``<year>_<image set>.txt``. Where all are VOC's own sets,
+    ``sets`` holds year, image set and images. Each gives ``<year>_<image set>.txt``. Where all are VOC's own sets,
     ``train.txt`` holds all but those called test, and ``train.all.txt`` all, year by year. Of other sets nobody knows
-    which are for training, and a list of that name would train on the pictures that shall measure it.
+    which are for training, and a list of that name would train on the images that shall measure it.
     """
     sets = sorted(sets, key=lambda one: one[0])
-    lists = {f"{year}_{image_set}.txt": pictures for year, image_set, pictures in sets}
+    lists = {f"{year}_{image_set}.txt": images for year, image_set, images in sets}
     if all(year in VOC_YEARS and image_set in VOC_SETS for year, image_set, _ in sets):
-        lists["train.txt"] = [one for _, image_set, pictures in sets if image_set != "test" for one in pictures]
-        lists["train.all.txt"] = [one for _, _, pictures in sets for one in pictures]
-    written = [out / name for name, pictures in lists.items() if pictures]
+        lists["train.txt"] = [one for _, image_set, images in sets if image_set != "test" for one in images]
+        lists["train.all.txt"] = [one for _, _, images in sets for one in images]
+    written = [out / name for name, images in lists.items() if images]
     for path in written:
         with whole_file(path, "w") as file:
-            file.writelines(f"{picture}\n" for picture in lists[path.name])
+            file.writelines(f"{image}\n" for image in lists[path.name])
     return written

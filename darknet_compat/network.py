@@ -29,7 +29,7 @@ class Network(nn.Module):
 
     :func:`darknet_compat.load_network` fills them, from a .weights file or with start values.
 
-    Pictures are float32 (N, channels, height, width), RGB, values 0..1. ``seen`` counts the images it was trained on.
+    Images are float32 (N, channels, height, width), RGB, values 0..1. ``seen`` counts the images it was trained on.
     ``numerics`` says whose batch normalisation runs: "cudnn", "gpu" or "cpu" (``layers/batchnorm.py``). ``program`` is
     the Darknet that the network follows, "pjreddie" or "alexeyab"; None reads it off the cfg, and ``program_from`` is
     then the option or section that said so.
@@ -235,7 +235,7 @@ class Network(nn.Module):
                     del kept[source]
 
     def resize(self, width: int, height: int) -> None:
-        """Take pictures of another size from now on (``src/network.c, resize_network``).
+        """Take images of another size from now on (``src/network.c, resize_network``).
 
         Raises :class:`CfgError` where a layer's numbers depend on the size, or where the size does not fit.
         """
@@ -268,15 +268,15 @@ class Network(nn.Module):
         fused.seen, fused.version = self.seen, self.version
         return fused.eval().to(next((tensor.device for tensor in self.state_dict().values()), None))
 
-    def _set_shapes(self, picture: Shape) -> None:
-        self.input = picture
+    def _set_shapes(self, image: Shape) -> None:
+        self.input = image
         shapes: list[Shape] = []
         for layer in self.layers:
-            layer.set_shape(Place(layer.index, shapes, picture, self.numerics, self.program))
+            layer.set_shape(Place(layer.index, shapes, image, self.numerics, self.program))
             shapes.append(layer.output)
 
     def table(self) -> str:
-        """The table that Darknet prints, and per layer its parameters, memory per picture and receptive field."""
+        """The table that Darknet prints, and per layer its parameters, memory per image and receptive field."""
         rows = [f"{'layer     filters    size              input                output':<83} {_TITLES}"]
         fields: list[tuple[int, int]] = []
         for layer in self.layers:

@@ -67,7 +67,7 @@ def worst_layer(network: Network, reference, x: np.ndarray) -> tuple[float, int]
 
 
 def check_layers(darknet, text: str, folder: Path, seed: int = 0, batch: int = 2) -> None:
-    """Every layer of the network of ``text`` gives libdarknet's values on random pictures."""
+    """Every layer of the network of ``text`` gives libdarknet's values on random images."""
     network, cfg, weights = network_of(text, folder, seed)
     reference = darknet.load_network(cfg, weights)
     x = np.random.default_rng(seed).random((batch, *network.input), np.float32)

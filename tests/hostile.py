@@ -17,7 +17,7 @@ import torch
 from darknet_compat.cfg import read_cfg, read_data, read_list, read_names
 from darknet_compat.errors import DarknetError
 from darknet_compat.evaluate.results import read_class_file
-from darknet_compat.images import load_picture, picture_size
+from darknet_compat.images import image_size, load_image
 from darknet_compat.labels import parse_xml
 from darknet_compat.network import Network
 from darknet_compat.tree import Hierarchy, read_map, read_tree
@@ -32,8 +32,8 @@ READERS = {
     "list": read_list,
     "tree": lambda path: Hierarchy(read_tree(path)),
     "map": read_map,
-    "picture": load_picture,
-    "picture size": picture_size,
+    "image": load_image,
+    "image size": image_size,
     "annotation": parse_xml,
     "result file": lambda path: read_class_file(path, {}),
 }

@@ -9,7 +9,7 @@ import pytest
 
 from darknet_compat.anchors import cfg_line, iou, kmeans, network_boxes, settle
 from darknet_compat.cli import anchors as verb
-from darknet_compat.errors import DataError, PictureError
+from darknet_compat.errors import DataError, ImageError
 from tests.evaluate.test_annotations import png_header
 
 
@@ -140,9 +140,9 @@ def run(*arguments):
 
 
 def test_the_boxes_are_those_that_the_network_sees(data, boxes):
-    pictures = [f"images/{index}.jpg" for index in range(20)]
-    np.testing.assert_allclose(network_boxes(pictures, 608, 416), seen(boxes, 608, 416), rtol=1e-12)
-    np.testing.assert_allclose(network_boxes(pictures, 608, 416, letter_box=False), boxes * (608, 416), rtol=1e-12)
+    images = [f"images/{index}.jpg" for index in range(20)]
+    np.testing.assert_allclose(network_boxes(images, 608, 416), seen(boxes, 608, 416), rtol=1e-12)
+    np.testing.assert_allclose(network_boxes(images, 608, 416, letter_box=False), boxes * (608, 416), rtol=1e-12)
 
 
 def printed(out, stride=32):
@@ -170,10 +170,10 @@ def test_verb(data, boxes, capsys):
     assert run("made.data", "-num_of_clusters", 4, "-width", 608, "-height", 416, "-show", "a.png") == 0
     anchors, average = kmeans(np.array(seen(boxes, 608, 416)), 4)
     assert capsys.readouterr().out.splitlines() == [
-        "400 boxes in 20 pictures, 4 clusters",
+        "400 boxes in 20 images, 4 clusters",
         f"avg IoU = {100 * average:.2f} %",
         "anchors = " + ", ".join(f"{w / 32:.4f},{h / 32:.4f}" for w, h in anchors),
-        "picture: a.png",
+        "image: a.png",
     ]
     assert (data / "a.png").read_bytes()[:4] == b"\x89PNG"
     run("made.data", "-num_of_clusters", 4, "-width", 608, "-height", 416, "-v3")
@@ -182,16 +182,16 @@ def test_verb(data, boxes, capsys):
 
 def test_verb_warns_of_missing_label_files(data):
     (data / "labels" / "3.txt").unlink()
-    with pytest.warns(UserWarning, match=r"^labels/3\.txt: no such label file; 1 of 20 pictures have none"):
+    with pytest.warns(UserWarning, match=r"^labels/3\.txt: no such label file; 1 of 20 images have none"):
         run("made.data")
 
 
-def test_a_picture_without_a_size_is_named(data):
+def test_a_image_without_a_size_is_named(data):
     (data / "images" / "7.jpg").write_bytes(b"GIF89a")
-    with pytest.raises(PictureError, match=r"images/7\.jpg: no JPEG, PNG or BMP file"):
+    with pytest.raises(ImageError, match=r"images/7\.jpg: no JPEG, PNG or BMP file"):
         run("made.data")
     (data / "images" / "7.jpg").write_bytes(png_header(0, 80))
-    with pytest.raises(PictureError, match=r"images/7\.jpg: 0 x 80 pixels by its header; expected"):
+    with pytest.raises(ImageError, match=r"images/7\.jpg: 0 x 80 pixels by its header; expected"):
         run("made.data")
     run("made.data", "-letter_box", 0)
 
@@ -199,7 +199,7 @@ def test_a_picture_without_a_size_is_named(data):
 def test_no_boxes(data):
     for path in (data / "labels").iterdir():
         path.write_text("")
-    with pytest.raises(DataError, match=r"no box in the labels of 20 pictures \(0 label files are missing"):
+    with pytest.raises(DataError, match=r"no box in the labels of 20 images \(0 label files are missing"):
         run("made.data")
     for path in (data / "labels").iterdir():
         path.unlink()

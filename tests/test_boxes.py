@@ -48,15 +48,15 @@ def test_nms_is_darknets(darknet, seed):
     for _ in range(20):
         n, classes, batch = int(rng.integers(1, 120)), int(rng.integers(1, 8)), int(rng.integers(1, 4))
         thresh = float(rng.choice([0.05, 0.3, 0.45, 0.7]))
-        pictures = [random_detections(rng, n, classes) for _ in range(batch)]
-        given = [torch.from_numpy(np.stack(part)) for part in zip(*pictures, strict=True)]
+        images = [random_detections(rng, n, classes) for _ in range(batch)]
+        given = [torch.from_numpy(np.stack(part)) for part in zip(*images, strict=True)]
         before = given[2].clone()
         prob, order = nms_sort(*given, thresh)
         assert torch.equal(given[2], before)
-        for i, picture in enumerate(pictures):
-            expected = darknet.nms_sort(*picture, thresh)
+        for i, image in enumerate(images):
+            expected = darknet.nms_sort(*image, thresh)
             np.testing.assert_array_equal(prob[i].numpy(), expected.prob)
-            taking_part = int((picture[1] != 0).sum())
+            taking_part = int((image[1] != 0).sum())
             np.testing.assert_array_equal(order[i, :taking_part].numpy(), expected.order[:taking_part])
             assert sorted(order[i].tolist()) == list(range(n))
 
@@ -130,7 +130,7 @@ def test_unletterbox_is_darknets(darknet, relative):
             np.testing.assert_allclose(found[0].numpy(), expected, rtol=3e-7, atol=3e-7 * (1 if relative else w + h))
 
 
-def test_unletterbox_of_several_pictures_and_of_stretched_ones():
+def test_unletterbox_of_several_images_and_of_stretched_ones():
     boxes = torch.rand(2, 5, 4)
     sizes = [(500, 375), (30, 90)]
     together = unletterbox(boxes, sizes, (416, 416))

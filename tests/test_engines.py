@@ -24,13 +24,13 @@ from darknet_compat.cli import main
 from darknet_compat.detect import detect_files
 from darknet_compat.engines import ENGINES, Engine, exported, packed, start_engine
 from darknet_compat.errors import ExportError
-from darknet_compat.images import letterbox_picture, load_picture
+from darknet_compat.images import letterbox_image, load_image
 from darknet_compat.layers.activation import ACTIVATIONS
 from darknet_compat.network import Network
 from tests.compare import TOLERANCE, net, network_of, randomise
 from tests.conftest import ROOT, SHAPES
 
-ALIKE = 1e-4  # boxes, relative to the picture, and probabilities
+ALIKE = 1e-4  # boxes, relative to the image, and probabilities
 CONV = "[conv]\nfilters={}\nsize=3\npad=1\nbatch_normalize=1\nactivation=leaky"
 PHOTOGRAPHS = ["dog", "horses", "person", "eagle", "giraffe", "kite"]
 RUNTIMES = ENGINES[1:]
@@ -64,8 +64,8 @@ def test_real_boxes(detector, name, batch):
     network = load_network(*detector)
     engine = start_engine(network, name, batch=batch)
     generator = torch.Generator().manual_seed(0)
-    for pictures in (1, 3, 4):
-        assert off_by(network, engine, torch.rand(pictures, *network.input, generator=generator)) <= ALIKE
+    for images in (1, 3, 4):
+        assert off_by(network, engine, torch.rand(images, *network.input, generator=generator)) <= ALIKE
 
 
 @pytest.mark.parametrize("numerics", ["cudnn", "cpu"])
@@ -115,7 +115,7 @@ def test_detecting_leaves_torch_as_it_was(darknet_share):
 
 def test_an_engine_keeps_to_its_threads():
     seen = []
-    engine = Engine(lambda pictures: seen.append(torch.get_num_threads()), 3)
+    engine = Engine(lambda images: seen.append(torch.get_num_threads()), 3)
     before = torch.get_num_threads()
     engine(torch.zeros(1))
     assert seen == [3]
@@ -163,15 +163,15 @@ def test_winograds_matrices_correlate(tile):
 
 
 @pytest.mark.parametrize("tile", sorted(packed.POINTS))
-@pytest.mark.parametrize(("pictures", "h", "w"), [(1, 13, 13), (2, 12, 16), (1, 5, 6), (1, 1, 1)])
-def test_winograd_is_a_convolution(tmp_path, tile, pictures, h, w):
+@pytest.mark.parametrize(("images", "h", "w"), [(1, 13, 13), (2, 12, 16), (1, 5, 6), (1, 1, 1)])
+def test_winograd_is_a_convolution(tmp_path, tile, images, h, w):
     if not packed.has_onednn():
         pytest.skip("needs torch with oneDNN")
     network, _, _ = network_of(net(w, h, 24, CONV.format(40)), tmp_path)
     layer = network.fuse().layers[0]
-    x = torch.rand(pictures, 24, h, w, generator=torch.Generator().manual_seed(0)) - 0.5
+    x = torch.rand(images, 24, h, w, generator=torch.Generator().manual_seed(0)) - 0.5
     with torch.inference_mode():
-        found = packed.winograd(layer, tile, pictures)(x.to(memory_format=torch.channels_last))
+        found = packed.winograd(layer, tile, images)(x.to(memory_format=torch.channels_last))
         expected = F.leaky_relu(F.conv2d(x.double(), layer.weights.double(), layer.biases.double(), 1, 1), 0.1)
     assert float((found - expected).abs().max() / expected.abs().max()) <= 1e-5
 
@@ -229,15 +229,15 @@ def test_onnxruntime_has_no_bf16():
 def test_bf16_keeps_both_ends_in_float32(darknet_share, detector):
     """The map of photographs is nearer to float32's than where all layers round."""
     network = load_network(*detector)
-    pictures = np.empty((len(PHOTOGRAPHS), *network.input), np.float32)
-    for photograph, slot in zip(PHOTOGRAPHS, pictures, strict=True):
-        letterbox_picture(load_picture(darknet_share / f"data/{photograph}.jpg"), slot)
-    pictures = torch.from_numpy(pictures)
+    images = np.empty((len(PHOTOGRAPHS), *network.input), np.float32)
+    for photograph, slot in zip(PHOTOGRAPHS, images, strict=True):
+        letterbox_image(load_image(darknet_share / f"data/{photograph}.jpg"), slot)
+    images = torch.from_numpy(images)
     with torch.inference_mode():
-        exact = network(pictures)
-        [raw] = network.fuse().to(torch.bfloat16).raw_maps(pictures.bfloat16())
+        exact = network(images)
+        [raw] = network.fuse().to(torch.bfloat16).raw_maps(images.bfloat16())
         rounded = network.detector(raw.float())
-    [found] = start_engine(network, precision="bf16")(pictures)
+    [found] = start_engine(network, precision="bf16")(images)
     distances = [float((values - exact).square().mean().sqrt()) for values in (found, rounded)]
     print("root mean square error of the map: {:.4f}, all layers rounded {:.4f}".format(*distances))
     assert distances[0] < 0.75 * distances[1]

@@ -29,13 +29,13 @@ from darknet_compat.cfg import parse_cfg, read_cfg
 from darknet_compat.cli import main
 from darknet_compat.errors import CfgError, DarknetError, ExportError
 from darknet_compat.export import NMS, THRESH, export, read_export
-from darknet_compat.images import letterbox, load_picture, to_planes
+from darknet_compat.images import letterbox, load_image, to_planes
 from darknet_compat.layers.activation import ACTIVATIONS
 from darknet_compat.network import Network
 from tests.compare import net, network_of, randomise
 from tests.conftest import ROOT, SHAPES
 
-ALIKE = 1e-4  # boxes, relative to the picture, and probabilities
+ALIKE = 1e-4  # boxes, relative to the image, and probabilities
 CONV = "[conv]\nfilters={}\nsize=3\npad=1\nactivation=leaky"
 REGION = "[region]\nanchors=1,2, 3,1.5\nnum=2\nclasses=3\nsoftmax=1"
 SMALL = net(
@@ -97,8 +97,8 @@ def shapes():
 
 
 def photographs(share: Path, network: Network) -> np.ndarray:
-    planes = [to_planes(load_picture(share / f"data/{name}.jpg")) for name in ("dog", "person")]
-    return np.stack([letterbox(picture, network.width, network.height) for picture in planes])
+    planes = [to_planes(load_image(share / f"data/{name}.jpg")) for name in ("dog", "person")]
+    return np.stack([letterbox(image, network.width, network.height) for image in planes])
 
 
 def expected_boxes(network: Network, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -60,8 +60,8 @@ CASES = {
             "list",
             "tree",
             "map",
-            "picture",
-            "picture size",
+            "image",
+            "image size",
             "annotation",
             "result file",
         )

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from darknet_compat import images, load_network
 from darknet_compat.boxes import corners, unletterbox
-from darknet_compat.errors import PictureError
-from darknet_compat.images import picture_size
+from darknet_compat.errors import ImageError
+from darknet_compat.images import image_size
 from tests.conftest import ROOT
 
 SIZES = [(1, 1), (1, 7), (9, 1), (2, 2), (17, 13), (64, 48), (50, 75), (375, 500), (301, 43)]  # (h, w)
@@ -26,13 +26,13 @@ def rng():
     return np.random.default_rng(5)
 
 
-def random_picture(rng, h, w):
+def random_image(rng, h, w):
     return rng.integers(0, 256, (h, w, 3), np.uint8)
 
 
 @pytest.fixture
 def dog(darknet_share):
-    return images.load_picture(darknet_share / "data" / "dog.jpg")
+    return images.load_image(darknet_share / "data" / "dog.jpg")
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -58,28 +58,28 @@ def test_resize_over_every_size(darknet, rng):
 @pytest.mark.parametrize("size", [(64, 48), (50, 75), (375, 500), (301, 43), (33, 33)])
 @pytest.mark.parametrize("net", [(32, 32), (64, 96), (416, 416), (608, 320)])
 def test_letterbox(darknet, rng, size, net):
-    picture = random_picture(rng, *size)
-    planes = images.to_planes(picture)
+    image = random_image(rng, *size)
+    planes = images.to_planes(image)
     theirs = darknet.letterbox_image(planes, net[1], net[0])
     np.testing.assert_allclose(images.letterbox(planes, net[1], net[0]), theirs, atol=1e-6)
     slot = np.empty((3, *net), np.float32)
-    images.letterbox_picture(picture, slot)
+    images.letterbox_image(image, slot)
     np.testing.assert_allclose(slot, theirs, atol=1e-6)
 
 
 def test_sliver_leaves_the_letterbox_grey(rng):
     slot = np.empty((3, 32, 32), np.float32)
-    images.letterbox_picture(random_picture(rng, 1, 1000), slot)
+    images.letterbox_image(random_image(rng, 1, 1000), slot)
     assert (slot == 0.5).all()
     assert (images.letterbox(rng.random((3, 1, 1000), np.float32), 32, 32) == 0.5).all()
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_resize_picture(darknet, rng, size):
-    picture = random_picture(rng, *size)
+def test_resize_image(darknet, rng, size):
+    image = random_image(rng, *size)
     slot = np.empty((3, 96, 64), np.float32)
-    images.resize_picture(picture, slot)
-    np.testing.assert_allclose(slot, darknet.resize_image(images.to_planes(picture), 64, 96), atol=1e-6)
+    images.resize_image(image, slot)
+    np.testing.assert_allclose(slot, darknet.resize_image(images.to_planes(image), 64, 96), atol=1e-6)
 
 
 PLACES = [
@@ -95,15 +95,15 @@ PLACES = [
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("spot", PLACES)
 def test_place(darknet, rng, size, spot):
-    picture = random_picture(rng, *size)
-    planes = images.to_planes(picture)
+    image = random_image(rng, *size)
+    planes = images.to_planes(image)
     canvas = np.full((3, 48, 64), 0.5, np.float32)
     theirs = darknet.place_image(planes, *spot, canvas)
     images.place(planes, *spot, canvas)
     np.testing.assert_allclose(canvas, theirs, atol=1e-5)
     for mirror in (False, True):
         slot = np.empty((3, 48, 64), np.float32)
-        images.place_picture(picture, slot, *spot, mirror=mirror)
+        images.place_image(image, slot, *spot, mirror=mirror)
         np.testing.assert_allclose(slot, darknet.flip_image(theirs) if mirror else theirs, atol=1e-5)
 
 
@@ -135,18 +135,18 @@ def test_placed_distorted_and_flipped(darknet, dog, mirror):
     canvas = darknet.place_image(images.to_planes(dog), 300, 220, 50, 60, np.full((3, 320, 416), 0.5))
     theirs = darknet.distort_image(canvas, 0.07, 1.4, 1.3)
     slot = np.empty_like(theirs)
-    images.place_picture(dog, slot, 300, 220, 50, 60, 0.07, 1.4, 1.3, mirror)
+    images.place_image(dog, slot, 300, 220, 50, 60, 0.07, 1.4, 1.3, mirror)
     np.testing.assert_allclose(slot, darknet.flip_image(theirs) if mirror else theirs, atol=1e-5)
 
 
-def plain_crop(picture, net_w, net_h, left, top, w, h):
+def plain_crop(image, net_w, net_h, left, top, w, h):
     """AlexeyAB's crop and stretch, pixel by pixel in exact arithmetic."""
-    mean = np.rint(picture.reshape(-1, 3).mean(0))
+    mean = np.rint(image.reshape(-1, 3).mean(0))
     out = np.empty((3, net_h, net_w))
 
     def pixel(x, y):
         x, y = min(max(x, 0), w - 1) + left, min(max(y, 0), h - 1) + top
-        return picture[y, x] if 0 <= x < picture.shape[1] and 0 <= y < picture.shape[0] else mean
+        return image[y, x] if 0 <= x < image.shape[1] and 0 <= y < image.shape[0] else mean
 
     for y in range(net_h):
         for x in range(net_w):
@@ -161,21 +161,21 @@ def plain_crop(picture, net_w, net_h, left, top, w, h):
 
 @pytest.mark.parametrize("rectangle", [(0, 0, 40, 30), (-5, 3, 47, 20), (4, -6, 31, 50), (-3, -2, 60, 40)])
 def test_crop_and_stretch(rng, rectangle):
-    picture = random_picture(rng, 30, 40)
-    expected = plain_crop(picture, 32, 24, *rectangle)
+    image = random_image(rng, 30, 40)
+    expected = plain_crop(image, 32, 24, *rectangle)
     for mirror in (False, True):
         slot = np.empty((3, 24, 32), np.float32)
-        images.crop_picture(picture, slot, *rectangle, mirror=mirror)
+        images.crop_image(image, slot, *rectangle, mirror=mirror)
         # OpenCV resizes bytes with weights of 11 bits and rounds to bytes.
         np.testing.assert_allclose(slot[:, :, ::-1] if mirror else slot, expected, atol=1.5 / 255)
 
 
 def test_stretched_colours_are_not_rounded_to_bytes(rng):
     """AlexeyAB distorts bytes; here it is float32, as in Darknet's own augmentation."""
-    picture = random_picture(rng, 24, 32)
+    image = random_image(rng, 24, 32)
     slot = np.empty((3, 24, 32), np.float32)
-    images.crop_picture(picture, slot, 0, 0, 32, 24, 0.0, 1.0, 1.3)
-    np.testing.assert_allclose(slot, images.distort(images.to_planes(picture), 0, 1, 1.3), atol=1e-5)
+    images.crop_image(image, slot, 0, 0, 32, 24, 0.0, 1.0, 1.3)
+    np.testing.assert_allclose(slot, images.distort(images.to_planes(image), 0, 1, 1.3), atol=1e-5)
 
 
 def test_load_agrees_with_darknet(darknet, darknet_share, made_shapes):
@@ -184,32 +184,32 @@ def test_load_agrees_with_darknet(darknet, darknet_share, made_shapes):
     )
     assert len(paths) > 30
     for path in paths:
-        np.testing.assert_array_equal(images.to_planes(images.load_picture(path)), darknet.load_image_color(path))
+        np.testing.assert_array_equal(images.to_planes(images.load_image(path)), darknet.load_image_color(path))
 
 
 def test_load_agrees_with_darknet_on_bccd(darknet, shared):
     for path in sorted((shared / "bccd" / "BCCD" / "JPEGImages").glob("*.jpg"))[::20]:
-        np.testing.assert_array_equal(images.to_planes(images.load_picture(path)), darknet.load_image_color(path))
+        np.testing.assert_array_equal(images.to_planes(images.load_image(path)), darknet.load_image_color(path))
 
 
 @pytest.mark.parametrize("suffix", [".png", ".bmp"])
 def test_load_and_save_are_exact(tmp_path, rng, suffix, capfd):
-    picture = random_picture(rng, 20, 31)
-    images.save_picture(picture, tmp_path / f"Bläu lich{suffix}")
-    np.testing.assert_array_equal(images.load_picture(tmp_path / f"Bläu lich{suffix}"), picture)
-    np.testing.assert_array_equal(images.to_picture(images.to_planes(picture)), picture)
+    image = random_image(rng, 20, 31)
+    images.save_image(image, tmp_path / f"Bläu lich{suffix}")
+    np.testing.assert_array_equal(images.load_image(tmp_path / f"Bläu lich{suffix}"), image)
+    np.testing.assert_array_equal(images.to_image(images.to_planes(image)), image)
     assert capfd.readouterr() == ("", "")  # OpenCV has nothing to warn of
 
 
-def test_kinds_of_pictures(tmp_path, rng):
+def test_kinds_of_images(tmp_path, rng):
     grey = rng.integers(0, 256, (9, 7), np.uint8)
     alpha = rng.integers(0, 256, (9, 7, 4), np.uint8)
     deep = rng.integers(0, 65536, (9, 7, 3), np.uint16)
     for name, array in (("grey", grey), ("alpha", alpha), ("deep", deep)):
         cv2.imwrite(str(tmp_path / f"{name}.png"), array)
-    np.testing.assert_array_equal(images.load_picture(tmp_path / "grey.png"), np.stack([grey] * 3, 2))
-    np.testing.assert_array_equal(images.load_picture(tmp_path / "alpha.png"), alpha[:, :, 2::-1])
-    np.testing.assert_array_equal(images.load_picture(tmp_path / "deep.png"), (deep >> 8)[:, :, ::-1])
+    np.testing.assert_array_equal(images.load_image(tmp_path / "grey.png"), np.stack([grey] * 3, 2))
+    np.testing.assert_array_equal(images.load_image(tmp_path / "alpha.png"), alpha[:, :, 2::-1])
+    np.testing.assert_array_equal(images.load_image(tmp_path / "deep.png"), (deep >> 8)[:, :, ::-1])
 
 
 @pytest.fixture(scope="module")
@@ -225,9 +225,9 @@ def documented():
 def test_the_documented_letterbox_is_ours(documented, rng):
     # The first is one of those whose last row comes out black: row 38 of the 38 amid 100.
     for rows, columns, h, w in [(25, 50, 100, 76), *rng.integers(24, 160, (150, 4)).tolist()]:
-        picture = random_picture(rng, rows, columns)
-        ours = images.letterbox(images.to_planes(picture), w, h)
-        np.testing.assert_allclose(documented["letterbox"](picture, w, h), ours, atol=1e-6)
+        image = random_image(rng, rows, columns)
+        ours = images.letterbox(images.to_planes(image), w, h)
+        np.testing.assert_allclose(documented["letterbox"](image, w, h), ours, atol=1e-6)
         assert (rows, columns) != (25, 50) or ours[:, 31 + 38 - 1].max() < 1e-4
         boxes = rng.random((5, 4), np.float32)
         ours = corners(unletterbox(torch.from_numpy(boxes)[None], [(columns, rows)], (w, h), relative=False))[0]
@@ -240,11 +240,11 @@ def test_cv2_resize_is_not_darknets(darknet_share, detector):
     w, h = network.width, network.height
     worst = 0.0
     for path in sorted((darknet_share / "data").glob("*.jpg")):
-        picture = images.load_picture(path)
-        new_w, new_h = images.letterbox_size(picture.shape[1], picture.shape[0], w, h)
-        ours, theirs = images.letterbox(images.to_planes(picture), w, h), np.full((3, h, w), 0.5, np.float32)
+        image = images.load_image(path)
+        new_w, new_h = images.letterbox_size(image.shape[1], image.shape[0], w, h)
+        ours, theirs = images.letterbox(images.to_planes(image), w, h), np.full((3, h, w), 0.5, np.float32)
         x, y = (w - new_w) // 2, (h - new_h) // 2
-        theirs[:, y : y + new_h, x : x + new_w] = images.to_planes(cv2.resize(picture, (new_w, new_h)))
+        theirs[:, y : y + new_h, x : x + new_w] = images.to_planes(cv2.resize(image, (new_w, new_h)))
         with torch.inference_mode():
             outputs = network.predict(torch.from_numpy(np.stack([ours, theirs])))
             prob = network.boxes(outputs, 0.0)[2]
@@ -253,9 +253,9 @@ def test_cv2_resize_is_not_darknets(darknet_share, detector):
     assert worst > 0.02
 
 
-def turned_jpeg(picture):
+def turned_jpeg(image):
     """A JPEG whose EXIF note says "turn me by 90 degrees"."""
-    jpeg = cv2.imencode(".jpg", picture[:, :, ::-1])[1].tobytes()
+    jpeg = cv2.imencode(".jpg", image[:, :, ::-1])[1].tobytes()
     tiff = b"MM\0*\0\0\0\x08" + b"\0\x01" + b"\x01\x12\0\x03\0\0\0\x01\0\x06\0\0" + b"\0\0\0\0"
     exif = b"Exif\0\0" + tiff
     return jpeg[:2] + b"\xff\xe1" + (len(exif) + 2).to_bytes(2, "big") + exif + jpeg[2:]
@@ -263,30 +263,30 @@ def turned_jpeg(picture):
 
 def test_exif_is_left_alone(darknet, tmp_path, rng):
     path = tmp_path / "turned.jpg"
-    path.write_bytes(turned_jpeg(random_picture(rng, 16, 24)))
-    assert images.load_picture(path).shape == (16, 24, 3)
+    path.write_bytes(turned_jpeg(random_image(rng, 16, 24)))
+    assert images.load_image(path).shape == (16, 24, 3)
     assert darknet.load_image_color(path).shape == (3, 24, 16)  # Debian's build reads through OpenCV, which turns it
 
 
-def test_damaged_pictures_are_named(tmp_path, rng):
-    good = cv2.imencode(".jpg", random_picture(rng, 64, 64))[1].tobytes()
-    png = cv2.imencode(".png", random_picture(rng, 64, 64))[1].tobytes()
+def test_damaged_images_are_named(tmp_path, rng):
+    good = cv2.imencode(".jpg", random_image(rng, 64, 64))[1].tobytes()
+    png = cv2.imencode(".png", random_image(rng, 64, 64))[1].tobytes()
     cases = {"empty.jpg": b"", "cut.jpg": good[: len(good) // 2], "cut.png": png[:-200], "text.jpg": b"hello" * 99}
     for name, content in cases.items():
         (tmp_path / name).write_bytes(content)
     for name in [*cases, "missing.jpg", "."]:
-        with pytest.raises(PictureError) as caught:
-            images.load_picture(tmp_path / name)
+        with pytest.raises(ImageError) as caught:
+            images.load_image(tmp_path / name)
         assert str(tmp_path / name) in str(caught.value)
         assert "\n" not in str(caught.value)
 
 
 def test_saving_refuses_what_it_cannot_write(tmp_path, rng):
-    picture = random_picture(rng, 8, 8)
-    with pytest.raises(PictureError, match="suffix"):
-        images.save_picture(picture, tmp_path / "a.docx")
-    with pytest.raises(PictureError, match="No such file"):
-        images.save_picture(picture, tmp_path / "nowhere" / "a.png")
+    image = random_image(rng, 8, 8)
+    with pytest.raises(ImageError, match="suffix"):
+        images.save_image(image, tmp_path / "a.docx")
+    with pytest.raises(ImageError, match="No such file"):
+        images.save_image(image, tmp_path / "nowhere" / "a.png")
     assert not list(tmp_path.iterdir())
 
 
@@ -296,30 +296,30 @@ def test_flip(darknet, rng):
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "bmp"])
-def test_picture_size_is_the_decoders(tmp_path, suffix):
-    path = tmp_path / f"picture.{suffix}"
+def test_image_size_is_the_decoders(tmp_path, suffix):
+    path = tmp_path / f"image.{suffix}"
     cv2.imwrite(str(path), np.zeros((37, 52, 3), np.uint8))
-    assert picture_size(path) == (52, 37)
+    assert image_size(path) == (52, 37)
 
 
-def test_picture_size_of_odd_heads(tmp_path, darknet_share):
+def test_image_size_of_odd_heads(tmp_path, darknet_share):
     """Bytes of filling before a JPEG's markers, and the short head of an OS/2 bitmap."""
     jpeg = (darknet_share / "data/dog.jpg").read_bytes()
     path = tmp_path / "filled.jpg"
     path.write_bytes(jpeg[:2] + b"\xff\xff" + jpeg[2:])
-    assert images.load_picture(path).shape[:2] == picture_size(path)[::-1] == (576, 768)
+    assert images.load_image(path).shape[:2] == image_size(path)[::-1] == (576, 768)
     bmp = b"BM" + struct.pack("<IHHI", 26 + 4 * 12, 0, 0, 26) + struct.pack("<IHHHH", 12, 4, 3, 1, 24) + b"\x50" * 36
     path = tmp_path / "os2.bmp"
     path.write_bytes(bmp)
-    assert images.load_picture(path).shape[:2] == picture_size(path)[::-1] == (3, 4)
+    assert images.load_image(path).shape[:2] == image_size(path)[::-1] == (3, 4)
 
 
-def test_picture_size_of_real_photographs(darknet_share):
-    pictures = sorted((darknet_share / "data").glob("*.jpg"))
-    assert pictures
-    for path in pictures:
+def test_image_size_of_real_photographs(darknet_share):
+    paths = sorted((darknet_share / "data").glob("*.jpg"))
+    assert paths
+    for path in paths:
         height, width = cv2.imread(str(path), cv2.IMREAD_IGNORE_ORIENTATION | cv2.IMREAD_COLOR).shape[:2]
-        assert picture_size(path) == (width, height)
+        assert image_size(path) == (width, height)
 
 
 @settings(max_examples=300, deadline=None)
@@ -327,12 +327,12 @@ def test_picture_size_of_real_photographs(darknet_share):
     st.sampled_from([b"", b"\xff\xd8", b"\xff\xd8\xff\xe0\x00\x04ab", b"\x89PNG\r\n\x1a\n", b"BM"]),
     st.binary(max_size=64),
 )
-def test_damaged_pictures_raise_a_picture_error(tmp_path_factory, start, rest):
+def test_damaged_images_raise_a_image_error(tmp_path_factory, start, rest):
     path = tmp_path_factory.getbasetemp() / "fuzz.jpg"
     path.write_bytes(start + rest)
     try:
-        width, height = picture_size(path)
-    except PictureError:
+        width, height = image_size(path)
+    except ImageError:
         return
     assert isinstance(width, int)
     assert isinstance(height, int)
@@ -343,5 +343,5 @@ def test_an_image_of_no_size_is_named(tmp_path, width, height):
     """Anchors and boxes in pixels would divide by it."""
     head = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + width.to_bytes(4, "big") + height.to_bytes(4, "big")
     (tmp_path / "none.png").write_bytes(head + bytes(10))
-    with pytest.raises(PictureError, match=rf"none.png: {width} x {height} pixels by its header; expected"):
-        picture_size(tmp_path / "none.png")
+    with pytest.raises(ImageError, match=rf"none.png: {width} x {height} pixels by its header; expected"):
+        image_size(tmp_path / "none.png")

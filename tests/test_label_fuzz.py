@@ -103,12 +103,12 @@ def check_labels(folder, data):
     for name in ("images", "labels"):
         (folder / name).mkdir(exist_ok=True)
     (folder / "labels" / "a.txt").write_bytes(data)
-    pictures = [str(folder / "images" / "a.jpg")]
-    found = read_all_labels(pictures, 2)
+    images = [str(folder / "images" / "a.jpg")]
+    found = read_all_labels(images, 2)
     assert ((found.objects[:, 1:] >= 0) & (found.objects[:, 1:] <= 1)).all()
     assert np.isin(found.objects[:, 0], (0, 1)).all()
     assert not any("\n" in line for line in found.bad)
-    boxes = one_line(read_label_files, pictures, 2)
+    boxes = one_line(read_label_files, images, 2)
     assert (boxes is None) == bool(found.bad)
 
 

@@ -16,10 +16,10 @@ from darknet_compat.labels import (
     basecfg,
     darknet_box,
     image_ids,
+    image_paths,
     label_path,
     label_voc,
     parse_xml,
-    picture_paths,
     read_all_labels,
     read_image_set,
     read_labels,
@@ -84,7 +84,7 @@ def test_same_bytes_as_darknets_script(tmp_path, darknet_share):
         folder = ours / "VOCdevkit" / f"VOC{year}"
         identities = read_image_set(folder, image_set)
         label_voc(folder, identities, names)
-        sets.append((year, image_set, picture_paths(folder, identities)))
+        sets.append((year, image_set, image_paths(folder, identities)))
     write_lists(ours, sets)
 
     made = sorted(path.relative_to(theirs) for path in theirs.rglob("*.txt"))
@@ -95,7 +95,7 @@ def test_same_bytes_as_darknets_script(tmp_path, darknet_share):
 
 
 def test_box_arithmetic():
-    """A box of VOC's pixels 1 to 10, in a picture of 100 x 50: ``valid`` must give the same corners again."""
+    """A box of VOC's pixels 1 to 10, in an image of 100 x 50: ``valid`` must give the same corners again."""
     x, y, w, h = darknet_box(100, 50, (1, 1, 10, 20))
     assert (x, y, w, h) == pytest.approx((0.045, 0.19, 0.09, 0.38))
     assert ((x - w / 2) * 100 + 1, (x + w / 2) * 100 + 1) == pytest.approx((1, 10))
@@ -109,13 +109,13 @@ def test_difficult_and_unknown(year, keep):
     (year / "Annotations" / "b.xml").write_text(xml([]))
     tally = label_voc(year, ["a", "b"], ["cat", "dog"], keep_difficult=keep)
     assert tally == Tally(
-        pictures=2,
+        images=2,
         kept={"dog": 1 + keep, "cat": 1},
         difficult=1 - keep,
         unknown={"hat": 1},
         outside=tally.outside,
     )
-    assert "a.xml: cat at 0, 1, 501, 9 reaches out of the 500 x 375 picture" in tally.outside[0]
+    assert "a.xml: cat at 0, 1, 501, 9 reaches out of the 500 x 375 image" in tally.outside[0]
     assert read_labels(year / "labels" / "a.txt")[:, 0].tolist() == [1] * (1 + keep) + [0]
     assert (year / "labels" / "b.txt").read_text() == ""
     assert read_labels(year / "labels" / "b.txt").shape == (0, 5)
@@ -223,11 +223,11 @@ def test_missing_files(year):
         read_image_set(year, "folder")
     with pytest.raises(DataError, match=r"a.xml: no such file"):
         label_voc(year, ["a"], ["dog"])
-    with pytest.raises(DataError, match=r"a.jpg: no such picture.*names without suffix, one a line"):
-        picture_paths(year, ["a"])
+    with pytest.raises(DataError, match=r"a.jpg: no such image.*names without suffix, one a line"):
+        image_paths(year, ["a"])
     (year / "JPEGImages").rmdir()
-    with pytest.raises(DataError, match=r"JPEGImages: No such file or directory; expected the folder of the pictures"):
-        picture_paths(year, ["a"])
+    with pytest.raises(DataError, match=r"JPEGImages: No such file or directory; expected the folder of the images"):
+        image_paths(year, ["a"])
 
 
 def test_names_in_image_sets_may_hold_blanks(year):
@@ -240,12 +240,12 @@ def test_names_in_image_sets_may_hold_blanks(year):
 def test_path_that_darknet_would_misread(year):
     (year / "JPEGImages" / "a.jpg").touch()
     with pytest.raises(DataError, match=r'replaces the first "images" and "raw"'):
-        picture_paths(year, ["a"], named="/home/draw/VOC2007")
-    assert picture_paths(year, ["a"], named="VOC2007") == ["VOC2007/JPEGImages/a.jpg"]
+        image_paths(year, ["a"], named="/home/draw/VOC2007")
+    assert image_paths(year, ["a"], named="VOC2007") == ["VOC2007/JPEGImages/a.jpg"]
 
 
 def test_no_joined_list_of_sets_that_are_not_vocs(tmp_path):
-    """Of other sets nobody knows which are for training: test pictures must not end in train.txt."""
+    """Of other sets nobody knows which are for training: test images must not end in train.txt."""
     for sets in (
         [("cells", "train", ["a"]), ("cells", "val", ["b"])],
         [("2007", "train", ["a"]), ("2007", "holdout", ["b"])],
@@ -281,21 +281,21 @@ def test_image_id(darknet, path, identity):
     assert basecfg(path) == identity == darknet.image_id(path)
 
 
-def test_image_ids_are_of_one_picture_each():
+def test_image_ids_are_of_one_image_each():
     assert image_ids(["a/x.1.jpg", "a/y.1.jpg"], "list.txt") == ["x", "y"]
-    for pictures, said in (
+    for images, said in (
         (["a/x.1.jpg", "a/x.2.jpg"], "list.txt: a/x.2.jpg has the image id 'x', as a/x.1.jpg has"),
         (["a/x.jpg", "a/x.jpg"], "list.txt: a/x.jpg stands in it twice"),
         (["a/x.jpg", "b/x .jpg"], "list.txt: b/x .jpg has the image id 'x ', as a/x.jpg has"),
         (["a/.jpg"], "list.txt: a/.jpg has no name before its first dot"),
     ):
         with pytest.raises(DataError) as caught:
-            image_ids(pictures, "list.txt")
+            image_ids(images, "list.txt")
         assert str(caught.value).startswith(said)
 
 
 @pytest.mark.parametrize(
-    ("picture", "labels"),
+    ("image", "labels"),
     [
         ("/d/VOC2007/JPEGImages/1.jpg", "/d/VOC2007/labels/1.txt"),
         ("coco/images/train/1.png", "coco/labels/train/1.txt"),
@@ -305,8 +305,8 @@ def test_image_ids_are_of_one_picture_each():
         ("a/1.bmp", "a/1.bmp"),
     ],
 )
-def test_label_path(picture, labels):
-    assert label_path(picture) == labels
+def test_label_path(image, labels):
+    assert label_path(image) == labels
 
 
 def test_a_pipe_is_not_waited_for(tmp_path):

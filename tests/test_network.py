@@ -14,7 +14,7 @@ from torch._dynamo.testing import CompileCounter
 from darknet_compat import load_network
 from darknet_compat.cfg import parse_cfg, read_cfg
 from darknet_compat.errors import CfgError
-from darknet_compat.images import letterbox, load_picture, resize, to_planes
+from darknet_compat.images import letterbox, load_image, resize, to_planes
 from darknet_compat.network import Network
 from darknet_compat.weights import save_weights
 from tests.compare import CFGS, TOLERANCE, net, randomise, worst_layer
@@ -25,7 +25,7 @@ CONV = "[conv]\nfilters={}\nsize=3\npad=1\nactivation=leaky"
 
 def photograph(share: Path, network: Network) -> np.ndarray:
     """A real photograph in the network's size, as Darknet's detector (letterbox) or classifier (resize) gives it."""
-    planes = to_planes(load_picture(share / "data/dog.jpg"))
+    planes = to_planes(load_image(share / "data/dog.jpg"))
     fit = letterbox if network.layers[-1].type == "region" else resize
     return fit(planes, network.width, network.height)[None]
 
@@ -149,7 +149,7 @@ def test_receptive_field_is_where_the_gradient_reaches():
         for layer in network.layers:
             for _, tensor in layer.numbers():
                 tensor.fill_(0.01)
-    # A rising picture, so that every maximum is at the same corner; leaky passes something everywhere.
+    # A rising image, so that every maximum is at the same corner; leaky passes something everywhere.
     x = torch.arange(1600.0).reshape(1, 1, 40, 40).requires_grad_()
     network(x)[0, :, 10, 10].sum().backward()
     reached = (x.grad[0, 0] != 0).any(0).nonzero().flatten()

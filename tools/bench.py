@@ -6,14 +6,14 @@
     python tools/bench.py --opencv4 other/bin/python          # an environment with opencv-python-headless<5 and numpy
 
 Contestants of a race run in processes of their own and take turns, so that a busy minute hits all of them. A turn is
-one run that is not counted and a few that are. The table gives the median of all counted runs per picture (or file,
+one run that is not counted and a few that are. The table gives the median of all counted runs per image (or file,
 or call), the same as a multiple of the first contestant's, the time that the machine's measured rates would allow, how
 much of that limit is reached, how many cores were busy (1.0: it runs on one thread), and the process's peak memory.
 All keep their memory as the command line does, but where a row says that it is given back. What is not installed is
 left out. Winograd's method
 saves multiplications, so its convolutions can pass the limit of plain arithmetic.
 
-Weights are random (tests/compare.py); pictures are Debian's (package darknet) where installed, else made of noise.
+Weights are random (tests/compare.py); images are Debian's (package darknet) where installed, else made of noise.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-NETS = {"yolov2-tiny-voc": 6.97e9, "yolov2-voc": 29.36e9}  # floating point operations per picture at 416
+NETS = {"yolov2-tiny-voc": 6.97e9, "yolov2-voc": 29.36e9}  # floating point operations per image at 416
 CONTESTANTS = str(Path(__file__).with_name("bench_contestants.py"))
 TURN = 0.3  # seconds that a contestant's turn should last
 PHOTOGRAPHS = Path("/usr/share/darknet/data")
@@ -66,7 +66,7 @@ class Row:
     case: str
     who: str
     seconds: float
-    """Median, of one picture, file or call."""
+    """Median, of one image, file or call."""
     least: float
     runs: int
     times_first: float
@@ -149,7 +149,7 @@ class Bench:
         self, section: str, case: str, entries: Sequence[Entry], *, items: int = 1, limit: float | None = None,
         compare: Callable[[Path, Path], float | None] | None = None, budget: float | None = None,
     ) -> None:  # fmt: skip
-        """Let the entries take turns for some seconds; ``items`` is how many pictures (files, calls) one run is.
+        """Let the entries take turns for some seconds; ``items`` is how many images (files, calls) one run is.
 
         ``limit``: seconds per item that the machine allows.
         """
@@ -328,8 +328,8 @@ def training_profile(bench: Bench) -> None:
 
 
 @section
-def training_pictures(bench: Bench) -> None:
-    labelled_pictures(bench)
+def training_images(bench: Bench) -> None:
+    labelled_images(bench)
     folder = {"folder": str(bench.folder)}
     stages = ["read", "read and decode", "place", "place and distort"]
     entries = [
@@ -338,7 +338,7 @@ def training_pictures(bench: Bench) -> None:
         *(Entry(f"stage: {stage}", "loader_stage", {**folder, "stage": stage}) for stage in stages),
     ]
     threads, bench.options.threads = bench.options.threads, 1
-    bench.race("training pictures", "500x375 to 416, one core", entries, items=16)
+    bench.race("training images", "500x375 to 416, one core", entries, items=16)
     bench.options.threads = threads
 
 
@@ -441,8 +441,8 @@ def photographs(bench: Bench) -> list[str]:
     return paths
 
 
-def labelled_pictures(bench: Bench) -> None:
-    """64 pictures of 500x375 with labels."""
+def labelled_images(bench: Bench) -> None:
+    """64 images of 500x375 with labels."""
     import cv2
     import numpy as np
 
@@ -455,9 +455,9 @@ def labelled_pictures(bench: Bench) -> None:
         images.mkdir(exist_ok=True)
         paths = []
         for i in range(64):
-            picture = cv2.resize(cv2.imread(str(found[i % len(found)])), (500, 375), interpolation=cv2.INTER_AREA)
+            image = cv2.resize(cv2.imread(str(found[i % len(found)])), (500, 375), interpolation=cv2.INTER_AREA)
             paths.append(str(images / f"{i:03d}.jpg"))
-            cv2.imwrite(paths[-1], picture, [cv2.IMWRITE_JPEG_QUALITY, 90])
+            cv2.imwrite(paths[-1], image, [cv2.IMWRITE_JPEG_QUALITY, 90])
     rng = np.random.default_rng(0)
     for path in paths:
         rows = [f"{rng.integers(20)} {x:f} {y:f} .3 .3" for x, y in rng.uniform(0.2, 0.8, (4, 2))]
@@ -465,23 +465,23 @@ def labelled_pictures(bench: Bench) -> None:
 
 
 def _noise(folder: Path, count: int, size: tuple[int, int]) -> list[str]:
-    """Pictures with the spectrum of photographs."""
+    """Images with the spectrum of photographs."""
     import cv2
     import numpy as np
 
     folder.mkdir(exist_ok=True)
     rng, paths = np.random.default_rng(0), []
     for i in range(count):
-        picture = sum(
+        image = sum(
             cv2.resize(rng.normal(0, 160 / 2**k, (size[1] >> (7 - k), size[0] >> (7 - k), 3)), size) for k in range(8)
         )
         paths.append(str(folder / f"{i:03d}.jpg"))
-        cv2.imwrite(paths[-1], np.clip(picture + 128, 0, 255).astype(np.uint8), [cv2.IMWRITE_JPEG_QUALITY, 90])
+        cv2.imwrite(paths[-1], np.clip(image + 128, 0, 255).astype(np.uint8), [cv2.IMWRITE_JPEG_QUALITY, 90])
     return paths
 
 
 def devkit(bench: Bench) -> None:
-    """Annotations of 4,952 pictures and 254,590 detections in Darknet's format, made at random."""
+    """Annotations of 4,952 images and 254,590 detections in Darknet's format, made at random."""
     if bench.options.voc or (bench.folder / "voc").exists():
         return
     import numpy as np

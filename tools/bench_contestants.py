@@ -39,7 +39,7 @@ def contestant(function: Contestant) -> Contestant:
 # --- contestants: network inference
 
 
-def _picture(batch: int) -> Any:
+def _image(batch: int) -> Any:
     import numpy as np
 
     return np.random.default_rng(0).random((batch, 3, SIZE, SIZE), np.float32)
@@ -57,7 +57,7 @@ def engine(folder: str, net: str, batch: int, name: str = "torch", precision: st
 
     from darknet_compat.engines import start_engine
 
-    x = torch.from_numpy(_picture(batch))
+    x = torch.from_numpy(_image(batch))
     network = _load(folder, net)
     network.report = None  # leave no graph behind
     run = start_engine(network, name, precision, batch)
@@ -69,7 +69,7 @@ def eager(folder: str, net: str, batch: int) -> Run:
     """Convolution, batch normalisation and activation one after the other."""
     import torch
 
-    network, x = _load(folder, net), torch.from_numpy(_picture(batch))
+    network, x = _load(folder, net), torch.from_numpy(_image(batch))
 
     @torch.inference_mode()
     def run() -> Any:
@@ -85,7 +85,7 @@ def onnxruntime(folder: str, net: str, batch: int) -> Run:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = int(os.environ["OMP_NUM_THREADS"])
     session = onnxruntime.InferenceSession(f"{folder}/{net}.onnx", options, providers=["CPUExecutionProvider"])
-    x = _picture(batch)
+    x = _image(batch)
     return lambda: session.run(None, {"images": x})[0]
 
 
@@ -99,7 +99,7 @@ def openvino(folder: str, net: str, batch: int, precision: str) -> Run:
     settings = {"INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "LATENCY"}
     settings["INFERENCE_NUM_THREADS"] = os.environ["OMP_NUM_THREADS"]
     request = core.compile_model(model, "CPU", settings).create_infer_request()
-    x = _picture(batch)
+    x = _image(batch)
     return lambda: request.infer({"images": x}, share_inputs=True)[0]
 
 
@@ -113,7 +113,7 @@ def opencv(folder: str, net: str, batch: int) -> Run:
         network = cv2.dnn.readNetFromDarknet(str(ROOT / "cfg" / f"{net}.cfg"), f"{folder}/{net}.weights")
     else:
         network = cv2.dnn.readNetFromONNX(f"{folder}/{net}.onnx")
-    x = _picture(batch)
+    x = _image(batch)
 
     def run() -> Any:
         network.setInput(x)
@@ -128,7 +128,7 @@ def libdarknet(folder: str, net: str, batch: int) -> Run:
 
     network = load_oracle().load_network(ROOT / "cfg" / f"{net}.cfg", Path(folder) / f"{net}.weights")
     network.set_batch(batch)
-    x = _picture(batch)
+    x = _image(batch)
     return lambda: network.predict(x)
 
 
@@ -155,7 +155,7 @@ def laid_out(folder: str, net: str, batch: int, threads: int) -> Run:
 
     run = start_engine(_load(folder, net), batch=batch, threads=threads).run
     torch.set_num_threads(1)
-    x = torch.from_numpy(_picture(batch))
+    x = torch.from_numpy(_image(batch))
     return lambda: run(x)
 
 
@@ -164,14 +164,14 @@ def photograph_stage(folder: str, stage: str) -> Run:
     import numpy as np
     import torch
 
-    from darknet_compat.images import letterbox_picture, load_picture
+    from darknet_compat.images import letterbox_image, load_image
 
     torch.set_num_threads(1)
     paths = json.loads((Path(folder) / "photographs.json").read_text())
     if stage == "read and decode":
-        return lambda: [load_picture(path) for path in paths]
-    pictures, slot = [load_picture(path) for path in paths], np.empty((3, SIZE, SIZE), np.float32)
-    return lambda: [letterbox_picture(picture, slot) for picture in pictures]
+        return lambda: [load_image(path) for path in paths]
+    images, slot = [load_image(path) for path in paths], np.empty((3, SIZE, SIZE), np.float32)
+    return lambda: [letterbox_image(image, slot) for image in images]
 
 
 @contestant
@@ -191,7 +191,7 @@ def _training_batch(batch: int) -> Any:
     truth = torch.rand(batch, 30, 5, generator=generator)
     truth[:, :, 2:4] = truth[:, :, 2:4] * 0.5 + 0.05
     truth[:, :, 4] = (truth[:, :, 4] * 20).floor()
-    truth[:, 5:] = 0  # five objects in each picture
+    truth[:, 5:] = 0  # five objects in each image
     return torch.rand(batch, 3, SIZE, SIZE, generator=generator), truth
 
 
@@ -291,10 +291,10 @@ def libdarknet_training(folder: str, net: str, batch: int) -> Run:
     return lambda: network.train_step(x, truth, update=True)
 
 
-# --- contestants: pictures for training
+# --- contestants: images for training
 
 
-def _pictures(folder: str) -> list[str]:
+def _images(folder: str) -> list[str]:
     return sorted(str(path) for path in (Path(folder) / "images").glob("*.jpg"))
 
 
@@ -309,7 +309,7 @@ def loader(folder: str) -> Run:
     from darknet_compat.train.data import TrainingSet, check_labels
 
     torch.set_num_threads(1)
-    paths = _pictures(folder)
+    paths = _images(folder)
     augmentation = Augmentation(jitter=0.2, hue=0.1, saturation=1.5, exposure=1.5)
     data = TrainingSet(paths, check_labels(paths, 20), augmentation)
     slot, truth = np.empty((3, SIZE, SIZE), np.float32), np.empty((30, 5), np.float32)
@@ -322,24 +322,24 @@ def loader_stage(folder: str, stage: str) -> Run:
     import numpy as np
     import torch
 
-    from darknet_compat.images import load_picture, place_picture
+    from darknet_compat.images import load_image, place_image
 
     torch.set_num_threads(1)
-    paths = _pictures(folder)[:16]
-    pictures, slot = [load_picture(path) for path in paths], np.empty((3, SIZE, SIZE), np.float32)
+    paths = _images(folder)[:16]
+    images, slot = [load_image(path) for path in paths], np.empty((3, SIZE, SIZE), np.float32)
     colours = {"hue": 0.05, "saturation": 1.2, "exposure": 1.2} if stage == "place and distort" else {}
     if stage == "read":
         return lambda: [Path(path).read_bytes() for path in paths]
     if stage == "read and decode":
-        return lambda: [load_picture(path) for path in paths]
-    return lambda: [place_picture(picture, slot, 430, 330, -10, 40, **colours) for picture in pictures]
+        return lambda: [load_image(path) for path in paths]
+    return lambda: [place_image(image, slot, 430, 330, -10, 40, **colours) for image in images]
 
 
 @contestant
 def libdarknet_loader(folder: str) -> Run:
     from tests.oracle import load_oracle
 
-    darknet, paths = load_oracle(), _pictures(folder)
+    darknet, paths = load_oracle(), _images(folder)
     return lambda: darknet.load_data_detection(paths, 16, SIZE, SIZE, 30, 20, 0.2, 0.1, 1.5, 1.5)
 
 

@@ -4,7 +4,7 @@
     python tools/coco_label.py annotations/instances_train2017.json coco/images/train2017
 
 Labels go where Darknet looks for them: coco/images/train2017/x.jpg has coco/labels/train2017/x.txt. The list and the
-names go beside the pictures: coco/images/train2017.txt and .names. Classes stand in the order of the categories' ids;
+names go beside the images: coco/images/train2017.txt and .names. Classes stand in the order of the categories' ids;
 for COCO that is the order of data/coco.names.
 """
 
@@ -27,7 +27,7 @@ from darknet_compat.labels import label_path
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("instances", type=Path, help="the JSON file of annotations")
-    parser.add_argument("images", type=Path, help="folder of its pictures; a part of its path must be called images")
+    parser.add_argument("images", type=Path, help="folder of its images; a part of its path must be called images")
     parser.add_argument("--keep-crowd", action="store_true", help="label groups marked iscrowd too")
     args = parser.parse_args()
     try:
@@ -42,12 +42,12 @@ def main() -> int:
 def label(instances: Path, folder: Path, keep_crowd: bool) -> list[str]:
     """Write labels, list and names; the lines to print come back."""
     if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder; expected the pictures of {instances} there")
+        raise DataError(f"{folder}: no such folder; expected the images of {instances} there")
     images, names, objects, left_out = read_instances(instances, keep_crowd)
     kept: Counter[str] = Counter()
-    pictures = [str(folder / image["file_name"]) for image in images]
-    for image, picture in zip(tqdm(images, desc="labels", unit=" pictures", disable=None), pictures, strict=True):
-        path = labels_of(picture)
+    paths = [str(folder / image["file_name"]) for image in images]
+    for image, listed in zip(tqdm(images, desc="labels", unit=" images", disable=None), paths, strict=True):
+        path = labels_of(listed)
         path.parent.mkdir(parents=True, exist_ok=True)
         lines = []
         for index, (left, top, width, height) in objects[image["id"]]:
@@ -56,11 +56,11 @@ def label(instances: Path, folder: Path, keep_crowd: bool) -> list[str]:
             centre = (left + width / 2) / across, (top + height / 2) / down
             lines.append(f"{index} {centre[0]} {centre[1]} {width / across} {height / down}\n")
         path.write_text("".join(lines))
-    lists = {folder.parent / f"{folder.name}.txt": pictures, folder.parent / f"{folder.name}.names": names}
+    lists = {folder.parent / f"{folder.name}.txt": paths, folder.parent / f"{folder.name}.names": names}
     for path, lines in lists.items():
         with whole_file(path, "w") as file:
             file.writelines(f"{line}\n" for line in lines)
-    report = [f"{len(pictures)} pictures, {kept.total()} objects of {len(kept)} classes"]
+    report = [f"{len(paths)} images, {kept.total()} objects of {len(kept)} classes"]
     report += [f"left out: {count} {what}" for what, count in left_out.items()]
     return [*report, "written: " + ", ".join(map(str, lists))]
 
@@ -116,13 +116,13 @@ def read_instances(path: Path, keep_crowd: bool) -> tuple[list[dict], list[str],
     return images, names, objects, left_out
 
 
-def labels_of(picture: str) -> Path:
-    """The label file of a picture; an error where Darknet would look beside the picture itself."""
-    path = Path(label_path(picture))
-    if path.suffix != ".txt" or path.parent == Path(picture).parent:
+def labels_of(image: str) -> Path:
+    """The label file of an image; an error where Darknet would look beside the image itself."""
+    path = Path(label_path(image))
+    if path.suffix != ".txt" or path.parent == Path(image).parent:
         raise DataError(
-            f"{picture}: Darknet would look for the labels in {path}; expected a folder called images in the path, "
-            "and a picture that ends in .jpg, .png, .JPG or .JPEG"
+            f"{image}: Darknet would look for the labels in {path}; expected a folder called images in the path, "
+            "and an image that ends in .jpg, .png, .JPG or .JPEG"
         )
     return path
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Compare two folders of result files: AP side by side, matched boxes, greatest differences, worst pictures.
+"""Compare two folders of result files: AP side by side, matched boxes, greatest differences, worst images.
 
 example: python tools/compare_results.py results.darknet results.port --devkit VOCdevkit
 """
@@ -23,7 +23,7 @@ def main() -> int:
         description=__doc__.split("\n")[0], epilog=__doc__.strip().split("\n")[-1], allow_abbrev=False
     )
     parser.add_argument("a", metavar="A", help="folder of result files")
-    parser.add_argument("b", metavar="B", help="another, of the same pictures")
+    parser.add_argument("b", metavar="B", help="another, of the same images")
     truth = parser.add_mutually_exclusive_group()
     truth.add_argument("-devkit", "--devkit", metavar="VOCdevkit", help="VOC annotations, for the APs")
     truth.add_argument("-data", "--data", metavar="DATA", help="a .data file instead, with Darknet's labels")
@@ -33,7 +33,7 @@ def main() -> int:
         "-names", "--names", metavar="FILE", help="names of the classes (data/voc.names, or those of DATA)"
     )
     parser.add_argument("-metric", "--metric", choices=("voc07", "area"), default="voc07", help="11-point, or area")
-    parser.add_argument("-worst", "--worst", type=int, default=10, metavar="N", help="pictures to list (10)")
+    parser.add_argument("-worst", "--worst", type=int, default=10, metavar="N", help="images to list (10)")
     options = parser.parse_args()
     try:
         given = read_names(find_stock(options.names or "data/voc.names")) if options.names or not options.data else None

@@ -5,12 +5,12 @@
     python tools/gpu_check.py --device cpu --quick # does the script itself run? small sizes
 
 Needs torch, numpy and lark (pure Python: where there is no pip, copy another machine's folder site-packages/lark into
-tools/). Pictures are made in memory, so OpenCV is not needed. Prints its table and writes it as JSON with --json.
+tools/). Images are made in memory, so OpenCV is not needed. Prints its table and writes it as JSON with --json.
 
 1. the region loss and its gradient, GPU against CPU, on random maps
 2. 20 updates of yolov2-tiny-voc from the same start, GPU against CPU
 3. the same 20 updates twice on the GPU: equal to the last bit, as -resume needs it
-4. augmentation of whole batches, GPU against CPU, and pictures/s
+4. augmentation of whole batches, GPU against CPU, and images/s
 5. training steps of yolov2-tiny-voc and yolov2-voc: images/s, peak memory, and the share of the matrix rate that
    torch.matmul reaches on this card in the same number format
 """
@@ -49,7 +49,7 @@ TOLERANCE = {"loss": 1e-5, "gradient": 1e-5, "costs": 1e-3, "tensors": 1e-3, "au
 class Batch(NamedTuple):
     """What one forward pass takes, as darknet_compat.train.data has it (which needs OpenCV)."""
 
-    pictures: Tensor
+    images: Tensor
     truth: Tensor
     paths: tuple[str, ...] = ()
 
@@ -68,13 +68,13 @@ def make_network(name: str, size: int, batch: int, subdivisions: int = 1, rate: 
 
 def make_batch(count: int, size: int, seed: int, device: str = "cpu", truths: int = 12) -> Batch:
     generator = torch.Generator().manual_seed(seed)
-    pictures = torch.rand(count, 3, size, size, generator=generator)
+    images = torch.rand(count, 3, size, size, generator=generator)
     wh = torch.rand(count, truths, 2, generator=generator) * 0.5 + 0.05
     xy = wh / 2 + torch.rand(count, truths, 2, generator=generator) * (1 - wh)
     classes = torch.randint(20, (count, truths, 1), generator=generator).float()
     truth = torch.zeros(count, 30, 5)
     truth[:, :truths] = torch.cat([xy, wh, classes], 2)
-    return Batch(pictures.to(device), truth.to(device))
+    return Batch(images.to(device), truth.to(device))
 
 
 def relative(a: Tensor, b: Tensor) -> float:
@@ -131,14 +131,14 @@ def check_training(device: str, size: int, updates: int) -> dict[str, float | bo
 
 
 def decoded_batch(count: int, size: int) -> Decoded:
-    """Pictures of 500x375 as the loader's processes leave them, with all augmentation on."""
+    """Images of 500x375 as the loader's processes leave them, with all augmentation on."""
     random, generator = Random(0), torch.Generator().manual_seed(0)
     memory = torch.zeros(room(count, size, size, 500 * 375), dtype=torch.uint8).numpy()
     decoded = Decoded.within(memory, count, size, size)
     for i in range(count):
-        picture = torch.randint(0, 256, (375, 500, 3), dtype=torch.uint8, generator=generator).numpy()
+        image = torch.randint(0, 256, (375, 500, 3), dtype=torch.uint8, generator=generator).numpy()
         draws = draw(random, (500, 375), (size, size), 0, Augmentation(0.2, 0.1, 1.5, 1.5))
-        decoded.put(i, picture, draws)
+        decoded.put(i, image, draws)
     return decoded
 
 
@@ -181,7 +181,7 @@ MODES = {
 
 
 def time_training(device: str, name: str, size: int, batch: int, mode: str, seconds: float) -> dict[str, float]:
-    """One update of ``batch`` pictures that are on the device already; subdivisions rise until it fits the memory."""
+    """One update of ``batch`` images that are on the device already; subdivisions rise until it fits the memory."""
     subdivisions = 1
     while True:
         try:
@@ -256,7 +256,7 @@ def main() -> int:
         failed += [] if good else [name]
 
     report["augmented_per_second"] = batch / clock(lambda: augment(decoded, device), device, seconds)
-    print(f"augmented, with the copy to the device: {report['augmented_per_second']:.0f} pictures/s")
+    print(f"augmented, with the copy to the device: {report['augmented_per_second']:.0f} images/s")
 
     side = 512 if quick else 8192
     formats = {"float32": (False, torch.float32), "TF32": (True, torch.float32), "bf16": (False, torch.bfloat16)}

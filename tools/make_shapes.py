@@ -27,11 +27,11 @@ import numpy as np
 from tqdm import tqdm
 
 from darknet_compat.errors import DataError
-from darknet_compat.labels import label_voc, picture_paths, read_image_set, write_lists
+from darknet_compat.labels import image_paths, label_voc, read_image_set, write_lists
 
 CLASSES = ("disc", "ring", "triangle", "square", "star", "cross")
 YEAR = "2007"  # the folder is called VOC2007, so that every tool for VOC finds it
-SMALLEST, LARGEST = 0.08, 0.60  # longer side of an object, as a part of the picture's mean side
+SMALLEST, LARGEST = 0.08, 0.60  # longer side of an object, as a part of the image's mean side
 HIDDEN = 0.75  # an object is difficult where less than this part of it can be seen
 LOST = 0.50  # and is not drawn where less than this part of it, or of one it covers, could be seen
 THINNEST = 6  # pixels; the visible part of an object is at least this wide and high
@@ -154,25 +154,25 @@ def backdrop(w: int, h: int, random: np.random.Generator) -> np.ndarray:
     """A background without objects: two textures, and lines that belong to no class."""
     first, second = colour(random, 0.7), colour(random, 0.7)
     second = first + (second - first) * random.uniform(0.1, 0.6)
-    picture = between(first, second, pattern(w, h, random))
+    image = between(first, second, pattern(w, h, random))
     light = random.uniform(0.65, 1.15, (2, 1)).astype(np.float32)
-    picture *= between(*light, clouds(w, h, random.uniform(20, 90), random))
+    image *= between(*light, clouds(w, h, random.uniform(20, 90), random))
     for _ in range(random.integers(0, 5)):
-        scribble(picture, random)
-    return picture
+        scribble(image, random)
+    return image
 
 
-def scribble(picture: np.ndarray, random: np.random.Generator) -> None:
-    """Draw one thin curve, in a colour that differs a little from one of the picture's."""
-    h, w = picture.shape[:2]
+def scribble(image: np.ndarray, random: np.random.Generator) -> None:
+    """Draw one thin curve, in a colour that differs a little from one of the image's."""
+    h, w = image.shape[:2]
     bends = random.uniform(0, [w, h], (1, 2)) + np.cumsum(random.normal(0, 0.25 * min(w, h), (4, 2)), 0)
     t = np.linspace(0, 1, 24)[:, None]
     weights = np.hstack([(1 - t) ** 3, 3 * t * (1 - t) ** 2, 3 * t**2 * (1 - t), t**3])
     points = np.rint(weights @ bends * 16).astype(np.int32)
     mask = np.zeros((h, w), np.uint8)
     cv2.polylines(mask, [points], False, 255, int(random.integers(1, 4)), cv2.LINE_AA, 4)
-    ink = picture[random.integers(h), random.integers(w)] + random.uniform(-0.25, 0.25, 3)
-    picture += (ink.astype(np.float32) - picture) * (mask.astype(np.float32) / 255)[..., None]
+    ink = image[random.integers(h), random.integers(w)] + random.uniform(-0.25, 0.25, 3)
+    image += (ink.astype(np.float32) - image) * (mask.astype(np.float32) / 255)[..., None]
 
 
 def paint(under: np.ndarray, distance: float, random: np.random.Generator) -> np.ndarray:
@@ -197,12 +197,12 @@ def paint(under: np.ndarray, distance: float, random: np.random.Generator) -> np
 
 
 class Scene:
-    """A picture while it is drawn, and which object each of its pixels shows."""
+    """An image while it is drawn, and which object each of its pixels shows."""
 
     def __init__(self, w: int, h: int, random: np.random.Generator) -> None:
         self.random = random
         self.w, self.h = w, h
-        self.picture = backdrop(w, h, random)
+        self.image = backdrop(w, h, random)
         self.owner = np.full((h, w), -1, np.int8)
         self.names: list[str] = []
         self.pixels: list[int] = []  # of each whole object, hidden and cut parts too
@@ -254,7 +254,7 @@ class Scene:
         vague = random.random() < 0.04
         if random.random() < 0.35:
             self.shade(inside, rows, columns)
-        under = self.picture[rows, columns]
+        under = self.image[rows, columns]
         fill = paint(under, CAMOUFLAGE if vague else CONTRAST, random)
         under += (fill - under) * inside[..., None]
         self.owner[rows, columns][visible] = len(self.names)
@@ -272,7 +272,7 @@ class Scene:
             columns.start + reach + aside : columns.stop + reach + aside,
         ] = inside
         shadow = cv2.GaussianBlur(shadow, (0, 0), 1.6)[reach:-reach, reach:-reach]
-        self.picture *= 1 - self.random.uniform(0.2, 0.5) * shadow[..., None]
+        self.image *= 1 - self.random.uniform(0.2, 0.5) * shadow[..., None]
 
     def things(self) -> list[Thing]:
         """The objects with the boxes of what can be seen of them."""
@@ -294,17 +294,17 @@ class Scene:
         return found
 
     def photograph(self) -> np.ndarray:
-        """The picture as a camera gives it: light, blur and noise; uint8 BGR (h, w, 3)."""
+        """The image as a camera gives it: light, blur and noise; uint8 BGR (h, w, 3)."""
         random = self.random
-        picture = (self.picture - 0.5) * random.uniform(0.8, 1.15) + 0.5 + random.uniform(-0.08, 0.08)
+        image = (self.image - 0.5) * random.uniform(0.8, 1.15) + 0.5 + random.uniform(-0.08, 0.08)
         if random.random() < 0.4:
-            picture = cv2.GaussianBlur(picture, (0, 0), random.uniform(0.3, 0.8))
-        picture += random.uniform(0, 0.04) * random.standard_normal(picture.shape, dtype=np.float32)
-        return np.rint(np.clip(picture[..., ::-1], 0, 1) * 255).astype(np.uint8)
+            image = cv2.GaussianBlur(image, (0, 0), random.uniform(0.3, 0.8))
+        image += random.uniform(0, 0.04) * random.standard_normal(image.shape, dtype=np.float32)
+        return np.rint(np.clip(image[..., ::-1], 0, 1) * 255).astype(np.uint8)
 
 
 def draw(settings: Settings, number: int) -> tuple[np.ndarray, list[Thing]]:
-    """Picture ``number`` (from 1) of a set: uint8 BGR (h, w, 3), and its objects."""
+    """Image ``number`` (from 1) of a set: uint8 BGR (h, w, 3), and its objects."""
     random = np.random.default_rng([settings.seed, number])
     sides = [settings.size, round(settings.size * random.uniform(0.75, 1))]
     w, h = sides if random.random() < 0.6 else sides[::-1]
@@ -315,7 +315,7 @@ def draw(settings: Settings, number: int) -> tuple[np.ndarray, list[Thing]]:
 
 
 def annotation(identity: str, w: int, h: int, things: list[Thing]) -> str:
-    """The XML that VOC would have for a picture."""
+    """The XML that VOC would have for an image."""
     lines = [
         "<annotation>",
         f"\t<folder>VOC{YEAR}</folder>",
@@ -339,20 +339,20 @@ def annotation(identity: str, w: int, h: int, things: list[Thing]) -> str:
     return "\n".join([*lines, "</annotation>", ""])
 
 
-def make_picture(job: tuple[Settings, Path, int]) -> list[Thing]:
-    """Draw one picture and write it with its XML into the folder of a VOC year."""
+def make_image(job: tuple[Settings, Path, int]) -> list[Thing]:
+    """Draw one image and write it with its XML into the folder of a VOC year."""
     settings, folder, number = job
-    picture, things = draw(settings, number)
+    image, things = draw(settings, number)
     identity = f"{number:06}"
-    _, jpeg = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+    _, jpeg = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
     (folder / "JPEGImages" / f"{identity}.jpg").write_bytes(jpeg.tobytes())
-    h, w = picture.shape[:2]
+    h, w = image.shape[:2]
     (folder / "Annotations" / f"{identity}.xml").write_text(annotation(identity, w, h, things), encoding="utf-8")
     return things
 
 
 def make_devkit(devkit: Path, settings: Settings, workers: int) -> list[list[Thing]]:
-    """Write the VOCdevkit; the objects of every picture come back, in order."""
+    """Write the VOCdevkit; the objects of every image come back, in order."""
     folder = devkit / f"VOC{YEAR}"
     for name in ("JPEGImages", "Annotations", "ImageSets/Main"):
         (folder / name).mkdir(parents=True)
@@ -363,7 +363,7 @@ def make_devkit(devkit: Path, settings: Settings, workers: int) -> list[list[Thi
         (folder / "ImageSets" / "Main" / f"{name}.txt").write_text("".join(identities))
     jobs = [(settings, folder, number) for number in range(1, count + 1)]
     with multiprocessing.Pool(workers, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
-        return list(tqdm(pool.imap(make_picture, jobs, chunksize=32), total=count, desc="drawing", unit=" pictures"))
+        return list(tqdm(pool.imap(make_image, jobs, chunksize=32), total=count, desc="drawing", unit=" images"))
 
 
 def make_set(dest: Path, settings: Settings, workers: int) -> list[list[Thing]]:
@@ -383,7 +383,7 @@ def make_set(dest: Path, settings: Settings, workers: int) -> list[list[Thing]]:
 
 
 def label(folder: Path, dest: Path) -> None:
-    """Darknet's labels, and lists with the paths that the pictures will have below ``dest``."""
+    """Darknet's labels, and lists with the paths that the images will have below ``dest``."""
     year = folder / "VOCdevkit" / f"VOC{YEAR}"
     sets = []
     for image_set in ("train", "test"):
@@ -391,18 +391,18 @@ def label(folder: Path, dest: Path) -> None:
         # Difficult objects are labelled: scoring passes them over, but a net must not learn that they are background.
         label_voc(year, identities, CLASSES, keep_difficult=True)
         named = str(dest / "VOCdevkit" / f"VOC{YEAR}")
-        sets.append((YEAR, image_set, picture_paths(year, identities, named)))
+        sets.append((YEAR, image_set, image_paths(year, identities, named)))
     write_lists(folder, sets)
 
 
 def summary(things: list[list[Thing]]) -> str:
-    """How many pictures and objects there are, in a few lines."""
-    every = [thing for picture in things for thing in picture]
+    """How many images and objects there are, in a few lines."""
+    every = [thing for image in things for thing in image]
     names = Counter(thing.name for thing in every)
-    empty = sum(not picture for picture in things)
+    empty = sum(not image for image in things)
     marks = {mark: sum(getattr(thing, mark) for thing in every) for mark in ("difficult", "truncated", "occluded")}
     return (
-        f"{len(things)} pictures ({empty} empty), {len(every)} objects: "
+        f"{len(things)} images ({empty} empty), {len(every)} objects: "
         + ", ".join(f"{names[name]} {name}" for name in CLASSES)
         + "; "
         + ", ".join(f"{count} {mark}" for mark, count in marks.items())
@@ -412,8 +412,8 @@ def summary(things: list[list[Thing]]) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("dest", type=Path, help="folder to make")
-    parser.add_argument("--train", type=int, default=4000, help="training pictures (default %(default)s)")
-    parser.add_argument("--test", type=int, default=500, help="test pictures (default %(default)s)")
+    parser.add_argument("--train", type=int, default=4000, help="training images (default %(default)s)")
+    parser.add_argument("--test", type=int, default=500, help="test images (default %(default)s)")
     parser.add_argument("--size", type=int, default=192, help="pixels of the longer side (default %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="another seed, another set (default %(default)s)")
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes (default: one per processor)")

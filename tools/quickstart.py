@@ -4,7 +4,7 @@
     python tools/quickstart.py [--seed N]
 
 It types the commands that a person would type, one after the other, and shows each. Everything lands under
-runs/quickstart, but for the drawn pictures under data/made/shapes. Where Debian's `darknet` is installed, the C program
+runs/quickstart, but for the drawn images under data/made/shapes. Where Debian's `darknet` is installed, the C program
 runs the trained weights too, and both scores stand side by side.
 """
 
@@ -56,7 +56,7 @@ class Commands:
         if output is None:
             code = subprocess.run(words).returncode
         else:
-            # The C program tells its progress on stderr, a line for every four pictures.
+            # The C program tells its progress on stderr, a line for every four images.
             errors = subprocess.STDOUT if words[0] == "darknet" else None
             result = subprocess.run(words, stdout=subprocess.PIPE, stderr=errors, text=True)
             code = result.returncode
@@ -105,40 +105,40 @@ def quickstart(seed: int) -> float:
 
 
 def truth_of(path: str, names: list[str]) -> tuple[np.ndarray, object]:
-    """A picture, and its label file's objects in the form of detections."""
+    """An image, and its label file's objects in the form of detections."""
     from darknet_compat.detect import Detections
-    from darknet_compat.images import load_picture
+    from darknet_compat.images import load_image
     from darknet_compat.labels import label_path, read_labels
 
-    picture, objects = load_picture(path), read_labels(label_path(path)).astype(np.float32)
+    image, objects = load_image(path), read_labels(label_path(path)).astype(np.float32)
     prob = np.zeros((len(objects), len(names)), np.float32)
     prob[np.arange(len(objects)), objects[:, 0].astype(int)] = 1
-    height, width = picture.shape[:2]
-    return picture, Detections(path, width, height, objects[:, 1:], prob, relative=True)
+    height, width = image.shape[:2]
+    return image, Detections(path, width, height, objects[:, 1:], prob, relative=True)
 
 
 def draw_samples(shapes: Path, path: Path, columns: int = 8, rows: int = 3) -> None:
-    """The first training pictures with their truth, on one sheet."""
+    """The first training images with their truth, on one sheet."""
     from darknet_compat.cfg import read_list, read_names
     from darknet_compat.detect.draw import draw_detections
-    from darknet_compat.images import save_picture
+    from darknet_compat.images import save_image
 
     names = read_names("data/shapes.names")
     side, gap = 192, 6
     sheet = np.full((rows * (side + gap) + gap, columns * (side + gap) + gap, 3), 255, np.uint8)
-    for place, picture_path in enumerate(read_list(shapes / "train.txt")[: columns * rows]):
-        drawn = draw_detections(*truth_of(picture_path, names), names)
+    for place, image_path in enumerate(read_list(shapes / "train.txt")[: columns * rows]):
+        drawn = draw_detections(*truth_of(image_path, names), names)
         row, column = divmod(place, columns)
         top, left = gap + row * (side + gap), gap + column * (side + gap)
         sheet[top : top + drawn.shape[0], left : left + drawn.shape[1]] = drawn[:side, :side]
-    save_picture(sheet, path)
+    save_image(sheet, path)
 
 
 def draw_pairs(weights: Path, folder: Path, commands: Commands) -> None:
-    """Some test pictures twice: with the truth, and with what ``detector test`` draws."""
+    """Some test images twice: with the truth, and with what ``detector test`` draws."""
     from darknet_compat.cfg import read_list, read_names
     from darknet_compat.detect.draw import draw_detections
-    from darknet_compat.images import save_picture
+    from darknet_compat.images import save_image
 
     folder.mkdir(parents=True, exist_ok=True)
     names = read_names("data/shapes.names")
@@ -152,7 +152,7 @@ def draw_pairs(weights: Path, folder: Path, commands: Commands) -> None:
     )
     for path in chosen:
         stem = Path(path).stem
-        save_picture(draw_detections(*truth_of(path, names), names), folder / f"{stem}-truth.jpg")
+        save_image(draw_detections(*truth_of(path, names), names), folder / f"{stem}-truth.jpg")
         shutil.copy(RUN / "drawn" / f"{stem}.jpg", folder / f"{stem}-found.jpg")
 
 

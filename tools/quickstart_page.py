@@ -5,12 +5,12 @@
 
 What it looks for in the folder (whatever is missing is left out, with a word):
 
-    data.png  anchors.png          samples of the training pictures; their boxes with the anchors
+    data.png  anchors.png          samples of the training images; their boxes with the anchors
     network.txt                    what `darknet-compat net` printed
     chart.png  train.txt           loss over the batches; the last lines of the training log
     scores.json  darknet.json      AP by class from our detections, and from those of the C program (voc_eval --json)
     curves.png  bars.png           precision-recall curves, AP bars
-    pairs/NAME-truth.EXT  pairs/NAME-found.EXT     a picture with its truth, and with the detections
+    pairs/NAME-truth.EXT  pairs/NAME-found.EXT     an image with its truth, and with the detections
     worst.png                      the worst false positives and misses
     commands.json                  [{"section": "data", "command": "...", "seconds": 9.5}, ...]; sections are data,
                                    network, training, scores, detections
@@ -32,7 +32,7 @@ from darknet_compat.files import whole_file
 TYPES = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg"}
 METRICS = {"voc07": "11 points of recall", "area": "area under the curve"}
 OWN_DATA = """\
-# 1. Pictures with VOC XML, as LabelImg writes it: mine/JPEGImages, mine/Annotations, mine/ImageSets/Main/train.txt ...
+# 1. Images with VOC XML, as LabelImg writes it: mine/JPEGImages, mine/Annotations, mine/ImageSets/Main/train.txt ...
 python tools/voc_label.py mine --sets train,val --names mine.names
 
 # 2. mine.data
@@ -94,9 +94,9 @@ th { color: var(--soft); font-weight: 600; font-size: .85rem }
 .bar i { display: block; height: 100%; background: var(--mark) }
 figure { margin: 1rem 0 0 }
 figure img { display: block; width: 100%; height: auto; border-radius: .5rem; background: #fff }
-figure.picture { border: 1px solid var(--line); border-radius: .6rem; background: #fff; padding: .4rem;
+figure.image { border: 1px solid var(--line); border-radius: .6rem; background: #fff; padding: .4rem;
   width: fit-content; max-width: 100% }
-figure.picture img { width: auto; max-width: 100% }
+figure.image img { width: auto; max-width: 100% }
 figcaption { color: var(--soft); font-size: .85rem; padding-top: .35rem }
 .pairs { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 20rem), 1fr)); gap: 1rem }
 .pair { display: grid; grid-template-columns: 1fr 1fr; gap: .5rem; align-items: start; background: var(--card);
@@ -123,12 +123,12 @@ def make_page(folder: Path) -> Path:
             "1. The data",
             "Drawn for this run: shapes in random colours, textures and sizes, some cut, hidden or nearly invisible.",
             made_by(commands, "data"),
-            picture(
+            image(
                 folder,
                 "data.png",
-                "Training pictures with their boxes. Difficult ones are trained on too, and passed over in the scores.",
+                "Training images with their boxes. Difficult ones are trained on too, and passed over in the scores.",
             ),
-            picture(folder, "anchors.png", "Every box by width and height, and the anchors that k-means found."),
+            image(folder, "anchors.png", "Every box by width and height, and the anchors that k-means found."),
         ),
         section(
             "2. The network",
@@ -140,27 +140,27 @@ def make_page(folder: Path) -> Path:
             "3. Training",
             "From random numbers, with Darknet's loss, augmentation, schedule and log.",
             made_by(commands, "training"),
-            picture(folder, "chart.png", "Loss over the batches."),
+            image(folder, "chart.png", "Loss over the batches."),
             text(folder, "train.txt"),
         ),
         section(
             "4. Scores",
-            "On pictures that the training never saw, from Darknet's result files.",
+            "On images that the training never saw, from Darknet's result files.",
             made_by(commands, "scores"),
             table(ours, theirs),
-            picture(folder, "curves.png", "Precision over recall, by class."),
-            picture(folder, "bars.png", "AP by class."),
+            image(folder, "curves.png", "Precision over recall, by class."),
+            image(folder, "bars.png", "AP by class."),
         ),
         section(
             "5. Detections",
             "Left the truth, right what the network found.",
             made_by(commands, "detections"),
             pairs(folder / "pairs"),
-            picture(folder, "worst.png", "The worst false positives and misses."),
+            image(folder, "worst.png", "The worst false positives and misses."),
         ),
         section(
             "6. Your own data",
-            "The same road with your pictures. docs/ has a page for each step, with the usual mistakes.",
+            "The same road with your images. docs/ has a page for each step, with the usual mistakes.",
             scroll(f"<pre>{escape(OWN_DATA)}</pre>", "Commands for your own data"),
         ),
         "</main>",
@@ -250,16 +250,16 @@ def text(folder: Path, name: str) -> str:
 
 
 def embedded(path: Path) -> str:
-    """A picture as a data: address."""
+    """An image as a data: address."""
     return f"data:{TYPES[path.suffix.lower()]};base64,{base64.b64encode(path.read_bytes()).decode()}"
 
 
-def picture(folder: Path, name: str, words: str) -> str:
+def image(folder: Path, name: str, words: str) -> str:
     path = folder / name
     if not path.exists():
         return absent(name)
     return (
-        f'<figure><figure class="picture"><img src="{embedded(path)}" alt="{escape(words)}"></figure>'
+        f'<figure><figure class="image"><img src="{embedded(path)}" alt="{escape(words)}"></figure>'
         f"<figcaption>{escape(words)}</figcaption></figure>"
     )
 

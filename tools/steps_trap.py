@@ -5,7 +5,7 @@
 
 yolov2-tiny-voc.cfg says `steps=-1,100,20000,30000 scales=.1,10,.1,.1`: a tenth of the rate for the first 100 batches.
 The C program of 2018 compares -1 with an unsigned count, so that no step ever applies: it trains at the full rate from
-the first batch. This trains a narrow yolov2-tiny on made pictures both ways and prints the objectness in the slots
+the first batch. This trains a narrow yolov2-tiny on made images both ways and prints the objectness in the slots
 of the truths. The logistic's gradient is part of the delta, so an objectness that has fallen to 0 hardly comes back.
 Not every start falls so far: of the seeds 0, 1 and 2 the first stays there, the second lags behind, the third does not.
 """
@@ -55,17 +55,17 @@ def cfg_text(policy: str, rate: float) -> str:
 
 
 def make_batch(generator: torch.Generator) -> Batch:
-    """Noise with one to three bright boxes a picture, and their truth."""
-    pictures = torch.rand(BATCH, 3, SIZE, SIZE, generator=generator) * 0.3
+    """Noise with one to three bright boxes an image, and their truth."""
+    images = torch.rand(BATCH, 3, SIZE, SIZE, generator=generator) * 0.3
     truth = torch.zeros(BATCH, 30, 5)
-    for picture, rows in zip(pictures, truth, strict=True):
+    for image, rows in zip(images, truth, strict=True):
         for row in rows[: int(torch.randint(1, 4, (), generator=generator))]:
             w, h = (torch.rand(2, generator=generator) * 0.4 + 0.15).tolist()
             x, y = (torch.rand(2, generator=generator) * torch.tensor([1 - w, 1 - h])).tolist()
             kind = int(torch.randint(CLASSES, (), generator=generator))
-            picture[kind, int(y * SIZE) : int((y + h) * SIZE), int(x * SIZE) : int((x + w) * SIZE)] += 0.6
+            image[kind, int(y * SIZE) : int((y + h) * SIZE), int(x * SIZE) : int((x + w) * SIZE)] += 0.6
             row[:] = torch.tensor([x + w / 2, y + h / 2, w, h, kind])
-    return Batch(pictures, truth, ())
+    return Batch(images, truth, ())
 
 
 def run(batches: int, every: int, rate: float, seed: int) -> Iterator[tuple[int, list[tuple[float, float, float]]]]:

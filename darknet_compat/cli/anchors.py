@@ -17,7 +17,7 @@ def add(detector_verbs: Any) -> None:
         epilog="example: darknet-compat detector calc_anchors cfg/voc.data -num_of_clusters 5 -width 416 -height 416",
         allow_abbrev=False,
     )
-    parser.add_argument("data", metavar="DATA", help=".data file; its train list names the pictures")
+    parser.add_argument("data", metavar="DATA", help=".data file; its train list names the images")
     parser.add_argument(
         "-num_of_clusters", "--num_of_clusters", type=int, default=5, metavar="N", help="anchors (default 5)"
     )
@@ -28,7 +28,7 @@ def add(detector_verbs: Any) -> None:
     )
     parser.add_argument(
         "-letter_box", "--letter_box", type=int, choices=(0, 1), default=1,
-        help="how the network will see pictures; 1: fitted into its input (default), 0: stretched, as AlexeyAB's does",
+        help="how the network will see images; 1: fitted into its input (default), 0: stretched, as AlexeyAB's does",
     )  # fmt: skip
     parser.add_argument("-v3", "--v3", action="store_true", help="print pixels, as the [yolo] sections of v3 have them")
     parser.add_argument("-show", "--show", type=Path, metavar="FILE.png", help="draw the boxes with the anchors")
@@ -36,7 +36,7 @@ def add(detector_verbs: Any) -> None:
 
 
 def calc_anchors(options: argparse.Namespace) -> int:
-    """AlexeyAB's ``src/detector.c, calc_anchors``, which knows stretched pictures only."""
+    """AlexeyAB's ``src/detector.c, calc_anchors``, which knows stretched images only."""
     from ..anchors import cfg_line, draw, kmeans, network_boxes
     from ..cfg import read_data, read_list
     from ..errors import DataError
@@ -45,13 +45,13 @@ def calc_anchors(options: argparse.Namespace) -> int:
     for name in ("num_of_clusters", "width", "height", "stride"):
         if getattr(options, name) < 1:
             raise DataError(f"-{name} is {getattr(options, name)}; expected 1 or more")
-    pictures = read_list(read_data(find_stock(options.data)).require("train"))
-    boxes = network_boxes(pictures, options.width, options.height, bool(options.letter_box))
+    images = read_list(read_data(find_stock(options.data)).require("train"))
+    boxes = network_boxes(images, options.width, options.height, bool(options.letter_box))
     anchors, average = kmeans(boxes, options.num_of_clusters)
-    print(f"{len(boxes)} boxes in {len(pictures)} pictures, {options.num_of_clusters} clusters")
+    print(f"{len(boxes)} boxes in {len(images)} images, {options.num_of_clusters} clusters")
     print(f"avg IoU = {100 * average:.2f} %")
     print(cfg_line(anchors, None if options.v3 else options.stride))
     if options.show:
         draw(options.show, boxes, anchors, average)
-        print(f"picture: {options.show}")
+        print(f"image: {options.show}")
     return 0

@@ -8,7 +8,7 @@ from typing import Any
 
 
 def add_network(parser: argparse.ArgumentParser) -> None:
-    """The arguments and flags that all verbs share which run a network on pictures."""
+    """The arguments and flags that all verbs share which run a network on images."""
     parser.add_argument("data", metavar="DATA", help=".data file: names=, valid=, results= ...")
     parser.add_argument("cfg", metavar="CFG")
     parser.add_argument("weights", metavar="WEIGHTS")
@@ -25,9 +25,7 @@ def add_network(parser: argparse.ArgumentParser) -> None:
         "-precision", "--precision", choices=("float32", "bf16"), default="float32",
         help="float32 (default), or bf16: about twice as fast where the processor has it, probabilities to 2 digits",
     )  # fmt: skip
-    parser.add_argument(
-        "-batch", "--batch", type=positive, default=4, help="most pictures per forward pass (default 4)"
-    )
+    parser.add_argument("-batch", "--batch", type=positive, default=4, help="most images per forward pass (default 4)")
 
 
 def add_numerics(parser: argparse.ArgumentParser) -> None:
@@ -51,7 +49,7 @@ def add_letter_box(parser: argparse.ArgumentParser) -> None:
     """The flag of the verbs that can either letterbox or stretch; :func:`wants_letter_box` reads it."""
     parser.add_argument(
         "-letter_box", "--letter_box", type=int, choices=(0, 1), default=None,
-        help="1: fit the picture into the network's input (default, unless the cfg says otherwise); 0: stretch it",
+        help="1: fit the image into the network's input (default, unless the cfg says otherwise); 0: stretch it",
     )  # fmt: skip
 
 
@@ -100,17 +98,17 @@ def load(options: argparse.Namespace) -> tuple[Any, list[str]]:
 
 
 def wants_letter_box(options: argparse.Namespace, network: Any) -> bool:
-    """Whether to fit pictures into the network's input, or to stretch them: the flag's word, else the cfg's."""
+    """Whether to fit images into the network's input, or to stretch them: the flag's word, else the cfg's."""
     return bool(network.net.letter_box if options.letter_box is None else options.letter_box)
 
 
-def run_settings(options: argparse.Namespace, network: Any, pictures: int) -> dict[str, Any]:
-    """``batch`` and ``engine`` of :func:`darknet_compat.detect.detect_files` for so many pictures."""
+def run_settings(options: argparse.Namespace, network: Any, images: int) -> dict[str, Any]:
+    """``batch`` and ``engine`` of :func:`darknet_compat.detect.detect_files` for so many images."""
     import torch
 
     from ..engines import start_engine
 
-    batch = max(min(options.batch, pictures), 1)
-    batches = max(-(-pictures // batch), 1)
+    batch = max(min(options.batch, images), 1)
+    batches = max(-(-images // batch), 1)
     threads = max(torch.get_num_threads() // batches, 1)
     return {"batch": batch, "engine": start_engine(network, options.engine, options.precision, batch, threads)}

@@ -16,7 +16,7 @@ from .arguments import add_letter_box, add_network, fraction, load, run_settings
 if TYPE_CHECKING:
     from ..detect import Detections
 
-PICTURES = (".jpg", ".jpeg", ".png", ".bmp")
+IMAGES = (".jpg", ".jpeg", ".png", ".bmp")
 
 
 def add(verbs: Any) -> None:
@@ -33,24 +33,22 @@ def add(verbs: Any) -> None:
 def _add_test(verbs: Any) -> None:
     parser = verbs.add_parser(
         "test",
-        help="detect in pictures, draw and list what is found",
-        description="Detect in pictures. One: prints each class and its probability, and draws predictions.jpg. "
+        help="detect in images, draw and list what is found",
+        description="Detect in images. One: prints each class and its probability, and draws predictions.jpg. "
         "Many: writes one JSON file, and with -out a drawing of each.",
         epilog="example: darknet-compat detector test cfg/voc.data cfg/yolov2-voc.cfg yolov2-voc.weights dog.jpg",
         allow_abbrev=False,
     )
     add_network(parser)
     add_letter_box(parser)
-    parser.add_argument(
-        "pictures", metavar="PICTURE", nargs="+", help="picture, folder, pattern, or .txt list of paths"
-    )
+    parser.add_argument("images", metavar="IMAGE", nargs="+", help="image, folder, pattern, or .txt list of paths")
     parser.add_argument("-thresh", "--thresh", type=fraction, default=0.5, help="least probability (default .5)")
     parser.add_argument(
         "-nms", "--nms", type=fraction, default=0.45, help="most IOU of two boxes (default .45; 0: off)"
     )
     parser.add_argument("-hier", "--hier", type=fraction, default=0.5, help="how sure a tree must be (default .5)")
     parser.add_argument(
-        "-out", "--out", type=_folder, metavar="FOLDER", help="folder for the drawings (one picture: default here)"
+        "-out", "--out", type=_folder, metavar="FOLDER", help="folder for the drawings (one image: default here)"
     )
     parser.add_argument("-json", "--json", metavar="FILE", help="detections as JSON (many: default predictions.json)")
     parser.add_argument(
@@ -63,27 +61,27 @@ def _add_test(verbs: Any) -> None:
 
 def _folder(text: str) -> str:
     """argparse type: a folder to write to. AlexeyAB's -out names a JSON file, so that a file's name is a slip."""
-    if Path(text).suffix.lower() in (".json", ".txt", *PICTURES) and not Path(text).is_dir():
+    if Path(text).suffix.lower() in (".json", ".txt", *IMAGES) and not Path(text).is_dir():
         raise argparse.ArgumentTypeError(f"{text} is a file's name; expected a folder (-json FILE writes detections)")
     return text
 
 
-def find_pictures(given: list[str]) -> list[str]:
-    """The picture paths that PICTURE arguments stand for, in order: pictures, folders, patterns, .txt lists.
+def find_images(given: list[str]) -> list[str]:
+    """The image paths that IMAGE arguments stand for, in order: images, folders, patterns, .txt lists.
 
-    Raises :class:`PictureError` where one stands for nothing.
+    Raises :class:`ImageError` where one stands for nothing.
     """
     from ..cfg import read_list
-    from ..errors import PictureError
+    from ..errors import ImageError
     from ..stock import find_stock
 
     found: list[str] = []
     for text in given:
         path = Path(find_stock(text))
         if text and path.is_dir():  # an empty name is no folder, though Path takes it for the present one
-            inside = sorted(str(file) for file in path.iterdir() if file.suffix.lower() in PICTURES)
+            inside = sorted(str(file) for file in path.iterdir() if file.suffix.lower() in IMAGES)
             if not inside:
-                raise PictureError(f"{text}: no picture in this folder; expected files ending in {', '.join(PICTURES)}")
+                raise ImageError(f"{text}: no image in this folder; expected files ending in {', '.join(IMAGES)}")
             found += inside
         elif path.suffix == ".txt" and path.is_file():
             found += read_list(path)
@@ -92,13 +90,13 @@ def find_pictures(given: list[str]) -> list[str]:
         elif matches := sorted(glob.glob(text, recursive=True)):
             found += matches
         else:
-            raise PictureError(f"{text}: no such picture, folder or list, and no file matches it as a pattern")
+            raise ImageError(f"{text}: no such image, folder or list, and no file matches it as a pattern")
     return found
 
 
 def test(options: argparse.Namespace) -> int:
     """``examples/detector.c, test_detector``; 1 where ``-skip`` passed over an image."""
-    paths = find_pictures(options.pictures)
+    paths = find_images(options.images)
     network, names = load(options)
     # Now that the lists, DATA and CFG are read and right: this loads torch.
     from tqdm import tqdm
@@ -106,8 +104,8 @@ def test(options: argparse.Namespace) -> int:
     from ..detect import detect_files
     from ..detect.draw import draw_detections
     from ..detect.results import drawing_names, make_folder, write_json
-    from ..errors import PictureError, ResultsError
-    from ..images import load_picture, save_picture
+    from ..errors import ImageError, ResultsError
+    from ..images import load_image, save_image
 
     one = len(paths) == 1
     folder = Path(options.out or "")
@@ -119,16 +117,16 @@ def test(options: argparse.Namespace) -> int:
         make_folder(Path(file).parent)
         if Path(file).is_dir():
             raise ResultsError(f"{file}: a folder; expected a file's name for the detections")
-    read = {os.path.realpath(path) for path in (*paths, *options.pictures, options.data, options.cfg, options.weights)}
+    read = {os.path.realpath(path) for path in (*paths, *options.images, options.data, options.cfg, options.weights)}
     for path in (*(folder / name for name in drawings.values()), *([file] if file else [])):
         if os.path.realpath(path) in read:
             raise ResultsError(f"{path}: it is read too, and would be written over; expected another -out or -json")
 
-    skipped: list[PictureError] = []
+    skipped: list[ImageError] = []
 
-    def unreadable(error: PictureError) -> None:
+    def unreadable(error: ImageError) -> None:
         if not options.skip:
-            raise PictureError(f"{error}; or add -skip to pass over such images")
+            raise ImageError(f"{error}; or add -skip to pass over such images")
         warnings.warn(f"{error}; passed over", stacklevel=2)
         skipped.append(error)
 
@@ -140,14 +138,14 @@ def test(options: argparse.Namespace) -> int:
     problem = None
     start = time.perf_counter()
     try:
-        for detections in found if one else tqdm(found, total=len(paths), unit="picture", disable=None):
+        for detections in found if one else tqdm(found, total=len(paths), unit="image", disable=None):
             everything.append(detections)
             if one:
                 _print_found(detections, names, time.perf_counter() - start)
             if detections.path in drawings:
-                drawn = draw_detections(load_picture(detections.path), detections, names)
-                save_picture(drawn, folder / drawings[detections.path])
-    except PictureError as error:
+                drawn = draw_detections(load_image(detections.path), detections, names)
+                save_image(drawn, folder / drawings[detections.path])
+    except ImageError as error:
         problem = error
     # What was found before the problem is worth keeping; nothing at all is no reason to write over older results.
     if everything or not problem:
@@ -156,7 +154,7 @@ def test(options: argparse.Namespace) -> int:
         if not one:
             boxes = sum(int((detections.prob > 0).sum()) for detections in everything)
             drawn = f", drawings: {folder}" if options.out else ""
-            print(f"{len(everything)} pictures, {boxes} detections: {file}{drawn}")
+            print(f"{len(everything)} images, {boxes} detections: {file}{drawn}")
     if problem:
         raise problem
     if skipped:

@@ -14,7 +14,7 @@ def add(verbs: Any) -> None:
     parser = verbs.add_parser(
         "net",
         help="print a network's layers: shapes, BFLOPs, parameters, memory, receptive field",
-        description="Print the table that Darknet prints, and per layer: parameters, MiB of output per picture, and "
+        description="Print the table that Darknet prints, and per layer: parameters, MiB of output per image, and "
         "the width of the receptive field in pixels.",
         epilog="example: darknet-compat net cfg/yolov2-voc.cfg",
         allow_abbrev=False,

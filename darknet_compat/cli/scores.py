@@ -35,13 +35,11 @@ def add(verbs: Any) -> None:
     )
     parser.add_argument("-metric", "--metric", choices=("voc07", "area"), default="voc07", help="11-point, or area")
     parser.add_argument("-iou", "--iou", type=float, default=0.5, help="IOU that a right box exceeds (.5)")
-    parser.add_argument(
-        "-padilla", "--padilla", action="store_true", help="DIR holds one text file per picture instead"
-    )
-    parser.add_argument("-to-padilla", "--to-padilla", metavar="DIR", help="also write one text file per picture here")
+    parser.add_argument("-padilla", "--padilla", action="store_true", help="DIR holds one text file per image instead")
+    parser.add_argument("-to-padilla", "--to-padilla", metavar="DIR", help="also write one text file per image here")
     parser.add_argument("-json", "--json", metavar="FILE", help="write the table as JSON")
     parser.add_argument("-plots", "--plots", metavar="DIR", help="draw curves, bars and a contact sheet here")
-    parser.add_argument("-pictures", "--pictures", metavar="DIR", help="pictures for the contact sheet (JPEGImages)")
+    parser.add_argument("-images", "--images", metavar="DIR", help="images for the contact sheet (JPEGImages)")
     parser.set_defaults(run=voc_eval)
 
     parser = verbs.add_parser(
@@ -59,7 +57,7 @@ def add(verbs: Any) -> None:
 
 def voc_eval(options: argparse.Namespace) -> int:
     """Score, print, and write what was asked for. 1 where a class has no result file."""
-    from ..evaluate.annotations import find_pictures, read_labels, read_voc
+    from ..evaluate.annotations import find_images, read_labels, read_voc
     from ..evaluate.padilla import read_padilla, write_padilla
     from ..evaluate.results import read_comp4
     from ..evaluate.voc import as_json, format_table, score
@@ -70,8 +68,8 @@ def voc_eval(options: argparse.Namespace) -> int:
         truths = read_labels(options.data, _names(options.names) if options.names else None)
     else:
         truths = read_voc(options.devkit, options.year, options.image_set, _names(options.names or "data/voc.names"))
-    if options.pictures:
-        truths = replace(truths, pictures=find_pictures(options.pictures, truths.images))
+    if options.images:
+        truths = replace(truths, paths=find_images(options.images, truths.images))
     read = read_padilla if options.padilla else read_comp4
     detections = read(options.results, truths.names, truths.images)
     scores = score(truths, detections, options.metric, options.iou)

@@ -59,7 +59,7 @@ def add(detector_verbs: Any) -> None:
     flag("fast", action="store_true",
          help="channels last, torch.compile, on a GPU TF32 too: quicker, other last digits")  # fmt: skip
     flag("seed", type=_seed, metavar="N", help="of all random numbers (default: a new one, which is printed)")
-    flag("epochs", action="store_true", help="show every picture once in each epoch; Darknet draws with replacement")
+    flag("epochs", action="store_true", help="show every image once in each epoch; Darknet draws with replacement")
     flag("labels", choices=("error", "warn"), default="error",
          help="bad label lines: an error before the start (default), or left out with a warning")  # fmt: skip
     flag("map", type=positive, nargs="?", const=0, metavar="EVERY",
@@ -67,12 +67,10 @@ def add(detector_verbs: Any) -> None:
          "the best is kept as NAME_best.weights")  # fmt: skip
     flag("snapshot", type=positive, default=100, metavar="N", help="write NAME.backup every N batches (default 100)")
     flag("tensorboard", action="store_true", help="write the figures for TensorBoard too, into NAME.tensorboard")
-    flag(
-        "workers", type=count, metavar="N", help="processes that load pictures (default: 1 on a CPU, up to 8 on a GPU)"
-    )
-    flag("cache", action="store_true", help="decode all pictures at the start and keep them in memory")
+    flag("workers", type=count, metavar="N", help="processes that load images (default: 1 on a CPU, up to 8 on a GPU)")
+    flag("cache", action="store_true", help="decode all images at the start and keep them in memory")
     flag("augment", choices=("loader", "device"), default="loader",
-         help="where pictures are placed and recoloured: in the processes that load them (default), or a batch at a "
+         help="where images are placed and recoloured: in the processes that load them (default), or a batch at a "
          "time where torch runs; they then wait in memory at their full size")  # fmt: skip
     parser.set_defaults(run=lambda options: train(parser, options))
 
@@ -181,7 +179,7 @@ class Job:
         self.options, self.processes = options, processes
         self.data = read_data(find_stock(options.data))
         cfg = read_cfg(find_stock(options.cfg))
-        pictures = read_list(find_stock(self.data.source("train", "data/train.list")))
+        images = read_list(find_stock(self.data.source("train", "data/train.list")))
         program = options.program or read_program(cfg)[0]
         settings = {
             "numerics": options.numerics, "program": program, "amp": options.amp, "epochs": options.epochs,
@@ -203,26 +201,26 @@ class Job:
         extra, self.changed = self.snapshots.resume(self.trainer) if options.resume else ({}, [])
         if not options.resume:
             self._check_batches()
-        labels = check_labels(pictures, head.truth_classes, options.labels, class_only=head.class_only)
+        labels = check_labels(images, head.truth_classes, options.labels, class_only=head.class_only)
         net = network.net
         augmentation = Augmentation(
             head.o.jitter, net.hue, net.saturation, net.exposure, bool(net.flip), bool(net.letter_box)
         )
         if options.augment == "device" and not net.letter_box:
             raise network.cfg.net.error(
-                "letter_box=0 cuts rectangles out of the pictures in bytes, which only the loader does; expected "
+                "letter_box=0 cuts rectangles out of the images in bytes, which only the loader does; expected "
                 "letter_box=1, or no -augment device",
                 "letter_box",
             )
         self.scoring = None
         if options.map is not None:
-            self.scoring = self._scoring(head.o.classes, len(pictures), extra.get("best"))
-        self.pictures = TrainingSet(
-            pictures, labels, augmentation, head.o.max, self.trainer.seed,
+            self.scoring = self._scoring(head.o.classes, len(images), extra.get("best"))
+        self.images = TrainingSet(
+            images, labels, augmentation, head.o.max, self.trainer.seed,
             replacement=not options.epochs, cache=options.cache,
         )  # fmt: skip
         if options.augment == "device":
-            _ = self.pictures.most_pixels  # reads the head of every picture, now rather than before the first batch
+            _ = self.images.most_pixels  # reads the head of every image, now rather than before the first batch
 
     def _check_classes(self, classes: int) -> None:
         if self.data.get("classes") is not None and self.data.integer("classes") != classes:
@@ -238,7 +236,7 @@ class Job:
                 f"nothing is left to train: {done}; raise max_batches, or count from 0 with -clear", "max_batches"
             )
 
-    def _scoring(self, classes: int, pictures: int, best: float | None) -> Scoring:
+    def _scoring(self, classes: int, images: int, best: float | None) -> Scoring:
         from ..cfg import check_names, read_list, read_names
         from ..detect import detect_files
         from ..detect.scores import map_of
@@ -264,7 +262,7 @@ class Job:
             )
             return map_of(found, names, truths).mean
 
-        every = self.options.map or max(MAP_LEAST, MAP_EPOCHS * pictures // images_per_update(net))
+        every = self.options.map or max(MAP_LEAST, MAP_EPOCHS * images // images_per_update(net))
         return Scoring(score, every, best)
 
     def run(self) -> int:
@@ -287,7 +285,7 @@ class Job:
         with Stopping() as stopping:
             try:
                 stopped = run(
-                    trainer, self.pictures, self.snapshots, log, stopping, workers=self._workers(),
+                    trainer, self.images, self.snapshots, log, stopping, workers=self._workers(),
                     on_device=options.augment == "device", scoring=self.scoring,
                 )  # fmt: skip
                 if log:
@@ -329,9 +327,7 @@ class Job:
             log.say(f"nothing is left to train: max_batches={net.max_batches}; raise it to train on")
         log.say(f"Learning Rate: {net.learning_rate * world:g}, Momentum: {net.momentum:g}, Decay: {net.decay:g}")
         where = f"{world} processes on {trainer.device.type}" if world > 1 else str(trainer.device)
-        log.say(
-            f"{len(self.pictures)} pictures, {len(self.pictures.labels.objects)} objects; seed {trainer.seed}; {where}"
-        )
+        log.say(f"{len(self.images)} images, {len(self.images.labels.objects)} objects; seed {trainer.seed}; {where}")
 
     def _workers(self) -> int:
         if self.options.workers is not None:

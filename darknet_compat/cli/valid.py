@@ -21,8 +21,8 @@ THRESH = 0.005  # float thresh = .005 in validate_detector
 def add(verbs: Any) -> None:
     """Make the verbs known to the command line."""
     for name, run, what in (
-        ("valid", valid, "write Darknet's result files for the pictures of DATA's valid list"),
-        ("valid2", valid2, "as valid, with the output for the mirrored picture averaged in, as Darknet does it"),
+        ("valid", valid, "write Darknet's result files for the images of DATA's valid list"),
+        ("valid2", valid2, "as valid, with the output for the mirrored image averaged in, as Darknet does it"),
     ):
         parser = verbs.add_parser(
             name,
@@ -41,7 +41,7 @@ def add(verbs: Any) -> None:
     parser = verbs.add_parser(
         "map",
         help="AlexeyAB's mAP table over the valid list",
-        description="Detect in the pictures of the valid list, hold the boxes against the label files, and print "
+        description="Detect in the images of the valid list, hold the boxes against the label files, and print "
         "AlexeyAB's table. It is not voc_eval: docs/scores.md says how the two differ.",
         epilog="example: darknet-compat detector map cfg/voc.data cfg/yolov2-voc.cfg yolov2-voc.weights -points 11",
         allow_abbrev=False,
@@ -58,8 +58,8 @@ def add(verbs: Any) -> None:
     parser = verbs.add_parser(
         "recall",
         help="Darknet's recall over the valid list",
-        description="For each picture of the valid list: proposals, truths found, their IOU and recall so far. "
-        "Pictures are stretched and boxes suppressed by objectness over IOU .4, as in Darknet.",
+        description="For each image of the valid list: proposals, truths found, their IOU and recall so far. "
+        "Images are stretched and boxes suppressed by objectness over IOU .4, as in Darknet.",
         epilog="example: darknet-compat detector recall cfg/voc.data cfg/yolov2-voc.cfg yolov2-voc.weights",
         allow_abbrev=False,
     )
@@ -67,7 +67,7 @@ def add(verbs: Any) -> None:
     parser.set_defaults(run=recall)
 
 
-def _pictures(options: argparse.Namespace) -> tuple[Any, list[str]]:
+def _images(options: argparse.Namespace) -> tuple[Any, list[str]]:
     """The .data file, and its valid list."""
     from ..cfg import read_data, read_list
     from ..stock import find_stock
@@ -86,7 +86,7 @@ def _progress(found: Iterator[Any], total: int) -> Iterator[Any]:
 
 
 def valid(options: argparse.Namespace, mirrored: bool = False) -> int:
-    data, paths = _pictures(options)
+    data, paths = _images(options)
     # These load torch, so they come after the first that can be wrong; in the other verbs too.
     from ..detect import detect_files
     from ..detect.results import ResultFiles, coco_image_id
@@ -101,7 +101,7 @@ def valid(options: argparse.Namespace, mirrored: bool = False) -> int:
     if kind == "voc":
         image_ids(paths, listed)
     elif kind == "coco" and len({coco_image_id(path) for path in paths}) < len(paths):
-        warnings.warn(f"{listed}: pictures share an image id, the number in the name of a COCO file", stacklevel=1)
+        warnings.warn(f"{listed}: images share an image id, the number in the name of a COCO file", stacklevel=1)
     network, names = load(options)
     head = network.detector
     asked = read_map(data.get("map")) if data.get("map") else None
@@ -119,7 +119,7 @@ def valid(options: argparse.Namespace, mirrored: bool = False) -> int:
         )  # fmt: skip
         for detections in _progress(found, len(paths)):
             files.add(detections)
-    print(f"{len(paths)} pictures: {files.paths[0]}" + (f" ... {files.paths[-1].name}" if len(files.paths) > 1 else ""))
+    print(f"{len(paths)} images: {files.paths[0]}" + (f" ... {files.paths[-1].name}" if len(files.paths) > 1 else ""))
     return 0
 
 
@@ -128,7 +128,7 @@ def valid2(options: argparse.Namespace) -> int:
 
 
 def map_(options: argparse.Namespace) -> int:
-    data, paths = _pictures(options)
+    data, paths = _images(options)
     from ..detect import detect_files
     from ..detect.scores import map_of
     from ..evaluate.annotations import read_difficult, read_label_files
@@ -150,7 +150,7 @@ def map_(options: argparse.Namespace) -> int:
 
 
 def recall(options: argparse.Namespace) -> int:
-    _, paths = _pictures(options)
+    _, paths = _images(options)
     from ..detect.scores import recall_of
     from ..evaluate.darknet_map import recall_lines
 

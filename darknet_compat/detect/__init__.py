@@ -1,4 +1,4 @@
-"""From pictures to detections, and from detections to drawings and result files."""
+"""From images to detections, and from detections to drawings and result files."""
 
 from .detections import Detections, detect, detect_files
 

@@ -1,4 +1,4 @@
-"""From pictures to detections: run the network, decode its head, suppress, map back to the picture.
+"""From images to detections: run the network, decode its head, suppress, map back to the image.
 
 Source: ``examples/detector.c, test_detector, validate_detector``; ``src/network.c, get_network_boxes``.
 """
@@ -19,8 +19,8 @@ from torch import Tensor
 
 from ..boxes import nms_sort, unletterbox
 from ..engines import Engine
-from ..errors import PictureError
-from ..images import letterbox_picture, load_picture, resize_picture
+from ..errors import ImageError
+from ..images import letterbox_image, load_image, resize_image
 from ..network import Network
 
 NMS = 0.45  # examples/detector.c: float nms=.45 in test and valid alike
@@ -29,10 +29,10 @@ HIER = 0.5
 
 @dataclass(frozen=True)
 class Detections:
-    """The detections of one picture, in the order in which Darknet holds them after NMS.
+    """The detections of one image, in the order in which Darknet holds them after NMS.
 
-    ``boxes`` (M, 4) float32: centre x, y, width, height in pixels of the picture, or ``relative`` to it.
-    ``prob`` (M, classes) float32, 0 where under the threshold or suppressed. ``width``, ``height``: the picture's.
+    ``boxes`` (M, 4) float32: centre x, y, width, height in pixels of the image, or ``relative`` to it.
+    ``prob`` (M, classes) float32, 0 where under the threshold or suppressed. ``width``, ``height``: the image's.
     """
 
     path: str
@@ -54,11 +54,11 @@ class Detections:
         return np.nan_to_num(corners)
 
     def as_json(self, names: Sequence[str]) -> dict[str, object]:
-        """picture, width, height and a list of {class_id, name, prob, box: [left, top, width, height] in pixels}."""
+        """image, width, height and a list of {class_id, name, prob, box: [left, top, width, height] in pixels}."""
         corners = self.corners().astype(float)
         rows, classes = np.nonzero(self.prob)
         return {
-            "picture": self.path,
+            "image": self.path,
             "width": self.width,
             "height": self.height,
             "detections": [
@@ -75,7 +75,7 @@ class Detections:
 
 def detect(
     network: Network,
-    pictures: Tensor,
+    images: Tensor,
     sizes: Sequence[tuple[int, int]],
     paths: Sequence[str],
     *,
@@ -89,21 +89,21 @@ def detect(
     by_objectness: bool = False,
     engine: Engine | None = None,
 ) -> list[Detections]:
-    """Detections of a batch: ``pictures`` (N, channels, height, width) made from pictures of the N (width, height).
+    """Detections of a batch: ``images`` (N, channels, height, width) made from images of the N (width, height).
 
     ``get_network_boxes`` with ``relative``, then ``do_nms_sort``: only probabilities over ``thresh`` are left, and of a
     class no two boxes with an IOU over ``nms`` (0: all stay). ``hier`` is how sure a tree must be to go deeper, ``map``
-    the tree's classes to ask for. ``mirrored`` averages in the mirrored picture's output, as ``valid2`` does.
+    the tree's classes to ask for. ``mirrored`` averages in the mirrored image's output, as ``valid2`` does.
     ``by_objectness`` takes objectness as the only class (``do_nms_obj``). ``engine`` runs the network, if not torch
     layer by layer (:func:`darknet_compat.engines.start_engine`).
     """
     forward = engine or network.predict
     with torch.inference_mode():
-        outputs = forward(pictures)
+        outputs = forward(images)
         if mirrored:
             outputs = [
                 head.average_mirrored(output, other) if head.finds_boxes else output
-                for head, output, other in zip(network.heads, outputs, forward(pictures.flip(3)), strict=True)
+                for head, output, other in zip(network.heads, outputs, forward(images.flip(3)), strict=True)
             ]
         boxes, objectness, prob = network.boxes(outputs, thresh, hier, map)
         if by_objectness:
@@ -131,10 +131,10 @@ def detect_files(
     batch: int = 1,
     letter_box: bool = True,
     engine: Engine | None = None,
-    unreadable: Callable[[PictureError], None] | None = None,
+    unreadable: Callable[[ImageError], None] | None = None,
     **options: Any,
 ) -> Iterator[Detections]:
-    """Detections of many pictures, in order.
+    """Detections of many images, in order.
 
     Each of as many Python threads as torch would use takes a batch from its files to its detections. As many as the
     threads of ``engine`` leave room for run it at a time; the others decode and letterbox meanwhile. On a processor an
@@ -142,35 +142,35 @@ def detect_files(
     network runs on all threads, a batch at a time. One batch more than there are threads is under way, however long
     the list. ``options`` are those of :func:`detect`.
 
-    An image that cannot be read raises :class:`PictureError` after the detections of all images before it. Or
+    An image that cannot be read raises :class:`ImageError` after the detections of all images before it. Or
     ``unreadable`` takes that error, and if it returns, the image is passed over. Raises :class:`CfgError` where the
     network takes no RGB.
     """
     network.check_images()
     device = next(network.parameters()).device
-    fit = letterbox_picture if letter_box else resize_picture
+    fit = letterbox_image if letter_box else resize_image
     threads = torch.get_num_threads()
     run = engine or Engine(network.predict, threads)
     turn = Semaphore(max(threads // run.threads, 1) if device.type == "cpu" else 1)
 
-    def found_in(part: list[str]) -> list[Detections | PictureError]:
-        pictures, sizes = torch.empty(len(part), 3, network.height, network.width), []
-        outcome: list[str | PictureError] = []
+    def found_in(part: list[str]) -> list[Detections | ImageError]:
+        images, sizes = torch.empty(len(part), 3, network.height, network.width), []
+        outcome: list[str | ImageError] = []
         for path in part:
             try:
-                picture = load_picture(path)
-            except PictureError as error:
+                image = load_image(path)
+            except ImageError as error:
                 outcome.append(error)
                 continue
-            fit(picture, pictures[len(sizes)].numpy())
-            sizes.append((picture.shape[1], picture.shape[0]))
+            fit(image, images[len(sizes)].numpy())
+            sizes.append((image.shape[1], image.shape[0]))
             outcome.append(path)
         if not sizes:
             return outcome
         read = [path for path in outcome if isinstance(path, str)]
         with turn:
             found = detect(
-                network, pictures[: len(sizes)].to(device), sizes, read, letter_box=letter_box, engine=run, **options
+                network, images[: len(sizes)].to(device), sizes, read, letter_box=letter_box, engine=run, **options
             )
         in_order = iter(found)
         return [next(in_order) if isinstance(one, str) else one for one in outcome]

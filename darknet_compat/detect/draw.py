@@ -1,7 +1,7 @@
-"""Drawing detections on a picture, in the manner of Darknet's predictions.
+"""Drawing detections on an image, in the manner of Darknet's predictions.
 
-Source: ``src/image.c, draw_detections, get_color``. Darknet's letters are pictures of a fixed size; here OpenCV draws
-them, so that labels can be read on any picture.
+Source: ``src/image.c, draw_detections, get_color``. Darknet's letters are images of a fixed size; here OpenCV draws
+them, so that labels can be read on any image.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ def class_colour(class_id: int, classes: int) -> tuple[int, int, int]:
     return red, green, blue
 
 
-def draw_detections(picture: np.ndarray, detections: Detections, names: Sequence[str]) -> np.ndarray:
-    """A copy of ``picture`` (h, w, 3) uint8 RGB with a box and a label for each box that has a class.
+def draw_detections(image: np.ndarray, detections: Detections, names: Sequence[str]) -> np.ndarray:
+    """A copy of ``image`` (h, w, 3) uint8 RGB with a box and a label for each box that has a class.
 
     A box of several classes gets the colour of the first, and all their names, as Darknet does.
     """
     import cv2
 
-    drawn = np.ascontiguousarray(picture).copy()
+    drawn = np.ascontiguousarray(image).copy()
     height, width = drawn.shape[:2]
     line = max(int(height * 0.006), 1)
     scale = max(min(height, width) / 900, 0.35)

@@ -29,7 +29,7 @@ LONGEST = 255  # bytes of a file's name, on all usual file systems
 
 
 def write_json(everything: Iterable[Detections], names: Sequence[str], path: str | os.PathLike[str]) -> None:
-    """One JSON list: an object per picture (:meth:`Detections.as_json`), in UTF-8.
+    """One JSON list: an object per image (:meth:`Detections.as_json`), in UTF-8.
 
     A byte of a path that is no UTF-8 becomes ``\\udcXX``, from which :func:`os.fsencode` makes the byte again.
     """
@@ -50,7 +50,7 @@ def make_folder(folder: Path) -> None:
 
 
 def drawing_names(paths: Sequence[str]) -> dict[str, str]:
-    """For each picture the name of its drawing: its own name as .jpg, with a number where two pictures share it."""
+    """For each image the name of its drawing: its own name as .jpg, with a number where two images share it."""
     seen: Counter[str] = Counter()
     names = {}
     for path in dict.fromkeys(paths):
@@ -71,7 +71,7 @@ def _clipped(detections: Detections, least: float, shift: float) -> np.ndarray:
 
 
 class ResultFiles:
-    """The result files of one ``detector valid``: ``with ResultFiles(...) as files``, then ``files.add`` per picture.
+    """The result files of one ``detector valid``: ``with ResultFiles(...) as files``, then ``files.add`` per image.
 
     ``eval`` is "voc" (FOLDER/PREFIX<name>.txt per class), "coco" (FOLDER/PREFIX.json) or "imagenet"
     (FOLDER/PREFIX.txt). All files appear together when the block ends well; otherwise none does, and those that stood
@@ -161,7 +161,7 @@ class ResultFiles:
             ) from None
 
     def add(self, detections: Detections) -> None:
-        """Write one picture's detections, in Darknet's lines. ``detections`` are in pixels (not relative)."""
+        """Write one image's detections, in Darknet's lines. ``detections`` are in pixels (not relative)."""
         with self._in_one_line():
             self._add(detections)
 
@@ -177,12 +177,12 @@ class ResultFiles:
             return
         corners = _clipped(detections, 0, 0)[rows]
         if self.eval == "coco":
-            picture = coco_image_id(detections.path)
+            image = coco_image_id(detections.path)
             for index, p, (left, top, right, bottom) in zip(classes, prob, corners, strict=True):
                 comma = "" if self._first else ",\n"
                 self._first = False
                 self._files[0].write(
-                    f'{comma}{{"image_id":{picture}, "category_id":{COCO_IDS[index]}, '
+                    f'{comma}{{"image_id":{image}, "category_id":{COCO_IDS[index]}, '
                     f'"bbox":[{left:f}, {top:f}, {right - left:f}, {bottom - top:f}], "score":{p:f}}}'
                 )
         else:

@@ -23,7 +23,7 @@ def map_of(
     difficult: LabelBoxes | None = None,
     **options: Any,
 ) -> MapTable:
-    """AlexeyAB's table of detections (relative to their pictures), picture by picture, against the label boxes.
+    """AlexeyAB's table of detections (relative to their images), image by image, against the label boxes.
 
     ``options`` are those of :func:`darknet_compat.evaluate.darknet_map.detector_map`.
     """
@@ -39,7 +39,7 @@ def map_of(
 
 
 def recall_of(network: Network, paths: Sequence[str], **options: Any) -> RecallTable:
-    """Darknet's recall: stretched pictures, every box over objectness .001 whatever its class, IOU .4.
+    """Darknet's recall: stretched images, every box over objectness .001 whatever its class, IOU .4.
 
     ``options`` are ``batch`` and ``engine`` of :func:`detect_files`.
     """

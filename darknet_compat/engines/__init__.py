@@ -1,6 +1,6 @@
 """Ways to run a network fast: torch with weights packed for the processor, ONNX Runtime, or OpenVINO.
 
-An engine goes from pictures to the last layer's values, as :meth:`Network.forward`, for inference only.
+An engine goes from images to the last layer's values, as :meth:`Network.forward`, for inference only.
 ``docs/PERFORMANCE.md`` has the measurements that the choices here rest on.
 """
 
@@ -23,7 +23,7 @@ PRECISIONS = ("float32", "bf16")
 
 @dataclass(frozen=True)
 class Engine:
-    """``run`` takes pictures (N, channels, height, width) to what :meth:`Network.predict` says of them.
+    """``run`` takes images (N, channels, height, width) to what :meth:`Network.predict` says of them.
 
     It runs on ``threads`` threads, whatever torch has at the time of the call: weights are laid out for their number,
     and a wrong one can take seven times as long. On a processor several calls may run at a time, each in a Python
@@ -33,9 +33,9 @@ class Engine:
     run: Predict
     threads: int
 
-    def __call__(self, pictures: Tensor) -> list[Tensor]:
+    def __call__(self, images: Tensor) -> list[Tensor]:
         with torch_threads(self.threads):
-            return self.run(pictures)
+            return self.run(images)
 
 
 def start_engine(
@@ -49,8 +49,8 @@ def start_engine(
 
     ``name`` is "torch", the fastest in float32 as measured, "onnxruntime" or "openvino". In ``precision`` "bf16"
     OpenVINO takes 12 to 22 % less time, and torch's map is a third to two thirds nearer to that of float32. ``batch``
-    is how many pictures most calls will bring: other numbers are filled up to a multiple of it. ``threads`` is how many
-    threads each call has: None takes torch's, which is best for one picture, and 1 is best for many
+    is how many images most calls will bring: other numbers are filled up to a multiple of it. ``threads`` is how many
+    threads each call has: None takes torch's, which is best for one image, and 1 is best for many
     (:func:`darknet_compat.detect.detect_files`).
 
     An exported graph is kept in the user's cache folder, with a checksum (``docs/export.md``). Its outputs are compared

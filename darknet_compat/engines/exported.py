@@ -68,7 +68,7 @@ def _onnxruntime(model: bytes, network: Network, precision: str, batch: int, thr
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    return lambda pictures: [torch.from_numpy(values) for values in session.run(None, {"images": pictures.numpy()})]
+    return lambda images: [torch.from_numpy(values) for values in session.run(None, {"images": images.numpy()})]
 
 
 def _openvino(model: bytes, network: Network, precision: str, batch: int, threads: int) -> Predict:
@@ -85,10 +85,10 @@ def _openvino(model: bytes, network: Network, precision: str, batch: int, thread
     }
     compiled, own = core.compile_model(graph, "CPU", settings), threading.local()
 
-    def run(pictures: Tensor) -> list[Tensor]:
+    def run(images: Tensor) -> list[Tensor]:
         if not hasattr(own, "request"):  # one for each thread: it keeps its output's memory for the next call
             own.request = compiled.create_infer_request()
-        values = own.request.infer({"images": pictures.numpy()}, share_inputs=True)
+        values = own.request.infer({"images": images.numpy()}, share_inputs=True)
         return [torch.from_numpy(values[index].copy()) for index in range(len(compiled.outputs))]
 
     return in_batches(run, batch)
@@ -98,8 +98,8 @@ def _engine(network: Network, run: Predict) -> Predict:
     """The runtime gives the maps that enter the heads; the heads themselves are torch's, whatever their options."""
 
     @torch.inference_mode()
-    def engine(pictures: Tensor) -> list[Tensor]:
-        values = run(pictures.contiguous())
+    def engine(images: Tensor) -> list[Tensor]:
+        values = run(images.contiguous())
         if not network.heads:
             return values
         # Further threads of torch would look out for work for milliseconds, where the runtime's are to go on.
@@ -111,9 +111,9 @@ def _engine(network: Network, run: Predict) -> Predict:
 
 @torch.inference_mode()
 def _check(network: Network, engine: Predict, name: str, precision: str) -> None:
-    """Compare the values for a picture of noise; in float32 those of the boxes and their probabilities."""
-    picture = torch.rand(1, *network.input, generator=torch.Generator().manual_seed(0))
-    values = [function(picture) for function in (network.predict, engine)]
+    """Compare the values for an image of noise; in float32 those of the boxes and their probabilities."""
+    image = torch.rand(1, *network.input, generator=torch.Generator().manual_seed(0))
+    values = [function(image) for function in (network.predict, engine)]
     if precision == "float32":
         values = [_meant(network, value) for value in values]
     difference = max(_difference(found, expected, precision) for expected, found in zip(*values, strict=True))

@@ -72,12 +72,12 @@ def pack(network: Network, precision: str, batch: int) -> Predict:
     )
 
     @torch.inference_mode()
-    def run(pictures: Tensor) -> list[Tensor]:
-        pictures = pictures.to(inputs)
+    def run(images: Tensor) -> list[Tensor]:
+        images = images.to(inputs)
         with full_fractions():
             if not fused.heads:
-                return [fused(pictures).float()]
-            return fused.activated([raw.float() for raw in fused.raw_maps(pictures)])
+                return [fused(images).float()]
+            return fused.activated([raw.float() for raw in fused.raw_maps(images)])
 
     return in_batches(run, batch) if onednn else run
 
@@ -87,15 +87,15 @@ def _in_float32(forward: Function, after: torch.dtype) -> Function:
 
 
 def in_batches(run: Predict, batch: int) -> Predict:
-    """``run``, which takes ``batch`` pictures, for any number of them."""
+    """``run``, which takes ``batch`` images, for any number of them."""
 
-    def run_any(pictures: Tensor) -> list[Tensor]:
-        if len(pictures) == batch:
-            return run(pictures)
-        missing = -len(pictures) % batch
-        filled = torch.cat([pictures, pictures.new_zeros(missing, *pictures.shape[1:])])
+    def run_any(images: Tensor) -> list[Tensor]:
+        if len(images) == batch:
+            return run(images)
+        missing = -len(images) % batch
+        filled = torch.cat([images, images.new_zeros(missing, *images.shape[1:])])
         parts = [run(part) for part in filled.split(batch)]
-        return [torch.cat(outputs)[: len(pictures)] for outputs in zip(*parts, strict=True)]
+        return [torch.cat(outputs)[: len(images)] for outputs in zip(*parts, strict=True)]
 
     return run_any
 
@@ -184,10 +184,10 @@ def winograd(layer: Convolutional, tile: int, batch: int) -> Function:
     a, g, b = (torch.from_numpy(np.kron(matrix, matrix)).float() for matrix in winograd_matrices(tile))
     (c, _, _), (filters, h, w) = layer.input, layer.output
     tiles = -(-h // tile) * -(-w // tile)
-    # So many pictures at a time that the weights are not read for too few of them, while the tiles stay in the cache.
+    # So many images at a time that the weights are not read for too few of them, while the tiles stay in the cache.
     wanted = c * filters / (2 * tiles * (c + filters))
     together = max(count for count in range(1, batch + 1) if batch % count == 0 and (count == 1 or count <= wanted))
-    # One 1x1 convolution of n*n groups multiplies all of them, over the tiles as its picture.
+    # One 1x1 convolution of n*n groups multiplies all of them, over the tiles as its image.
     weights = (g @ layer.weights.detach().reshape(-1, 9).T).reshape(n * n * filters, c, 1, 1)
     weights = _reordered(weights, 0, 1, n * n, [1, n * n * c, together * tiles, 1])
     # The values of point 1 go into every output with factor 1, so the biases can be added there.
@@ -199,8 +199,8 @@ def winograd(layer: Convolutional, tile: int, batch: int) -> Function:
         activate = functools.partial(F.leaky_relu_, negative_slope=0.1)
 
     def forward(x: Tensor) -> Tensor:
-        pictures, _, h, w = x.shape
-        if pictures > together:
+        images, _, h, w = x.shape
+        if images > together:
             return torch.cat([forward(part) for part in x.split(together)])
         down, across = -(-h // tile), -(-w // tile)
         x = F.pad(x, (1, across * tile + 1 - w, 1, down * tile + 1 - h)).permute(0, 2, 3, 1)
@@ -208,8 +208,8 @@ def winograd(layer: Convolutional, tile: int, batch: int) -> Function:
         x = (b @ x.reshape(-1, n * n, c)).reshape(1, -1, 1, n * n * c).permute(0, 3, 1, 2)
         x = _onednn(x, weights, biases, 0, 1, n * n, "linear")
         x = activate(a @ x.permute(0, 2, 3, 1).reshape(-1, n * n, filters))
-        x = x.reshape(pictures, down, across, tile, tile, filters).transpose(2, 3)
-        x = x.reshape(pictures, down * tile, across * tile, filters)
+        x = x.reshape(images, down, across, tile, tile, filters).transpose(2, 3)
+        x = x.reshape(images, down * tile, across * tile, filters)
         return x[:, :h, :w].permute(0, 3, 1, 2)
 
     return forward

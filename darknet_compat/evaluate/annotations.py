@@ -14,21 +14,21 @@ from numpy.typing import NDArray
 
 from ..cfg import DataFile, check_names, read_data, read_list, read_names
 from ..errors import DataError, ResultsError
-from ..images import picture_size
+from ..images import image_size
 from ..labels import MOST, basecfg, image_ids, parse_xml, read_all_labels, read_image_set
 from ..stock import find_stock
 
 
 @dataclass(frozen=True)
 class Truths:
-    """Every object of a set of pictures. T objects, in the order of the pictures and of their files.
+    """Every object of a set of images. T objects, in the order of the images and of their files.
 
     ``box`` holds xmin, ymin, xmax, ymax in pixels as VOC counts them: the first pixel is 1, and xmax lies inside.
     """
 
     names: list[str]
     images: list[str]  # ids, as the first column of a result file names them
-    pictures: list[Path]  # where each picture should lie; it need not
+    paths: list[Path]  # where each image should lie; it need not
     image: NDArray[np.int64]  # (T,) index into images
     class_id: NDArray[np.int64]  # (T,) index into names
     box: NDArray[np.float64]  # (T, 4)
@@ -38,15 +38,15 @@ class Truths:
 
 @dataclass(frozen=True)
 class LabelBoxes:
-    """The lines of many label files. Boxes are centre x, y, width, height, relative to the picture (0..1)."""
+    """The lines of many label files. Boxes are centre x, y, width, height, relative to the image (0..1)."""
 
-    image: NDArray[np.int64]  # (T,) index of the picture
+    image: NDArray[np.int64]  # (T,) index of the image
     class_id: NDArray[np.int64]  # (T,)
     box: NDArray[np.float64]  # (T, 4)
 
 
 def read_voc(devkit: str | os.PathLike[str], year: str | int, image_set: str, names: Sequence[str]) -> Truths:
-    """The objects of ``devkit/VOC<year>``: ImageSets names the pictures, Annotations/*.xml holds the objects.
+    """The objects of ``devkit/VOC<year>``: ImageSets names the images, Annotations/*.xml holds the objects.
 
     Objects of a class that is not in ``names`` are counted in ``unknown`` and left out. A ``devkit`` that itself holds
     the folder Annotations is taken as it is, for sets laid out without a year.
@@ -93,7 +93,7 @@ def read_voc(devkit: str | os.PathLike[str], year: str | int, image_set: str, na
     return Truths(
         names=list(names),
         images=images,
-        pictures=[root / "JPEGImages" / f"{name}.jpg" for name in images],
+        paths=[root / "JPEGImages" / f"{name}.jpg" for name in images],
         image=table[:, 0].astype(np.int64),
         class_id=table[:, 1].astype(np.int64),
         box=np.ascontiguousarray(table[:, 3:]),
@@ -124,18 +124,18 @@ def _xml_error(path: str) -> ResultsError:
     return ResultsError(f"{path}: cannot be read as a VOC annotation")
 
 
-def read_label_files(pictures: Sequence[str], classes: int) -> LabelBoxes:
-    """The label files of ``pictures``, checked as training checks them; a missing one is a picture without objects.
+def read_label_files(images: Sequence[str], classes: int) -> LabelBoxes:
+    """The label files of ``images``, checked as training checks them; a missing one is an image without objects.
 
     Raises DataError with file and line where a line is no ``class x y w h`` with a class of 0..classes-1 and a box
     in 0..1, and where every file is missing. Some missing files are one warning.
     """
-    labels = read_all_labels(pictures, classes)
+    labels = read_all_labels(images, classes)
     if labels.bad:
         raise DataError(f"{labels.bad_lines()}; correct them")
     if len(labels.missing) == len(labels):
         raise DataError(
-            f"{labels.missing[0]}: no such label file, nor any other of the list; expected one for each picture"
+            f"{labels.missing[0]}: no such label file, nor any other of the list; expected one for each image"
         )
     labels.warn_of_missing()
     return LabelBoxes(
@@ -145,8 +145,8 @@ def read_label_files(pictures: Sequence[str], classes: int) -> LabelBoxes:
     )
 
 
-def read_difficult(data: DataFile, pictures: Sequence[str], classes: int) -> LabelBoxes | None:
-    """The difficult objects of ``pictures``, from the label files of the list that ``difficult`` names (AlexeyAB's).
+def read_difficult(data: DataFile, images: Sequence[str], classes: int) -> LabelBoxes | None:
+    """The difficult objects of ``images``, from the label files of the list that ``difficult`` names (AlexeyAB's).
 
     Line by line it belongs to the ``valid`` list. None without that key; raises DataError as :func:`read_label_files`
     does, and where the lists differ in length.
@@ -155,13 +155,13 @@ def read_difficult(data: DataFile, pictures: Sequence[str], classes: int) -> Lab
     if path is None:
         return None
     listed = read_list(path)
-    if len(listed) != len(pictures):
-        raise data.error("difficult", f"{len(listed)} lines in it; expected {len(pictures)}, as in the valid list")
+    if len(listed) != len(images):
+        raise data.error("difficult", f"{len(listed)} lines in it; expected {len(images)}, as in the valid list")
     return read_label_files(listed, classes)
 
 
-def find_pictures(folder: str | os.PathLike[str], images: Sequence[str]) -> list[Path]:
-    """The picture of each id in ``folder``, whatever its suffix; ``<id>.jpg`` where there is none.
+def find_images(folder: str | os.PathLike[str], images: Sequence[str]) -> list[Path]:
+    """The image of each id in ``folder``, whatever its suffix; ``<id>.jpg`` where there is none.
 
     An id is what :func:`..labels.basecfg` says, or, as in the image sets of a VOCdevkit, the name without its suffix.
     """
@@ -173,23 +173,23 @@ def find_pictures(folder: str | os.PathLike[str], images: Sequence[str]) -> list
 def read_labels(data: str | os.PathLike[str], names: Sequence[str] | None = None) -> Truths:
     """The objects of the ``valid`` list of a .data file, from Darknet's label files; ``names`` instead of its own.
 
-    The optional key ``difficult`` (AlexeyAB's) lists, picture by picture, paths whose label files hold the difficult
+    The optional key ``difficult`` (AlexeyAB's) lists, image by image, paths whose label files hold the difficult
     objects. Boxes become pixels as ``detector valid`` counts them: +1, which undoes what VOC's label script took away.
-    Raises DataError or PictureError: the pictures are opened for their sizes only.
+    Raises DataError or ImageError: the images are opened for their sizes only.
     """
     options = read_data(find_stock(os.fspath(data)))
     if names is None:
         names = read_names(find_stock(options.source("names", "data/names.list")))
         check_names(options, names, options.integer("classes", len(names)), options.file)
     valid = options.source("valid", "data/train.list")
-    pictures = read_list(valid)
-    images = image_ids(pictures, valid)
-    parts = [read_label_files(pictures, len(names))]
-    hard = read_difficult(options, pictures, len(names))
+    paths = read_list(valid)
+    images = image_ids(paths, valid)
+    parts = [read_label_files(paths, len(names))]
+    hard = read_difficult(options, paths, len(names))
     if hard is not None:
         parts.append(hard)
     image = np.concatenate([part.image for part in parts])
-    size = np.array([picture_size(picture) for picture in pictures], dtype=np.float64).reshape(-1, 2)[image]
+    size = np.array([image_size(path) for path in paths], dtype=np.float64).reshape(-1, 2)[image]
     relative = np.concatenate([part.box for part in parts])
     centre, half = relative[:, :2] * size, relative[:, 2:] * size / 2
     difficult = np.repeat([False, True][: len(parts)], [len(part.image) for part in parts])
@@ -197,7 +197,7 @@ def read_labels(data: str | os.PathLike[str], names: Sequence[str] | None = None
     return Truths(
         names=list(names),
         images=images,
-        pictures=[Path(picture) for picture in pictures],
+        paths=[Path(path) for path in paths],
         image=image[order],
         class_id=np.concatenate([part.class_id for part in parts])[order],
         box=np.concatenate([centre - half + 1, centre + half + 1], axis=1)[order],

@@ -15,15 +15,15 @@ from ..files import regular_file
 
 # The order of COCOeval's stats, and what it prints of each.
 STATS = {
-    "AP": "IOU .50:.95, all sizes, 100 per picture",
+    "AP": "IOU .50:.95, all sizes, 100 per image",
     "AP50": "IOU .50",
     "AP75": "IOU .75",
     "AP_small": "truths under 32x32 pixels",
     "AP_medium": "32x32 to 96x96",
     "AP_large": "over 96x96",
-    "AR_1": "1 detection per picture",
-    "AR_10": "10 per picture",
-    "AR_100": "100 per picture",
+    "AR_1": "1 detection per image",
+    "AR_10": "10 per image",
+    "AR_100": "100 per image",
     "AR_small": "truths under 32x32 pixels",
     "AR_medium": "32x32 to 96x96",
     "AR_large": "over 96x96",
@@ -65,7 +65,7 @@ def coco_scores(results: str | os.PathLike[str], annotations: str | os.PathLike[
 
 
 def check_results(found: Any, path: str | os.PathLike[str], images: set[int], categories: set[int]) -> None:
-    """Raise ResultsError, naming the entry, unless ``found`` is a list of sound detections of these pictures."""
+    """Raise ResultsError, naming the entry, unless ``found`` is a list of sound detections of these images."""
     if not isinstance(found, list):
         raise ResultsError(f"{path}: expected a list of detections, found {type(found).__name__}")
     for number, entry in enumerate(found):
@@ -79,9 +79,7 @@ def check_results(found: Any, path: str | os.PathLike[str], images: set[int], ca
         if not isinstance(box, list) or len(box) != 4 or not all(map(_is_number, [*box, entry["score"]])):
             raise ResultsError(f"{where}: bbox {box}, score {entry['score']}; expected [x, y, w, h] and a number")
         if not isinstance(entry["image_id"], int) or entry["image_id"] not in images:
-            raise ResultsError(
-                f"{where}: image_id {entry['image_id']} is not among the {len(images)} annotated pictures"
-            )
+            raise ResultsError(f"{where}: image_id {entry['image_id']} is not among the {len(images)} annotated images")
         if not isinstance(entry["category_id"], int) or entry["category_id"] not in categories:
             raise ResultsError(
                 f"{where}: category_id {entry['category_id']} is none of the {len(categories)} categories; "

@@ -1,6 +1,6 @@
 """Two result folders side by side: what a person needs when one port gives 54 and Darknet 56.6.
 
-Boxes of the same picture and class are matched greedily: the pair with the greatest IOU first, of equal ones
+Boxes of the same image and class are matched greedily: the pair with the greatest IOU first, of equal ones
 the pair nearest in probability, down to an IOU of MATCH_IOU. Greedy matching is the same as taking, again and again,
 all pairs that are best for both their boxes, and that runs on whole arrays.
 """
@@ -89,7 +89,7 @@ def _upright(box: NDArray[np.floating]) -> NDArray[np.floating]:
 
 
 def image_weights(a: Detections, b: Detections, pair_a: NDArray[np.int64], pair_b: NDArray[np.int64]) -> NDArray:
-    """How much two runs differ on each picture: the sum of |difference in probability| over its detections.
+    """How much two runs differ on each image: the sum of |difference in probability| over its detections.
 
     A detection that one run alone has counts with its whole probability.
     """
@@ -135,7 +135,7 @@ def compare(
 
 
 def format_comparison(result: Comparison, a: Detections, b: Detections, worst: int = 10) -> str:
-    """The comparison as text: one line per class, the greatest differences, the ``worst`` pictures."""
+    """The comparison as text: one line per class, the greatest differences, the ``worst`` images."""
     return "\n".join(
         [*_class_lines(result), "", *_difference_lines(result, a, b), "", *_image_lines(result, a, b, worst)]
     )
@@ -210,10 +210,10 @@ def _image_lines(result: Comparison, a: Detections, b: Detections, worst: int) -
     order = np.argsort(-result.weight, kind="stable")[:worst]
     order = order[result.weight[order] > 0]
     if not len(order):
-        return ["no picture differs"]
+        return ["no image differs"]
     width = max(7, *(len(a.images[image]) for image in order))
     return [
-        f"{'picture':<{width}}  {'weight':>8}  {'only A':>6}  {'only B':>6}  {'matched':>7}",
+        f"{'image':<{width}}  {'weight':>8}  {'only A':>6}  {'only B':>6}  {'matched':>7}",
         *(
             f"{a.images[image]:<{width}}  {result.weight[image]:8.4f}  {count[0][image] - matched[image]:6d}  "
             f"{count[1][image] - matched[image]:6d}  {matched[image]:7d}"

@@ -2,7 +2,7 @@
 
 ``map`` is not voc_eval (docs/scores.md says by how much the two differ):
 
-- boxes are relative to the picture and real-valued (no +1), in float32 as in the C program;
+- boxes are relative to the image and real-valued (no +1), in float32 as in the C program;
 - objects that voc_eval knows to be difficult are none at all, unless a list names them;
 - a class without truths counts as 0 in the mean.
 
@@ -67,7 +67,7 @@ class MapTable:
 
 @dataclass(frozen=True)
 class RecallTable:
-    """What ``detector recall`` counts, for each of P pictures."""
+    """What ``detector recall`` counts, for each of P images."""
 
     proposals: NDArray[np.int64]  # (P,) boxes above the objectness threshold
     total: NDArray[np.int64]  # (P,) truths
@@ -110,7 +110,7 @@ def detector_map(
     """AlexeyAB's table for D detections after NMS.
 
     ``image`` (D,), ``class_id`` (D,), ``prob`` (D,) > 0, ``box`` (D, 4) centre x, y, width, height relative to the
-    picture. The order is that in which Darknet stores detections (picture, box, class): of several detections
+    image. The order is that in which Darknet stores detections (image, box, class): of several detections
     of one truth, the first stored is the TP at ``thresh``, and equal probabilities keep their order in the AP.
     ``difficult`` objects take the detections that only they meet out of the AP, but not out of FP at ``thresh``.
     ``points``: 0 area, 11 PASCAL VOC 2007, 101 COCO.
@@ -167,7 +167,7 @@ def _best_truth(
     classes: int,
     iou_thresh: float,
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """For each detection the truth of its picture and class it overlaps most, -1 if by no more than ``iou_thresh``."""
+    """For each detection the truth of its image and class it overlaps most, -1 if by no more than ``iou_thresh``."""
     pairs = pair_up(image * classes + class_id, truths.image * classes + truths.class_id)
     overlaps = relative_iou(box[pairs.left], truths.box[pairs.right].astype(np.float32))
     truth, overlap = first_best(pairs, overlaps, len(box))
@@ -226,13 +226,13 @@ def recall_counts(
     objectness: NDArray[np.floating],
     box: NDArray[np.floating],
     truths: LabelBoxes,
-    pictures: int,
+    images: int,
     *,
     thresh: float = 0.001,
     iou_thresh: float = 0.5,
 ) -> RecallTable:
     """Darknet's recall, whatever the class: ``image`` (D,), ``objectness`` (D,) after NMS by it, ``box`` (D, 4)
-    centre x, y, width, height relative to the picture, for pictures 0 … ``pictures`` - 1."""
+    centre x, y, width, height relative to the image, for images 0 … ``images`` - 1."""
     proposed = np.asarray(objectness, dtype=np.float32) > np.float32(thresh)
     image = np.asarray(image)[proposed]
     box = np.asarray(box, dtype=np.float32).reshape(-1, 4)[proposed]
@@ -241,15 +241,15 @@ def recall_counts(
     _, best = first_best(pairs, overlaps, len(truths.image))
     best = np.maximum(best, 0)
     return RecallTable(
-        proposals=np.bincount(image, minlength=pictures),
-        total=np.bincount(truths.image, minlength=pictures),
-        correct=np.bincount(truths.image[best > np.float32(iou_thresh)], minlength=pictures),
-        iou=np.bincount(truths.image, weights=best, minlength=pictures),
+        proposals=np.bincount(image, minlength=images),
+        total=np.bincount(truths.image, minlength=images),
+        correct=np.bincount(truths.image[best > np.float32(iou_thresh)], minlength=images),
+        iou=np.bincount(truths.image, weights=best, minlength=images),
     )
 
 
 def recall_lines(table: RecallTable) -> list[str]:
-    """One line per picture, each with the figures so far, as Darknet prints them."""
+    """One line per image, each with the figures so far, as Darknet prints them."""
     total, correct = np.cumsum(table.total), np.cumsum(table.correct)
     proposals, iou = np.cumsum(table.proposals), np.cumsum(table.iou)
     return [

@@ -1,4 +1,4 @@
-"""One text file per picture: ``class prob left top right bottom``, the form that Rafael Padilla's metrics tool reads.
+"""One text file per image: ``class prob left top right bottom``, the form that Rafael Padilla's metrics tool reads.
 
 Coordinates are those of the comp4 files: pixels, the first one is 1. A class name with blanks is written with
 underscores, since the form knows no quotes.
@@ -20,7 +20,7 @@ from .results import Detections, parse_numbers
 
 
 def write_padilla(detections: Detections, folder: str | os.PathLike[str]) -> None:
-    """Write ``folder/<id>.txt`` for every picture, an empty file where nothing was detected.
+    """Write ``folder/<id>.txt`` for every image, an empty file where nothing was detected.
 
     Numbers are written so that they read back equal. The folder appears whole or not at all; it must be new or empty.
     Raises ResultsError where it is not, or cannot be written.
@@ -57,15 +57,15 @@ def write_padilla(detections: Detections, folder: str | os.PathLike[str]) -> Non
 def read_padilla(folder: str | os.PathLike[str], names: Sequence[str], images: Sequence[str]) -> Detections:
     """Read what :func:`write_padilla` or another tool wrote.
 
-    A picture without a file is taken as one without detections, as many tools mean it, and goes to ``missing``.
-    Raises ResultsError with file and line for a malformed line, an unknown class, and a file of no picture of the set.
+    An image without a file is taken as one without detections, as many tools mean it, and goes to ``missing``.
+    Raises ResultsError with file and line for a malformed line, an unknown class, and a file of no image of the set.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise ResultsError(f"{folder}: no such folder; expected text files like {images[0]}.txt in it")
     found = {path.stem for path in folder.glob("*.txt")}
     if not found:
-        raise ResultsError(f"{folder}: no text files in it; expected one per picture, like {images[0]}.txt")
+        raise ResultsError(f"{folder}: no text files in it; expected one per image, like {images[0]}.txt")
     strange = sorted(found - set(images))
     if strange:
         raise ResultsError(f"{folder / strange[0]}.txt: image {strange[0]} is not in the image set")

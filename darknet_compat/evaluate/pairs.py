@@ -1,6 +1,6 @@
 """Which rows of one table meet which rows of another: the ragged indexing under every matching here.
 
-Boxes are matched only within one picture (and class). Each such group has its own
+Boxes are matched only within one image (and class). Each such group has its own
 size, so the pairs of all groups stand in one long flat array, and per-row results
 come from ``ufunc.reduceat`` over it. No Python loop over boxes.
 """

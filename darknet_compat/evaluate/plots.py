@@ -1,4 +1,4 @@
-"""Pictures that explain a table of APs: curves, bars, a contact sheet. matplotlib is loaded when one is drawn.
+"""Images that explain a table of APs: curves, bars, a contact sheet. matplotlib is loaded when one is drawn.
 
 All have an opaque white ground and dark ink, so that they read the same in print and on a dark screen;
 what colour says, a line style, a place or a word says too.
@@ -104,18 +104,18 @@ def draw_contact_sheet(
 ) -> str | None:
     """The most probable false positives, and the largest objects that nothing found, as crops on one page (PNG).
 
-    Only pictures that exist are used. Returns None, or in words why there is nothing to draw.
+    Only images that exist are used. Returns None, or in words why there is nothing to draw.
     """
-    present = np.array([picture.is_file() for picture in truths.pictures])
+    present = np.array([path.is_file() for path in truths.paths])
     if not present.any():
-        return f"no pictures in {truths.pictures[0].parent}"
+        return f"no images in {truths.paths[0].parent}"
     wrong = _false_positives(scores, truths, detections, present)
     missed = _misses(scores, truths, detections, present)
     halves = [("False positives, the most probable first", wrong), ("Missed objects, the largest first", missed)]
     halves = [(title, tiles) for title, tiles in halves if tiles]
     if not halves:
         return "no false positive and no miss"
-    from ..images import load_picture
+    from ..images import load_image
 
     rows = [math.ceil(len(tiles) / ACROSS) for _, tiles in halves]
     figure = _figure(2.1 * ACROSS, 2.45 * sum(rows) + 0.45 * len(rows) + 0.5)
@@ -126,7 +126,7 @@ def draw_contact_sheet(
         for panel in panels.flat:
             panel.set_axis_off()
         for panel, tile in zip(panels.flat, tiles, strict=False):
-            _draw_tile(panel, tile, load_picture(truths.pictures[tile.image]), truths.images[tile.image])
+            _draw_tile(panel, tile, load_image(truths.paths[tile.image]), truths.images[tile.image])
     figure.supxlabel("green, solid: truth · orange, dashed: detection", fontsize=10)
     _save(figure, path)
     return None
@@ -203,14 +203,14 @@ def _misses(scores: Scores, truths: Truths, detections: Detections, present: NDA
     return tiles
 
 
-def _draw_tile(panel: Axes, tile: Tile, picture: NDArray[np.uint8], name: str) -> None:
-    height, width = picture.shape[:2]
+def _draw_tile(panel: Axes, tile: Tile, image: NDArray[np.uint8], name: str) -> None:
+    height, width = image.shape[:2]
     centre = (tile.focus[:2] + tile.focus[2:]) / 2
-    # A square around the box with as much again about it; at least 100 pixels, moved inside the picture.
+    # A square around the box with as much again about it; at least 100 pixels, moved inside the image.
     side = min(max(1.7 * float((tile.focus[2:] - tile.focus[:2]).max()), 100.0), float(max(width, height)))
     left = float(np.clip(centre[0] - side / 2, min(0, width - side), max(0, width - side)))
     top = float(np.clip(centre[1] - side / 2, min(0, height - side), max(0, height - side)))
-    panel.imshow(picture, extent=(0, width, height, 0), interpolation="bilinear")
+    panel.imshow(image, extent=(0, width, height, 0), interpolation="bilinear")
     panel.set(xlim=(left, left + side), ylim=(top + side, top))
     for box, colour, style in ((tile.truth, GREEN, "-"), (tile.detection, ORANGE, "--")):
         if box is not None:
@@ -236,7 +236,7 @@ def _figure(width: float, height: float) -> Figure:
     try:
         from matplotlib.figure import Figure
     except ImportError:
-        raise DarknetError("pictures need matplotlib: pip install matplotlib") from None
+        raise DarknetError("images need matplotlib: pip install matplotlib") from None
     return Figure(figsize=(width, height), dpi=150, layout="constrained", facecolor="white")
 
 

@@ -76,7 +76,7 @@ def read_comp4(folder: str | os.PathLike[str], names: Sequence[str], images: Seq
     """The detections of a folder of result files: one file per class, lines of ``id prob xmin ymin xmax ymax``.
 
     ``images`` are the ids that may occur; they may hold blanks. An id with a dot (a VOCdevkit names its annotations so)
-    is also known by what stands before its first dot, as Darknet writes it, where that means one picture.
+    is also known by what stands before its first dot, as Darknet writes it, where that means one image.
     A class whose file is missing goes to ``absent``; an empty file is a class without detections. Raises ResultsError
     with file and line for a line that is not six fields, a number that is none or not finite, and an id that ``images``
     does not hold.
@@ -117,7 +117,7 @@ def _index(images: Sequence[str]) -> dict[str, int]:
 
 
 def comp4_ids(folder: str | os.PathLike[str], names: Sequence[str]) -> list[str]:
-    """Every image id that occurs in the result files of ``folder``, sorted. For folders without a list of pictures."""
+    """Every image id that occurs in the result files of ``folder``, sorted. For folders without a list of images."""
     prefix = find_prefix(folder, names)
     ids: set[str] = set()
     for name in names:

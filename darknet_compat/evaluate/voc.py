@@ -37,7 +37,7 @@ class ClassScore:
     difficult: int
     detections: int | None
     row: NDArray[np.int64]  # (n,) row of Detections
-    truth: NDArray[np.int64]  # (n,) row of Truths it overlaps most; -1: none of its class in the picture
+    truth: NDArray[np.int64]  # (n,) row of Truths it overlaps most; -1: none of its class in the image
     overlap: NDArray[np.float64]  # (n,) IOU with it; -inf without one
     right: NDArray[np.bool_]  # (n,) true positive
     ignored: NDArray[np.bool_]  # (n,) on a difficult truth: counts neither way

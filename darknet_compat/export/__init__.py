@@ -43,7 +43,7 @@ def export(network: Network, path: str | os.PathLike[str], *, dynamic: bool = Fa
     """Write a network, whole or not at all, in the format that the suffix of ``path`` names.
 
     .onnx: for inference, batch normalisation folded; see :func:`darknet_compat.export.graph.build` for inputs and
-    outputs. ``dynamic``: any batch, height and width; else one picture of the network's size. ``nms``: the outputs have
+    outputs. ``dynamic``: any batch, height and width; else one image of the network's size. ``nms``: the outputs have
     a third, what non-maximum suppression leaves of the boxes (probability over .005, IOU up to .45).
 
     .pt or .pt2: a program of torch.export with the same input and outputs. ``dynamic``: any batch.

@@ -147,7 +147,7 @@ def build(network: Network, *, batch: int | str = 1, dynamic: bool = False, nms:
 
     Outputs of a network whose heads find boxes: ``boxes`` (batch, B, 4): x, y, w, h, relative to the input, x and y at
     the centre; ``probabilities`` (batch, B, classes): objectness times class. B counts the boxes of all heads, in
-    Darknet's order. With ``nms`` = (least probability, most IOU) also ``selected`` (M, 3): picture, class and box of
+    Darknet's order. With ``nms`` = (least probability, most IOU) also ``selected`` (M, 3): image, class and box of
     what non-maximum suppression leaves, classes apart, the most probable first. Other heads have outputs of their own.
 
     A network without heads has one output, ``output``: the last layer's values. With ``raw`` the heads are left away,
@@ -376,7 +376,7 @@ def _softmax(graph: Graph, layer: Layer, x: str) -> str:
 
 
 def suppression(graph: Graph, values: dict[str, str], thresh: float, nms: float) -> str:
-    """Non-maximum suppression: (M, 3) int64 rows of picture, class and box."""
+    """Non-maximum suppression: (M, 3) int64 rows of image, class and box."""
     scores = graph.node("Transpose", values["probabilities"], perm=[0, 2, 1])
     return graph.node(
         "NonMaxSuppression", values["boxes"], scores, graph.integers(LARGEST), graph.constant([nms]),

@@ -23,7 +23,7 @@ PJREDDIE, ALEXEYAB = PROGRAMS = ("pjreddie", "alexeyab")
 
 
 class Shape(NamedTuple):
-    """Channels, height and width of one picture's values; a flat vector is (n, 1, 1)."""
+    """Channels, height and width of one image's values; a flat vector is (n, 1, 1)."""
 
     c: int
     h: int
@@ -42,7 +42,7 @@ class Place:
     index: int
     shapes: Sequence[Shape]
     """Output shapes of all layers before this one, in order."""
-    picture: Shape
+    image: Shape
     """The shape of the network's input."""
     numerics: str = "cudnn"
     """Whose batch normalisation: "cudnn", "gpu" or "cpu" (see batchnorm.py)."""
@@ -50,8 +50,8 @@ class Place:
     """Which of the two Darknets the network follows."""
 
     def shape(self, index: int) -> Shape:
-        """Output shape of layer ``index``; -1 is the picture."""
-        return self.picture if index < 0 else self.shapes[index]
+        """Output shape of layer ``index``; -1 is the image."""
+        return self.image if index < 0 else self.shapes[index]
 
 
 # Darknet counts in a C int, so no layer of a working network holds or gives more.
@@ -109,7 +109,7 @@ class Layer(nn.Module):
         return {**COMMON[program], **cls.options, **(cls.pjreddie if program == PJREDDIE else cls.alexeyab)}
 
     def find_sources(self, place: Place) -> tuple[int, ...]:
-        """Indexes of the layers whose outputs ``forward`` takes, -1 for the picture."""
+        """Indexes of the layers whose outputs ``forward`` takes, -1 for the image."""
         return (place.index - 1,)
 
     def set_shape(self, place: Place) -> None:
@@ -182,7 +182,7 @@ class Layer(nn.Module):
         raise NotImplementedError
 
     def flops(self) -> float:
-        """Floating point operations per picture as Darknet counts them: 2 per multiply-add."""
+        """Floating point operations per image as Darknet counts them: 2 per multiply-add."""
         return 0.0
 
     def window(self) -> tuple[int, int]:

@@ -13,7 +13,7 @@ from .base import Layer, Shape, register
 
 @register("maxpool")
 class Maxpool(Layer):
-    """The first window starts ``padding // 2`` before the picture, so that size 2 pads at right and below only."""
+    """The first window starts ``padding // 2`` before the image, so that size 2 pads at right and below only."""
 
     options = {"stride": 1, "size": int, "padding": int}
 
@@ -46,7 +46,7 @@ class Maxpool(Layer):
         return F.max_pool2d(x, self.size, self.o.stride)
 
     def _after(self, values: int) -> int:
-        """How far the last window reaches past the picture."""
+        """How far the last window reaches past the image."""
         return (self._windows(values) - 1) * self.o.stride + self.size - self.padding // 2 - values
 
     def row(self) -> str:

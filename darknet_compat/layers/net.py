@@ -1,4 +1,4 @@
-"""[net]: the picture's size, and how training goes. Source: ``src/parser.c, parse_net_options``.
+"""[net]: the image's size, and how training goes. Source: ``src/parser.c, parse_net_options``.
 
 It makes no layer; it only says what all layers and the training share.
 """

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 # forward_region_layer's constants.
 PRIOR_IMAGES = 12800
 PRIOR_SCALE = 0.01
-CLASS_ONLY = 100000  # a truth with x and y above says what the picture shows, and not where
+CLASS_ONLY = 100000  # a truth with x and y above says what the image shows, and not where
 RECALL_IOU = 0.5
 
 
@@ -76,7 +76,7 @@ class Region(Head):
         "noobject_scale": 1.0,
         "class_scale": 1.0,
         "mask_scale": 1.0,
-        # for the loader of pictures
+        # for the loader of images
         "jitter": 0.2,
         "random": 0,
         # which Darknet reads and does not use
@@ -202,7 +202,7 @@ class Region(Head):
         return Boxes(xywh.flatten(1, 3), objectness.flatten(1), prob)
 
     def average_mirrored(self, output: Tensor, mirrored: Tensor) -> Tensor:
-        """The mean of an activated map and of the one of the mirrored picture, as ``valid2`` has it.
+        """The mean of an activated map and of the one of the mirrored image, as ``valid2`` has it.
 
         As get_region_detections does it for a batch of 2, to the letter: it turns each row of the second map around
         and negates what it takes for x, which are the first ``num`` planes, except in the middle column of an odd
@@ -230,13 +230,13 @@ class Region(Head):
     def loss(self, map: Tensor, truth: Tensor, seen: int | Tensor) -> HeadLoss:
         """The loss of a raw map (forward_region_layer, backward_region_layer_gpu), in float32.
 
-        ``truth`` (N, T, 5), T at least 1, holds rows x, y, w, h, class, relative to the picture; a picture's rows end
-        at the first x of 0, or after ``max``. ``seen`` is the number of pictures of the whole training so far, these
+        ``truth`` (N, T, 5), T at least 1, holds rows x, y, w, h, class, relative to the image; an image's rows end
+        at the first x of 0, or after ``max``. ``seen`` is the number of images of the whole training so far, these
         included.
 
         The gradient with respect to the map is minus what Darknet passes on: its delta, times the logistic's gradient
         for x, y and objectness. What Darknet would read or write outside of its arrays is defined here: a truth
-        whose centre is outside the picture takes no slot and is not counted, though boxes that overlap it are still
+        whose centre is outside the image takes no slot and is not counted, though boxes that overlap it are still
         spared the objectness loss; a truth of a class that is none trains its box and objectness only.
 
         Waits for no device, and gives the same bits in every run. Raises CfgError where the section has an option
@@ -269,13 +269,13 @@ class Region(Head):
             prior = prior.reshape_as(objectness)[:, :, None]
 
         # What the boxes in the truths' slots say: (N, T, 5 + classes).
-        picture = torch.arange(len(map), device=map.device)[:, None]
-        at = planes[picture, slots.slot // planes.shape[3], :, slots.slot % planes.shape[3]]
+        image = torch.arange(len(map), device=map.device)[:, None]
+        at = planes[image, slots.slot // planes.shape[3], :, slots.slot % planes.shape[3]]
         at_box = torch.cat([at[..., :2].sigmoid(), at[..., 2:4]], -1)
         at_objectness = at[..., 4].sigmoid()
 
         with torch.no_grad():
-            overlap = iou(predicted[picture, slots.slot], truth[..., :4])
+            overlap = iou(predicted[image, slots.slot], truth[..., :4])
             wins = slots.boxed & ~_later(slots.slot, slots.boxed).any(2)
             coord_scale = torch.where(wins, o.coord_scale * (2 - truth[..., 2] * truth[..., 3]), 0)[..., None]
             object_goal = overlap if o.rescore else 1.0
@@ -369,8 +369,8 @@ class Region(Head):
         if o.bias_match:
             sizes = torch.stack([self.anchors[:, 0] / columns, self.anchors[:, 1] / rows], 1)
         else:
-            picture = torch.arange(len(truth), device=truth.device)[:, None]
-            sizes = predicted.unflatten(1, (o.num, -1))[picture, :, cell, 2:]
+            image = torch.arange(len(truth), device=truth.device)[:, None]
+            sizes = predicted.unflatten(1, (o.num, -1))[image, :, cell, 2:]
         fit = iou(F.pad(sizes, (2, 0)), F.pad(truth[:, :, None, 2:4], (2, 0)))
         # Of equal ones the first; anchor 0 where none overlaps or the IOU is no number.
         anchor = torch.where(fit > 0, fit, 0).argmax(2)
@@ -384,7 +384,7 @@ class Region(Head):
         takes = inside
         class_only = torch.zeros_like(inside[:, :1])
         if self.hierarchy is not None:
-            # YOLO9000's pictures without places: the first truth so marked counts, no other, and the map does not.
+            # YOLO9000's images without places: the first truth so marked counts, no other, and the map does not.
             marked = (x > CLASS_ONLY) & (y > CLASS_ONLY)
             marked = marked & (marked.cumsum(1) == 1)
             class_only = marked.any(1, keepdim=True)
@@ -402,8 +402,8 @@ class Region(Head):
     def _likeliest(self, number: Tensor, objectness: Tensor, classes: Tensor) -> Tensor:
         """The box (N,) that most probably shows the class ``number`` (N,) (get_hierarchy_probability)."""
         path = self.hierarchy.path[number]
-        picture = torch.arange(len(path), device=path.device)[:, None]
-        steps = self.hierarchy.softmax(classes, 2)[picture, :, path.clamp_min(0)]
+        image = torch.arange(len(path), device=path.device)[:, None]
+        steps = self.hierarchy.softmax(classes, 2)[image, :, path.clamp_min(0)]
         p = objectness * torch.where((path >= 0)[..., None, None], steps, 1).prod(1)
         return torch.where(p > 0, p, 0).flatten(1).argmax(1)
 
@@ -487,7 +487,7 @@ class _Slots(NamedTuple):
     classed: Tensor
     """(N, T) does it train the class?"""
     class_only: Tensor
-    """(N, 1) is the picture one without places?"""
+    """(N, 1) is the image one without places?"""
     taken: Tensor
     """(N, B) is the box that of a truth?"""
 

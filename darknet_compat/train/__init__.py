@@ -1,1 +1,1 @@
-"""Training as Darknet does it: pictures and truth, schedule, optimiser, loop, checkpoints."""
+"""Training as Darknet does it: images and truth, schedule, optimiser, loop, checkpoints."""

@@ -1,6 +1,6 @@
-"""Training pictures and truth: the random numbers of Darknet's load_data_detection, and what they do.
+"""Training images and truth: the random numbers of Darknet's load_data_detection, and what they do.
 
-Drawing and applying are apart: ``draw`` takes the numbers for one picture from a generator, ``augment_picture`` and
+Drawing and applying are apart: ``draw`` takes the numbers for one image from a generator, ``augment_image`` and
 ``augment_truth`` are plain functions of them. Given C's random numbers, the outcome is Darknet's own.
 """
 
@@ -11,7 +11,7 @@ from typing import Protocol
 
 import numpy as np
 
-from ..images import crop_picture, place_picture
+from ..images import crop_image, place_image
 from ..labels import SMALLEST
 
 CLASS_ONLY = 999999.0  # src/data.c, correct_boxes: x, y, w, h of an object that has a class and no place (YOLO9000)
@@ -19,10 +19,10 @@ CLASS_ONLY = 999999.0  # src/data.c, correct_boxes: x, y, w, h of an object that
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What the cfg says on training pictures. The defaults are Darknet's; 0 for saturation or exposure means 1.
+    """What the cfg says on training images. The defaults are Darknet's; 0 for saturation or exposure means 1.
 
-    ``flip`` and ``letter_box`` are AlexeyAB's names. With ``letter_box`` (Darknet) a picture keeps near to its aspect
-    and is placed on grey; without it a jittered rectangle of the picture is stretched over the whole input.
+    ``flip`` and ``letter_box`` are AlexeyAB's names. With ``letter_box`` (Darknet) an image keeps near to its aspect
+    and is placed on grey; without it a jittered rectangle of the image is stretched over the whole input.
     """
 
     jitter: float = 0.2
@@ -35,16 +35,16 @@ class Augmentation:
 
 @dataclass(frozen=True)
 class Draws:
-    """The random numbers of one training picture, in pixels of the network's input where not said otherwise."""
+    """The random numbers of one training image, in pixels of the network's input where not said otherwise."""
 
     width: np.float32
-    """The width that the whole picture takes."""
+    """The width that the whole image takes."""
     height: np.float32
     dx: np.float32
-    """The column at which the picture's left side lands, before the flip; below 0 where it is cut off."""
+    """The column at which the image's left side lands, before the flip; below 0 where it is cut off."""
     dy: np.float32
     crop: tuple[int, int, int, int] | None
-    """left, top, width, height of the stretched rectangle in the picture's pixels; None where it is placed whole."""
+    """left, top, width, height of the stretched rectangle in the image's pixels; None where it is placed whole."""
     hue: float
     """Turns to add to the hue."""
     saturation: float
@@ -62,14 +62,14 @@ class Random(Protocol):
     def randrange(self, stop: int) -> int: ...
 
 
-def draw(random: Random, picture: tuple[int, int], size: tuple[int, int], objects: int, options: Augmentation) -> Draws:
-    """Draw for a picture of (width, height), an input of size (width, height) and so many objects in its label file.
+def draw(random: Random, image: tuple[int, int], size: tuple[int, int], objects: int, options: Augmentation) -> Draws:
+    """Draw for an image of (width, height), an input of size (width, height) and so many objects in its label file.
 
     Distributions and order are those of ``src/data.c, load_data_detection``; without ``letter_box`` the rectangle is
     AlexeyAB's (his ``src/data.c``), cut to whole pixels.
     """
     where = _draw_place if options.letter_box else _draw_crop
-    width, height, dx, dy, crop = where(random, picture, size, options.jitter)
+    width, height, dx, dy, crop = where(random, image, size, options.jitter)
     hue = random.uniform(-options.hue, options.hue)
     saturation = _draw_scale(random, options.saturation or 1.0)
     exposure = _draw_scale(random, options.exposure or 1.0)
@@ -78,13 +78,13 @@ def draw(random: Random, picture: tuple[int, int], size: tuple[int, int], object
 
 
 def _draw_place(
-    random: Random, picture: tuple[int, int], size: tuple[int, int], jitter: float
+    random: Random, image: tuple[int, int], size: tuple[int, int], jitter: float
 ) -> tuple[np.float32, np.float32, np.float32, np.float32, None]:
-    float32 = np.float32  # as in C: where the picture lands hangs on these roundings
-    (picture_w, picture_h), (w, h) = picture, size
-    jitter_w, jitter_h = float32(jitter) * float32(picture_w), float32(jitter) * float32(picture_h)
-    across = float32(picture_w) + float32(random.uniform(-jitter_w, jitter_w))
-    down = float32(picture_h) + float32(random.uniform(-jitter_h, jitter_h))
+    float32 = np.float32  # as in C: where the image lands hangs on these roundings
+    (image_w, image_h), (w, h) = image, size
+    jitter_w, jitter_h = float32(jitter) * float32(image_w), float32(jitter) * float32(image_h)
+    across = float32(image_w) + float32(random.uniform(-jitter_w, jitter_w))
+    down = float32(image_h) + float32(random.uniform(-jitter_h, jitter_h))
     aspect = across / down
     if aspect < 1:
         height = float32(h)
@@ -98,17 +98,17 @@ def _draw_place(
 
 
 def _draw_crop(
-    random: Random, picture: tuple[int, int], size: tuple[int, int], jitter: float
+    random: Random, image: tuple[int, int], size: tuple[int, int], jitter: float
 ) -> tuple[np.float32, np.float32, np.float32, np.float32, tuple[int, int, int, int]]:
-    (picture_w, picture_h), (w, h) = picture, size
-    jitter_w, jitter_h = int(picture_w * jitter), int(picture_h * jitter)
+    (image_w, image_h), (w, h) = image, size
+    jitter_w, jitter_h = int(image_w * jitter), int(image_h * jitter)
     left, right = (int(random.uniform(-jitter_w, jitter_w)) for _ in range(2))
     top, bottom = (int(random.uniform(-jitter_h, jitter_h)) for _ in range(2))
-    crop_w, crop_h = picture_w - left - right, picture_h - top - bottom
-    if crop_w <= 0 or crop_h <= 0 or left >= picture_w or top >= picture_h:  # a jitter near 1
-        left, top, crop_w, crop_h = 0, 0, picture_w, picture_h
+    crop_w, crop_h = image_w - left - right, image_h - top - bottom
+    if crop_w <= 0 or crop_h <= 0 or left >= image_w or top >= image_h:  # a jitter near 1
+        left, top, crop_w, crop_h = 0, 0, image_w, image_h
     across, down = np.float32(w / crop_w), np.float32(h / crop_h)
-    return picture_w * across, picture_h * down, -left * across, -top * down, (left, top, crop_w, crop_h)
+    return image_w * across, image_h * down, -left * across, -top * down, (left, top, crop_w, crop_h)
 
 
 def _draw_scale(random: Random, most: float) -> float:
@@ -125,19 +125,19 @@ def _draw_order(random: Random, objects: int) -> np.ndarray:
     return np.array(order, np.int64)
 
 
-def augment_picture(picture: np.ndarray, draws: Draws, slot: np.ndarray) -> None:
-    """Write the augmented uint8 picture (h, w, 3) into ``slot``, float32 planes (3, H, W)."""
+def augment_image(image: np.ndarray, draws: Draws, slot: np.ndarray) -> None:
+    """Write the augmented uint8 image (h, w, 3) into ``slot``, float32 planes (3, H, W)."""
     colours = draws.hue, draws.saturation, draws.exposure, draws.flip
     if draws.crop:
-        crop_picture(picture, slot, *draws.crop, *colours)
+        crop_image(image, slot, *draws.crop, *colours)
     else:
-        place_picture(picture, slot, draws.width, draws.height, draws.dx, draws.dy, *colours)
+        place_image(image, slot, draws.width, draws.height, draws.dx, draws.dy, *colours)
 
 
 def augment_truth(labels: np.ndarray, draws: Draws, size: tuple[int, int], most: int) -> np.ndarray:
     """Labels (objects, 5) of class, x, y, w, h -> truth, float32 (most, 5) of x, y, w, h, class; zeros end the list.
 
-    The boxes move with the picture, are shuffled, clipped to the input, and dropped where they come out below .001 in
+    The boxes move with the image, are shuffled, clipped to the input, and dropped where they come out below .001 in
     width or height; of the shuffled list only the first ``most`` are looked at (`src/data.c, correct_boxes` and
     `fill_truth_detection`). An object at x = y = 0 has a class but no place: its x, y, w, h are 999999.
     """

@@ -1,4 +1,4 @@
-"""The picture of a training: loss, learning rate and mAP over the batches."""
+"""The image of a training: loss, learning rate and mAP over the batches."""
 
 from __future__ import annotations
 

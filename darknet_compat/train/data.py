@@ -1,6 +1,6 @@
-"""The training set: labels checked before the start, pictures drawn, decoded and augmented in worker processes.
+"""The training set: labels checked before the start, images drawn, decoded and augmented in worker processes.
 
-Every sample of a run has a number. Which picture it is and how it is augmented follow from the seed and that number
+Every sample of a run has a number. Which image it is and how it is augmented follow from the seed and that number
 alone, so the stream of batches is the same for any number of workers and can be taken up at any batch.
 
 The workers are forked processes at the other end of a pipe, and not those of torch's DataLoader. While that is in use,
@@ -33,10 +33,10 @@ import torch
 from tqdm import tqdm
 
 from ..errors import DataError, LostProcessError, TrainingError
-from ..images import load_picture, picture_size
+from ..images import image_size, load_image
 from ..labels import Labels, label_path, read_all_labels
 from ..memory import keep_memory
-from .augment import Augmentation, Draws, augment_picture, augment_truth, draw
+from .augment import Augmentation, Draws, augment_image, augment_truth, draw
 from .on_device import Decoded, augment, room
 from .schedule import draw as numbered
 
@@ -49,26 +49,26 @@ BURIAL = 1.0  # seconds; a worker that is killed is gone at once, but for one wh
 
 
 def check_labels(
-    pictures: Sequence[str],
+    images: Sequence[str],
     classes: int,
     labels: Literal["error", "warn"] = "error",
     class_only: bool = False,
 ) -> Labels:
-    """Read the label files of all pictures, with a progress bar on a terminal.
+    """Read the label files of all images, with a progress bar on a terminal.
 
     A label file that is missing means no objects; so many such are one warning. Bad lines are counted; then ``labels``
     says whether they are an error, or a warning and left out. What is bad says :func:`..labels.read_all_labels`, and
     what ``class_only`` is.
 
-    Raises DataError for bad lines, for pictures that do not exist, and where no picture has an object.
+    Raises DataError for bad lines, for images that do not exist, and where no image has an object.
     """
-    absent = [picture for picture in pictures if not os.path.isfile(picture)]
+    absent = [image for image in images if not os.path.isfile(image)]
     if absent:
         raise DataError(
-            f"{absent[0]}: no such picture; missing are {len(absent)} of the {len(pictures)} in the list; paths in it "
+            f"{absent[0]}: no such image; missing are {len(absent)} of the {len(images)} in the list; paths in it "
             f"count from the folder in which you type, {os.getcwd()}"
         )
-    bar = tqdm(pictures, "checking labels", unit=" pictures", disable=None, leave=False)
+    bar = tqdm(images, "checking labels", unit=" images", disable=None, leave=False)
     found = read_all_labels(bar, classes, class_only)
     if found.bad and labels == "error":
         raise DataError(f"{found.bad_lines()}; correct them, or leave them out with -labels warn")
@@ -80,8 +80,8 @@ def check_labels(
     found.objects = found.objects.astype(np.float32)
     if not len(found.objects):
         raise DataError(
-            f"{label_path(pictures[0])}: no object in this label file nor in any of the {len(pictures)}; Darknet looks "
-            "for labels where 'images', 'JPEGImages' and 'raw' first stand in a picture's path"
+            f"{label_path(images[0])}: no object in this label file nor in any of the {len(images)}; Darknet looks "
+            "for labels where 'images', 'JPEGImages' and 'raw' first stand in an image's path"
         )
     return found
 
@@ -89,7 +89,7 @@ def check_labels(
 class Batch(NamedTuple):
     """What one forward pass of training takes. The memory is used again once the next batch but one is asked for."""
 
-    pictures: torch.Tensor
+    images: torch.Tensor
     """float32 (n, 3, h, w), RGB, 0..1."""
     truth: torch.Tensor
     """float32 (n, most, 5): x, y, w, h, class; a list ends at the first x = 0."""
@@ -97,16 +97,16 @@ class Batch(NamedTuple):
 
 
 class TrainingSet:
-    """Augmented pictures and their truth, by sample number.
+    """Augmented images and their truth, by sample number.
 
-    ``most``: truths per picture, the region section's ``max``. ``replacement``: every sample is drawn from all
-    pictures, as Darknet draws; otherwise each epoch shows every picture once. ``cache``: all pictures are decoded
+    ``most``: truths per image, the region section's ``max``. ``replacement``: every sample is drawn from all
+    images, as Darknet draws; otherwise each epoch shows every image once. ``cache``: all images are decoded
     beforehand and kept in memory (width x height x 3 bytes each).
     """
 
     def __init__(
         self,
-        pictures: Sequence[str],
+        images: Sequence[str],
         labels: Labels,
         options: Augmentation,
         most: int = 30,
@@ -115,7 +115,7 @@ class TrainingSet:
         cache: bool = False,
     ) -> None:
         # One block of bytes instead of many objects: worker processes share it as long as nobody counts references.
-        self.names = np.array([os.fsencode(picture) for picture in pictures])
+        self.names = np.array([os.fsencode(image) for image in images])
         self.labels = labels
         self.options = options
         self.most = most
@@ -123,23 +123,23 @@ class TrainingSet:
         self.replacement = replacement
         self.cached: list[np.ndarray] | None = None
         if cache:
-            progress = tqdm(pictures, "decoding pictures", unit=" pictures", disable=None, leave=False)
-            self.cached = [load_picture(picture) for picture in progress]
+            progress = tqdm(images, "decoding images", unit=" images", disable=None, leave=False)
+            self.cached = [load_image(image) for image in progress]
 
     def __len__(self) -> int:
         return len(self.names)
 
     @functools.cached_property
     def most_pixels(self) -> int:
-        """Those of the largest picture, as the files' heads say. Raises PictureError where one has none."""
+        """Those of the largest image, as the files' heads say. Raises ImageError where one has none."""
         if self.cached:
-            return max(picture.shape[0] * picture.shape[1] for picture in self.cached)
-        return max(math.prod(picture_size(os.fsdecode(name))) for name in self.names.tolist())
+            return max(image.shape[0] * image.shape[1] for image in self.cached)
+        return max(math.prod(image_size(os.fsdecode(name))) for name in self.names.tolist())
 
     def take(self, sample: int, size: tuple[int, int]) -> tuple[str, np.ndarray, Draws, np.ndarray]:
-        """Path, picture uint8 (h, w, 3), random numbers and objects of a sample, for an input of (width, height).
+        """Path, image uint8 (h, w, 3), random numbers and objects of a sample, for an input of (width, height).
 
-        Raises PictureError where the picture cannot be read.
+        Raises ImageError where the image cannot be read.
         """
         random = numbered(self.seed, "sample", sample)
         if self.replacement:
@@ -148,23 +148,23 @@ class TrainingSet:
             epoch, place = divmod(sample, len(self))
             index = _epoch_order(len(self), self.seed, epoch)[place]
         path = os.fsdecode(self.names[index].item())
-        picture = self.cached[index] if self.cached else load_picture(path)
+        image = self.cached[index] if self.cached else load_image(path)
         objects = self.labels[index]
-        draws = draw(random, (picture.shape[1], picture.shape[0]), size, len(objects), self.options)
-        return path, picture, draws, objects
+        draws = draw(random, (image.shape[1], image.shape[0]), size, len(objects), self.options)
+        return path, image, draws, objects
 
     def fill(self, sample: int, slot: np.ndarray, truth: np.ndarray) -> str:
         """Write sample number ``sample`` into ``slot`` (3, h, w) and ``truth`` (most, 5); its path comes back."""
         size = slot.shape[2], slot.shape[1]
-        path, picture, draws, objects = self.take(sample, size)
-        augment_picture(picture, draws, slot)
+        path, image, draws, objects = self.take(sample, size)
+        augment_image(image, draws, slot)
         truth[:] = augment_truth(objects, draws, size, self.most)
         return path
 
 
 @functools.lru_cache(maxsize=2)
-def _epoch_order(pictures: int, seed: int, epoch: int) -> list[int]:
-    return numbered(seed, "epoch", epoch).sample(range(pictures), pictures)
+def _epoch_order(images: int, seed: int, epoch: int) -> list[int]:
+    return numbered(seed, "epoch", epoch).sample(range(images), images)
 
 
 class _Request(NamedTuple):
@@ -183,7 +183,7 @@ class _Ring:
     def __init__(self, data: TrainingSet, count: int, largest: tuple[int, int], batches: int) -> None:
         self.data = data
         self.count = count
-        self.pictures = self._shared(batches, self._picture_bytes(largest))
+        self.images = self._shared(batches, self._image_bytes(largest))
         self.truth = self._shared(batches, 4 * count * data.most * 5)
 
     def _shared(self, batches: int, size: int) -> np.ndarray:
@@ -192,26 +192,26 @@ class _Ring:
         except OSError as error:
             raise TrainingError(
                 f"no memory for {batches} batches of {size / 2**20:,.0f} MiB: {error.strerror}; use fewer workers, "
-                "more subdivisions or smaller pictures"
+                "more subdivisions or smaller images"
             ) from None
 
-    def _picture_bytes(self, largest: tuple[int, int]) -> int:
+    def _image_bytes(self, largest: tuple[int, int]) -> int:
         return 4 * self.count * 3 * largest[0] * largest[1]
 
     def fill(self, request: _Request) -> list[str]:
-        """Fill the batch; the paths of its images. Raises PictureError where one cannot be read."""
+        """Fill the batch; the paths of its images. Raises ImageError where one cannot be read."""
         return self._fill(request, self._truth(request))
 
     def _fill(self, request: _Request, truth: np.ndarray) -> list[str]:
-        pictures = self._floats(request)
-        return [self.data.fill(request.first + i, pictures[i], truth[i]) for i in range(self.count)]
+        images = self._floats(request)
+        return [self.data.fill(request.first + i, images[i], truth[i]) for i in range(self.count)]
 
     def _truth(self, request: _Request) -> np.ndarray:
         truth = self.truth[request.index % len(self.truth)].view(np.float32)
         return truth.reshape(self.count, self.data.most, 5)
 
     def _floats(self, request: _Request) -> np.ndarray:
-        numbers = self.pictures[request.index % len(self.pictures)].view(np.float32)
+        numbers = self.images[request.index % len(self.images)].view(np.float32)
         shape = self.count, 3, request.h, request.w
         return numbers[: math.prod(shape)].reshape(shape)
 
@@ -224,30 +224,30 @@ class _Ring:
 
 
 class _DecodedRing(_Ring):
-    """Memory for batches of decoded pictures at their full size, which ``device`` augments."""
+    """Memory for batches of decoded images at their full size, which ``device`` augments."""
 
     def __init__(
         self, data: TrainingSet, count: int, largest: tuple[int, int], batches: int, device: torch.device
     ) -> None:
         if not data.options.letter_box:
-            raise TrainingError("pictures are augmented on a device only with letter_box=1")
+            raise TrainingError("images are augmented on a device only with letter_box=1")
         self.device = device
         super().__init__(data, count, largest, batches)
 
-    def _picture_bytes(self, largest: tuple[int, int]) -> int:
+    def _image_bytes(self, largest: tuple[int, int]) -> int:
         return -(-room(self.count, *largest, self.data.most_pixels) // 8) * 8
 
     def _fill(self, request: _Request, truth: np.ndarray) -> list[str]:
         decoded, paths, size = self._decoded(request), [], (request.w, request.h)
         for i in range(self.count):
-            path, picture, draws, objects = self.data.take(request.first + i, size)
-            decoded.put(i, picture, draws)
+            path, image, draws, objects = self.data.take(request.first + i, size)
+            decoded.put(i, image, draws)
             truth[i] = augment_truth(objects, draws, size, self.data.most)
             paths.append(path)
         return paths
 
     def _decoded(self, request: _Request) -> Decoded:
-        memory = self.pictures[request.index % len(self.pictures)]
+        memory = self.images[request.index % len(self.images)]
         return Decoded.within(memory, self.count, request.w, request.h)
 
     def _tensor(self, request: _Request) -> torch.Tensor:
@@ -352,9 +352,9 @@ def load_batches(
     ``size``: batch number -> (w, h), for ``random=1``; it is asked ahead of time and must depend on the number alone.
     ``largest``: the greatest (w, h) that it gives. ``workers`` processes work ahead by at most ``prefetch`` batches
     each; 0 works in this process. Of several training processes (``world``), number ``rank`` gets every world-th
-    batch of the stream. With a ``device`` the workers only decode, and pictures are augmented there (``on_device.py``).
+    batch of the stream. With a ``device`` the workers only decode, and images are augmented there (``on_device.py``).
 
-    The workers are killed when the iterator is closed. Raises PictureError where an image cannot be read,
+    The workers are killed when the iterator is closed. Raises ImageError where an image cannot be read,
     LostProcessError where a worker process dies, and TrainingError where memory is short, and with a ``device`` where
     the data set has no ``letter_box``.
     """

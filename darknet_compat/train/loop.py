@@ -15,11 +15,11 @@ from types import FrameType, TracebackType
 
 import torch
 
-from ..errors import DarknetError, LostProcessError, PictureError, TrainingError
+from ..errors import DarknetError, ImageError, LostProcessError, TrainingError
 from .checkpoint import Snapshots, passed
 from .data import STOPPING, Batch, TrainingSet, load_batches
 from .log import Log
-from .schedule import RESIZE_EVERY, SIZES, batch_number, images_per_update, picture_size
+from .schedule import RESIZE_EVERY, SIZES, batch_number, image_size, images_per_update
 from .step import Trainer
 
 SAME = 1.0  # seconds; a launcher passes on the Ctrl-C that the terminal has sent already, and fingers press twice
@@ -126,7 +126,7 @@ def train(
                 if log:
                     _save(trainer, snapshots, log, snapshots.path("_final.weights"))
                 return 0
-        except (Stopped, PictureError, LostProcessError) as error:
+        except (Stopped, ImageError, LostProcessError) as error:
             broken = error
         # First of all what could be lost; without a finished update there is nothing new.
         problem = _keep(trainer, snapshots, log, scoring) if log and trainer.updates > begun else None
@@ -166,7 +166,7 @@ def _updates(
             raise TrainingError(f"{error}; {_last_good(snapshots)}") from None
         except torch.cuda.OutOfMemoryError:
             raise network.cfg.net.error(
-                f"the GPU's memory is too small for {net.mini_batch} pictures of {size[0]} x {size[1]} at once; "
+                f"the GPU's memory is too small for {net.mini_batch} images of {size[0]} x {size[1]} at once; "
                 f"raise subdivisions, of which {net.batch} is the most",
                 "subdivisions",
             ) from None
@@ -244,7 +244,7 @@ class Sizes:
         first = update - update % RESIZE_EVERY
         # Counted from where this run began: the updates before may have been those of fewer or more processes.
         seen = self.seen + (first - self.begun) * trainer.images_per_update
-        side = picture_size(trainer.net, trainer.seed, first, batch_number(trainer.net, seen))
+        side = image_size(trainer.net, trainer.seed, first, batch_number(trainer.net, seen))
         return side, side
 
     def of_batch(self, index: int) -> tuple[int, int]:

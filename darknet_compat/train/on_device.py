@@ -1,8 +1,8 @@
 """Augmentation of whole batches where torch runs, for ``detector train -augment device``.
 
-The processes that load pictures then only decode them. They leave the bytes of a batch one picture after another, and
+The processes that load images then only decode them. They leave the bytes of a batch one image after another, and
 say of each column and row of the network's input which bytes it is mixed of. The rest of ``load_data_detection`` is
-done here for all pictures at once, and agrees with ``augment.py`` within 1e-5.
+done here for all images at once, and agrees with ``augment.py`` within 1e-5.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from torch import Tensor
 from ..images import GREY, placement
 from .augment import Draws
 
-OUTSIDE = -1  # the index of a column or row that the picture does not reach
+OUTSIDE = -1  # the index of a column or row that the image does not reach
 
 
 class Decoded(NamedTuple):
-    """Memory for a batch of n decoded pictures, for an input of w x h."""
+    """Memory for a batch of n decoded images, for an input of w x h."""
 
     used: np.ndarray
     """int64 (1,): how many of the ``pixels`` are filled."""
     columns: np.ndarray
-    """int64 (n, w, 2): of which two columns of its picture each column is mixed; or OUTSIDE."""
+    """int64 (n, w, 2): of which two columns of its image each column is mixed; or OUTSIDE."""
     rows: np.ndarray
     """int64 (n, h, 2): the same for rows, each as the number of its first pixel in ``pixels``; or OUTSIDE."""
     across: np.ndarray
@@ -35,7 +35,7 @@ class Decoded(NamedTuple):
     colours: np.ndarray
     """float32 (n, 3): what is added to the hue, in turns; factors of saturation and exposure."""
     pixels: np.ndarray
-    """uint8 (most, 3): the pictures' RGB, row after row, picture after picture."""
+    """uint8 (most, 3): the images' RGB, row after row, image after image."""
 
     @classmethod
     def within(cls, memory: np.ndarray, n: int, w: int, h: int) -> Decoded:
@@ -49,12 +49,12 @@ class Decoded(NamedTuple):
         most = (len(memory) - offset) // 3
         return cls(*parts, memory[offset : offset + 3 * most].reshape(most, 3))
 
-    def put(self, i: int, picture: np.ndarray, draws: Draws) -> None:
-        """Write picture i, uint8 (H, W, 3), behind those before it."""
-        (_, w, _), h, (height, width, _) = self.columns.shape, self.rows.shape[1], picture.shape
+    def put(self, i: int, image: np.ndarray, draws: Draws) -> None:
+        """Write image i, uint8 (H, W, 3), behind those before it."""
+        (_, w, _), h, (height, width, _) = self.columns.shape, self.rows.shape[1], image.shape
         first = int(self.used[0]) if i else 0
         self.used[0] = first + height * width
-        self.pixels[first : first + height * width] = picture.reshape(-1, 3)
+        self.pixels[first : first + height * width] = image.reshape(-1, 3)
         where = placement((width, height), (w, h), draws.width, draws.height, draws.dx, draws.dy, draws.flip)
         self.columns[i], self.rows[i] = OUTSIDE, OUTSIDE
         self.columns[i, where.x], self.across[i, where.x] = where.columns
@@ -63,7 +63,7 @@ class Decoded(NamedTuple):
 
 
 def room(n: int, w: int, h: int, pixels: int) -> int:
-    """Bytes that :class:`Decoded` needs for n pictures of up to so many ``pixels`` each."""
+    """Bytes that :class:`Decoded` needs for n images of up to so many ``pixels`` each."""
     return 8 + n * (24 * (w + h) + 12 + 3 * pixels)
 
 
@@ -87,7 +87,7 @@ def augment(decoded: Decoded, device: torch.device | str) -> Tensor:
 
 
 def distort(planes: Tensor, hue: Tensor, saturation: Tensor, exposure: Tensor) -> Tensor:
-    """``distort_image`` on RGB planes (n, 3, h, w), with a hue, saturation and exposure (n, 1, 1) for each picture.
+    """``distort_image`` on RGB planes (n, 3, h, w), with a hue, saturation and exposure (n, 1, 1) for each image.
 
     The way back from HSV is V - V*S*max(0, min(k, 4 - k, 1)), k = (5, 3 or 1 + 6*H) mod 6, for red, green and blue.
     """

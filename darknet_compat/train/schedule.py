@@ -1,4 +1,4 @@
-"""The learning rate of each update, and the picture size of ``random=1``.
+"""The learning rate of each update, and the image size of ``random=1``.
 
 Source: ``src/network.c, get_current_rate, get_current_batch``; ``examples/detector.c, train_detector``.
 
@@ -122,7 +122,7 @@ def draw(seed: int, what: str, number: int) -> random.Random:
     return random.Random(f"{what} {seed} {number}")
 
 
-def picture_size(net: SimpleNamespace, seed: int, update: int, batch: int) -> int:
+def image_size(net: SimpleNamespace, seed: int, update: int, batch: int) -> int:
     """Width and height for ``random=1`` from update ``update`` on, which follows batch number ``batch``.
 
     It is drawn anew every :data:`RESIZE_EVERY` updates, counted from 0.

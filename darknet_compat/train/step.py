@@ -23,7 +23,7 @@ from .optimizer import Gradients, clip_weights, make_optimizer, set_rate
 from .schedule import batch_number, check_schedule, current_rate, draw, images_per_update
 
 if TYPE_CHECKING:
-    # Loading pictures needs OpenCV; training on what is in memory does not.
+    # Loading images needs OpenCV; training on what is in memory does not.
     from .data import Batch
 
 AMP = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -118,13 +118,13 @@ class Trainer:
         try:
             for batch in batches:
                 # A copy: the loader may use a batch's memory again, and a loss that is not finite is looked into below.
-                pictures = batch.pictures.to(self.device, copy=True, non_blocking=True)
+                images = batch.images.to(self.device, copy=True, non_blocking=True)
                 truth = batch.truth.to(self.device, copy=True, non_blocking=True)
-                taken.append(batch._replace(pictures=pictures, truth=truth))
+                taken.append(batch._replace(images=images, truth=truth))
                 # Here, since whatever loads the batches may have drawn torch's random numbers too.
                 what = f"process {self.processes.rank} mini-batch {len(figures)}"
                 torch.manual_seed(draw(self.seed, what, self.updates).getrandbits(63))
-                figures.append(self._datum(pictures, truth))
+                figures.append(self._datum(images, truth))
         except BaseException:
             self._go_back(*before)
             raise
@@ -176,11 +176,11 @@ class Trainer:
         for buffer, value in zip(self.network.buffers(), buffers, strict=True):
             buffer.copy_(value)
 
-    def _datum(self, pictures: Tensor, truth: Tensor) -> list[Any]:
+    def _datum(self, images: Tensor, truth: Tensor) -> list[Any]:
         """``train_network_datum``, without the update: the figures of each head."""
-        self.network.seen += len(pictures) * self.processes.world
+        self.network.seen += len(images) * self.processes.world
         with self._autocast():
-            maps = self.raw_maps(pictures)
+            maps = self.raw_maps(images)
         found = [head.loss(raw, truth, self.network.seen) for head, raw in zip(self.network.heads, maps, strict=True)]
         self.scaler.scale(sum(one.loss for one in found) / self.images_per_update).backward()
         return [one.figures for one in found]
@@ -206,12 +206,12 @@ class Trainer:
         )
         where = f"every layer's output is finite, so the truth or the sums of layer {head.index} [{head.type}] are not"
         with torch.no_grad(), self._autocast():
-            for layer, output in zip(self.network.layers, self.network.outputs(batches[bad].pictures), strict=True):
+            for layer, output in zip(self.network.layers, self.network.outputs(batches[bad].images), strict=True):
                 if not output.isfinite().all():
                     where = f"layer {layer.index} [{layer.type}] is the first whose output is not finite"
                     break
         paths = batches[bad].paths
-        named = f"; the pictures were {', '.join(paths)}" if paths else ""
+        named = f"; the images were {', '.join(paths)}" if paths else ""
         return f"update {number}: the loss is not finite; {where}{named}; a lower learning_rate may help"
 
     def _bad_gradient(self) -> str:
@@ -276,4 +276,4 @@ def speed_up(network: Network) -> Callable[[Tensor], list[Tensor]]:
     run = network.raw_maps
     if next(network.parameters()).device.type == "cuda":
         run = torch.compile(run)
-    return lambda pictures: run(pictures.contiguous(memory_format=torch.channels_last))
+    return lambda images: run(images.contiguous(memory_format=torch.channels_last))

@@ -21,15 +21,15 @@ def write(tmp_path, monkeypatch):
 
 
 def test_data_file(write):
-    data = read_data(write("# mine\r\nclasses= 20 \r\n\ttrain  = my pictures/träin.txt\nclasses=3\nname s=a=b\n"))
+    data = read_data(write("# mine\r\nclasses= 20 \r\n\ttrain  = my images/träin.txt\nclasses=3\nname s=a=b\n"))
     assert data.get("classes") == "20"
     assert data.integer("classes") == 20
     assert data.integer("top", 1) == 1
-    assert data.require("train") == "my pictures/träin.txt"
+    assert data.require("train") == "my images/träin.txt"
     assert data.get("names") == "a=b"
     assert data.get("valid") is None
     assert data.get("eval", "voc") == "voc"
-    assert str(data.error("train", "no such list")) == ("x.data:3: train  = my pictures/träin.txt: no such list")
+    assert str(data.error("train", "no such list")) == ("x.data:3: train  = my images/träin.txt: no such list")
 
 
 MALFORMED = {

@@ -1,4 +1,4 @@
-"""What the tests of the verbs share: the network that comes along, and a picture that is not square."""
+"""What the tests of the verbs share: the network that comes along, and an image that is not square."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def verb(tmp_path, monkeypatch):
 
 @pytest.fixture
 def wide(tmp_path):
-    """A picture of shapes, 192 x 110, as tmp_path/images/wide.png: letterboxed it is another one than stretched."""
+    """An image of shapes, 192 x 110, as tmp_path/images/wide.png: letterboxed it is another one than stretched."""
     (tmp_path / "images").mkdir()
     path = tmp_path / "images/wide.png"
     cv2.imwrite(str(path), cv2.imread(str(ROOT / "data/shapes-sample.jpg"))[:110])
@@ -36,7 +36,7 @@ def wide(tmp_path):
 
 @pytest.fixture
 def data(tmp_path):
-    """A function that writes tmp_path/my.data over a list of pictures, and label files as {path: lines}."""
+    """A function that writes tmp_path/my.data over a list of images, and label files as {path: lines}."""
 
     def write(paths, labels=None, **keys):
         (tmp_path / "list.txt").write_text("".join(f"{path}\n" for path in paths))

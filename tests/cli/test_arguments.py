@@ -20,7 +20,7 @@ VERBS = ("test", "valid", "valid2", "map", "recall")
 
 @pytest.fixture
 def outcome(verb, wide, data, tmp_path, capsys):
-    """A function that gives what a verb wrote and printed about one wide picture, but for times."""
+    """A function that gives what a verb wrote and printed about one wide image, but for times."""
 
     def run(name, *flags, cfg=CFG, weights=WEIGHTS, copies=1):
         # A disc that the network finds, and a cross where it thinks of one with a probability of 2 %.
@@ -75,9 +75,9 @@ def started(monkeypatch):
     seen = {"batches": []}
 
     def start(network, name, precision, batch, threads):
-        def run(pictures):
-            seen["batches"].append(len(pictures))
-            return engine.run(pictures)
+        def run(images):
+            seen["batches"].append(len(images))
+            return engine.run(images)
 
         engine = original(network, "torch", "float32", batch, threads)
         seen.update(name=name, precision=precision, batch=batch)

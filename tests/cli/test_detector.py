@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from darknet_compat.cfg import read_cfg, read_names
-from darknet_compat.errors import PictureError, ResultsError
+from darknet_compat.errors import ImageError, ResultsError
 from darknet_compat.network import Network
 from darknet_compat.weights import save_weights
 from tests.cli.conftest import CFG, WEIGHTS
@@ -22,23 +22,23 @@ from tests.conftest import ROOT, SHAPES
 from tests.detect.test_detections import reference_detections
 
 
-def test_one_picture_prints_darknets_lines(darknet, darknet_share, detector, tmp_path):
-    picture = darknet_share / "data/dog.jpg"
-    _, probs = reference_detections(darknet, *detector, picture, 0.2)
+def test_one_image_prints_darknets_lines(darknet, darknet_share, detector, tmp_path):
+    image = darknet_share / "data/dog.jpg"
+    _, probs = reference_detections(darknet, *detector, image, 0.2)
     stem = "shapes" if detector == SHAPES else "voc"
     data = f"cfg/{stem}.data"
-    result = run("detector", "test", data, *detector, picture, "-thresh", ".2", "-numerics", "cpu", cwd=tmp_path)
+    result = run("detector", "test", data, *detector, image, "-thresh", ".2", "-numerics", "cpu", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert re.search(r"(11 layers \(0-16\)|7 layers \(0-11\)) got numbers", result.stderr)
     names = read_names(ROOT / f"data/{stem}.names")
     expected = [f"{names[index]}: {prob[index] * 100:.0f}%" for prob in probs for index in prob.nonzero()[0]]
     lines = result.stdout.splitlines()
-    assert lines[0].startswith(f"{picture}: Predicted in ")
+    assert lines[0].startswith(f"{image}: Predicted in ")
     assert lines[1:] == expected
     assert (tmp_path / "predictions.jpg").stat().st_size > 10_000
 
 
-def test_many_pictures_write_one_json(darknet_share, tmp_path):
+def test_many_images_write_one_json(darknet_share, tmp_path):
     folder = tmp_path / "bilder mit ü"
     folder.mkdir()
     for name in ("dog", "eagle"):
@@ -49,22 +49,22 @@ def test_many_pictures_write_one_json(darknet_share, tmp_path):
         "-json", "all.json", "-out", "drawn here", "--batch", "3", cwd=tmp_path,
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
-    pictures = json.loads((tmp_path / "all.json").read_text(encoding="utf-8"))
-    assert [picture["picture"].rsplit("/", 1)[1] for picture in pictures] == [
+    images = json.loads((tmp_path / "all.json").read_text(encoding="utf-8"))
+    assert [image["image"].rsplit("/", 1)[1] for image in images] == [
         "dog.jpg", "eagle.jpg", "horses.jpg", "person.jpg"
     ]  # fmt: skip
     assert sorted(path.name for path in (tmp_path / "drawn here").iterdir()) == [
         "dog.jpg", "eagle.jpg", "horses.jpg", "person.jpg"
     ]  # fmt: skip
-    assert "4 pictures" in result.stdout
+    assert "4 images" in result.stdout
 
 
 def read_json(path="predictions.json"):
     return json.loads(Path(path).read_text())
 
 
-def picked(picture):
-    return [(one["class_id"], one["prob"], tuple(one["box"])) for one in picture["detections"]]
+def picked(image):
+    return [(one["class_id"], one["prob"], tuple(one["box"])) for one in image["detections"]]
 
 
 def test_thresh_and_nms_are_the_c_librarys(verb, data, darknet, darknet_share):
@@ -78,8 +78,8 @@ def test_thresh_and_nms_are_the_c_librarys(verb, data, darknet, darknet_share):
     ):
         assert verb("detector", "test", file, CFG, WEIGHTS, path, "-numerics", "cpu", "-json", "all.json", *flags) == 0
         _, prob = reference_detections(darknet, CFG, WEIGHTS, path, thresh, nms)
-        (picture,) = read_json("all.json")
-        ours = sorted(one["prob"] for one in picture["detections"])
+        (image,) = read_json("all.json")
+        ours = sorted(one["prob"] for one in image["detections"])
         np.testing.assert_allclose(ours, sorted(prob[prob > 0]), atol=1e-4)
         counts.append(len(ours))
     assert len(set(counts)) == 4
@@ -102,7 +102,7 @@ def eight(wide, tmp_path):
     """Eight images in a list, of which the fourth is text and the seventh is missing."""
     for number in (0, 1, 2, 4, 5, 7):
         shutil.copy(wide, tmp_path / f"{number}.png")
-    (tmp_path / "3.png").write_text("no picture")
+    (tmp_path / "3.png").write_text("no image")
     (tmp_path / "eight.txt").write_text("".join(f"{number}.png\n" for number in range(8)))
     return tmp_path / "eight.txt"
 
@@ -110,33 +110,33 @@ def eight(wide, tmp_path):
 @pytest.mark.parametrize("batch", [1, 4])
 def test_an_unreadable_image_costs_no_other_image_its_results(verb, data, eight, wide, tmp_path, batch):
     words = "detector", "test", data([wide]), CFG, WEIGHTS, eight, "-out", "drawn", "-thresh", 0.1, "-batch", batch
-    with pytest.raises(PictureError, match=r"^3\.png: .* or add -skip to pass over such images$"):
+    with pytest.raises(ImageError, match=r"^3\.png: .* or add -skip to pass over such images$"):
         verb(*words)
     found = read_json()
-    assert [picture["picture"] for picture in found] == ["0.png", "1.png", "2.png"]
+    assert [image["image"] for image in found] == ["0.png", "1.png", "2.png"]
     assert sorted(os.listdir("drawn")) == ["0.jpg", "1.jpg", "2.jpg"]
     with pytest.warns(UserWarning, match="passed over") as warned:
         assert verb(*words, "-skip") == 1
     assert [str(one.message).split(":")[0] for one in warned] == ["3.png", "6.png"]
     skipped = read_json()
-    assert [picture["picture"] for picture in skipped] == [f"{number}.png" for number in (0, 1, 2, 4, 5, 7)]
+    assert [image["image"] for image in skipped] == [f"{number}.png" for number in (0, 1, 2, 4, 5, 7)]
     assert sorted(os.listdir("drawn")) == [f"{number}.jpg" for number in (0, 1, 2, 4, 5, 7)]
-    assert len({tuple(picked(picture)) for picture in (*found, *skipped)}) == 1
+    assert len({tuple(picked(image)) for image in (*found, *skipped)}) == 1
     assert picked(found[0])
 
 
 def test_nothing_readable_writes_over_no_older_results(verb, data, wide, tmp_path):
     (tmp_path / "predictions.json").write_text("older")
     (tmp_path / "bad.txt").write_text("none.png\n1.png\n")
-    with pytest.raises(PictureError):
+    with pytest.raises(ImageError):
         verb("detector", "test", data([wide]), CFG, WEIGHTS, "bad.txt")
     assert (tmp_path / "predictions.json").read_text() == "older"
 
 
 def test_one_unreadable_image_alone(verb, data, wide, tmp_path, capsys):
-    (tmp_path / "text.png").write_text("no picture")
+    (tmp_path / "text.png").write_text("no image")
     words = "detector", "test", data([wide]), CFG, WEIGHTS, "text.png"
-    with pytest.raises(PictureError, match=r"text\.png"):
+    with pytest.raises(ImageError, match=r"text\.png"):
         verb(*words)
     with pytest.warns(UserWarning, match="passed over"):
         assert verb(*words, "-skip") == 1
@@ -147,9 +147,9 @@ def test_one_unreadable_image_alone(verb, data, wide, tmp_path, capsys):
 def test_a_drawing_that_cannot_be_written_loses_no_detections(verb, data, wide, tmp_path):
     shutil.copy(wide, tmp_path / "a.png")
     (tmp_path / "drawn/wide.jpg").mkdir(parents=True)
-    with pytest.raises(PictureError, match=r"wide\.jpg"):
+    with pytest.raises(ImageError, match=r"wide\.jpg"):
         verb("detector", "test", data([wide]), CFG, WEIGHTS, "a.png", wide, "-out", "drawn")
-    assert [picture["picture"] for picture in read_json()] == ["a.png", str(wide)]
+    assert [image["image"] for image in read_json()] == ["a.png", str(wide)]
     assert (tmp_path / "drawn/a.jpg").is_file()
 
 
@@ -179,7 +179,7 @@ def test_out_names_a_folder(verb, data, wide, tmp_path, capsys, name):
 
 
 @pytest.mark.parametrize(
-    ("pictures", "flags", "written"),
+    ("images", "flags", "written"),
     [
         (["a.jpg", "images/wide.png"], ["-out", "."], "a.jpg"),
         (["a.jpg"], ["-json", "images/../a.jpg"], "images/../a.jpg"),
@@ -192,7 +192,7 @@ def test_out_names_a_folder(verb, data, wide, tmp_path, capsys, name):
     ],
     ids=" ".join,
 )
-def test_nothing_that_is_read_is_written_over(verb, data, wide, tmp_path, pictures, flags, written):
+def test_nothing_that_is_read_is_written_over(verb, data, wide, tmp_path, images, flags, written):
     """A * in place of a name makes the shell give an image to -json."""
     for name in ("a.jpg", "predictions.jpg"):
         shutil.copy(ROOT / "data/shapes-sample.jpg", name)
@@ -202,13 +202,13 @@ def test_nothing_that_is_read_is_written_over(verb, data, wide, tmp_path, pictur
     data([wide])
     before = {path: path.read_bytes() for path in tmp_path.rglob("*.*") if path.is_file()}
     with pytest.raises(ResultsError, match=rf"^{re.escape(written)}: it is read too, and would be written over"):
-        verb("detector", "test", "my.data", CFG, "my.weights", *pictures, *flags)
+        verb("detector", "test", "my.data", CFG, "my.weights", *images, *flags)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*.*") if path.is_file()} == before
 
 
 def test_an_empty_name_is_no_folder(verb, data, wide):
     """As a shell variable without a value gives it; the present folder may hold anything."""
-    with pytest.raises(PictureError, match="no such picture"):
+    with pytest.raises(ImageError, match="no such image"):
         verb("detector", "test", data([wide]), CFG, WEIGHTS, "")
 
 
@@ -239,11 +239,11 @@ def test_errors_are_one_line(darknet_share, tmp_path):
     (tmp_path / "bad.data").write_text("classes=6\nnames=none.names\n")
     (tmp_path / "few.data").write_text("classes=6\nnames=few.names\n")
     (tmp_path / "few.names").write_text("a\nb\n")
-    (tmp_path / "text.jpg").write_text("no picture")
+    (tmp_path / "text.jpg").write_text("no image")
     (tmp_path / "head.bmp").write_bytes(b"BM" + bytes(24))  # of which OpenCV has more to say, and shall not
     for arguments, found in (
         (("cfg/shapes.data", cfg, short, dog), "ends inside layer"),
-        (("cfg/shapes.data", cfg, weights, "empty"), "no picture in this folder"),
+        (("cfg/shapes.data", cfg, weights, "empty"), "no image in this folder"),
         (("cfg/shapes.data", cfg, weights, "text.jpg"), "text.jpg"),
         (("cfg/shapes.data", cfg, weights, "head.bmp"), "head.bmp: 26 bytes that do not decode"),
         (("bad.data", cfg, weights, dog), "none.names"),

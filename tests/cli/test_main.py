@@ -83,7 +83,7 @@ def test_an_error_points_to_the_help_of_its_verb(words, verb, capsys):
     ("arguments", "found"),
     [
         (("net", "none.cfg"), "none.cfg"),
-        (("detector", "test", "none.data", "a", "b", "c.jpg"), "c.jpg: no such picture"),
+        (("detector", "test", "none.data", "a", "b", "c.jpg"), "c.jpg: no such image"),
         (("partial", "none.cfg", "a", "b", "3"), "none.cfg"),
     ],
 )

@@ -80,7 +80,7 @@ def test_a_training_says_what_darknet_says(run):
     lines = out.splitlines()
     assert lines[0] == "small"
     assert lines[1] == "Learning Rate: 0.002, Momentum: 0.9, Decay: 0.0005"
-    assert lines[2].startswith("12 pictures, ")
+    assert lines[2].startswith("12 images, ")
     assert "seed 4" in lines[2]
     assert lines[3].startswith("Loaded: ")
     assert lines[4].startswith("Region Avg IOU: ")
@@ -209,15 +209,15 @@ def spy(monkeypatch, name, calls):
     monkeypatch.setattr(data, name, lambda *arguments: calls.append(arguments) or function(*arguments))
 
 
-def test_cached_pictures_and_those_augmented_by_batches_train_the_same(run, monkeypatch):
+def test_cached_images_and_those_augmented_by_batches_train_the_same(run, monkeypatch):
     weights, losses, decoded, augmented = {}, {}, [], []
-    spy(monkeypatch, "load_picture", decoded)
+    spy(monkeypatch, "load_image", decoded)
     spy(monkeypatch, "augment", augmented)
     for flags in ((), ("-cache",), ("-augment", "device"), ("-cache", "-augment", "device")):
         decoded.clear(), augmented.clear()
         code, out, error = run("-seed", "4", *flags)
         assert code == 0, error
-        assert len(decoded) == (12 if "-cache" in flags else 48), "12 pictures once, or 6 updates of 8"
+        assert len(decoded) == (12 if "-cache" in flags else 48), "12 images once, or 6 updates of 8"
         assert len(augmented) == (12 if "device" in flags else 0), "6 updates of 2 mini-batches"
         weights[flags] = Path("backup/small_final.weights").read_bytes()
         losses[flags] = [float(line.split()[1].rstrip(",")) for line in out.splitlines() if line.endswith("images")]
@@ -230,7 +230,7 @@ def test_cached_pictures_and_those_augmented_by_batches_train_the_same(run, monk
 def test_augment_device_needs_a_letterbox_and_whole_heads(run):
     assert run("-augment", "device")[0] == 0
     first = Path(Path("list.txt").read_text().split()[0])
-    first.write_bytes(b"no picture")
+    first.write_bytes(b"no image")
     code, out, error = run("-augment", "device")
     assert (code, out) == (1, ""), "before the first update"
     assert f"{first}: " in error
@@ -328,7 +328,7 @@ def made_ready(*flags):
 
 def test_epochs_show_every_image(run, monkeypatch):
     decoded = []
-    spy(monkeypatch, "load_picture", decoded)
+    spy(monkeypatch, "load_image", decoded)
     Path("small.cfg").write_text(small("max_batches=3\nbatch=4"))
     shown = {}
     for flags in ((), ("-epochs",)):
@@ -376,7 +376,7 @@ def test_the_best_map_and_the_seed_are_those_of_the_training_that_goes_on(run):
     job.snapshots.save(job.trainer, job.snapshots.backup, {"best": 0.25})
     again = made_ready("-resume", "-map", "7")
     assert (again.scoring.best, again.scoring.every) == (0.25, 7)
-    assert again.trainer.seed == again.pictures.seed == 4
+    assert again.trainer.seed == again.images.seed == 4
 
 
 def test_map_is_scored_every_4_epochs_but_not_before_100_batches(run, monkeypatch):
@@ -391,7 +391,7 @@ def test_all_processes_have_the_first_ones_seed(run):
             return 77
 
     job = Job(build_parser().parse_args(words("-device", "cpu")), Second(torch.device("cpu"), 1, 2))
-    assert job.trainer.seed == job.pictures.seed == 77
+    assert job.trainer.seed == job.images.seed == 77
 
 
 def test_gpus_of_a_launched_process_start_no_launcher(run, monkeypatch):

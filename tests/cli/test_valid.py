@@ -33,7 +33,7 @@ VOC = {"classes": 20, "names": ROOT / "data/voc.names"}
 
 
 def data_file(folder, paths, **keys):
-    """A .data file over a list of pictures; the results folder exists, as the C program needs it."""
+    """A .data file over a list of images; the results folder exists, as the C program needs it."""
     (folder / "list.txt").write_text("".join(f"{path}\n" for path in paths))
     names = ROOT / "data/shapes.names"
     keys = {"classes": 6, "names": names, "valid": folder / "list.txt", "results": folder / "results", **keys}
@@ -235,7 +235,7 @@ def test_map_of_the_data_file_chooses_the_trees_classes(verb, data, wide, tmp_pa
     assert found[0][4:] == found[1][4:] == [[], []]
 
 
-def test_a_missing_picture_leaves_no_results(darknet_share, tmp_path):
+def test_a_missing_image_leaves_no_results(darknet_share, tmp_path):
     data = data_file(tmp_path, [darknet_share / "data/dog.jpg", tmp_path / "none.jpg"])
     result = run("detector", "valid", data, *SHAPES, cwd=tmp_path)
     assert result.returncode == 1
@@ -252,7 +252,7 @@ def test_an_unknown_eval_is_named(darknet_share, tmp_path):
 
 
 def test_recall_is_the_c_programs(verb, data, darknet_share, tmp_path):
-    """Stretched pictures, objectness over .001, NMS at .4 by objectness, IOU over .5: any other changes these lines."""
+    """Stretched images, objectness over .001, NMS at .4 by objectness, IOU over .5: any other changes these lines."""
     paths, labels = [], {}
     (tmp_path / "images").mkdir()
     for name in ("dog", "horses", "person", "scream", "eagle"):
@@ -292,7 +292,7 @@ def found_in(verb, tmp_path, path, cfg, *flags):
 
 
 def label(detection, size, width=1.0):
-    """A label line of a detection's box in a picture of ``size``, or of a part of its width around the centre."""
+    """A label line of a detection's box in an image of ``size``, or of a part of its width around the centre."""
     (w, h), (left, top, wide, high) = size, detection["box"]
     return f"{detection['class_id']} {(left + wide / 2) / w} {(top + high / 2) / h} {wide / w * width} {high / h}\n"
 
@@ -368,13 +368,13 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - early) / 1024)
 
 
 @pytest.mark.slow
-def test_memory_stays_flat_over_5000_pictures(darknet_share):
-    pictures = sorted((darknet_share / "data").glob("*.jpg"))
+def test_memory_stays_flat_over_5000_images(darknet_share):
+    images = sorted((darknet_share / "data").glob("*.jpg"))
     result = subprocess.run(
-        [sys.executable, "-c", MEMORY, *map(str, SHAPES), "5000", *map(str, pictures)], capture_output=True, text=True
+        [sys.executable, "-c", MEMORY, *map(str, SHAPES), "5000", *map(str, images)], capture_output=True, text=True
     )
     assert result.returncode == 0, result.stderr
-    print(f"after 200 pictures, 4,800 more took {float(result.stdout):.1f} MiB")
+    print(f"after 200 images, 4,800 more took {float(result.stdout):.1f} MiB")
     assert float(result.stdout) < 40
 
 
@@ -395,5 +395,5 @@ def test_valid_is_five_times_as_fast(darknet, darknet_share, tmp_path):
         )  # fmt: skip
         seconds[name] = float(re.search(r"Total Detection Time: (\S+) Seconds", result.stderr).group(1))
     ratio = seconds["C"] / seconds["ours"]
-    print(f"80 pictures: C {seconds['C']:.1f} s, ours {seconds['ours']:.1f} s, {ratio:.1f} times")
+    print(f"80 images: C {seconds['C']:.1f} s, ours {seconds['ours']:.1f} s, {ratio:.1f} times")
     assert ratio >= 5

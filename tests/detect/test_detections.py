@@ -12,7 +12,7 @@ from darknet_compat.cfg import parse_cfg
 from darknet_compat.detect import detect_files
 from darknet_compat.detect.detections import detect
 from darknet_compat.engines import Engine
-from darknet_compat.errors import CfgError, PictureError
+from darknet_compat.errors import CfgError, ImageError
 from darknet_compat.weights import save_weights
 from tests.conftest import ROOT, SHAPES
 
@@ -26,7 +26,7 @@ def shapes():
 
 
 def reference_detections(darknet, cfg, weights, path, thresh, nms=0.45):
-    """What test_detector does with one picture: boxes in pixels' corners and probabilities, in Darknet's order."""
+    """What test_detector does with one image: boxes in pixels' corners and probabilities, in Darknet's order."""
     network = darknet.load_network(cfg, weights)
     network.set_batch(1)
     planes = darknet.load_image_color(path)
@@ -152,7 +152,7 @@ def test_a_list_is_read_as_it_is_needed_and_threads_are_left_as_they_were(shapes
         torch.set_num_threads(before)
 
 
-def test_a_batch_gives_what_single_pictures_give(darknet_share, shapes):
+def test_a_batch_gives_what_single_images_give(darknet_share, shapes):
     paths = [str(darknet_share / f"data/{name}.jpg") for name in PHOTOGRAPHS]
     singly = list(detect_files(shapes, paths, thresh=0.2))
     for threads in (1, 2):
@@ -167,10 +167,10 @@ def test_a_batch_gives_what_single_pictures_give(darknet_share, shapes):
 def test_json_holds_pixels(darknet_share, shapes):
     names = [f"class{index}" for index in range(6)]
     (found,) = detect_files(shapes, [str(darknet_share / "data/dog.jpg")], thresh=0.5)
-    picture = found.as_json(names)
-    assert (picture["width"], picture["height"]) == (768, 576)
+    image = found.as_json(names)
+    assert (image["width"], image["height"]) == (768, 576)
     rows = [row for row, prob in enumerate(found.prob) for _ in prob.nonzero()[0]]
-    for row, detection in zip(rows, picture["detections"], strict=True):
+    for row, detection in zip(rows, image["detections"], strict=True):
         left, top, right, bottom = found.corners()[row]
         assert detection["box"] == pytest.approx([left, top, right - left, bottom - top], abs=1e-2)
         assert detection["name"] == f"class{detection['class_id']}"
@@ -196,13 +196,13 @@ def test_stretched_boxes_are_the_librarys(darknet, darknet_share, name):
 def test_an_unreadable_image_ends_it_after_those_before_or_is_passed_over(tmp_path):
     network = load_network(ROOT / "cfg/yolov2-shapes.cfg", ROOT / "weights/yolov2-shapes.weights")
     good = str(ROOT / "data/shapes-sample.jpg")
-    (tmp_path / "text.jpg").write_text("no picture")
+    (tmp_path / "text.jpg").write_text("no image")
     bad = [str(tmp_path / name) for name in ("none.jpg", "text.jpg")]
     paths = [good, good, bad[0], good, good, bad[1], bad[1], good]
     (alone,) = detect_files(network, [good])
     for batch in (1, 4):
         before = []
-        with pytest.raises(PictureError, match=r"none\.jpg"):
+        with pytest.raises(ImageError, match=r"none\.jpg"):
             before.extend(detect_files(network, paths, batch=batch))
         assert len(before) == 2
         errors = []
@@ -215,13 +215,13 @@ def test_an_unreadable_image_ends_it_after_those_before_or_is_passed_over(tmp_pa
             np.testing.assert_allclose(found.boxes, alone.boxes, atol=1e-5)
 
 
-def test_a_broken_picture_is_named_and_no_thread_is_left(darknet_share, shapes, tmp_path):
-    (tmp_path / "broken.jpg").write_bytes(b"no picture")
+def test_a_broken_image_is_named_and_no_thread_is_left(darknet_share, shapes, tmp_path):
+    (tmp_path / "broken.jpg").write_bytes(b"no image")
     good = str(darknet_share / "data/dog.jpg")
     before = threading.active_count()
     found = detect_files(shapes, [good, str(tmp_path / "broken.jpg"), good], thresh=0.5)
     next(found)
-    with pytest.raises(PictureError, match=r"broken\.jpg"):
+    with pytest.raises(ImageError, match=r"broken\.jpg"):
         list(found)
     assert threading.active_count() == before
 

@@ -24,17 +24,17 @@ def test_classes_have_their_own_colours():
 @pytest.mark.parametrize(
     "box", [(0.5, 0.5, 0.5, 0.5), (0.02, 0.02, 0.1, 0.1), (0.99, 0.99, 0.5, 0.5), (2, 2, 0.1, 0.1)]
 )
-def test_drawing_changes_a_copy_within_the_picture(size, box):
-    picture = np.full((size[1], size[0], 3), 128, np.uint8)
-    drawn = draw_detections(picture, one_box(box, size=size), NAMES)
-    assert drawn.shape == picture.shape
-    assert (picture == 128).all()
+def test_drawing_changes_a_copy_within_the_image(size, box):
+    image = np.full((size[1], size[0], 3), 128, np.uint8)
+    drawn = draw_detections(image, one_box(box, size=size), NAMES)
+    assert drawn.shape == image.shape
+    assert (image == 128).all()
     assert (drawn != 128).any()
 
 
 def test_the_box_has_the_classes_colour_where_the_box_is():
-    picture = np.zeros((480, 640, 3), np.uint8)
-    drawn = draw_detections(picture, one_box((0.5, 0.5, 0.5, 0.5)), NAMES)
+    image = np.zeros((480, 640, 3), np.uint8)
+    drawn = draw_detections(image, one_box((0.5, 0.5, 0.5, 0.5)), NAMES)
     assert tuple(drawn[240, 160]) == class_colour(3, 20)
     assert tuple(drawn[240, 320]) == (0, 0, 0)
 
@@ -56,18 +56,18 @@ def test_labels_are_drawn_in_a_size_that_fits(size, tallest):
 @pytest.mark.parametrize("box", [(0.5, 0.5, np.inf, np.inf), (1e30, 0.5, 1, 1), (0.5, -1e30, 1, 1)])
 def test_boxes_beyond_all_integers(box):
     """A box without end frames the image; one beyond it does no harm."""
-    picture = np.zeros((480, 640, 3), np.uint8)
-    drawn = draw_detections(picture, one_box(box), NAMES)
+    image = np.zeros((480, 640, 3), np.uint8)
+    drawn = draw_detections(image, one_box(box), NAMES)
     if box[2] > 1:
         assert {tuple(drawn[y, x]) for y, x in ((300, 0), (300, 639), (479, 320))} == {class_colour(3, 20)}
 
 
 def test_nothing_found_draws_nothing():
-    picture = np.random.default_rng(0).integers(0, 255, (48, 64, 3), dtype=np.uint8)
+    image = np.random.default_rng(0).integers(0, 255, (48, 64, 3), dtype=np.uint8)
     nothing = Detections("x.jpg", 64, 48, np.empty((0, 4), np.float32), np.empty((0, 20), np.float32), True)
-    assert (draw_detections(picture, nothing, NAMES) == picture).all()
+    assert (draw_detections(image, nothing, NAMES) == image).all()
 
 
 def test_a_name_beyond_ascii_is_drawn():
-    picture = np.zeros((480, 640, 3), np.uint8)
-    assert draw_detections(picture, one_box((0.5, 0.5, 0.5, 0.5)), ["名前"] * 20).any()
+    image = np.zeros((480, 640, 3), np.uint8)
+    assert draw_detections(image, one_box((0.5, 0.5, 0.5, 0.5)), ["名前"] * 20).any()

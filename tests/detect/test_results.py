@@ -249,7 +249,7 @@ def test_the_text_of_the_json(tmp_path):
     boxes, prob = [[10.12345, 20.5, 8.25, 6.5]], [[0, 0.12345678]]
     write_json([found("ä.jpg", boxes, prob)], NAMES, tmp_path / "out.json")
     assert (tmp_path / "out.json").read_text(encoding="utf-8").split("\n") == [
-        "[", " {", '  "picture": "ä.jpg",', '  "width": 100,', '  "height": 80,', '  "detections": [', "   {",
+        "[", " {", '  "image": "ä.jpg",', '  "width": 100,', '  "height": 80,', '  "detections": [', "   {",
         '    "class_id": 1,', '    "name": "dog",', '    "prob": 0.123457,', '    "box": [',
         "     5.998,", "     17.25,", "     8.25,", "     6.5", "    ]", "   }", "  ]", " }", "]", "",
     ]  # fmt: skip
@@ -257,11 +257,11 @@ def test_the_text_of_the_json(tmp_path):
 
 def test_json_is_written_whole(tmp_path):
     write_json([found("ä.jpg", [[10, 20, 8, 6]], [[0.5, 0]])], NAMES, tmp_path / "out.json")
-    (picture,) = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
-    assert picture["picture"] == "ä.jpg"
-    assert picture["detections"] == [{"class_id": 0, "name": "cat", "prob": 0.5, "box": [6, 17, 8, 6]}]
+    (image,) = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
+    assert image["image"] == "ä.jpg"
+    assert image["detections"] == [{"class_id": 0, "name": "cat", "prob": 0.5, "box": [6, 17, 8, 6]}]
     path = os.fsdecode(b"\xe4.jpg")  # a byte that is no UTF-8
     write_json([found(path, np.zeros((0, 4)), np.zeros((0, 2)))], NAMES, tmp_path / "out.json")
-    assert json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))[0]["picture"] == path
+    assert json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))[0]["image"] == path
     with pytest.raises(ResultsError, match="the file was not written"):
         write_json([], NAMES, tmp_path / "none" / "out.json")

@@ -51,16 +51,16 @@ OBJECT = """  <object>
 """
 
 
-def write_devkit(folder, pictures, year="2007", image_set="test"):
-    """A devkit of ``pictures``: id -> list of (name, difficult, xmin, ymin, xmax, ymax)."""
+def write_devkit(folder, images, year="2007", image_set="test"):
+    """A devkit of ``images``: id -> list of (name, difficult, xmin, ymin, xmax, ymax)."""
     root = folder / "VOCdevkit" / f"VOC{year}"
     (root / "Annotations").mkdir(parents=True, exist_ok=True)
     (root / "ImageSets" / "Main").mkdir(parents=True, exist_ok=True)
-    for name, objects in pictures.items():
+    for name, objects in images.items():
         body = "".join(OBJECT.format(*one) for one in objects)
         size = "  <size><width>100</width><height>80</height><depth>3</depth></size>\n"
         (root / "Annotations" / f"{name}.xml").write_text(f"<annotation>\n{size}{body}</annotation>\n")
-    (root / "ImageSets" / "Main" / f"{image_set}.txt").write_text("\n".join(pictures) + "\n")
+    (root / "ImageSets" / "Main" / f"{image_set}.txt").write_text("\n".join(images) + "\n")
     return folder / "VOCdevkit"
 
 
@@ -74,8 +74,8 @@ def write_results(folder, lines, prefix="comp4_det_test_"):
 
 @pytest.fixture
 def small(tmp_path):
-    """Two pictures, three classes (bird has no truths), a results folder and a names file."""
-    pictures = {
+    """Two images, three classes (bird has no truths), a results folder and a names file."""
+    images = {
         "one": [("cat", 0, 10, 10, 29, 29), ("cat", 1, 50, 10, 69, 29), ("dog", 0, 10, 50, 29, 69)],
         "two": [("dog", 0, 1, 1, 40, 40), ("zebra", 0, 1, 1, 9, 9)],
     }
@@ -85,6 +85,4 @@ def small(tmp_path):
         "bird": ["two 0.1 1 1 40 40"],
     }
     (tmp_path / "small.names").write_text("cat\ndog\nbird\n")
-    return Devkit(
-        write_devkit(tmp_path, pictures), write_results(tmp_path / "results", results), ["cat", "dog", "bird"]
-    )
+    return Devkit(write_devkit(tmp_path, images), write_results(tmp_path / "results", results), ["cat", "dog", "bird"])

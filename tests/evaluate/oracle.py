@@ -127,16 +127,16 @@ def iou(a, b):
     return np.float32(0) if inside == 0 or union == 0 else inside / union
 
 
-def detector_map(pictures, classes, thresh, iou_thresh, points):
+def detector_map(images, classes, thresh, iou_thresh, points):
     """AlexeyAB's ``map``.
 
-    ``pictures``: list of (detections, truths, difficult); detections are (class, prob, box), the others (class, box),
+    ``images``: list of (detections, truths, difficult); detections are (class, prob, box), the others (class, box),
     boxes float32 arrays x, y, w, h. Returns APs, TP and FP per class, the sum of IOUs of TP, detections counted.
     """
     thresh, iou_thresh = np.float32(thresh), np.float32(iou_thresh)
     stored, truth_total, truth_counts = [], 0, [0] * classes
     right, wrong, iou_sum = [0] * classes, [0] * classes, 0.0
-    for detections, truths, difficult in pictures:
+    for detections, truths, difficult in images:
         for number, _ in truths:
             truth_counts[number] += 1
         here = len(stored)
@@ -197,10 +197,10 @@ def detector_map(pictures, classes, thresh, iou_thresh, points):
     return {"aps": aps, "right": right, "wrong": wrong, "iou_sum": iou_sum, "detections": len(stored)}
 
 
-def recall(pictures, thresh, iou_thresh):
-    """Darknet's ``recall``. ``pictures``: list of (proposals, truths): (objectness, box) and boxes."""
+def recall(images, thresh, iou_thresh):
+    """Darknet's ``recall``. ``images``: list of (proposals, truths): (objectness, box) and boxes."""
     rows = []
-    for proposals, truths in pictures:
+    for proposals, truths in images:
         above = sum(objectness > np.float32(thresh) for objectness, _ in proposals)
         correct, iou_sum = 0, 0.0
         for truth in truths:

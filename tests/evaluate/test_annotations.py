@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from darknet_compat.errors import DarknetError, DataError, ResultsError
-from darknet_compat.evaluate.annotations import find_pictures, read_label_files, read_labels, read_voc
+from darknet_compat.evaluate.annotations import find_images, read_label_files, read_labels, read_voc
 from darknet_compat.evaluate.results import read_comp4
 from darknet_compat.evaluate.voc import score
 from darknet_compat.labels import darknet_box
@@ -23,7 +23,7 @@ def test_objects_of_the_named_classes_are_read_without_their_parts(small):
     assert truths.box[1].tolist() == [50, 10, 69, 29]
     assert truths.unknown == {"zebra": 1}
     folder = small.devkit / "VOC2007" / "JPEGImages"
-    assert truths.pictures == [folder / "one.jpg", folder / "two.jpg"]
+    assert truths.paths == [folder / "one.jpg", folder / "two.jpg"]
 
 
 def test_objects_behind_one_of_another_class_are_read(small):
@@ -141,7 +141,7 @@ def png_header(width, height):
 
 
 def as_darknet_data(folder, truths, sizes):
-    """The same truths as Darknet labels with AlexeyAB's ``difficult`` list; pictures are headers only."""
+    """The same truths as Darknet labels with AlexeyAB's ``difficult`` list; images are headers only."""
     (folder / "images").mkdir(parents=True)
     (folder / "labels").mkdir()
     (folder / "names.list").write_text("".join(f"{name}\n" for name in truths.names))
@@ -167,7 +167,7 @@ def as_darknet_data(folder, truths, sizes):
 
 def test_labels_score_as_the_annotations_they_were_made_from(detected, tmp_path):
     truths = read_voc(detected.devkit, 2007, "test", detected.names)
-    sizes = np.random.default_rng(0).integers(500, 700, (len(truths.images), 2)).tolist()  # no picture of VOC is larger
+    sizes = np.random.default_rng(0).integers(500, 700, (len(truths.images), 2)).tolist()  # no image of VOC is larger
     labels = read_labels(as_darknet_data(tmp_path / "set", truths, sizes))
     detections = read_comp4(detected.results, detected.names, truths.images)
     assert labels.images == truths.images
@@ -194,7 +194,7 @@ def test_objects_stand_image_by_image_and_in_one_the_difficult_last(small, data)
     labels = read_labels(data)
     assert (labels.image.tolist(), labels.class_id.tolist()) == ([0, 0, 0, 1], [0, 1, 0, 1])
     assert labels.difficult.tolist() == [False, False, True, False]
-    assert [path.name for path in labels.pictures] == ["one.png", "two.png"]
+    assert [path.name for path in labels.paths] == ["one.png", "two.png"]
     data.write_text("".join(line for line in data.open() if not line.startswith("difficult")))
     assert read_labels(data).difficult.tolist() == [False] * 3
 
@@ -202,7 +202,7 @@ def test_objects_stand_image_by_image_and_in_one_the_difficult_last(small, data)
 def test_images_are_found_by_what_stands_before_the_first_dot_or_the_last(tmp_path):
     for name in ("one.png", "x_jpg.rf.1.jpg"):
         (tmp_path / name).touch()
-    found = find_pictures(tmp_path, ["one", "x_jpg", "x_jpg.rf.1", "none"])
+    found = find_images(tmp_path, ["one", "x_jpg", "x_jpg.rf.1", "none"])
     assert [path.name for path in found] == ["one.png", "x_jpg.rf.1.jpg", "x_jpg.rf.1.jpg", "none.jpg"]
     assert {path.parent for path in found} == {tmp_path}
 
@@ -241,13 +241,13 @@ def test_of_several_bad_lines_or_missing_files_the_first_is_named(data):
 def test_a_missing_label_file_is_reported_and_a_list_without_any_is_an_error(data):
     missing = data.parent / "labels" / "one.txt"
     missing.unlink()
-    with pytest.warns(UserWarning, match=r"labels/one\.txt: no such label file; 1 of 2 pictures have none"):
+    with pytest.warns(UserWarning, match=r"labels/one\.txt: no such label file; 1 of 2 images have none"):
         assert read_labels(data).image.tolist() == [0, 1]
     with pytest.raises(DataError, match="no such label file, nor any other of the list"):
         read_label_files([f"{data.parent}/images/one.png"], 3)
 
 
-def test_two_pictures_of_one_id_are_refused(data):
+def test_two_images_of_one_id_are_refused(data):
     (data.parent / "valid.txt").write_text("a/images/one.1.png\nb/images/one.png\n")
     with pytest.raises(DataError, match=r"valid\.txt: b/images/one\.png has the image id 'one', as a/"):
         read_labels(data)

@@ -24,10 +24,10 @@ def test_a_pipe_in_the_place_of_a_file_is_no_hang(tmp_path):
         coco_scores(tmp_path / "pipe", tmp_path / "pipe")
 
 
-def made_set(seed, pictures=12, categories=(1, 3, 90)):
+def made_set(seed, count=12, categories=(1, 3, 90)):
     """Random truths of all sizes, some of them crowds, and detections near them and anywhere."""
     rng = np.random.default_rng(seed)
-    images = [{"id": 100 + number, "width": 640, "height": 480} for number in range(pictures)]
+    images = [{"id": 100 + number, "width": 640, "height": 480} for number in range(count)]
     annotations, results = [], []
     for image in images:
         for _ in range(rng.integers(0, 12)):
@@ -100,7 +100,7 @@ def test_no_detections_score_zero_and_what_cannot_be_scored_is_none(files):
 @pytest.mark.parametrize(
     ("change", "word"),
     [
-        ({"image_id": 7}, "entry 1: image_id 7 is not among the 12 annotated pictures"),
+        ({"image_id": 7}, "entry 1: image_id 7 is not among the 12 annotated images"),
         ({"category_id": 2}, "entry 1: category_id 2 is none of the 3 categories"),
         ({"bbox": [1, 2, 3]}, r"entry 1: bbox \[1, 2, 3\]"),
         ({"score": float("nan")}, "entry 1: .*score nan"),
@@ -128,7 +128,7 @@ def test_a_key_that_is_missing_is_named(files, key):
 
 def test_the_lines_of_the_figures():
     lines = format_coco(dict.fromkeys(STATS, 0.25) | {"AP": 0.5, "AR_small": None}).splitlines()
-    assert lines[0] == "AP         0.5000  IOU .50:.95, all sizes, 100 per picture"
+    assert lines[0] == "AP         0.5000  IOU .50:.95, all sizes, 100 per image"
     assert lines[9] == "AR_small        -  truths under 32x32 pixels"
     assert len(lines) == 12
 

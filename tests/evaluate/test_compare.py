@@ -109,7 +109,7 @@ def test_the_text_from_the_first_line_to_the_last(small):
         "only in A: 4 of 7, the most probable 0.900000",
         "only in B: 1 of 4, the most probable 0.300000",
         "",
-        "picture    weight  only A  only B  matched",
+        "image    weight  only A  only B  matched",
         "one        2.1000       2       1        2",
         "two        0.8500       2       0        1",
         "weight: sum of differences in probability; a detection that one side alone has counts with all of it",
@@ -143,13 +143,13 @@ def test_the_ten_worst_images_are_listed_in_order_of_weight():
     lines = format_comparison(compare(a, b), a, b).splitlines()
     listed = [line.split()[0] for line in lines[lines.index("") :] if line.startswith("image")]
     assert listed == [f"image{number:02d}" for number in (5, 11, 4, 10, 3, 9, 2, 8, 1, 7)]
-    assert next(line for line in lines if line.startswith("picture")) == ("picture    weight  only A  only B  matched")
+    assert next(line for line in lines if line.startswith("image")) == ("image    weight  only A  only B  matched")
 
 
 def test_images_that_do_not_differ_are_not_listed(two):
     small, other = two
     a, b = (read_comp4(folder, small.names, ["one", "two", "three"]) for folder in (small.results, other))
-    assert format_comparison(compare(a, a), a, a).endswith("\n\nno picture differs")
+    assert format_comparison(compare(a, a), a, a).endswith("\n\nno image differs")
     listed = format_comparison(compare(a, b), a, b).split("\n\n")[-1].splitlines()[1:-1]
     assert [line.split()[0] for line in listed] == ["one", "two"]
 
@@ -172,7 +172,7 @@ def test_a_run_compared_with_itself_differs_in_nothing(detected):
     result = compare(a, a)
     assert np.array_equal(result.pair_a, np.arange(len(a.prob)))
     assert np.array_equal(result.pair_b, np.arange(len(a.prob)))
-    assert format_comparison(result, a, a).endswith("no picture differs")
+    assert format_comparison(result, a, a).endswith("no image differs")
 
 
 def compare_results(*arguments):

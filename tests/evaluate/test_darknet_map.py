@@ -15,8 +15,8 @@ NAMES = ["cat", "dog", "bird"]
 
 
 @st.composite
-def pictures(draw):
-    """Pictures of (detections, truths, difficult), boxes on a coarse grid so that they often meet."""
+def images(draw):
+    """Images of (detections, truths, difficult), boxes on a coarse grid so that they often meet."""
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     step = draw(st.sampled_from([3, 20, 10**6]))
 
@@ -37,7 +37,7 @@ def pictures(draw):
 
 
 def label_boxes(rows):
-    """``rows``: per picture a list of (class, box)."""
+    """``rows``: per image a list of (class, box)."""
     flat = [(image, *one) for image, ones in enumerate(rows) for one in ones]
     return LabelBoxes(
         image=np.array([image for image, _, _ in flat], dtype=int),
@@ -46,16 +46,16 @@ def label_boxes(rows):
     )
 
 
-def ours(given_pictures, thresh, iou_thresh, points):
-    flat = [(image, *one) for image, (ones, _, _) in enumerate(given_pictures) for one in ones]
+def ours(given_images, thresh, iou_thresh, points):
+    flat = [(image, *one) for image, (ones, _, _) in enumerate(given_images) for one in ones]
     return detector_map(
         NAMES,
         np.array([row[0] for row in flat], dtype=int),
         np.array([row[1] for row in flat], dtype=int),
         np.array([row[2] for row in flat], dtype=np.float32),
         np.array([row[3] for row in flat], dtype=np.float32).reshape(-1, 4),
-        label_boxes([truths for _, truths, _ in given_pictures]),
-        label_boxes([difficult for _, _, difficult in given_pictures]),
+        label_boxes([truths for _, truths, _ in given_images]),
+        label_boxes([difficult for _, _, difficult in given_images]),
         thresh=thresh,
         iou_thresh=iou_thresh,
         points=points,
@@ -63,10 +63,10 @@ def ours(given_pictures, thresh, iou_thresh, points):
 
 
 @settings(max_examples=300, deadline=None)
-@given(pictures(), st.sampled_from([0.0, 0.25, 0.5]), st.sampled_from([0.3, 0.5, 0.75]), st.sampled_from([0, 11, 101]))
-def test_the_table_is_alexeyabs(given_pictures, thresh, iou_thresh, points):
-    table = ours(given_pictures, thresh, iou_thresh, points)
-    expected = oracle.detector_map(given_pictures, len(NAMES), thresh, iou_thresh, points)
+@given(images(), st.sampled_from([0.0, 0.25, 0.5]), st.sampled_from([0.3, 0.5, 0.75]), st.sampled_from([0, 11, 101]))
+def test_the_table_is_alexeyabs(given_images, thresh, iou_thresh, points):
+    table = ours(given_images, thresh, iou_thresh, points)
+    expected = oracle.detector_map(given_images, len(NAMES), thresh, iou_thresh, points)
     assert [one.ap for one in table.classes] == pytest.approx(expected["aps"], abs=1e-12)
     assert [one.right for one in table.classes] == expected["right"]
     assert [one.wrong for one in table.classes] == expected["wrong"]
@@ -76,31 +76,31 @@ def test_the_table_is_alexeyabs(given_pictures, thresh, iou_thresh, points):
     assert table.average_iou == pytest.approx(expected["iou_sum"] / max(right + wrong, 1), abs=1e-6)
     assert table.precision == pytest.approx(right / max(right + wrong, 1))
     assert table.recall == pytest.approx(right / max(table.truths, 1))
-    assert table.truths == sum(len(truths) for _, truths, _ in given_pictures)
+    assert table.truths == sum(len(truths) for _, truths, _ in given_images)
     for number, one in enumerate(table.classes):
-        assert one.truths == sum(mine == number for _, truths, _ in given_pictures for mine, _ in truths)
+        assert one.truths == sum(mine == number for _, truths, _ in given_images for mine, _ in truths)
     assert sum(one.detections for one in table.classes) == table.detections
 
 
 @settings(max_examples=100, deadline=None)
-@given(pictures(), st.sampled_from([0.001, 0.5]))
-def test_recall_is_darknets(given_pictures, thresh):
-    proposals = [[(prob, box) for _, prob, box in ones] for ones, _, _ in given_pictures]
-    truths = [[box for _, box in ones] for _, ones, _ in given_pictures]
+@given(images(), st.sampled_from([0.001, 0.5]))
+def test_recall_is_darknets(given_images, thresh):
+    proposals = [[(prob, box) for _, prob, box in ones] for ones, _, _ in given_images]
+    truths = [[box for _, box in ones] for _, ones, _ in given_images]
     expected = oracle.recall(list(zip(proposals, truths, strict=True)), thresh, 0.5)
     flat = [(image, *one) for image, ones in enumerate(proposals) for one in ones]
     table = recall_counts(
         np.array([row[0] for row in flat], dtype=int),
         np.array([row[1] for row in flat], dtype=np.float32),
         np.array([row[2] for row in flat], dtype=np.float32).reshape(-1, 4),
-        label_boxes([ones for _, ones, _ in given_pictures]),
-        len(given_pictures),
+        label_boxes([ones for _, ones, _ in given_images]),
+        len(given_images),
         thresh=thresh,
     )
     for number, (above, total, correct, iou) in enumerate(expected):
         assert (table.proposals[number], table.total[number], table.correct[number]) == (above, total, correct)
         assert table.iou[number] == pytest.approx(iou, abs=1e-6)
-    assert len(recall_lines(table)) == len(given_pictures)
+    assert len(recall_lines(table)) == len(given_images)
 
 
 def box(*values):

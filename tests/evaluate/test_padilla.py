@@ -1,4 +1,4 @@
-"""One text file per picture: what is written reads back equal."""
+"""One text file per image: what is written reads back equal."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def test_blank_lines_count_and_classes_come_out_in_their_order(tmp_path):
 def test_folders_of_no_use_are_named(detections, tmp_path):
     with pytest.raises(ResultsError, match=r"no such folder; expected text files like one\.txt"):
         read_padilla(tmp_path / "nowhere", NAMES, ["one", "two"])
-    with pytest.raises(ResultsError, match=r"no text files in it; expected one per picture, like one\.txt"):
+    with pytest.raises(ResultsError, match=r"no text files in it; expected one per image, like one\.txt"):
         read_padilla(tmp_path, NAMES, ["one", "two"])
     (tmp_path / "old.txt").touch()
     with pytest.raises(ResultsError, match="not empty; expected a new folder"):

@@ -1,4 +1,4 @@
-"""The verbs as they are typed: output, JSON, pictures, exit codes, and no torch."""
+"""The verbs as they are typed: output, JSON, images, exit codes, and no torch."""
 
 from __future__ import annotations
 
@@ -96,23 +96,23 @@ def test_a_missing_class_file_is_named_and_fails_the_job(voc, small, tmp_path):
     assert json.loads((tmp_path / "scores.json").read_text())["mAP"] is None
 
 
-def test_pictures_are_drawn(voc, small, tmp_path):
+def test_images_are_drawn(voc, small, tmp_path):
     folder = small.devkit / "VOC2007" / "JPEGImages"
     done = run("voc_eval", *voc, "--plots", tmp_path / "plots")
     assert done.returncode == 0
-    assert f"contact_sheet.png left out: no pictures in {folder}" in done.stderr
+    assert f"contact_sheet.png left out: no images in {folder}" in done.stderr
     (tmp_path / "elsewhere").mkdir()
     for name in ("one", "two"):
         cv2.imwrite(str(tmp_path / "elsewhere" / f"{name}.png"), np.full((80, 100, 3), 128, np.uint8))
-    done = run("voc_eval", *voc, "--plots", tmp_path / "plots", "--pictures", tmp_path / "elsewhere")
+    done = run("voc_eval", *voc, "--plots", tmp_path / "plots", "--images", tmp_path / "elsewhere")
     assert done.returncode == 0
     for name in ("precision_recall", "ap", "contact_sheet"):
-        picture = cv2.imread(str(tmp_path / "plots" / f"{name}.png"))
-        assert min(picture.shape[:2]) > 300
-        assert picture[0, 0].tolist() == [255, 255, 255]
+        image = cv2.imread(str(tmp_path / "plots" / f"{name}.png"))
+        assert min(image.shape[:2]) > 300
+        assert image[0, 0].tolist() == [255, 255, 255]
 
 
-def test_pictures_are_drawn_of_next_to_nothing(voc, small, tmp_path):
+def test_images_are_drawn_of_next_to_nothing(voc, small, tmp_path):
     for name in ("cat", "bird"):
         (small.results / f"comp4_det_test_{name}.txt").write_text("")
     (small.results / "comp4_det_test_dog.txt").unlink()
@@ -180,7 +180,7 @@ NETWORK = ["cfg/shapes.data", "cfg/yolov2-shapes.cfg", "weights/yolov2-shapes.we
 
 @pytest.fixture
 def shapes(tmp_path, monkeypatch):
-    """The pictures that cfg/shapes.data names, in a folder of their own, under names that are not Darknet's."""
+    """The images that cfg/shapes.data names, in a folder of their own, under names that are not Darknet's."""
     folder = tmp_path / "data" / "made" / "shapes"
     for name in ("images", "labels"):
         (folder / name).mkdir(parents=True)
@@ -193,7 +193,7 @@ def shapes(tmp_path, monkeypatch):
     return folder
 
 
-def test_what_valid_writes_is_scored_whatever_the_pictures_are_called(shapes, capsys):
+def test_what_valid_writes_is_scored_whatever_the_images_are_called(shapes, capsys):
     """From another folder, where cfg/, data/*.names and weights/ are the stock ones, for all verbs alike."""
     assert main(["detector", "valid", *NETWORK]) == 0
     capsys.readouterr()
@@ -211,21 +211,21 @@ def test_what_valid_writes_is_scored_whatever_the_pictures_are_called(shapes, ca
 
 
 @pytest.mark.parametrize("verb", ["valid", "valid2"])
-def test_two_pictures_of_one_id_are_refused_before_the_first_is_looked_at(shapes, capsys, verb):
+def test_two_images_of_one_id_are_refused_before_the_first_is_looked_at(shapes, capsys, verb):
     (shapes / "2007_test.txt").write_text("images/x.1.jpg\nimages/x.2.jpg\n")
     assert main(["detector", verb, *NETWORK]) == 1
     assert capsys.readouterr().err == (
         "darknet-compat: data/made/shapes/2007_test.txt: images/x.2.jpg has the image id 'x', as images/x.1.jpg has, "
-        "and result files name pictures by that alone; rename one, or take it out of the list\n"
+        "and result files name images by that alone; rename one, or take it out of the list\n"
     )
     assert not Path("runs").exists()
 
 
-def test_two_pictures_of_one_coco_number_are_warned_of(shapes, capsys):
+def test_two_images_of_one_coco_number_are_warned_of(shapes, capsys):
     text = (ROOT / "cfg" / "shapes.data").read_text().replace("eval = voc", "eval = coco")
     Path("coco.data").write_text(text)
     assert main(["detector", "valid", "coco.data", *NETWORK[1:]]) == 1  # for its 6 classes
-    warned = "warning: data/made/shapes/2007_test.txt: pictures share an image id, the number in the name of a COCO"
+    warned = "warning: data/made/shapes/2007_test.txt: images share an image id, the number in the name of a COCO"
     assert capsys.readouterr().err.startswith(warned)
 
 
@@ -241,11 +241,11 @@ def test_boxes_in_pixels_are_refused_and_missing_label_files_warned_of(shapes, c
     label.write_text("3 .5 .5 .2 .2\n3 60 60 20 20\n")
     assert main(words) == 1
     printed = capsys.readouterr()
-    assert "plain.txt:2: a box outside of 0..1; x, y, w, h are parts of the picture's width" in printed.err
+    assert "plain.txt:2: a box outside of 0..1; x, y, w, h are parts of the image's width" in printed.err
     assert printed.out == ""
     label.unlink()
     assert main(words) == 0
-    assert "plain.txt: no such label file; 1 of 4 pictures have none" in capsys.readouterr().err
+    assert "plain.txt: no such label file; 1 of 4 images have none" in capsys.readouterr().err
 
 
 def test_names_beside_a_data_file(shapes, capsys):
@@ -286,8 +286,8 @@ def test_names_of_another_network_are_refused(shapes, capsys, verb):
     """More names than classes would print a person for a square; fewer have always been refused."""
     text = (ROOT / "cfg" / "shapes.data").read_text().replace("data/shapes.names", "data/coco.names")
     Path("my.data").write_text(text)
-    pictures = ["data/made/shapes/images/plain.jpg"] if verb == "test" else []
-    assert main(["detector", verb, "my.data", *NETWORK[1:], *pictures]) == 1
+    images = ["data/made/shapes/images/plain.jpg"] if verb == "test" else []
+    assert main(["detector", verb, "my.data", *NETWORK[1:], *images]) == 1
     assert "my.data:5: names = data/coco.names: 80 names; expected 6, the classes= of " in capsys.readouterr().err
 
 

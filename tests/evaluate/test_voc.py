@@ -20,9 +20,9 @@ NAMES = ["cat", "dog"]
 
 @st.composite
 def runs(draw):
-    """Truths and detections on a few pictures; whole corners and few probabilities, so that ties abound."""
+    """Truths and detections on a few images; whole corners and few probabilities, so that ties abound."""
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
-    pictures = draw(st.integers(1, 6))
+    images = draw(st.integers(1, 6))
     spread = draw(st.sampled_from([4, 12, 60]))
 
     def boxes(count):
@@ -32,9 +32,9 @@ def runs(draw):
     count = draw(st.integers(0, 25))
     truths = Truths(
         names=NAMES,
-        images=[f"{number:06d}" for number in range(pictures)],
-        pictures=[],
-        image=np.sort(rng.integers(0, pictures, count)),
+        images=[f"{number:06d}" for number in range(images)],
+        paths=[],
+        image=np.sort(rng.integers(0, images, count)),
         class_id=rng.integers(0, 2, count),
         box=boxes(count),
         difficult=rng.random(count) < draw(st.sampled_from([0, 0.3, 1])),
@@ -44,7 +44,7 @@ def runs(draw):
     detections = Detections(
         names=NAMES,
         images=truths.images,
-        image=rng.integers(0, pictures, count),
+        image=rng.integers(0, images, count),
         class_id=np.sort(rng.integers(0, 2, count)),
         prob=rng.integers(0, step + 1, count) / step,
         box=boxes(count) + draw(st.sampled_from([0.0, 0.25])),
@@ -94,11 +94,11 @@ def test_voc_ap_is_the_references(right, unfound, eleven_points):
 
 
 def one_class(truth_boxes, detection_rows, difficult=None):
-    """Scores of one class on one picture."""
+    """Scores of one class on one image."""
     truths = Truths(
         names=["cat"],
         images=["one"],
-        pictures=[],
+        paths=[],
         image=np.zeros(len(truth_boxes), dtype=int),
         class_id=np.zeros(len(truth_boxes), dtype=int),
         box=np.array(truth_boxes, dtype=float),

@@ -1,6 +1,6 @@
 """The region layer once more: one number at a time, in plain Python and doubles.
 
-A second reference beside libdarknet, for what that cannot be asked: more than 30 truths, truths outside the picture,
+A second reference beside libdarknet, for what that cannot be asked: more than 30 truths, truths outside the image,
 classes that are none. Slow, and meant to be read.
 """
 
@@ -92,7 +92,7 @@ def box_iou(a, b):
 
 
 def activate(o, planes):
-    """planes (num, 5 + classes, h, w) of one picture -> the same, activated."""
+    """planes (num, 5 + classes, h, w) of one image -> the same, activated."""
     out = planes.astype(np.float64)
     groups = [range(o.classes)]
     if o.tree is not None:
@@ -128,11 +128,11 @@ def plain_loss(o, map, truth, seen):
             if row[0] == 0:
                 break
             listed.append(row)
-        one_picture(o, output, delta, listed, seen, result.sums)
+        one_image(o, output, delta, listed, seen, result.sums)
     return result
 
 
-def one_picture(o, output, delta, truths, seen, sums):
+def one_image(o, output, delta, truths, seen, sums):
     if o.tree is not None:
         for truth in truths:
             if truth[0] > 100000 and truth[1] > 100000:

@@ -159,7 +159,7 @@ def test_it_trains_and_both_losses_reach_the_shared_layer():
     network = network_of()
     trainer = Trainer(network)
     [update] = batches(1, 1)
-    truths = [(batch.pictures, batch.truth) for batch in update]
+    truths = [(batch.images, batch.truth) for batch in update]
     network.train()
     objective, cost = 0, 0
     reference = network_of().train()

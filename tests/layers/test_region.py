@@ -35,20 +35,20 @@ def build(h, w, anchors, classes, channels=None, **options):
 
 
 def random_truth(rng, batch, rows, classes, h, w, marks=False):
-    """Truths as a loader gives them, of 0 to ``rows`` in each picture, some in one cell, some with equal boxes."""
+    """Truths as a loader gives them, of 0 to ``rows`` in each image, some in one cell, some with equal boxes."""
     truth = np.zeros((batch, max(rows, 1), 5), np.float32)
-    for picture in truth:
+    for image in truth:
         for t in range(int(rng.integers(0, rows + 1))):
             size = rng.uniform(0.01, 1, 2) ** 2 + 0.002
-            picture[t] = [*rng.uniform(0.001, 0.999, 2), *np.minimum(size, 1), rng.integers(0, classes)]
+            image[t] = [*rng.uniform(0.001, 0.999, 2), *np.minimum(size, 1), rng.integers(0, classes)]
             if t and rng.random() < 0.4:
-                other = picture[rng.integers(0, t)]
+                other = image[rng.integers(0, t)]
                 # The same cell, and mostly the same size.
-                picture[t, :2] = (np.floor(other[:2] * [w, h]) + rng.uniform(0.05, 0.95, 2)) / [w, h]
+                image[t, :2] = (np.floor(other[:2] * [w, h]) + rng.uniform(0.05, 0.95, 2)) / [w, h]
                 if rng.random() < 0.7:
-                    picture[t, 2:4] = other[2:4] * rng.uniform(0.95, 1.05, 2)
+                    image[t, 2:4] = other[2:4] * rng.uniform(0.95, 1.05, 2)
             if marks and rng.random() < 0.1:
-                picture[t, :4] = [200000, 300000, 0.5, 0.5]
+                image[t, :4] = [200000, 300000, 0.5, 0.5]
     return truth
 
 
@@ -135,7 +135,7 @@ def test_loss_is_darknets(darknet, tmp_path, part):
 
 @pytest.mark.parametrize("part", range(2))
 def test_loss_is_that_of_the_plain_loops(tmp_path, part):
-    """With ``max`` over Darknet's 30, truths outside of the picture, and classes that are none."""
+    """With ``max`` over Darknet's 30, truths outside of the image, and classes that are none."""
     rng = np.random.default_rng(100 + part)
     for _ in range(40):
         h, w, anchors, classes, options, raw, truth, seen = random_case(rng, tmp_path, largest=6, rows=60)
@@ -269,7 +269,7 @@ def test_the_mean_with_the_mirrored_image_is_darknets(darknet, width):
     np.testing.assert_allclose(prob[0].numpy(), expected.prob, atol=1e-6)
 
 
-def test_boxes_of_a_batch_are_those_of_its_pictures():
+def test_boxes_of_a_batch_are_those_of_its_images():
     region = build(5, 7, [1, 2, 3, 4], 4, softmax=1)
     output = region(torch.randn(3, 18, 5, 7))
     together = region.boxes(output, 0.3)

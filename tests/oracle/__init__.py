@@ -1,7 +1,7 @@
 """The real Darknet as an oracle: Debian's libdarknet.so, driven by ctypes and a few accessors in C.
 
 ``load_oracle()`` compiles ``accessors.c`` once per content into a cache folder and returns the :class:`Oracle`.
-Arrays are numpy float32; pictures are planes (channels, h, w). What Darknet prints is swallowed, or kept by
+Arrays are numpy float32; images are planes (channels, h, w). What Darknet prints is swallowed, or kept by
 ``oracle.capture()``. Darknet calls ``exit()`` on bad input, so hand it only good input.
 """
 
@@ -312,7 +312,7 @@ class Oracle:
         return Boxes(boxes, objectness, prob, order)
 
     def image_id(self, path):
-        """basecfg: what ``valid`` names a picture by."""
+        """basecfg: what ``valid`` names an image by."""
         return ctypes.string_at(self.lib.basecfg(os.fsencode(path))).decode()
 
     def read_tree(self, path):
@@ -329,7 +329,7 @@ class Oracle:
         """make_region_layer; ``numbers`` are fields by name: softmax, rescore, bias_match, thresh, coord_scale, ..."""
         return OracleRegion(self, batch, w, h, n, classes, anchors, coords, tree, map, numbers)
 
-    # --- pictures: planes (c, h, w) in, planes out
+    # --- images: planes (c, h, w) in, planes out
 
     def resize_image(self, planes, w, h):
         return self._sized(self.a.oracle_resize, planes, w, h)
@@ -382,7 +382,7 @@ class Oracle:
         return out
 
     def load_image_color(self, path):
-        """load_image_color -> (3, h, w). Debian's build reads through OpenCV 4.6, which turns pictures by EXIF."""
+        """load_image_color -> (3, h, w). Debian's build reads through OpenCV 4.6, which turns images by EXIF."""
         if not Path(path).is_file():
             raise FileNotFoundError(path)
         w, h = ctypes.c_int(), ctypes.c_int()
@@ -405,7 +405,7 @@ class Oracle:
         return out
 
     def load_data_detection(self, paths, n, w, h, boxes, classes, jitter, hue, saturation, exposure, seed=None):
-        """load_data_detection -> pictures (n, 3, h, w), truth (n, boxes, 5). ``seed`` goes to srand first."""
+        """load_data_detection -> images (n, 3, h, w), truth (n, boxes, 5). ``seed`` goes to srand first."""
         names = [os.fsencode(path) for path in paths]
         array = (ctypes.c_char_p * len(names))(*names)
         x = np.empty((n, 3, h, w), np.float32)
@@ -509,7 +509,7 @@ class OracleNetwork:
     def set_batch(self, n):
         """set_batch_network; n may not exceed the batch/subdivisions of the cfg, for which Darknet allocated."""
         if n > self.allocated:
-            raise ValueError(f"the cfg allocates batch/subdivisions = {self.allocated} pictures, not {n}")
+            raise ValueError(f"the cfg allocates batch/subdivisions = {self.allocated} images, not {n}")
         self.oracle.lib.set_batch_network(self.handle, n)
 
     def resize(self, w, h):
@@ -527,7 +527,7 @@ class OracleNetwork:
         x = _floats(x)
         expected = self.batch * int(self.number("inputs"))
         if x.size != expected or len(x) != self.batch:
-            raise ValueError(f"Darknet reads {self.batch} pictures of {expected // self.batch} numbers, not {x.shape}")
+            raise ValueError(f"Darknet reads {self.batch} images of {expected // self.batch} numbers, not {x.shape}")
         return x
 
     def _tensor(self, i, name):
@@ -577,7 +577,7 @@ class OracleNetwork:
             return self.oracle.a.oracle_network_rate(self.handle)
 
     def boxes(self, w, h, thresh=0.5, hier=0.5, relative=True, nms=0.0, map=None):
-        """get_network_boxes on the last prediction, for a picture of w x h, and do_nms_sort where nms > 0 -> Boxes.
+        """get_network_boxes on the last prediction, for an image of w x h, and do_nms_sort where nms > 0 -> Boxes.
 
         Darknet changes the output in place for trees and for batch 2: call it once per prediction.
         """

@@ -180,7 +180,7 @@ def test_nms_keeps_the_given_order(darknet):
     np.testing.assert_allclose(kept.boxes, boxes)
 
 
-def test_pictures(darknet, darknet_share):
+def test_images(darknet, darknet_share):
     dog = darknet.load_image_color(darknet_share / "data" / "dog.jpg")
     assert dog.shape == (3, 576, 768)
     assert darknet.letterbox_image(dog, 416, 416)[0, 0, 0] == 0.5

@@ -19,7 +19,7 @@ IDS = [number for number in range(1, 91) if number not in MISSING_IDS]
 
 @pytest.fixture
 def coco(tmp_path):
-    """Two pictures, three objects, a crowd and a box without width."""
+    """Two images, three objects, a crowd and a box without width."""
     names = read_names(ROOT / "data" / "coco.names")
     (tmp_path / "images" / "val").mkdir(parents=True)
     annotations = [
@@ -50,20 +50,20 @@ def test_labels_list_and_names(coco):
     result = run(folder, whole)
     assert result.returncode == 0, result.stderr
     assert result.stdout.splitlines()[:3] == [
-        "2 pictures, 3 objects of 3 classes",
+        "2 images, 3 objects of 3 classes",
         "left out: 1 groups marked iscrowd (--keep-crowd keeps them)",
         "left out: 1 boxes without width or height",
     ]
-    pictures = (folder / "images" / "val.txt").read_text().splitlines()
-    assert pictures == [str(folder / "images" / "val" / name) for name in ("a.jpg", "b.jpg")]
+    images = (folder / "images" / "val.txt").read_text().splitlines()
+    assert images == [str(folder / "images" / "val" / name) for name in ("a.jpg", "b.jpg")]
     expected = [[79, 25.25 / 200, 0.4, 30.5 / 200, 0.4], [0, 0.5, 0.5, 1, 1], [11, 0.3, 0.55, 0.1, 0.1]]
-    np.testing.assert_allclose(read_labels(label_path(pictures[0])), expected, rtol=1e-12)
+    np.testing.assert_allclose(read_labels(label_path(images[0])), expected, rtol=1e-12)
     assert (folder / "labels" / "val" / "b.txt").read_text() == ""
     assert read_names(folder / "images" / "val.names") == read_names(ROOT / "data" / "coco.names")
 
 
 def test_keep_crowd(coco):
-    assert run(*coco, "--keep-crowd").stdout.startswith("2 pictures, 4 objects of 4 classes\n")
+    assert run(*coco, "--keep-crowd").stdout.startswith("2 images, 4 objects of 4 classes\n")
 
 
 def test_errors(coco):
@@ -84,10 +84,10 @@ def test_errors(coco):
     del thing["bbox"]
     whole["annotations"][1] = thing
     assert "annotations[1] has no 'bbox'" in one_line(run(folder, whole))
-    assert "no such folder" in one_line(run_tool("coco_label", folder / "instances.json", folder / "pictures"))
-    (folder / "pictures").mkdir()
+    assert "no such folder" in one_line(run_tool("coco_label", folder / "instances.json", folder / "images"))
+    (folder / "images").mkdir()
     thing["bbox"] = [1, 2, 3, 4]
     run(folder, whole)
     assert "expected a folder called images in the path" in one_line(
-        run_tool("coco_label", folder / "instances.json", folder / "pictures")
+        run_tool("coco_label", folder / "instances.json", folder / "images")
     )

@@ -53,12 +53,12 @@ def test_devkit(made):
     assert not set(train) & set(test)
     assert read_list(made / "train.txt") == [f"{year}/JPEGImages/{identity}.jpg" for identity in train]
     assert read_list(made / "2007_test.txt") == [f"{year}/JPEGImages/{identity}.jpg" for identity in test]
-    for picture in read_list(made / "train.all.txt"):
-        height, width = cv2.imread(picture).shape[:2]
-        annotated = read_voc(picture.replace("JPEGImages", "Annotations").replace(".jpg", ".xml"))
+    for image in read_list(made / "train.all.txt"):
+        height, width = cv2.imread(image).shape[:2]
+        annotated = read_voc(image.replace("JPEGImages", "Annotations").replace(".jpg", ".xml"))
         assert annotated[:2] == (width, height)
         wanted = [make_shapes.CLASSES.index(thing.name) for thing in annotated[2]]
-        labels = read_labels(label_path(picture))
+        labels = read_labels(label_path(image))
         assert labels[:, 0].tolist() == wanted
         low, high = labels[:, 1:3] - labels[:, 3:] / 2, labels[:, 1:3] + labels[:, 3:] / 2
         assert (low >= 0).all()
@@ -95,10 +95,10 @@ def test_boxes_hold_the_pixels_that_changed(monkeypatch):
     add = make_shapes.Scene.add
 
     def watched_add(scene, name):
-        before = scene.picture.copy()
+        before = scene.image.copy()
         add(scene, name)
         if len(scene.names) > len(changes):
-            changes.append(np.nonzero((scene.picture != before).any(2)))
+            changes.append(np.nonzero((scene.image != before).any(2)))
 
     monkeypatch.setattr(make_shapes.Scene, "add", watched_add)
     checked = 0
@@ -116,23 +116,23 @@ def test_boxes_hold_the_pixels_that_changed(monkeypatch):
 
 
 def test_varied_as_promised():
-    """Over 400 pictures: sizes, marks, empty pictures, and classes that neither colour nor size gives away."""
+    """Over 400 images: sizes, marks, empty images, and classes that neither colour nor size gives away."""
     drawn = [make_shapes.draw(SETTINGS, number) for number in range(1, 301)]
-    things = [(picture, thing) for picture, found in drawn for thing in found]
+    things = [(image, thing) for image, found in drawn for thing in found]
     assert 6 <= sum(not found for _, found in drawn) <= 40
     for mark in ("truncated", "occluded", "difficult"):
         assert 0.03 < np.mean([getattr(thing, mark) for _, thing in things]) < 0.3, mark
     boxes = np.array([thing.box for _, thing in things])
     sides = boxes[:, 2:] - boxes[:, :2] + 1
     assert sides.min() >= make_shapes.THINNEST
-    part = sides.max(1) / [max(picture.shape) for picture, _ in things]
+    part = sides.max(1) / [max(image.shape) for image, _ in things]
     whole = np.array([not thing.truncated and not thing.occluded for _, thing in things])
     assert part[whole].min() < 0.09
     assert 0.5 < part[whole].max() < 0.65
     means = {}
     for name in make_shapes.CLASSES:
-        mine = [(picture, thing.box) for picture, thing in things if thing.name == name]
+        mine = [(image, thing.box) for image, thing in things if thing.name == name]
         assert 0.8 < len(mine) * len(make_shapes.CLASSES) / len(things) < 1.2
-        inner = [picture[box[1] : box[3], box[0] : box[2]].reshape(-1, 3).mean(0) for picture, box in mine]
+        inner = [image[box[1] : box[3], box[0] : box[2]].reshape(-1, 3).mean(0) for image, box in mine]
         means[name] = np.mean(inner, 0)
     assert np.ptp(np.array(list(means.values())), 0).max() < 25

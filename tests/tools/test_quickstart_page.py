@@ -30,7 +30,7 @@ def load_tool():
 
 make_page = load_tool().make_page
 CLASSES = ("disc", "ring", "a class with a long name & <tags>")
-PICTURES = ("data.png", "anchors.png", "chart.png", "curves.png", "bars.png", "worst.png")
+IMAGES = ("data.png", "anchors.png", "chart.png", "curves.png", "bars.png", "worst.png")
 
 
 def scores(mean, ap):
@@ -44,12 +44,12 @@ def whole_run(tmp_path):
     folder = tmp_path / "run é"
     (folder / "pairs").mkdir(parents=True)
     random = np.random.default_rng(0)
-    for name in PICTURES:
+    for name in IMAGES:
         cv2.imencode(".png", random.integers(0, 255, (60, 1600, 3), np.uint8))[1].tofile(folder / name)
     for number in range(5):
         for what in ("truth", "found"):
-            picture = random.integers(0, 255, (150, 120 + 40 * number, 3), np.uint8)
-            cv2.imencode(".jpg", picture)[1].tofile(folder / "pairs" / f"{number}-{what}.jpg")
+            image = random.integers(0, 255, (150, 120 + 40 * number, 3), np.uint8)
+            cv2.imencode(".jpg", image)[1].tofile(folder / "pairs" / f"{number}-{what}.jpg")
     (folder / "network.txt").write_text("   0 conv     16  3 x 3 / 1   " * 9 + "\n")
     (folder / "train.txt").write_text("Region Avg IOU: 0.8, Class: 0.9 <&>\n")
     (folder / "scores.json").write_text(json.dumps(scores(0.9123, 0.9)))
@@ -85,7 +85,7 @@ def test_everything_is_shown(whole_run):
     parser = Addresses()
     parser.feed(page)
     assert parser.open == []
-    assert len(parser.found) == len(PICTURES) + 10
+    assert len(parser.found) == len(IMAGES) + 10
     assert all(address.startswith("data:image/") for address in parser.found)
     assert "url(" not in page
     assert "@import" not in page
@@ -153,7 +153,7 @@ FRAME = """<body><iframe style="border: 0; width: {width}px; height: 900px"></if
 
 @pytest.mark.parametrize("width", [1280, 400])
 def test_in_a_browser(whole_run, chromium, width, tmp_path):
-    """Nothing is wider than the window, outside of the boxes that scroll by themselves; every picture shows."""
+    """Nothing is wider than the window, outside of the boxes that scroll by themselves; every image shows."""
     page = make_page(whole_run)
     page.write_text(page.read_text(encoding="utf-8").replace("</body>", MEASURE), encoding="utf-8")
     frame = whole_run / "frame.html"
@@ -170,5 +170,5 @@ def test_in_a_browser(whole_run, chromium, width, tmp_path):
     assert measured["inner"] == width
     assert measured["beyond"] == []
     assert measured["scroll"] <= width
-    assert (measured["broken"], measured["images"]) == (0, len(PICTURES) + 10)
+    assert (measured["broken"], measured["images"]) == (0, len(IMAGES) + 10)
     assert measured["boxes"] >= 6

@@ -23,7 +23,7 @@ def test_all_sets(devkit):
     result = run_tool("voc_label", devkit)
     assert result.returncode == 0, result.stderr
     lines = result.stdout.splitlines()
-    assert lines[0].startswith("60 pictures, ")
+    assert lines[0].startswith("60 images, ")
     assert "difficult objects (--keep-difficult keeps them)" in lines[1]
     assert lines[2].startswith("left out, their class is not in the names: ")
     assert lines[2].endswith(" hat")

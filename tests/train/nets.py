@@ -1,4 +1,4 @@
-"""The small networks that training tests run, and made pictures with truth for them."""
+"""The small networks that training tests run, and made images with truth for them."""
 
 from __future__ import annotations
 
@@ -129,9 +129,9 @@ def batches(seed, updates, subdivisions=2, count=4, size=32, classes=3):
     for _ in range(updates):
         made.append([])
         for _ in range(subdivisions):
-            pictures = rng.uniform(0, 0.3, (count, 3, size, size)).astype(np.float32)
+            images = rng.uniform(0, 0.3, (count, 3, size, size)).astype(np.float32)
             truth = np.zeros((count, 30, 5), np.float32)
-            for picture, rows in zip(pictures, truth, strict=True):
+            for image, rows in zip(images, truth, strict=True):
                 for row in rows[: rng.integers(0, 5)]:
                     w, h = rng.uniform(0.1, 0.6, 2)
                     x, y = rng.uniform(w / 2, 1 - w / 2), rng.uniform(h / 2, 1 - h / 2)
@@ -141,31 +141,31 @@ def batches(seed, updates, subdivisions=2, count=4, size=32, classes=3):
                         slice(int((y - h / 2) * size), int((y + h / 2) * size) + 1),
                         slice(int((x - w / 2) * size), int((x + w / 2) * size) + 1),
                     )
-                    picture[kind][corner] += 0.6
-            made[-1].append(Batch(torch.from_numpy(pictures), torch.from_numpy(truth), ()))
+                    image[kind][corner] += 0.6
+            made[-1].append(Batch(torch.from_numpy(images), torch.from_numpy(truth), ()))
     return made
 
 
-def data_set(folder, pictures=12, classes=3):
-    """Write pictures with bright boxes, their labels, lists and a .data file; returns the .data file's path."""
+def data_set(folder, images=12, classes=3):
+    """Write images with bright boxes, their labels, lists and a .data file; returns the .data file's path."""
     import cv2
 
     rng = np.random.default_rng(0)
     (folder / "images").mkdir(parents=True)
     (folder / "labels").mkdir()
     names = []
-    for index in range(pictures):
-        picture = rng.integers(0, 90, (48, 64, 3)).astype(np.uint8)
+    for index in range(images):
+        image = rng.integers(0, 90, (48, 64, 3)).astype(np.uint8)
         lines = []
         for _ in range(int(rng.integers(1, 4))):
             w, h = rng.uniform(0.2, 0.6, 2)
             x, y = rng.uniform(w / 2, 1 - w / 2), rng.uniform(h / 2, 1 - h / 2)
             kind = int(rng.integers(classes))
             rows = slice(int((y - h / 2) * 48), int((y + h / 2) * 48) + 1)
-            picture[rows, int((x - w / 2) * 64) : int((x + w / 2) * 64) + 1, 2 - kind] += 140
+            image[rows, int((x - w / 2) * 64) : int((x + w / 2) * 64) + 1, 2 - kind] += 140
             lines.append(f"{kind} {x} {y} {w} {h}\n")
         names.append(folder / "images" / f"{index:03d}.png")
-        cv2.imwrite(str(names[-1]), picture)
+        cv2.imwrite(str(names[-1]), image)
         (folder / "labels" / f"{index:03d}.txt").write_text("".join(lines))
     (folder / "list.txt").write_text("".join(f"{name}\n" for name in names))
     (folder / "class.names").write_text("".join(f"class {i}\n" for i in range(classes)))

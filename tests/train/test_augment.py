@@ -10,8 +10,8 @@ import pytest
 
 from darknet_compat import load_network
 from darknet_compat.cfg import parse_cfg
-from darknet_compat.images import load_picture
-from darknet_compat.train.augment import Augmentation, Draws, augment_picture, augment_truth, draw
+from darknet_compat.images import load_image
+from darknet_compat.train.augment import Augmentation, Draws, augment_image, augment_truth, draw
 
 
 class CRandom:
@@ -28,7 +28,7 @@ class CRandom:
 
 
 @pytest.fixture
-def pictures(tmp_path, darknet_share):
+def images(tmp_path, darknet_share):
     """Photographs of both aspects, and a small noisy one, with labels in Darknet's layout."""
     rng = np.random.default_rng(2)
     paths, labels = [], []
@@ -37,11 +37,11 @@ def pictures(tmp_path, darknet_share):
     made = {"wide": (90, 400), "tall": (300, 110), "tiny": (12, 15)}
     for name in ("dog", "person", "scream", "wide", "tall", "tiny"):
         if name in made:
-            picture = rng.integers(0, 256, (*made[name], 3), np.uint8)
+            image = rng.integers(0, 256, (*made[name], 3), np.uint8)
         else:
-            picture = cv2.imread(str(darknet_share / "data" / f"{name}.jpg"))
+            image = cv2.imread(str(darknet_share / "data" / f"{name}.jpg"))
         path = tmp_path / "images" / f"{name}.png"
-        cv2.imwrite(str(path), picture)
+        cv2.imwrite(str(path), image)
         boxes = np.column_stack([rng.integers(0, 20, 40), rng.random((40, 2)), rng.random((40, 2)) * 0.7])
         boxes[5, 3:] = 0.0004
         boxes[6, 1:3] = 0
@@ -61,14 +61,14 @@ def replay(darknet, paths, labels, n, size, most, options, seed):
     x = np.empty((n, 3, size[1], size[0]), np.float32)
     truth = np.empty((n, most, 5), np.float32)
     for i, index in enumerate(chosen):
-        picture = load_picture(paths[index])
-        draws = draw(random, picture.shape[1::-1], size, len(labels[index]), options)
-        augment_picture(picture, draws, x[i])
+        image = load_image(paths[index])
+        draws = draw(random, image.shape[1::-1], size, len(labels[index]), options)
+        augment_image(image, draws, x[i])
         truth[i] = augment_truth(labels[index], draws, size, most)
     return x, truth
 
 
-def assert_same_pictures(mine, theirs):
+def assert_same_images(mine, theirs):
     """Within 1e-5, but for the few pixels whose hue Darknet rounds to exactly 1 and paints magenta, red = blue."""
     wrong = np.abs(mine - theirs).max(1) > 1e-5
     assert wrong.sum() <= 1e-5 * wrong.size
@@ -79,22 +79,22 @@ def assert_same_pictures(mine, theirs):
 
 @pytest.mark.parametrize("size", [(416, 416), (320, 192), (96, 160)])
 @pytest.mark.parametrize("colour", [(0.0, 1.0, 1.0), (0.1, 1.5, 1.5)])
-def test_equals_load_data_detection(darknet, pictures, size, colour):
-    paths, labels = pictures
+def test_equals_load_data_detection(darknet, images, size, colour):
+    paths, labels = images
     options = Augmentation(0.2, *colour)
     for seed in range(3):
         theirs = darknet.load_data_detection(paths, 12, *size, 30, 20, options.jitter, *colour, seed=seed)
         mine = replay(darknet, paths, labels, 12, size, 30, options, seed)
         np.testing.assert_allclose(mine[1], theirs[1], atol=1e-6)
-        assert_same_pictures(mine[0], theirs[0])
+        assert_same_images(mine[0], theirs[0])
 
 
-def test_equals_with_strong_jitter_and_few_boxes(darknet, pictures):
-    paths, labels = pictures
+def test_equals_with_strong_jitter_and_few_boxes(darknet, images):
+    paths, labels = images
     theirs = darknet.load_data_detection(paths, 40, 64, 64, 7, 20, 0.7, 0.3, 2.0, 0.5, seed=11)
     mine = replay(darknet, paths, labels, 40, (64, 64), 7, Augmentation(0.7, 0.3, 2.0, 0.5), 11)
     np.testing.assert_allclose(mine[1], theirs[1], atol=1e-6)
-    assert_same_pictures(mine[0], theirs[0])
+    assert_same_images(mine[0], theirs[0])
 
 
 def test_boxes_are_moved_as_correct_boxes_moves_them(darknet):
@@ -193,10 +193,10 @@ def test_draws_follow_darknets_distributions():
 def test_nothing_to_do_is_nothing():
     plain = draw(Random(0), (416, 416), (416, 416), 0, Augmentation(0, 0, 0, 0, flip=False))
     assert (plain.hue, plain.saturation, plain.exposure, plain.flip) == (0, 1, 1, False)
-    picture = np.random.default_rng(1).integers(0, 256, (416, 416, 3), np.uint8)
+    image = np.random.default_rng(1).integers(0, 256, (416, 416, 3), np.uint8)
     slot = np.empty((3, 416, 416), np.float32)
-    augment_picture(picture, plain, slot)
-    np.testing.assert_allclose(slot, picture.transpose(2, 0, 1) / 255, atol=1e-6)
+    augment_image(image, plain, slot)
+    np.testing.assert_allclose(slot, image.transpose(2, 0, 1) / 255, atol=1e-6)
     assert not augment_truth(np.zeros((0, 5)), plain, (416, 416), 30).any()
 
 
@@ -219,8 +219,8 @@ def test_stretch():
     """Without letter_box: the truth follows the rectangle, and so do the pixels."""
     random = Random(3)
     options = Augmentation(0.3, letter_box=False)
-    picture = np.zeros((240, 320, 3), np.uint8)
-    picture[60:120, 80:240] = 255  # a white box, in the middle of whose upper half is (.5, .375)
+    image = np.zeros((240, 320, 3), np.uint8)
+    image[60:120, 80:240] = 255  # a white box, in the middle of whose upper half is (.5, .375)
     labels = np.array([[4, 0.5, 0.375, 0.5, 0.25]])
     for _ in range(50):
         draws = draw(random, (320, 240), (128, 96), 1, options)
@@ -228,7 +228,7 @@ def test_stretch():
         assert abs(left) <= 96
         assert abs(top) <= 72
         slot = np.empty((3, 96, 128), np.float32)
-        augment_picture(picture, draws, slot)
+        augment_image(image, draws, slot)
         x, y, box_w, box_h, name = augment_truth(labels, draws, (128, 96), 5)[0]
         assert name == 4
         inside = np.zeros((96, 128), bool)

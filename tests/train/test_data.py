@@ -18,8 +18,8 @@ import numpy as np
 import pytest
 import torch
 
-from darknet_compat.errors import DataError, LostProcessError, PictureError, TrainingError
-from darknet_compat.images import load_picture
+from darknet_compat.errors import DataError, ImageError, LostProcessError, TrainingError
+from darknet_compat.images import load_image
 from darknet_compat.memory import keep_memory
 from darknet_compat.train import data as module
 from darknet_compat.train.augment import Augmentation
@@ -29,12 +29,12 @@ from tests.oracle import load_oracle
 SIZE = (48, 32)
 
 
-def make_set(folder, pictures=7, size=(40, 30)):
+def make_set(folder, images=7, size=(40, 30)):
     rng = np.random.default_rng(0)
     (folder / "images").mkdir()
     (folder / "labels").mkdir()
     paths = []
-    for i in range(pictures):
+    for i in range(images):
         path = folder / "images" / f"{i}.jpg"
         cv2.imwrite(str(path), rng.integers(0, 256, (size[1], size[0], 3), np.uint8))
         lines = [f"{rng.integers(3)} {x:.4f} {y:.4f} .2 .3" for x, y in rng.random((i + 1, 2)) * 0.9 + 0.05]
@@ -54,7 +54,7 @@ def training_set(paths, **options):
 
 def collect(data, stop, count=3, **options):
     batches = load_batches(data, count, lambda index: SIZE, SIZE, stop=stop, **options)
-    return [(batch.pictures.clone(), batch.truth.clone(), batch.paths) for batch in batches]
+    return [(batch.images.clone(), batch.truth.clone(), batch.paths) for batch in batches]
 
 
 def assert_equal_batches(one, other):
@@ -128,7 +128,7 @@ def test_many_bad_lines_are_counted(paths, tmp_path):
 def test_missing_label_files_mean_no_objects(paths, tmp_path):
     (tmp_path / "labels" / "2.txt").unlink()
     (tmp_path / "labels" / "3.txt").write_text("")
-    with pytest.warns(UserWarning, match=r"2\.txt: no such label file; 1 of 7 pictures"):
+    with pytest.warns(UserWarning, match=r"2\.txt: no such label file; 1 of 7 images"):
         labels = check_labels(paths, 3)
     assert [len(labels[i]) for i in range(5)] == [1, 2, 0, 0, 5]
     assert labels.missing == [str(tmp_path / "labels" / "2.txt")]
@@ -141,7 +141,7 @@ def test_objects_without_a_place(paths, tmp_path):
 
 def test_a_list_without_use_is_an_error(paths, tmp_path):
     with pytest.raises(
-        DataError, match=r"gone\.jpg: no such picture; missing are 1 of the 8 in the list; paths in it count from .*/"
+        DataError, match=r"gone\.jpg: no such image; missing are 1 of the 8 in the list; paths in it count from .*/"
     ):
         check_labels([*paths, str(tmp_path / "images" / "gone.jpg")], 3)
     odd = tmp_path / "odd.webp"
@@ -159,10 +159,10 @@ def test_a_list_without_use_is_an_error(paths, tmp_path):
 
 def test_batches_have_the_promised_form(paths):
     (batch,) = load_batches(training_set(paths, most=9), 4, lambda index: SIZE, SIZE, stop=1)
-    assert batch.pictures.shape == (4, 3, 32, 48)
-    assert batch.pictures.dtype == torch.float32
-    assert batch.pictures.min() >= 0
-    assert batch.pictures.max() <= 1
+    assert batch.images.shape == (4, 3, 32, 48)
+    assert batch.images.dtype == torch.float32
+    assert batch.images.min() >= 0
+    assert batch.images.max() <= 1
     assert batch.truth.shape == (4, 9, 5)
     assert len(batch.paths) == 4
     assert set(batch.paths) <= set(paths)
@@ -176,7 +176,7 @@ def test_stream_is_the_same_for_any_number_of_workers(paths):
     assert_equal_batches(alone, collect(training_set(paths, seed=5), 12, workers=2, prefetch=1))
     other = collect(training_set(paths, seed=6), 12)
     assert not any(torch.equal(a[0], b[0]) for a, b in zip(alone, other, strict=True))
-    assert len({picture.numpy().tobytes() for batch in alone for picture in batch[0]}) == 36
+    assert len({image.numpy().tobytes() for batch in alone for image in batch[0]}) == 36
 
 
 @pytest.mark.parametrize("replacement", [True, False])
@@ -193,7 +193,7 @@ def test_a_batch_stays_while_the_next_is_asked_for(paths):
         time.sleep(0.02)  # the workers have run ahead as far as they may
         for number, held in ((i, batch), (i - 1, before)):
             if held:
-                assert torch.equal(held.pictures, expected[number][0])
+                assert torch.equal(held.images, expected[number][0])
                 assert torch.equal(held.truth, expected[number][1])
         before = batch
 
@@ -205,14 +205,14 @@ def test_processes_share_one_stream(paths):
     assert_equal_batches(whole, list(itertools.chain(*zip(*ranks, strict=True))))
 
 
-def test_epochs_show_every_picture_once(paths):
+def test_epochs_show_every_image_once(paths):
     shown = [path for batch in collect(training_set(paths, replacement=False), 21, count=2) for path in batch[2]]
     epochs = [shown[i * 7 : i * 7 + 7] for i in range(6)]
     assert all(sorted(epoch) == sorted(paths) for epoch in epochs)
     assert len(set(map(tuple, epochs))) > 1
 
 
-def test_replacement_shows_every_picture_alike(paths):
+def test_replacement_shows_every_image_alike(paths):
     shown = [path for batch in collect(training_set(paths), 140, count=5) for path in batch[2]]
     counts = np.array([shown.count(path) for path in paths])
     assert counts.sum() == 700
@@ -222,26 +222,26 @@ def test_replacement_shows_every_picture_alike(paths):
 def test_size_may_change(paths):
     sizes = [(32, 32), (32, 32), (64, 48), (96, 96)]
     batches = load_batches(training_set(paths), 2, sizes.__getitem__, (96, 96), stop=4, workers=2)
-    assert [tuple(batch.pictures.shape) for batch in batches] == [(2, 3, h, w) for w, h in sizes]
+    assert [tuple(batch.images.shape) for batch in batches] == [(2, 3, h, w) for w, h in sizes]
 
 
-def test_cached_pictures_give_the_same(paths):
+def test_cached_images_give_the_same(paths):
     assert_equal_batches(collect(training_set(paths), 5), collect(training_set(paths, cache=True), 5, workers=2))
 
 
-def test_truth_belongs_to_the_picture(tmp_path):
+def test_truth_belongs_to_the_image(tmp_path):
     """A white box on black: the truth lies on it, whatever the augmentation."""
     (tmp_path / "images").mkdir()
     (tmp_path / "labels").mkdir()
-    picture = np.zeros((90, 120, 3), np.uint8)
-    picture[30:60, 60:108] = 255
-    cv2.imwrite(str(tmp_path / "images" / "a.png"), picture)
+    image = np.zeros((90, 120, 3), np.uint8)
+    image[30:60, 60:108] = 255
+    cv2.imwrite(str(tmp_path / "images" / "a.png"), image)
     (tmp_path / "labels" / "a.txt").write_text("2 .7 .5 .4 .33333333\n")
     paths = [str(tmp_path / "images" / "a.png")]
     for letter_box in (True, False):
         data = TrainingSet(paths, check_labels(paths, 3), Augmentation(0.3, letter_box=letter_box))
         for batch in load_batches(data, 8, lambda index: (96, 64), (96, 64), stop=4):
-            for planes, truth in zip(batch.pictures, batch.truth, strict=True):
+            for planes, truth in zip(batch.images, batch.truth, strict=True):
                 rows, columns = (np.flatnonzero((planes[0] > 0.55).any(axis).numpy()) for axis in (1, 0))
                 x, y, w, h, name = truth[0].tolist()
                 assert name == 2
@@ -253,10 +253,10 @@ def test_truth_belongs_to_the_picture(tmp_path):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_broken_picture_is_named(paths, tmp_path, workers):
+def test_a_broken_image_is_named(paths, tmp_path, workers):
     data = training_set(paths)
-    (tmp_path / "images" / "3.jpg").write_bytes(b"no picture")
-    with pytest.raises(PictureError) as caught:
+    (tmp_path / "images" / "3.jpg").write_bytes(b"no image")
+    with pytest.raises(ImageError) as caught:
         collect(data, 200, workers=workers)
     assert str(tmp_path / "images" / "3.jpg") in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -334,12 +334,12 @@ def test_a_worker_has_one_thread(paths):
     data, threads = training_set(paths), torch.get_num_threads()
 
     def fill(*_):
-        raise PictureError(f"{torch.get_num_threads()} threads, OpenCV {cv2.getNumThreads()}")
+        raise ImageError(f"{torch.get_num_threads()} threads, OpenCV {cv2.getNumThreads()}")
 
     data.fill = fill
     torch.set_num_threads(3)
     try:
-        with pytest.raises(PictureError, match=r"^1 threads, OpenCV 1$"):
+        with pytest.raises(ImageError, match=r"^1 threads, OpenCV 1$"):
             collect(data, 1, workers=1)
     finally:
         torch.set_num_threads(threads)
@@ -446,7 +446,7 @@ def test_memory_stays_flat(paths, workers):
 
 @pytest.mark.slow
 def test_speed_against_darknet(darknet, darknet_share, tmp_path, capsys):
-    """Pictures per second of one core, everything on: at least twice Darknet's, turn by turn in one run."""
+    """Images per second of one core, everything on: at least twice Darknet's, turn by turn in one run."""
     (tmp_path / "images").mkdir()
     (tmp_path / "labels").mkdir()
     paths = []
@@ -474,7 +474,7 @@ def test_speed_against_darknet(darknet, darknet_share, tmp_path, capsys):
         pipe.send(None)
     median = {name: float(np.median(rates[name])) for name in rates}
     with capsys.disabled():
-        print("\npictures per second and core:", {name: round(rate) for name, rate in median.items()})
+        print("\nimages per second and core:", {name: round(rate) for name, rate in median.items()})
     assert median["ours"] > 2 * median["darknet"]
 
 
@@ -489,7 +489,7 @@ def _work(pipe, data, paths):
             data.fill(16 * block + i, slots[i % 4], truth)
         between = time.process_time()
         for i in range(16):
-            load_picture(paths[i % len(paths)])
+            load_image(paths[i % len(paths)])
         pipe.send((16 / (between - start), 16 / (time.process_time() - between)))
 
 

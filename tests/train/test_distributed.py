@@ -41,7 +41,7 @@ def environment():
 
 
 def command(folder, net, *flags, two=True):
-    """The command that trains ``net`` on the folder's pictures, in one process or in two."""
+    """The command that trains ``net`` on the folder's images, in one process or in two."""
     (folder / "small.cfg").write_text(net)
     start = [sys.executable, "-c", LAUNCH] if two else [sys.executable, "-m", "darknet_compat"]
     return [*start, "detector", "train", str(folder / "set.data"), str(folder / "small.cfg"), "-device", "cpu", *flags]
@@ -95,7 +95,7 @@ def test_two_processes_are_one_with_twice_batch_and_subdivisions_at_twice_the_ra
 
     assert losses(two_out) == pytest.approx(losses(one_out), rel=1e-5)
     assert "Learning Rate: 0.002" in two_out
-    # Darknet counts the pictures of all GPUs: the batch number goes up by two.
+    # Darknet counts the images of all GPUs: the batch number goes up by two.
     lines = [line.split() for line in two_out.splitlines() if line.endswith("images")]
     assert [int(words[0].rstrip(":")) for words in lines] == [2, 4, 6, 8, 10, 12]
     # The images seen, which Darknet's line counts twice.

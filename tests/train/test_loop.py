@@ -18,7 +18,7 @@ import torch
 
 from darknet_compat import load_network
 from darknet_compat.cfg import read_cfg, read_list
-from darknet_compat.errors import CfgError, PictureError, TrainingError
+from darknet_compat.errors import CfgError, ImageError, TrainingError
 from darknet_compat.train import data, loop
 from darknet_compat.train.augment import Augmentation
 from darknet_compat.train.checkpoint import Snapshots
@@ -58,8 +58,8 @@ class Training:
         self.snapshots.make_folder()
         if resume:
             self.snapshots.resume(self.trainer)
-        pictures = read_list(folder / "list.txt")
-        self.data = TrainingSet(pictures, check_labels(pictures, 3), Augmentation(), seed=seed)
+        images = read_list(folder / "list.txt")
+        self.data = TrainingSet(images, check_labels(images, 3), Augmentation(), seed=seed)
         trainer, heads = self.trainer, self.network.heads
         self.log = Log(self.snapshots.path(""), heads, trainer.batch, trainer.net.max_batches, resume, **log)
 
@@ -185,7 +185,7 @@ def test_any_number_of_processes_goes_on_with_one_count_of_updates(tmp_path, mon
 
         def measured(batches, update=update, network=training.network, **options):
             batches = list(batches)
-            fed = {(batch.pictures.shape[3], batch.pictures.shape[2]) for batch in batches}
+            fed = {(batch.images.shape[3], batch.images.shape[2]) for batch in batches}
             assert fed == {(network.width, network.height)}
             sizes.append(network.width)
             return update(batches, **options)
@@ -412,15 +412,15 @@ def test_where_another_process_stops_this_one_saves_too(tmp_path, monkeypatch):
     assert Training(tmp_path, "max_batches=50", resume=True).trainer.updates == 3
 
 
-def no_picture():
-    raise PictureError("a.jpg: no picture")
+def no_image():
+    raise ImageError("a.jpg: no image")
 
 
 @pytest.mark.parametrize(
     ("act", "says"),
     [
         (lambda: os.kill(os.getpid(), signal.SIGTERM), "No space left"),
-        (no_picture, "a.jpg: no picture; No space left"),
+        (no_image, "a.jpg: no image; No space left"),
     ],
     ids=["signal", "error"],
 )
@@ -545,7 +545,7 @@ def test_a_loss_that_is_not_finite_names_the_last_good_snapshot(tmp_path):
     message = str(caught.value)
     assert message.startswith("update 6: the loss is not finite; layer 2 [convolutional] is the first")
     assert message.endswith(f"the last good snapshot is {training.snapshots.backup} (batch 4)")
-    assert re.search(r"the pictures were (\S+\.png, ){3}\S+\.png;", message)
+    assert re.search(r"the images were (\S+\.png, ){3}\S+\.png;", message)
     fresh = load_network(read_cfg(tmp_path / "net.cfg"))
     assert load_weights(fresh, training.snapshots.backup).header.seen == 32
 
@@ -553,15 +553,15 @@ def test_a_loss_that_is_not_finite_names_the_last_good_snapshot(tmp_path):
 def test_the_snapshot_that_a_training_goes_on_from_is_the_last_good_one(tmp_path):
     Training(tmp_path, "max_batches=2").run()
     resumed = Training(tmp_path, "max_batches=9", resume=True)
-    in_the_midst(resumed, 2, no_picture)
+    in_the_midst(resumed, 2, no_image)
     with pytest.raises(TrainingError, match=rf"the last good snapshot is {resumed.snapshots.backup} \(batch 2\)$"):
         resumed.run()
 
 
-def test_a_picture_that_cannot_be_read_is_named(tmp_path):
+def test_a_image_that_cannot_be_read_is_named(tmp_path):
     training = Training(tmp_path, "max_batches=50")
     for path in (tmp_path / "images").iterdir():
-        path.write_bytes(b"no picture")
+        path.write_bytes(b"no image")
     with pytest.raises(TrainingError, match=r"images/\d+\.png.*; no snapshot was written yet"):
         training.run()
 
@@ -574,7 +574,7 @@ def test_too_little_gpu_memory_is_the_cfgs_error(tmp_path):
 
     training.trainer.update = full
     training.trainer.net.width = 64
-    with pytest.raises(CfgError, match=r"subdivisions=2: the GPU's memory is too small for 4 pictures of 64 x 32"):
+    with pytest.raises(CfgError, match=r"subdivisions=2: the GPU's memory is too small for 4 images of 64 x 32"):
         training.run()
 
 
@@ -627,16 +627,16 @@ def test_the_best_map_is_kept_through_a_signal(tmp_path):
     assert again.snapshots.resume(again.trainer)[0] == {"best": 0.5}
 
 
-def test_the_chart_is_a_picture_of_what_the_table_holds(tmp_path):
-    from darknet_compat.images import load_picture
+def test_the_chart_is_a_image_of_what_the_table_holds(tmp_path):
+    from darknet_compat.images import load_image
     from darknet_compat.train.chart import draw_chart
 
     training = Training(tmp_path)
     training.run(scoring=loop.Scoring(lambda: 0.5, every=2))
     training.log.draw()
-    picture = training.snapshots.path(".png").read_bytes()
-    assert picture[:8] == b"\x89PNG\r\n\x1a\n"
+    image = training.snapshots.path(".png").read_bytes()
+    assert image[:8] == b"\x89PNG\r\n\x1a\n"
     draw_chart(tmp_path / "one.png", {name: [value] for name, value in
                dict(batch=1, loss=3.0, avg_loss=3.0, rate=0.1, map=np.nan).items()}, "one")  # fmt: skip
-    drawn = load_picture(tmp_path / "one.png")
+    drawn = load_image(tmp_path / "one.png")
     assert (drawn == [0xB4, 0x53, 0x09]).all(-1).any()  # the rate, which stands in no legend

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from darknet_compat.errors import TrainingError
-from darknet_compat.images import load_picture, placement
-from darknet_compat.train.augment import Augmentation, augment_picture, draw
+from darknet_compat.images import load_image, placement
+from darknet_compat.train.augment import Augmentation, augment_image, draw
 from darknet_compat.train.on_device import Decoded, augment, distort, room
 from tests.train.test_data import SIZE, collect, make_set, training_set
 
@@ -19,17 +19,17 @@ ALIKE = 1e-4
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 
 
-def both_ways(pictures, size, options, seed, device):
+def both_ways(images, size, options, seed, device):
     """The batch as the loader's processes would make it, and as the device does."""
     w, h = size
-    expected = np.empty((len(pictures), 3, h, w), np.float32)
-    bytes_needed = room(len(pictures), w, h, max(picture.shape[0] * picture.shape[1] for picture in pictures))
-    decoded = Decoded.within(np.full(bytes_needed, 255, np.uint8), len(pictures), w, h)
+    expected = np.empty((len(images), 3, h, w), np.float32)
+    bytes_needed = room(len(images), w, h, max(image.shape[0] * image.shape[1] for image in images))
+    decoded = Decoded.within(np.full(bytes_needed, 255, np.uint8), len(images), w, h)
     random = Random(seed)
-    for i, picture in enumerate(pictures):
-        draws = draw(random, picture.shape[1::-1], size, 0, options)
-        augment_picture(picture, draws, expected[i])
-        decoded.put(i, picture, draws)
+    for i, image in enumerate(images):
+        draws = draw(random, image.shape[1::-1], size, 0, options)
+        augment_image(image, draws, expected[i])
+        decoded.put(i, image, draws)
     return expected, augment(decoded, device).cpu().numpy()
 
 
@@ -45,10 +45,10 @@ def both_ways(pictures, size, options, seed, device):
 )
 def test_equals_the_loaders_augmentation(darknet_share, size, options, device):
     rng = np.random.default_rng(3)
-    pictures = [load_picture(darknet_share / f"data/{name}.jpg") for name in ("dog", "person", "scream")]
-    pictures += [rng.integers(0, 256, (h, w, 3), np.uint8) for h, w in ((90, 400), (300, 110), (12, 15), (1, 1))]
+    images = [load_image(darknet_share / f"data/{name}.jpg") for name in ("dog", "person", "scream")]
+    images += [rng.integers(0, 256, (h, w, 3), np.uint8) for h, w in ((90, 400), (300, 110), (12, 15), (1, 1))]
     for seed in range(3):
-        expected, found = both_ways(pictures, size, options, seed, device)
+        expected, found = both_ways(images, size, options, seed, device)
         np.testing.assert_allclose(found, expected, atol=ALIKE)
 
 
@@ -63,7 +63,7 @@ def test_the_memory_is_as_large_as_the_largest_images_need(n, w, h, most):
 
 
 @pytest.mark.parametrize("device", DEVICES)
-def test_a_picture_that_misses_the_input_is_grey(device):
+def test_a_image_that_misses_the_input_is_grey(device):
     assert placement((40, 30), (32, 32), 0, 10, 0, 0).columns.index.shape == (0, 2)
     decoded = Decoded.within(np.zeros(room(1, 32, 32, 1200), np.uint8), 1, 32, 32)
     options = Augmentation(jitter=0)
@@ -107,7 +107,7 @@ def test_the_loader_gives_the_same_batches(tmp_path, workers, device):
     expected = collect(training_set(paths), 9)
     found = collect(training_set(paths), 9, workers=workers, device=torch.device(device))
     assert tuple(found[0][0].shape[:1:-1]) == SIZE
-    for (pictures, truth, names), (other_pictures, other_truth, other_names) in zip(expected, found, strict=True):
+    for (images, truth, names), (other_images, other_truth, other_names) in zip(expected, found, strict=True):
         assert names == other_names
         assert torch.equal(truth, other_truth)
-        np.testing.assert_allclose(other_pictures.cpu(), pictures, atol=ALIKE)
+        np.testing.assert_allclose(other_images.cpu(), images, atol=ALIKE)

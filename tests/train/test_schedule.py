@@ -16,8 +16,8 @@ from darknet_compat.train.schedule import (
     batch_number,
     check_schedule,
     current_rate,
+    image_size,
     images_per_update,
-    picture_size,
 )
 
 MAX_BATCHES = 40200
@@ -153,14 +153,14 @@ def test_max_batches_0_is_refused():
 
 def test_random_sizes_are_darknets_and_can_be_drawn_again():
     net = net_of("constant")
-    drawn = [picture_size(net, 7, update, update) for update in range(0, 4000, 10)]
+    drawn = [image_size(net, 7, update, update) for update in range(0, 4000, 10)]
     assert set(drawn) == set(SIZES) == {320, 352, 384, 416, 448, 480, 512, 544, 576, 608}
-    assert drawn == [picture_size(net, 7, update, update) for update in range(0, 4000, 10)]
-    assert drawn != [picture_size(net, 8, update, update) for update in range(0, 4000, 10)]
+    assert drawn == [image_size(net, 7, update, update) for update in range(0, 4000, 10)]
+    assert drawn != [image_size(net, 8, update, update) for update in range(0, 4000, 10)]
 
 
 def test_the_last_199_batches_see_the_largest_size():
     """train_detector: get_current_batch(net)+200 > net->max_batches."""
     net = net_of("constant")
     for batch, largest in ((MAX_BATCHES - 200, False), (MAX_BATCHES - 199, True)):
-        assert ({picture_size(net, seed, 40000, batch) for seed in range(50)} == {608}) == largest
+        assert ({image_size(net, seed, 40000, batch) for seed in range(50)} == {608}) == largest

@@ -29,7 +29,7 @@ class Pair:
 
     def train(self, updates):
         for update in updates:
-            theirs = [self.theirs.train_step(b.pictures.numpy(), b.truth.numpy()).cost for b in update]
+            theirs = [self.theirs.train_step(b.images.numpy(), b.truth.numpy()).cost for b in update]
             ours = self.trainer.update(update)
             self.costs.append(([float(f.cost) for [f] in ours.figures], theirs, ours))
 
@@ -70,7 +70,7 @@ def test_the_prior_ends_when_darknets_does(darknet, tmp_path):
     # Darknet updates where seen is a multiple of the batch; with this start it is to be told when.
     for update in batches(2, 10):
         theirs = [
-            pair.theirs.train_step(b.pictures.numpy(), b.truth.numpy(), update=last).cost
+            pair.theirs.train_step(b.images.numpy(), b.truth.numpy(), update=last).cost
             for b, last in zip(update, (False, True), strict=True)
         ]
         assert [float(f.cost) for [f] in pair.trainer.update(update).figures] == pytest.approx(theirs, rel=1e-3)
@@ -176,7 +176,7 @@ def test_fast_changes_the_last_digits_only():
     strict()
 
 
-def test_a_loss_that_is_not_finite_names_pictures_and_layer_and_spares_the_weights():
+def test_a_loss_that_is_not_finite_names_images_and_layer_and_spares_the_weights():
     trainer, _ = trained(batches(8, 1))
     update = batches(9, 1)[0]
     update[1] = update[1]._replace(paths=tuple(f"{i}.jpg" for i in range(8)))
@@ -184,7 +184,7 @@ def test_a_loss_that_is_not_finite_names_pictures_and_layer_and_spares_the_weigh
     with torch.no_grad():
         trainer.network.layers[4].weights[3, 2, 1, 1] = torch.inf
         before["layers.4.weights"][3, 2, 1, 1] = torch.inf
-    update[0].pictures.zero_()
+    update[0].images.zero_()
     with pytest.raises(TrainingError) as caught:
         trainer.update(update)
     message = str(caught.value)
@@ -194,23 +194,23 @@ def test_a_loss_that_is_not_finite_names_pictures_and_layer_and_spares_the_weigh
         assert torch.equal(tensor, before[name]), name
 
 
-def test_a_picture_that_is_not_finite_is_named():
+def test_a_image_that_is_not_finite_is_named():
     trainer, _ = trained(batches(8, 1))
     update = batches(9, 1)[0]
     update[1] = update[1]._replace(paths=tuple(f"{i}.jpg" for i in range(4)))
-    update[1].pictures[2, 0, 3, 3] = torch.nan
-    with pytest.raises(TrainingError, match=r"layer 0 .* the pictures were 0.jpg, 1.jpg, 2.jpg, 3.jpg"):
+    update[1].images[2, 0, 3, 3] = torch.nan
+    with pytest.raises(TrainingError, match=r"layer 0 .* the images were 0.jpg, 1.jpg, 2.jpg, 3.jpg"):
         trainer.update(update)
 
 
 def test_what_is_not_finite_is_found_in_memory_that_is_used_again():
     trainer, _ = trained(batches(8, 1))
     first, second = batches(9, 1)[0]
-    first.pictures[2, 0, 3, 3] = torch.nan
+    first.images[2, 0, 3, 3] = torch.nan
 
     def loaded():
         yield first
-        first.pictures.zero_()
+        first.images.zero_()
         yield second
 
     with pytest.raises(TrainingError, match=r"layer 0 \[convolutional\] is the first"):
