@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import os
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from .cfg import Cfg, read_cfg
@@ -15,10 +16,40 @@ from .errors import DarknetError
 if TYPE_CHECKING:
     import torch
 
+    from .anchors import calc_anchors
+    from .detect.detector import load_detector
+    from .detect.images import detect_images
+    from .detect.scores import mean_average_precision, recall
+    from .detect.validate import validate
+    from .evaluate.voc_eval import voc_eval
+    from .export import read_export
     from .network import Network
+    from .train.detector import train_detector
 
 __version__ = "0.1.0"
-__all__ = ["DarknetError", "load_network", "read_cfg", "save_weights"]
+__all__ = [
+    "Cfg", "DarknetError", "calc_anchors", "detect_images", "load_detector", "load_network",
+    "mean_average_precision", "read_cfg", "read_export", "recall", "save_weights", "train_detector", "validate",
+    "voc_eval",
+]  # fmt: skip
+# The jobs of the verbs, and where each is. They load torch, OpenCV or more, so they are looked up when first asked for.
+_JOBS = {
+    "calc_anchors": "anchors",
+    "detect_images": "detect.images",
+    "load_detector": "detect.detector",
+    "mean_average_precision": "detect.scores",
+    "read_export": "export",
+    "recall": "detect.scores",
+    "train_detector": "train.detector",
+    "validate": "detect.validate",
+    "voc_eval": "evaluate.voc_eval",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _JOBS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_JOBS[name]}"), name)
 
 
 def load_network(

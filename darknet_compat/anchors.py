@@ -6,20 +6,60 @@ in pixels of its input. Works on numpy alone.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .cfg import read_data, read_list
 from .errors import DataError
 from .files import whole_file
 from .images import image_size, letterbox_size
 from .labels import SMALLEST, read_all_labels
+from .stock import find_stock
 
 STARTS = 10
 ROUNDS = 300
 SHOWN = 20_000  # boxes in the image; more would only darken it
+
+
+@dataclass(frozen=True)
+class Anchors:
+    """What :func:`calc_anchors` found."""
+
+    anchors: NDArray[np.float64]
+    """(k, 2) widths and heights in pixels of the network's input, by size."""
+    average: float
+    """The mean IOU of the boxes with their nearest anchors."""
+    boxes: NDArray[np.float64]
+    """(n, 2) the boxes' sizes in the same pixels."""
+    images: int
+    """How many images they are of."""
+
+
+def calc_anchors(
+    data: str | os.PathLike[str],
+    *,
+    num_of_clusters: int = 5,
+    width: int = 416,
+    height: int = 416,
+    letter_box: bool = True,
+) -> Anchors:
+    """Anchors for the boxes of the train list of a .data file (AlexeyAB's ``src/detector.c, calc_anchors``).
+
+    His program knows stretched images only; so it does here without ``letter_box``. Raises :class:`DarknetError` with
+    file and line.
+    """
+    for name, value in (("num_of_clusters", num_of_clusters), ("width", width), ("height", height)):
+        if value < 1:
+            raise DataError(f"-{name} is {value}; expected 1 or more")
+    images = read_list(read_data(find_stock(os.fspath(data))).require("train"))
+    boxes = network_boxes(images, width, height, letter_box)
+    anchors, average = kmeans(boxes, num_of_clusters)
+    return Anchors(anchors, average, boxes, len(images))
 
 
 def network_boxes(images: Sequence[str], width: int, height: int, letter_box: bool = True) -> NDArray[np.float64]:

@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .images import letterbox_size
+
 
 def iou(a: Tensor, b: Tensor) -> Tensor:
     """Intersection over union of boxes (..., 4) and (..., 4), which broadcast -> (...) (src/box.c, box_iou).
@@ -59,7 +61,8 @@ def unletterbox(
     """
     rows = []
     for w, h in images:
-        new_w, new_h = fitted(w, h, *net) if letter_box else net
+        # Of a sliver not a pixel may be left, and something has to be divided by.
+        new_w, new_h = (max(side, 1) for side in (letterbox_size(w, h, *net) if letter_box else net))
         # What is a float in C is rounded to one; the rest is double there.
         scale = [float(np.float32(new) / np.float32(size)) for new, size in zip((new_w, new_h), net, strict=True)]
         offset = [(size - new) / 2 / size for new, size in zip((new_w, new_h), net, strict=True)]
@@ -69,13 +72,6 @@ def unletterbox(
     offset, scale, grow, size = table.split(2, -1)
     centre = ((boxes[..., :2] - offset) / scale).float() * size.float()
     return torch.cat([centre, boxes[..., 2:].float() * grow.float() * size.float()], -1)
-
-
-def fitted(w: int, h: int, net_w: int, net_h: int) -> tuple[int, int]:
-    """The size that an image of w x h takes inside the network's input (src/image.c, letterbox_image)."""
-    if np.float32(net_w) / np.float32(w) < np.float32(net_h) / np.float32(h):
-        return net_w, max(h * net_w // w, 1)
-    return max(w * net_h // h, 1), net_h
 
 
 def nms_sort(boxes: Tensor, objectness: Tensor, prob: Tensor, thresh: float) -> tuple[Tensor, Tensor]:

@@ -68,6 +68,10 @@ class LostProcessError(TrainingError):
     """A process died that loads images, or that trains beside this one. What is trained so far is good."""
 
 
+class ToldError(TrainingError):
+    """What another process of this training says already."""
+
+
 def first_line(error: BaseException) -> str:
     """What another library's ``error`` says, cut to its first line; its name where it says nothing."""
     return (str(error) or type(error).__name__).splitlines()[0]

@@ -198,14 +198,14 @@ class Network(nn.Module):
         return self.activated(self.raw_maps(x)) if self.heads else [self(x)]
 
     def boxes(
-        self, outputs: Sequence[Tensor], thresh: float, hier: float = 0.5, map: Sequence[int] | None = None
+        self, outputs: Sequence[Tensor], thresh: float, hier: float = 0.5, class_map: Sequence[int] | None = None
     ) -> Boxes:
         """The boxes of all heads, one head's behind the other's, in the activated maps of :meth:`predict`.
 
-        ``thresh``, ``hier`` and ``map`` are those of :meth:`Head.boxes`.
+        ``thresh``, ``hier`` and ``class_map`` are those of :meth:`Head.boxes`.
         """
         found = [
-            head.boxes(output, thresh, hier, map)
+            head.boxes(output, thresh, hier, class_map)
             for head, output in zip(self.heads, outputs, strict=True)
             if head.finds_boxes
         ]

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .cfg import read_cfg
 from .cfg.sections import printable
 from .errors import (
     DarknetError,
@@ -30,6 +31,8 @@ from .errors import (
 from .files import regular_file, whole_file
 from .layers import Layer
 from .network import Network
+from .program import VERSIONS
+from .stock import find_stock, stock_files
 
 TRANSPOSED = 1000  # load_weights_upto: above it, connected weights stand as (inputs, outputs)
 # Real versions are 0.1.0, 0.2.0, 0.2.5 and some just above 1000. The four bytes of a float32 read as a far larger int.
@@ -220,9 +223,6 @@ def _fit(network: Network, header: Header, size: int) -> str:
 
 
 def _stock_fit(found: int) -> str | None:
-    from .cfg import read_cfg
-    from .stock import stock_files
-
     for path in stock_files("cfg", ".cfg"):
         try:
             network = Network(read_cfg(path), device="meta")
@@ -263,6 +263,27 @@ def save_weights(network: Network, path: str | os.PathLike[str], cutoff: int | N
                     file.write(memoryview(numbers.reshape(-1)).cast("B"))
     except OSError as error:
         raise WeightsError(f"{path}: {error.strerror}; the file was not written") from None
+
+
+def partial(
+    cfg: str | os.PathLike[str],
+    weights: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    layers: int,
+    *,
+    program: str | None = None,
+) -> LoadReport:
+    """Write the first ``layers`` layers of ``weights`` to ``out`` (``examples/darknet.c, partial``).
+
+    Darknet counts 0 images seen there, and writes its own version. Raises :class:`WeightsError`.
+    """
+    network = Network(read_cfg(find_stock(os.fspath(cfg))), program=program)
+    report = load_into(network, find_stock(os.fspath(weights)), clear=True)
+    if not 0 <= layers <= len(network.layers):
+        raise WeightsError(f"{cfg}: LAYERS is {layers}; expected 0 to {len(network.layers)}, the network's layer count")
+    network.version = VERSIONS[network.program]
+    save_weights(network, out, layers)
+    return report
 
 
 def load_into(network: Network, path: str | os.PathLike[str] | None, *, clear: bool = False) -> LoadReport | None:

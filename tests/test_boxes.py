@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from darknet_compat.boxes import centres, corners, fitted, iou, nms_sort, unletterbox
+from darknet_compat.boxes import centres, corners, iou, nms_sort, unletterbox
 
 
 def random_boxes(rng, *shape):
@@ -145,5 +145,6 @@ def test_unletterbox_of_several_images_and_of_stretched_ones():
 
 def test_an_image_of_any_shape_keeps_a_row_and_a_column():
     """Where Darknet's letterbox would make an image of no height, and divide by it."""
-    assert fitted(5000, 1, 416, 288) == (416, 1)
-    assert fitted(1, 5000, 416, 288) == (1, 288)
+    one = torch.tensor([[[0.5, 0.5, 0.5, 0.5]]])
+    for size, expected in (((5000, 1), [0.5, 0.5, 0.5, 144]), ((1, 5000), [0.5, 0.5, 208, 0.5])):
+        assert unletterbox(one, [size], (416, 288))[0, 0].tolist() == pytest.approx(expected, abs=1e-6)

@@ -29,11 +29,12 @@ from darknet_compat.cfg import parse_cfg, read_cfg
 from darknet_compat.cli import main
 from darknet_compat.errors import CfgError, DarknetError, ExportError
 from darknet_compat.export import NMS, THRESH, export, read_export
-from darknet_compat.images import letterbox, load_image, to_planes
+from darknet_compat.images import load_image
 from darknet_compat.layers.activation import ACTIVATIONS
 from darknet_compat.network import Network
 from tests.compare import net, network_of, randomise
 from tests.conftest import ROOT, SHAPES
+from tests.planes import letterbox, to_planes
 
 ALIKE = 1e-4  # boxes, relative to the image, and probabilities
 CONV = "[conv]\nfilters={}\nsize=3\npad=1\nactivation=leaky"

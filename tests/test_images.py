@@ -16,6 +16,7 @@ from darknet_compat import images, load_network
 from darknet_compat.boxes import corners, unletterbox
 from darknet_compat.errors import ImageError
 from darknet_compat.images import image_size
+from tests import planes as planar
 from tests.conftest import ROOT
 
 SIZES = [(1, 1), (1, 7), (9, 1), (2, 2), (17, 13), (64, 48), (50, 75), (375, 500), (301, 43)]  # (h, w)
@@ -39,7 +40,7 @@ def dog(darknet_share):
 @pytest.mark.parametrize("new", [(2, 2), (32, 32), (41, 300), (416, 416)])
 def test_resize(darknet, rng, size, new):
     planes = rng.random((3, *size), np.float32)
-    mine = images.resize(planes, new[1], new[0])
+    mine = planar.resize(planes, new[1], new[0])
     np.testing.assert_allclose(mine, darknet.resize_image(planes, new[1], new[0]), atol=1e-6)
 
 
@@ -50,7 +51,7 @@ def test_resize_over_every_size(darknet, rng):
         (h, w), (new_h, new_w) = rng.integers(2, 200, (2, 2)).tolist()
         planes = rng.random((1, h, w), np.float32)
         theirs = darknet.resize_image(planes, new_w, new_h)
-        np.testing.assert_allclose(images.resize(planes, new_w, new_h), theirs, atol=1e-6)
+        np.testing.assert_allclose(planar.resize(planes, new_w, new_h), theirs, atol=1e-6)
         black += theirs[0, -1].max() < 0.01
     assert black
 
@@ -59,9 +60,9 @@ def test_resize_over_every_size(darknet, rng):
 @pytest.mark.parametrize("net", [(32, 32), (64, 96), (416, 416), (608, 320)])
 def test_letterbox(darknet, rng, size, net):
     image = random_image(rng, *size)
-    planes = images.to_planes(image)
+    planes = planar.to_planes(image)
     theirs = darknet.letterbox_image(planes, net[1], net[0])
-    np.testing.assert_allclose(images.letterbox(planes, net[1], net[0]), theirs, atol=1e-6)
+    np.testing.assert_allclose(planar.letterbox(planes, net[1], net[0]), theirs, atol=1e-6)
     slot = np.empty((3, *net), np.float32)
     images.letterbox_image(image, slot)
     np.testing.assert_allclose(slot, theirs, atol=1e-6)
@@ -71,7 +72,7 @@ def test_sliver_leaves_the_letterbox_grey(rng):
     slot = np.empty((3, 32, 32), np.float32)
     images.letterbox_image(random_image(rng, 1, 1000), slot)
     assert (slot == 0.5).all()
-    assert (images.letterbox(rng.random((3, 1, 1000), np.float32), 32, 32) == 0.5).all()
+    assert (planar.letterbox(rng.random((3, 1, 1000), np.float32), 32, 32) == 0.5).all()
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -79,7 +80,7 @@ def test_resize_image(darknet, rng, size):
     image = random_image(rng, *size)
     slot = np.empty((3, 96, 64), np.float32)
     images.resize_image(image, slot)
-    np.testing.assert_allclose(slot, darknet.resize_image(images.to_planes(image), 64, 96), atol=1e-6)
+    np.testing.assert_allclose(slot, darknet.resize_image(planar.to_planes(image), 64, 96), atol=1e-6)
 
 
 PLACES = [
@@ -96,10 +97,10 @@ PLACES = [
 @pytest.mark.parametrize("spot", PLACES)
 def test_place(darknet, rng, size, spot):
     image = random_image(rng, *size)
-    planes = images.to_planes(image)
+    planes = planar.to_planes(image)
     canvas = np.full((3, 48, 64), 0.5, np.float32)
     theirs = darknet.place_image(planes, *spot, canvas)
-    images.place(planes, *spot, canvas)
+    planar.place(planes, *spot, canvas)
     np.testing.assert_allclose(canvas, theirs, atol=1e-5)
     for mirror in (False, True):
         slot = np.empty((3, 48, 64), np.float32)
@@ -112,27 +113,27 @@ COLOURS = [(0, 1, 1), (0.1, 1.5, 1.5), (-0.1, 1 / 1.5, 0.7), (0.37, 2, 0.5), (0,
 
 @pytest.mark.parametrize("change", COLOURS)
 def test_distort(darknet, rng, dog, change):
-    for planes in (rng.random((3, 60, 50), np.float32), images.to_planes(dog), images.to_planes(dog // 85 * 85)):
+    for planes in (rng.random((3, 60, 50), np.float32), planar.to_planes(dog), planar.to_planes(dog // 85 * 85)):
         theirs = darknet.distort_image(planes, *change)
-        np.testing.assert_allclose(images.distort(planes, *change), theirs, atol=1e-6)
+        np.testing.assert_allclose(planar.distort(planes, *change), theirs, atol=1e-6)
         slot = np.empty_like(planes)
         images._upright(np.ascontiguousarray(planes.transpose(2, 1, 0)) * 255, slot, *change)
         wrong = np.abs(slot - theirs).max(0) > 1e-5
         # A hue of exactly 1 is another colour to Darknet than 0; round hues on bytes meet it in a few pixels.
-        hue = images.rgb_to_hsv(planes)[0] + np.float32(change[0])
+        hue = planar.rgb_to_hsv(planes)[0] + np.float32(change[0])
         assert wrong.sum() < 1e-4 * wrong.size
         assert (np.where(hue > 1, hue - 1, np.where(hue < 0, hue + 1, hue))[wrong] == 1).all()
 
 
 def test_hsv(darknet, rng):
     planes = rng.random((3, 40, 30), np.float32)
-    np.testing.assert_allclose(images.rgb_to_hsv(planes), darknet.rgb_to_hsv(planes), atol=1e-6)
-    np.testing.assert_allclose(images.hsv_to_rgb(planes), darknet.hsv_to_rgb(planes), atol=1e-6)
+    np.testing.assert_allclose(planar.rgb_to_hsv(planes), darknet.rgb_to_hsv(planes), atol=1e-6)
+    np.testing.assert_allclose(planar.hsv_to_rgb(planes), darknet.hsv_to_rgb(planes), atol=1e-6)
 
 
 @pytest.mark.parametrize("mirror", [False, True])
 def test_placed_distorted_and_flipped(darknet, dog, mirror):
-    canvas = darknet.place_image(images.to_planes(dog), 300, 220, 50, 60, np.full((3, 320, 416), 0.5))
+    canvas = darknet.place_image(planar.to_planes(dog), 300, 220, 50, 60, np.full((3, 320, 416), 0.5))
     theirs = darknet.distort_image(canvas, 0.07, 1.4, 1.3)
     slot = np.empty_like(theirs)
     images.place_image(dog, slot, 300, 220, 50, 60, 0.07, 1.4, 1.3, mirror)
@@ -175,7 +176,7 @@ def test_stretched_colours_are_not_rounded_to_bytes(rng):
     image = random_image(rng, 24, 32)
     slot = np.empty((3, 24, 32), np.float32)
     images.crop_image(image, slot, 0, 0, 32, 24, 0.0, 1.0, 1.3)
-    np.testing.assert_allclose(slot, images.distort(images.to_planes(image), 0, 1, 1.3), atol=1e-5)
+    np.testing.assert_allclose(slot, planar.distort(planar.to_planes(image), 0, 1, 1.3), atol=1e-5)
 
 
 def test_load_agrees_with_darknet(darknet, darknet_share, made_shapes):
@@ -184,12 +185,12 @@ def test_load_agrees_with_darknet(darknet, darknet_share, made_shapes):
     )
     assert len(paths) > 30
     for path in paths:
-        np.testing.assert_array_equal(images.to_planes(images.load_image(path)), darknet.load_image_color(path))
+        np.testing.assert_array_equal(planar.to_planes(images.load_image(path)), darknet.load_image_color(path))
 
 
 def test_load_agrees_with_darknet_on_bccd(darknet, shared):
     for path in sorted((shared / "bccd" / "BCCD" / "JPEGImages").glob("*.jpg"))[::20]:
-        np.testing.assert_array_equal(images.to_planes(images.load_image(path)), darknet.load_image_color(path))
+        np.testing.assert_array_equal(planar.to_planes(images.load_image(path)), darknet.load_image_color(path))
 
 
 @pytest.mark.parametrize("suffix", [".png", ".bmp"])
@@ -197,7 +198,7 @@ def test_load_and_save_are_exact(tmp_path, rng, suffix, capfd):
     image = random_image(rng, 20, 31)
     images.save_image(image, tmp_path / f"Bläu lich{suffix}")
     np.testing.assert_array_equal(images.load_image(tmp_path / f"Bläu lich{suffix}"), image)
-    np.testing.assert_array_equal(images.to_image(images.to_planes(image)), image)
+    np.testing.assert_array_equal(planar.to_image(planar.to_planes(image)), image)
     assert capfd.readouterr() == ("", "")  # OpenCV has nothing to warn of
 
 
@@ -226,7 +227,7 @@ def test_the_documented_letterbox_is_ours(documented, rng):
     # The first is one of those whose last row comes out black: row 38 of the 38 amid 100.
     for rows, columns, h, w in [(25, 50, 100, 76), *rng.integers(24, 160, (150, 4)).tolist()]:
         image = random_image(rng, rows, columns)
-        ours = images.letterbox(images.to_planes(image), w, h)
+        ours = planar.letterbox(planar.to_planes(image), w, h)
         np.testing.assert_allclose(documented["letterbox"](image, w, h), ours, atol=1e-6)
         assert (rows, columns) != (25, 50) or ours[:, 31 + 38 - 1].max() < 1e-4
         boxes = rng.random((5, 4), np.float32)
@@ -242,9 +243,9 @@ def test_cv2_resize_is_not_darknets(darknet_share, detector):
     for path in sorted((darknet_share / "data").glob("*.jpg")):
         image = images.load_image(path)
         new_w, new_h = images.letterbox_size(image.shape[1], image.shape[0], w, h)
-        ours, theirs = images.letterbox(images.to_planes(image), w, h), np.full((3, h, w), 0.5, np.float32)
+        ours, theirs = planar.letterbox(planar.to_planes(image), w, h), np.full((3, h, w), 0.5, np.float32)
         x, y = (w - new_w) // 2, (h - new_h) // 2
-        theirs[:, y : y + new_h, x : x + new_w] = images.to_planes(cv2.resize(image, (new_w, new_h)))
+        theirs[:, y : y + new_h, x : x + new_w] = planar.to_planes(cv2.resize(image, (new_w, new_h)))
         with torch.inference_mode():
             outputs = network.predict(torch.from_numpy(np.stack([ours, theirs])))
             prob = network.boxes(outputs, 0.0)[2]
@@ -292,7 +293,7 @@ def test_saving_refuses_what_it_cannot_write(tmp_path, rng):
 
 def test_flip(darknet, rng):
     planes = rng.random((3, 5, 8), np.float32)
-    np.testing.assert_array_equal(images.flip(planes), darknet.flip_image(planes))
+    np.testing.assert_array_equal(planar.flip(planes), darknet.flip_image(planes))
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "bmp"])

@@ -14,11 +14,12 @@ from torch._dynamo.testing import CompileCounter
 from darknet_compat import load_network
 from darknet_compat.cfg import parse_cfg, read_cfg
 from darknet_compat.errors import CfgError
-from darknet_compat.images import letterbox, load_image, resize, to_planes
+from darknet_compat.images import load_image
 from darknet_compat.network import Network
 from darknet_compat.weights import save_weights
 from tests.compare import CFGS, TOLERANCE, net, randomise, worst_layer
 from tests.conftest import ROOT
+from tests.planes import letterbox, resize, to_planes
 
 CONV = "[conv]\nfilters={}\nsize=3\npad=1\nactivation=leaky"
 

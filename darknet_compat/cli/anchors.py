@@ -36,22 +36,21 @@ def add(detector_verbs: Any) -> None:
 
 
 def calc_anchors(options: argparse.Namespace) -> int:
-    """AlexeyAB's ``src/detector.c, calc_anchors``, which knows stretched images only."""
-    from ..anchors import cfg_line, draw, kmeans, network_boxes
-    from ..cfg import read_data, read_list
+    """AlexeyAB's ``src/detector.c, calc_anchors``."""
+    from ..anchors import calc_anchors as run
+    from ..anchors import cfg_line, draw
     from ..errors import DataError
-    from ..stock import find_stock
 
-    for name in ("num_of_clusters", "width", "height", "stride"):
-        if getattr(options, name) < 1:
-            raise DataError(f"-{name} is {getattr(options, name)}; expected 1 or more")
-    images = read_list(read_data(find_stock(options.data)).require("train"))
-    boxes = network_boxes(images, options.width, options.height, bool(options.letter_box))
-    anchors, average = kmeans(boxes, options.num_of_clusters)
-    print(f"{len(boxes)} boxes in {len(images)} images, {options.num_of_clusters} clusters")
-    print(f"avg IoU = {100 * average:.2f} %")
-    print(cfg_line(anchors, None if options.v3 else options.stride))
+    if options.stride < 1:
+        raise DataError(f"-stride is {options.stride}; expected 1 or more")
+    found = run(
+        options.data, num_of_clusters=options.num_of_clusters, width=options.width, height=options.height,
+        letter_box=bool(options.letter_box),
+    )  # fmt: skip
+    print(f"{len(found.boxes)} boxes in {found.images} images, {options.num_of_clusters} clusters")
+    print(f"avg IoU = {100 * found.average:.2f} %")
+    print(cfg_line(found.anchors, None if options.v3 else options.stride))
     if options.show:
-        draw(options.show, boxes, anchors, average)
+        draw(options.show, found.boxes, found.anchors, found.average)
         print(f"image: {options.show}")
     return 0

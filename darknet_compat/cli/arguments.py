@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import argparse
 import sys
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ..detect import Detections
+    from ..detect.detector import Detector
 
 
 def add_network(parser: argparse.ArgumentParser) -> None:
@@ -46,7 +51,7 @@ def add_program(parser: argparse.ArgumentParser) -> None:
 
 
 def add_letter_box(parser: argparse.ArgumentParser) -> None:
-    """The flag of the verbs that can either letterbox or stretch; :func:`wants_letter_box` reads it."""
+    """The flag of the verbs that can either letterbox or stretch."""
     parser.add_argument(
         "-letter_box", "--letter_box", type=int, choices=(0, 1), default=None,
         help="1: fit the image into the network's input (default, unless the cfg says otherwise); 0: stretch it",
@@ -74,41 +79,22 @@ def fraction(text: str) -> float:
     return value
 
 
-def load(options: argparse.Namespace) -> tuple[Any, list[str]]:
-    """Network and class names, from the shared arguments; prints what the weights held."""
-    from .. import load_network
-    from ..cfg import check_names, read_data, read_names
-    from ..device import find_device
-    from ..stock import find_stock
+def load(options: argparse.Namespace) -> Detector:
+    """The detector that the shared arguments ask for; says what its weights held."""
+    from ..detect.detector import load_detector
 
-    data = read_data(find_stock(options.data))
-    names = read_names(find_stock(data.source("names", "data/names.list")))
-    # The other engines run on the processor, so a GPU is theirs only by mistake.
-    device = find_device(options.device or (None if options.engine == "torch" else "cpu"))
-    network = load_network(
-        find_stock(options.cfg),
-        find_stock(options.weights),
-        device=device,
-        numerics=options.numerics,
-        program=options.program,
-    )
-    print(network.report, file=sys.stderr)
-    check_names(data, names, network.detector.o.classes, options.cfg)
-    return network, names
+    asked = getattr(options, "letter_box", None)
+    detector = load_detector(
+        options.data, options.cfg, options.weights, device=options.device, numerics=options.numerics,
+        program=options.program, letter_box=None if asked is None else bool(asked), engine=options.engine,
+        precision=options.precision, batch=options.batch,
+    )  # fmt: skip
+    print(detector.network.report, file=sys.stderr)
+    return detector
 
 
-def wants_letter_box(options: argparse.Namespace, network: Any) -> bool:
-    """Whether to fit images into the network's input, or to stretch them: the flag's word, else the cfg's."""
-    return bool(network.net.letter_box if options.letter_box is None else options.letter_box)
+def bar(found: Iterable[Detections], total: int) -> Iterator[Detections]:
+    """Detections as they come, with a progress bar on a terminal."""
+    from tqdm import tqdm
 
-
-def run_settings(options: argparse.Namespace, network: Any, images: int) -> dict[str, Any]:
-    """``batch`` and ``engine`` of :func:`darknet_compat.detect.detect_files` for so many images."""
-    import torch
-
-    from ..engines import start_engine
-
-    batch = max(min(options.batch, images), 1)
-    batches = max(-(-images // batch), 1)
-    threads = max(torch.get_num_threads() // batches, 1)
-    return {"batch": batch, "engine": start_engine(network, options.engine, options.precision, batch, threads)}
+    yield from tqdm(found, total=total, unit="image", disable=None)

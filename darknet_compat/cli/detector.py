@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import glob
-import os
 import sys
 import time
-import warnings
+from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .arguments import add_letter_box, add_network, fraction, load, run_settings, wants_letter_box
+from ..images import SUFFIXES
+from .arguments import add_letter_box, add_network, bar, fraction, load
 
 if TYPE_CHECKING:
     from ..detect import Detections
-
-IMAGES = (".jpg", ".jpeg", ".png", ".bmp")
 
 
 def add(verbs: Any) -> None:
@@ -61,109 +59,38 @@ def _add_test(verbs: Any) -> None:
 
 def _folder(text: str) -> str:
     """argparse type: a folder to write to. AlexeyAB's -out names a JSON file, so that a file's name is a slip."""
-    if Path(text).suffix.lower() in (".json", ".txt", *IMAGES) and not Path(text).is_dir():
+    if Path(text).suffix.lower() in (".json", ".txt", *SUFFIXES) and not Path(text).is_dir():
         raise argparse.ArgumentTypeError(f"{text} is a file's name; expected a folder (-json FILE writes detections)")
     return text
 
 
-def find_images(given: list[str]) -> list[str]:
-    """The image paths that IMAGE arguments stand for, in order: images, folders, patterns, .txt lists.
-
-    Raises :class:`ImageError` where one stands for nothing.
-    """
-    from ..cfg import read_list
-    from ..errors import ImageError
-    from ..stock import find_stock
-
-    found: list[str] = []
-    for text in given:
-        path = Path(find_stock(text))
-        if text and path.is_dir():  # an empty name is no folder, though Path takes it for the present one
-            inside = sorted(str(file) for file in path.iterdir() if file.suffix.lower() in IMAGES)
-            if not inside:
-                raise ImageError(f"{text}: no image in this folder; expected files ending in {', '.join(IMAGES)}")
-            found += inside
-        elif path.suffix == ".txt" and path.is_file():
-            found += read_list(path)
-        elif text and path.exists():
-            found.append(str(path))
-        elif matches := sorted(glob.glob(text, recursive=True)):
-            found += matches
-        else:
-            raise ImageError(f"{text}: no such image, folder or list, and no file matches it as a pattern")
-    return found
-
-
 def test(options: argparse.Namespace) -> int:
     """``examples/detector.c, test_detector``; 1 where ``-skip`` passed over an image."""
+    from ..detect.images import detect_images, find_images
+
     paths = find_images(options.images)
-    network, names = load(options)
-    # Now that the lists, DATA and CFG are read and right: this loads torch.
-    from tqdm import tqdm
-
-    from ..detect import detect_files
-    from ..detect.draw import draw_detections
-    from ..detect.results import drawing_names, make_folder, write_json
-    from ..errors import ImageError, ResultsError
-    from ..images import load_image, save_image
-
     one = len(paths) == 1
-    folder = Path(options.out or "")
+    detector = load(options)
+    out = options.out or ("" if one else None)
     file = options.json or (None if one else "predictions.json")
-    drawings = {paths[0]: "predictions.jpg"} if one else drawing_names(paths) if options.out else {}
-    # Hours of detection should not end where the results cannot be written.
-    make_folder(folder)
-    if file:
-        make_folder(Path(file).parent)
-        if Path(file).is_dir():
-            raise ResultsError(f"{file}: a folder; expected a file's name for the detections")
-    read = {os.path.realpath(path) for path in (*paths, *options.images, options.data, options.cfg, options.weights)}
-    for path in (*(folder / name for name in drawings.values()), *([file] if file else [])):
-        if os.path.realpath(path) in read:
-            raise ResultsError(f"{path}: it is read too, and would be written over; expected another -out or -json")
-
-    skipped: list[ImageError] = []
-
-    def unreadable(error: ImageError) -> None:
-        if not options.skip:
-            raise ImageError(f"{error}; or add -skip to pass over such images")
-        warnings.warn(f"{error}; passed over", stacklevel=2)
-        skipped.append(error)
-
-    found = detect_files(
-        network, paths, letter_box=wants_letter_box(options, network), thresh=options.thresh, nms=options.nms,
-        hier=options.hier, unreadable=unreadable, **run_settings(options, network, len(paths)),
+    found = detect_images(
+        detector, options.images, thresh=options.thresh, nms=options.nms, hier=options.hier, out=out, json=file,
+        skip=options.skip, progress=partial(_print_found, names=detector.names) if one else bar,
     )  # fmt: skip
-    everything: list[Detections] = []
-    problem = None
+    if not one:
+        boxes = sum(int((detections.prob > 0).sum()) for detections in found)
+        drawn = f", drawings: {out}" if out else ""
+        print(f"{len(found)} images, {boxes} detections: {file}{drawn}")
+    if len(found) < len(paths):
+        print(f"{len(paths) - len(found)} of {len(paths)} images could not be read", file=sys.stderr)
+    return 1 if len(found) < len(paths) else 0
+
+
+def _print_found(found: Iterable[Detections], total: int, names: list[str]) -> Iterator[Detections]:
     start = time.perf_counter()
-    try:
-        for detections in found if one else tqdm(found, total=len(paths), unit="image", disable=None):
-            everything.append(detections)
-            if one:
-                _print_found(detections, names, time.perf_counter() - start)
-            if detections.path in drawings:
-                drawn = draw_detections(load_image(detections.path), detections, names)
-                save_image(drawn, folder / drawings[detections.path])
-    except ImageError as error:
-        problem = error
-    # What was found before the problem is worth keeping; nothing at all is no reason to write over older results.
-    if everything or not problem:
-        if file:
-            write_json(everything, names, file)
-        if not one:
-            boxes = sum(int((detections.prob > 0).sum()) for detections in everything)
-            drawn = f", drawings: {folder}" if options.out else ""
-            print(f"{len(everything)} images, {boxes} detections: {file}{drawn}")
-    if problem:
-        raise problem
-    if skipped:
-        print(f"{len(skipped)} of {len(paths)} images could not be read", file=sys.stderr)
-    return 1 if skipped else 0
-
-
-def _print_found(detections: Detections, names: list[str], seconds: float) -> None:
-    print(f"{detections.path}: Predicted in {seconds:f} seconds.")
-    for prob in detections.prob:
-        for index in prob.nonzero()[0]:
-            print(f"{names[index]}: {prob[index] * 100:.0f}%")
+    for detections in found:
+        print(f"{detections.path}: Predicted in {time.perf_counter() - start:f} seconds.")
+        for prob in detections.prob:
+            for index in prob.nonzero()[0]:
+                print(f"{names[index]}: {prob[index] * 100:.0f}%")
+        yield detections

@@ -48,20 +48,9 @@ def net(options: argparse.Namespace) -> int:
 
 
 def partial(options: argparse.Namespace) -> int:
-    """``examples/darknet.c, partial``: Darknet loads with clear, and writes its own version."""
-    from .. import load_network
-    from ..errors import WeightsError
-    from ..program import VERSIONS
-    from ..stock import find_stock
-    from ..weights import save_weights
+    from ..weights import partial as run
 
-    network = load_network(find_stock(options.cfg), find_stock(options.weights), program=options.program, clear=True)
-    if not 0 <= options.layers <= len(network.layers):
-        raise WeightsError(
-            f"{options.cfg}: LAYERS is {options.layers}; expected 0 to {len(network.layers)}, the network's layer count"
-        )
-    print(network.report, file=sys.stderr)
-    network.version = VERSIONS[network.program]
-    save_weights(network, options.out, options.layers)
+    report = run(options.cfg, options.weights, options.out, options.layers, program=options.program)
+    print(report, file=sys.stderr)
     print(f"{options.out}: layers 0 to {options.layers - 1}", file=sys.stderr)
     return 0

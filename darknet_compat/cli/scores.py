@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -57,36 +56,29 @@ def add(verbs: Any) -> None:
 
 def voc_eval(options: argparse.Namespace) -> int:
     """Score, print, and write what was asked for. 1 where a class has no result file."""
-    from ..evaluate.annotations import find_images, read_labels, read_voc
-    from ..evaluate.padilla import read_padilla, write_padilla
-    from ..evaluate.results import read_comp4
-    from ..evaluate.voc import as_json, format_table, score
+    from ..evaluate.padilla import write_padilla
+    from ..evaluate.voc import as_json, format_table
+    from ..evaluate.voc_eval import voc_eval as run
 
-    if not 0 <= options.iou < 1:
-        raise ResultsError(f"-iou is {options.iou:g}; expected 0 to 1, such as .5")
-    if options.data:
-        truths = read_labels(options.data, _names(options.names) if options.names else None)
-    else:
-        truths = read_voc(options.devkit, options.year, options.image_set, _names(options.names or "data/voc.names"))
-    if options.images:
-        truths = replace(truths, paths=find_images(options.images, truths.images))
-    read = read_padilla if options.padilla else read_comp4
-    detections = read(options.results, truths.names, truths.images)
-    scores = score(truths, detections, options.metric, options.iou)
-    print(format_table(scores))
-    for name, count in sorted(truths.unknown.items()):
+    done = run(
+        options.results, devkit=options.devkit, data=options.data, year=options.year, image_set=options.image_set,
+        names=options.names, metric=options.metric, iou=options.iou, padilla=options.padilla, images=options.images,
+    )  # fmt: skip
+    print(format_table(done.scores))
+    for name, count in sorted(done.truths.unknown.items()):
         _say(f"objects of class {name!r} left out, since the names do not hold it: {count}")
-    if detections.missing:
-        _say(f"result files that do not exist: {len(detections.missing)}, the first {detections.missing[0]}")
+    missing = done.detections.missing
+    if missing:
+        _say(f"result files that do not exist: {len(missing)}, the first {missing[0]}")
     if options.json:
-        _write_json(options.json, as_json(scores))
+        _write_json(options.json, as_json(done.scores))
     if options.to_padilla:
-        write_padilla(detections, options.to_padilla)
+        write_padilla(done.detections, options.to_padilla)
     if options.plots:
         from ..evaluate.plots import draw_all
 
-        draw_all(scores, truths, detections, options.plots, _say)
-    return 1 if scores.absent else 0
+        draw_all(done.scores, done.truths, done.detections, options.plots, _say)
+    return 1 if done.scores.absent else 0
 
 
 def coco_eval(options: argparse.Namespace) -> int:
@@ -98,13 +90,6 @@ def coco_eval(options: argparse.Namespace) -> int:
     if options.json:
         _write_json(options.json, scores)
     return 0
-
-
-def _names(path: str) -> list[str]:
-    from ..cfg import read_names
-    from ..stock import find_stock
-
-    return read_names(find_stock(path))
 
 
 def _say(line: str) -> None:

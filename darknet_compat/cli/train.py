@@ -3,29 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
 import shlex
-import warnings
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from ..errors import DarknetError, TrainingError
+from ..errors import DarknetError, ToldError
 from ..output import complain
-
-if TYPE_CHECKING:
-    from ..train.distributed import Processes
-    from ..train.log import Log
-    from ..train.loop import Scoring
 
 FAILED = 1
 # The flags that a command to go on repeats: name -> its default.
 REPEATED = {"gpus": None, "device": None, "numerics": "cudnn", "program": None, "seed": None, "map": None, "amp": None,
             "fast": False, "workers": None, "cache": False, "augment": "loader", "epochs": False, "labels": "error",
             "snapshot": 100, "tensorboard": False}  # fmt: skip
-MAP_EPOCHS = 4  # AlexeyAB's src/detector.c: mAP_epochs, and at least 100 batches
-MAP_LEAST = 100
-MAP_THRESH = 0.005
-MAP_BATCH = 8  # as many such batches as there are processors may be in memory
 
 
 def add(detector_verbs: Any) -> None:
@@ -109,9 +98,19 @@ def train(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
             return launch(options.gpus, _arguments(options, options.resume))
         options.device = f"cuda:{options.gpus[0]}"
     processes = join(options.device)
+    from ..train.detector import train_detector
+
     try:
-        job = _prepare(options, processes)
-        return job.run() if job else FAILED
+        done = train_detector(
+            options.data, options.cfg, options.weights, clear=options.clear, resume=options.resume,
+            device=options.device, numerics=options.numerics, program=options.program, amp=options.amp,
+            fast=options.fast, seed=options.seed, epochs=options.epochs, labels=options.labels, map_every=options.map,
+            snapshot=options.snapshot, tensorboard=options.tensorboard, workers=options.workers, cache=options.cache,
+            augment=options.augment, processes=processes,
+            command=lambda resume: shlex.join(["darknet-compat", *_arguments(options, resume)]),
+        )  # fmt: skip
+    except ToldError:
+        return FAILED
     except DarknetError as error:
         if processes.first:
             raise
@@ -119,25 +118,7 @@ def train(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
         return FAILED
     finally:
         leave()
-
-
-def _prepare(options: argparse.Namespace, processes: Processes) -> Job | None:
-    """The job; of several processes the first raises what any of them found wrong, and the others return None."""
-    job, problem = None, None
-    with contextlib.ExitStack() as quiet:
-        if not processes.first:
-            quiet.enter_context(contextlib.redirect_stderr(quiet.enter_context(open(os.devnull, "w"))))
-        try:
-            job = Job(options, processes)
-        except DarknetError as error:
-            problem = error
-    problems = [found for found in processes.gather(str(problem) if problem else None) if found]
-    if not problems:
-        return job
-    if processes.first:
-        raise problem or TrainingError(problems[0])
-    processes.wait()
-    return None
+    return 128 + done.signal if done.signal else 0
 
 
 def _arguments(options: argparse.Namespace, resume: bool) -> list[str]:
@@ -159,180 +140,3 @@ def _arguments(options: argparse.Namespace, resume: bool) -> list[str]:
         elif value is not True and not (name == "map" and value == 0):
             words.append(str(value))
     return words
-
-
-class Job:
-    """A training made ready: everything that can be wrong with the files is found before the first update."""
-
-    def __init__(self, options: argparse.Namespace, processes: Processes) -> None:
-        import torch
-
-        from .. import load_network
-        from ..cfg import read_cfg, read_data, read_list
-        from ..program import read_program
-        from ..stock import find_stock
-        from ..train.augment import Augmentation
-        from ..train.checkpoint import Snapshots
-        from ..train.data import TrainingSet, check_labels
-        from ..train.step import Trainer, strict
-
-        self.options, self.processes = options, processes
-        self.data = read_data(find_stock(options.data))
-        cfg = read_cfg(find_stock(options.cfg))
-        images = read_list(find_stock(self.data.source("train", "data/train.list")))
-        program = options.program or read_program(cfg)[0]
-        settings = {
-            "numerics": options.numerics, "program": program, "amp": options.amp, "epochs": options.epochs,
-        }  # fmt: skip
-        self.snapshots = Snapshots(self.data.get("backup", "backup"), cfg, settings, options.snapshot)
-        self.snapshots.make_folder()
-
-        seed = int.from_bytes(os.urandom(4), "little") if options.seed is None else options.seed
-        seed = processes.same_number(seed)
-        torch.manual_seed(seed + processes.rank)
-        if not options.fast:
-            strict()
-        weights = find_stock(options.weights) if options.weights else None
-        network = load_network(cfg, weights, numerics=options.numerics, program=options.program, clear=options.clear)
-        network.check_images()
-        head = network.detector
-        self._check_classes(head.o.classes)
-        self.trainer = Trainer(network, processes, amp=options.amp, fast=options.fast, seed=seed)
-        extra, self.changed = self.snapshots.resume(self.trainer) if options.resume else ({}, [])
-        if not options.resume:
-            self._check_batches()
-        labels = check_labels(images, head.truth_classes, options.labels, class_only=head.class_only)
-        net = network.net
-        augmentation = Augmentation(
-            head.o.jitter, net.hue, net.saturation, net.exposure, bool(net.flip), bool(net.letter_box)
-        )
-        if options.augment == "device" and not net.letter_box:
-            raise network.cfg.net.error(
-                "letter_box=0 cuts rectangles out of the images in bytes, which only the loader does; expected "
-                "letter_box=1, or no -augment device",
-                "letter_box",
-            )
-        self.scoring = None
-        if options.map is not None:
-            self.scoring = self._scoring(head.o.classes, len(images), extra.get("best"))
-        self.images = TrainingSet(
-            images, labels, augmentation, head.o.max, self.trainer.seed,
-            replacement=not options.epochs, cache=options.cache,
-        )  # fmt: skip
-        if options.augment == "device":
-            _ = self.images.most_pixels  # reads the head of every image, now rather than before the first batch
-
-    def _check_classes(self, classes: int) -> None:
-        if self.data.get("classes") is not None and self.data.integer("classes") != classes:
-            raise self.data.error("classes", f"the last section of {self.options.cfg} has classes={classes}")
-
-    def _check_batches(self) -> None:
-        trainer, net = self.trainer, self.trainer.net
-        if trainer.batch >= net.max_batches:
-            done = (
-                f"{trainer.network.seen:,} images seen are {trainer.batch} batches, and max_batches={net.max_batches}"
-            )
-            raise trainer.network.cfg.net.error(
-                f"nothing is left to train: {done}; raise max_batches, or count from 0 with -clear", "max_batches"
-            )
-
-    def _scoring(self, classes: int, images: int, best: float | None) -> Scoring:
-        from ..cfg import check_names, read_list, read_names
-        from ..detect import detect_files
-        from ..detect.scores import map_of
-        from ..evaluate.annotations import read_label_files
-        from ..stock import find_stock
-        from ..train.loop import Scoring
-        from ..train.schedule import images_per_update
-
-        paths = read_list(find_stock(self.data.require("valid")))
-        names = read_names(find_stock(self.data.source("names", "data/names.list")))
-        check_names(self.data, names, classes, self.options.cfg)
-        truths = read_label_files(paths, classes)
-        network, net = self.trainer.network, self.trainer.net
-
-        def score() -> float:
-            found = detect_files(
-                network,
-                paths,
-                batch=min(net.mini_batch, MAP_BATCH),
-                letter_box=bool(net.letter_box),
-                thresh=MAP_THRESH,
-                hier=0.0,
-            )
-            return map_of(found, names, truths).mean
-
-        every = self.options.map or max(MAP_LEAST, MAP_EPOCHS * images // images_per_update(net))
-        return Scoring(score, every, best)
-
-    def run(self) -> int:
-        """Train; returns the exit code."""
-        from ..files import clear_parts
-        from ..train.log import Log
-        from ..train.loop import Stopping
-        from ..train.loop import train as run
-
-        options, trainer, first = self.options, self.trainer, self.processes.first
-        log = None
-        if first:
-            clear_parts(self.snapshots.folder, self.snapshots.name)
-            log = Log(
-                self.snapshots.path(""), trainer.network.heads, trainer.batch, trainer.net.max_batches,
-                options.resume, options.tensorboard,
-            )  # fmt: skip
-            self._greet(log)
-        begun = trainer.updates
-        with Stopping() as stopping:
-            try:
-                stopped = run(
-                    trainer, self.images, self.snapshots, log, stopping, workers=self._workers(),
-                    on_device=options.augment == "device", scoring=self.scoring,
-                )  # fmt: skip
-                if log:
-                    if stopped:
-                        log.say(self._stopped(anew=trainer.updates == begun))
-                    log.draw()
-            finally:
-                if log:
-                    log.close()
-            self.processes.wait()
-            if stopped:
-                stopping.leave()
-        return 128 + stopped if stopped else 0
-
-    def _stopped(self, anew: bool) -> str:
-        resume = self.options.resume or not anew
-        command = shlex.join(["darknet-compat", *_arguments(self.options, resume)])
-        if anew:
-            return f"stopped before an update was done, and nothing was saved; to start again: {command}"
-        return f"stopped after batch {self.trainer.batch}; to go on: {command}"
-
-    def _greet(self, log: Log) -> None:
-        trainer, net, world = self.trainer, self.trainer.net, self.processes.world
-        log.say(self.snapshots.name)
-        if trainer.network.report:
-            log.say(str(trainer.network.report))
-        if self.options.resume:
-            log.say(f"going on after batch {trainer.batch}, {trainer.network.seen:,} images seen")
-        elif self.snapshots.state.exists():
-            warnings.warn(
-                f"{self.snapshots.state} is of an earlier training and will be written over; "
-                "-resume would go on with it instead",
-                stacklevel=2,
-            )
-        for change in self.changed:
-            log.say(f"changed since: {change}")
-        if trainer.batch >= net.max_batches:
-            # It was stopped or killed before its final weights were written.
-            log.say(f"nothing is left to train: max_batches={net.max_batches}; raise it to train on")
-        log.say(f"Learning Rate: {net.learning_rate * world:g}, Momentum: {net.momentum:g}, Decay: {net.decay:g}")
-        where = f"{world} processes on {trainer.device.type}" if world > 1 else str(trainer.device)
-        log.say(f"{len(self.images)} images, {len(self.images.labels.objects)} objects; seed {trainer.seed}; {where}")
-
-    def _workers(self) -> int:
-        if self.options.workers is not None:
-            return self.options.workers
-        if self.trainer.device.type == "cpu":
-            return 1
-        here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        return max(1, min(8, here // self.processes.world))

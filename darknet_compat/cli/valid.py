@@ -9,13 +9,13 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-import warnings
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
 
-from .arguments import add_letter_box, add_network, fraction, load, run_settings, wants_letter_box
+from .arguments import add_letter_box, add_network, bar, fraction, load
 
-THRESH = 0.005  # float thresh = .005 in validate_detector
+if TYPE_CHECKING:
+    from ..detect import Detections
 
 
 def add(verbs: Any) -> None:
@@ -67,59 +67,13 @@ def add(verbs: Any) -> None:
     parser.set_defaults(run=recall)
 
 
-def _images(options: argparse.Namespace) -> tuple[Any, list[str]]:
-    """The .data file, and its valid list."""
-    from ..cfg import read_data, read_list
-    from ..stock import find_stock
-
-    data = read_data(find_stock(options.data))
-    return data, read_list(find_stock(data.source("valid", "data/train.list")))
-
-
-def _progress(found: Iterator[Any], total: int) -> Iterator[Any]:
-    from tqdm import tqdm
-
-    start = time.perf_counter()
-    yield from tqdm(found, total=total, unit="image", disable=None)
-    seconds = time.perf_counter() - start
-    print(f"Total Detection Time: {seconds:f} Seconds, {total / seconds:.1f} images/s", file=sys.stderr)
-
-
 def valid(options: argparse.Namespace, mirrored: bool = False) -> int:
-    data, paths = _images(options)
-    # These load torch, so they come after the first that can be wrong; in the other verbs too.
-    from ..detect import detect_files
-    from ..detect.results import ResultFiles, coco_image_id
-    from ..labels import image_ids
-    from ..stock import find_stock
-    from ..tree import read_map
+    from ..detect.validate import validate
 
-    kind = data.get("eval", "voc")
-    if kind not in ResultFiles.PREFIX:
-        raise data.error("eval", f"eval is {kind!r}; expected one of {', '.join(ResultFiles.PREFIX)}")
-    listed = data.source("valid", "data/train.list")
-    if kind == "voc":
-        image_ids(paths, listed)
-    elif kind == "coco" and len({coco_image_id(path) for path in paths}) < len(paths):
-        warnings.warn(f"{listed}: images share an image id, the number in the name of a COCO file", stacklevel=1)
-    network, names = load(options)
-    head = network.detector
-    asked = read_map(data.get("map")) if data.get("map") else None
-    if asked and max(asked) >= head.o.classes:
-        raise data.error("map", f"the map asks for class {max(asked)}; expected 0 to {head.o.classes - 1}")
-    classes = len(asked) if asked and head.chooses_classes else head.o.classes
-    expected = ResultFiles.CLASSES.get(kind, classes)
-    if classes != expected:
-        raise data.error("eval", f"{classes} classes would be written; expected the {expected} of eval={kind}")
-    source = find_stock(data.source("names", "data/names.list"))
-    with ResultFiles(data.get("results", "results"), kind, names, options.out, source) as files:
-        found = detect_files(
-            network, paths, letter_box=wants_letter_box(options, network), mirrored=mirrored, thresh=THRESH,
-            relative=False, map=asked, **run_settings(options, network, len(paths)),
-        )  # fmt: skip
-        for detections in _progress(found, len(paths)):
-            files.add(detections)
-    print(f"{len(paths)} images: {files.paths[0]}" + (f" ... {files.paths[-1].name}" if len(files.paths) > 1 else ""))
+    detector = load(options)
+    paths = validate(detector, out=options.out, mirrored=mirrored, progress=_timed)
+    more = f" ... {paths[-1].name}" if len(paths) > 1 else ""
+    print(f"{len(detector.valid_images())} images: {paths[0]}{more}")
     return 0
 
 
@@ -128,33 +82,29 @@ def valid2(options: argparse.Namespace) -> int:
 
 
 def map_(options: argparse.Namespace) -> int:
-    data, paths = _images(options)
-    from ..detect import detect_files
-    from ..detect.scores import map_of
-    from ..evaluate.annotations import read_difficult, read_label_files
+    from ..detect.scores import mean_average_precision
     from ..evaluate.darknet_map import format_map
 
-    network, names = load(options)
-    letter_box = wants_letter_box(options, network)
-    truths = read_label_files(paths, len(names))
-    difficult = read_difficult(data, paths, len(names))
-    found = detect_files(
-        network, paths, letter_box=letter_box, thresh=THRESH, hier=0.0, **run_settings(options, network, len(paths)),
-    )  # fmt: skip
-    table = map_of(
-        _progress(found, len(paths)), names, truths, difficult,
-        thresh=options.thresh, iou_thresh=options.iou_thresh, points=options.points,
-    )  # fmt: skip
+    detector = load(options)
+    table = mean_average_precision(
+        detector, thresh=options.thresh, iou_thresh=options.iou_thresh, points=options.points, progress=_timed
+    )
+    geometry = "fitted into" if detector.letter_box else "stretched over"
+    print(f"images {geometry} the network's input")
     print(format_map(table))
     return 0
 
 
 def recall(options: argparse.Namespace) -> int:
-    _, paths = _images(options)
-    from ..detect.scores import recall_of
+    from ..detect.scores import recall as measure
     from ..evaluate.darknet_map import recall_lines
 
-    network, _ = load(options)
-    table = recall_of(network, paths, **run_settings(options, network, len(paths)))
-    print("\n".join(recall_lines(table)))
+    print("\n".join(recall_lines(measure(load(options)))))
     return 0
+
+
+def _timed(found: Iterable[Detections], total: int) -> Iterator[Detections]:
+    start = time.perf_counter()
+    yield from bar(found, total)
+    seconds = time.perf_counter() - start
+    print(f"Total Detection Time: {seconds:f} Seconds, {total / seconds:.1f} images/s", file=sys.stderr)

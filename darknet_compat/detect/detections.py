@@ -84,7 +84,7 @@ def detect(
     hier: float = HIER,
     letter_box: bool = True,
     relative: bool = True,
-    map: Sequence[int] | None = None,
+    class_map: Sequence[int] | None = None,
     mirrored: bool = False,
     by_objectness: bool = False,
     engine: Engine | None = None,
@@ -92,8 +92,8 @@ def detect(
     """Detections of a batch: ``images`` (N, channels, height, width) made from images of the N (width, height).
 
     ``get_network_boxes`` with ``relative``, then ``do_nms_sort``: only probabilities over ``thresh`` are left, and of a
-    class no two boxes with an IOU over ``nms`` (0: all stay). ``hier`` is how sure a tree must be to go deeper, ``map``
-    the tree's classes to ask for. ``mirrored`` averages in the mirrored image's output, as ``valid2`` does.
+    class no two boxes with an IOU over ``nms`` (0: all stay). ``hier`` is how sure a tree must be to go deeper,
+    ``class_map`` the tree's classes to ask for. ``mirrored`` averages in the mirrored image's output, as ``valid2``.
     ``by_objectness`` takes objectness as the only class (``do_nms_obj``). ``engine`` runs the network, if not torch
     layer by layer (:func:`darknet_compat.engines.start_engine`).
     """
@@ -105,7 +105,7 @@ def detect(
                 head.average_mirrored(output, other) if head.finds_boxes else output
                 for head, output, other in zip(network.heads, outputs, forward(images.flip(3)), strict=True)
             ]
-        boxes, objectness, prob = network.boxes(outputs, thresh, hier, map)
+        boxes, objectness, prob = network.boxes(outputs, thresh, hier, class_map)
         if by_objectness:
             prob = objectness[..., None]
         boxes = unletterbox(boxes, sizes, (network.width, network.height), relative=relative, letter_box=letter_box)

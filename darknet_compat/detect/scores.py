@@ -7,11 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from ..evaluate.annotations import LabelBoxes, read_label_files
+from ..evaluate.annotations import LabelBoxes, read_difficult, read_label_files
 from ..evaluate.darknet_map import MapTable, RecallTable, detector_map, recall_counts
-from ..network import Network
-from .detections import Detections, detect_files
+from .detections import Detections
+from .detector import Detector
+from .progress import Progress, unseen
 
+MAP_THRESH = 0.005  # AlexeyAB's src/detector.c, validate_detector_map: of the detections that are scored
+REPORT_THRESH = 0.25  # and of those that its counts are of
 # examples/detector.c, validate_detector_recall
 RECALL_THRESH, RECALL_NMS = 0.001, 0.4
 
@@ -38,17 +41,39 @@ def map_of(
     return detector_map(names, *joined, truths, difficult, **options)
 
 
-def recall_of(network: Network, paths: Sequence[str], **options: Any) -> RecallTable:
-    """Darknet's recall: stretched images, every box over objectness .001 whatever its class, IOU .4.
+def mean_average_precision(
+    detector: Detector,
+    *,
+    thresh: float = REPORT_THRESH,
+    iou_thresh: float = 0.5,
+    points: int = 0,
+    progress: Progress = unseen,
+) -> MapTable:
+    """AlexeyAB's mAP over the ``valid`` list, against its label files (``src/detector.c, validate_detector_map``).
 
-    ``options`` are ``batch`` and ``engine`` of :func:`detect_files`.
+    True and false positives are counted at ``thresh``. ``points`` is 0 (the area), 11 (VOC 2007) or 101 (COCO).
+    ``progress`` is that of :func:`validate`.
+
+    Raises :class:`DarknetError` in one line that names file and place.
     """
-    truths = read_label_files(paths, network.detector.o.classes)
+    paths, classes = detector.valid_images(), len(detector.names)
+    truths = read_label_files(paths, classes)
+    difficult = read_difficult(detector.data, paths, classes)
+    found = progress(detector.detect(paths, thresh=MAP_THRESH, hier=0.0), len(paths))
+    return map_of(found, detector.names, truths, difficult, thresh=thresh, iou_thresh=iou_thresh, points=points)
+
+
+def recall(detector: Detector, *, progress: Progress = unseen) -> RecallTable:
+    """Darknet's recall over the ``valid`` list (``examples/detector.c, validate_detector_recall``).
+
+    Stretched images, every box over objectness .001 whatever its class, IOU .4. ``progress`` is that of
+    :func:`validate`.
+    """
+    paths = detector.valid_images()
+    truths = read_label_files(paths, detector.network.detector.o.classes)
     image, objectness, box = [], [], []
-    found = detect_files(
-        network, paths, letter_box=False, thresh=RECALL_THRESH, nms=RECALL_NMS, by_objectness=True, **options,
-    )  # fmt: skip
-    for index, detections in enumerate(found):
+    found = detector.detect(paths, letter_box=False, thresh=RECALL_THRESH, nms=RECALL_NMS, by_objectness=True)
+    for index, detections in enumerate(progress(found, len(paths))):
         image.append(np.full(len(detections.prob), index))
         objectness.append(detections.prob[:, 0])
         box.append(detections.boxes)

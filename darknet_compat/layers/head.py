@@ -51,7 +51,7 @@ class Head(Layer):
     columns: ClassVar[tuple[str, ...]]
     """Names of the head's columns in the log's table."""
     chooses_classes: bool = False
-    """Does ``map`` of :meth:`boxes` choose among the classes (of a tree)?"""
+    """Does ``class_map`` of :meth:`boxes` choose among the classes (of a tree)?"""
     class_only: bool = False
     """May a truth have a class and no place?"""
 
@@ -60,10 +60,10 @@ class Head(Layer):
         """How many classes a truth may name."""
         return self.o.classes
 
-    def boxes(self, output: Tensor, thresh: float, hier: float = 0.5, map: Sequence[int] | None = None) -> Boxes:
+    def boxes(self, output: Tensor, thresh: float, hier: float = 0.5, class_map: Sequence[int] | None = None) -> Boxes:
         """The boxes in an activated map (N, c, h, w).
 
-        ``hier`` and ``map`` are for trees: how sure one must be to go deeper, and which classes to ask for.
+        ``hier`` and ``class_map`` are for trees: how sure one must be to go deeper, and which classes to ask for.
         """
         raise NotImplementedError
 

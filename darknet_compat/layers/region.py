@@ -169,15 +169,15 @@ class Region(Head):
         """(N, num*planes, h, w) -> (N, num, planes, h, w)."""
         return map.unflatten(1, (self.o.num, self.o.coords + 1 + self.o.classes))
 
-    def boxes(self, output: Tensor, thresh: float, hier: float = 0.5, map: Sequence[int] | None = None) -> Boxes:
+    def boxes(self, output: Tensor, thresh: float, hier: float = 0.5, class_map: Sequence[int] | None = None) -> Boxes:
         """What the activated map says (get_region_detections): boxes, objectness and probabilities.
 
         Returns xywh (N, B, 4) relative to the network's input, objectness (N, B), and prob (N, B, classes), which is
         objectness times the class's value. Both are 0 where they are not over ``thresh``.
 
         With a tree prob is of one class only: where :meth:`Hierarchy.top` ends with ``hier``, and it is the
-        objectness. Or with ``map``, a list of classes of the tree, prob is (N, B, len(map)), the probabilities of
-        these. Without a tree ``map`` is not looked at.
+        objectness. Or with ``class_map``, a list of classes of the tree, prob is (N, B, len(class_map)), the
+        probabilities of these. Without a tree ``class_map`` is not looked at.
         """
         planes = self._planes(output)
         xywh = self._xywh(*planes[:, :, :4].unbind(2))
@@ -190,8 +190,8 @@ class Region(Head):
             prob = torch.where(prob > thresh, prob, 0)
         else:
             classes = self.hierarchy.predictions(classes, 2)
-            if map is not None:
-                chosen = torch.as_tensor(map, device=output.device)
+            if class_map is not None:
+                chosen = torch.as_tensor(class_map, device=output.device)
                 prob = scale[:, :, None] * classes.index_select(2, chosen)
                 prob = torch.where(prob > thresh, prob, 0)
             else:

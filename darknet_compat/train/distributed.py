@@ -44,25 +44,25 @@ class Processes:
         """The one that prints and writes."""
         return self.rank == 0
 
-    def add_up(self, tensor: Tensor) -> None:
+    def all_reduce(self, tensor: Tensor) -> None:
         """Replace ``tensor`` by the sum of all processes' in place."""
         if self.world > 1:
             with _all():
                 dist.all_reduce(tensor)
 
-    def same(self, tensor: Tensor) -> None:
+    def broadcast(self, tensor: Tensor) -> None:
         """Replace ``tensor`` by the first process's in place."""
         if self.world > 1:
             with _all():
                 dist.broadcast(tensor, 0)
 
-    def same_number(self, number: int) -> int:
+    def broadcast_number(self, number: int) -> int:
         """The first process's ``number``, below 2^63."""
         tensor = torch.tensor(number, device=self.device)
-        self.same(tensor)
+        self.broadcast(tensor)
         return int(tensor)
 
-    def gather(self, thing: Any) -> list[Any]:
+    def all_gather(self, thing: Any) -> list[Any]:
         """What each process brings, in the order of their ranks."""
         if self.world == 1:
             return [thing]
@@ -71,7 +71,7 @@ class Processes:
             dist.all_gather_object(things, thing)
         return things
 
-    def wait(self) -> None:
+    def barrier(self) -> None:
         """Wait until all processes do this, or one has ended.
 
         torch's launcher stops all others when one ends with an error, so the first has to write and speak before.

@@ -112,7 +112,7 @@ def train(
     """
     net, processes = trainer.net, trainer.processes
     for tensor in trainer.network.state_dict().values():
-        processes.same(tensor)
+        processes.broadcast(tensor)
     sizes = Sizes(trainer)
     begun = trainer.updates
     batches = load_batches(

@@ -133,7 +133,7 @@ class Trainer:
         cost = sum(map(network_cost, figures))
         self.gradients.extra.copy_(torch.stack([cost, torch.zeros_like(cost)]))
         try:
-            self.processes.add_up(self.gradients.flat)
+            self.processes.all_reduce(self.gradients.flat)
         except LostProcessError:
             self._go_back(*before)
             raise
@@ -169,7 +169,7 @@ class Trainer:
         """
         self.gradients.extra.copy_(torch.tensor([0.0, 1.0]))
         with contextlib.suppress(LostProcessError):
-            self.processes.add_up(self.gradients.flat)
+            self.processes.all_reduce(self.gradients.flat)
 
     def _go_back(self, seen: int, buffers: Sequence[Tensor]) -> None:
         self.network.seen = seen

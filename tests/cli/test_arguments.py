@@ -9,8 +9,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-import darknet_compat
 from darknet_compat import engines, load_network, save_weights
+from darknet_compat.detect import detector
 from darknet_compat.errors import DarknetError, ExportError
 from darknet_compat.stock import find_stock
 from tests.cli.conftest import CFG, WEIGHTS
@@ -84,7 +84,7 @@ def started(monkeypatch):
         return replace(engine, run=run)
 
     original = engines.start_engine
-    monkeypatch.setattr(engines, "start_engine", start)
+    monkeypatch.setattr(detector, "start_engine", start)
     return seen
 
 
@@ -112,7 +112,7 @@ def test_the_device_is_the_gpu_where_there_is_one(outcome, monkeypatch, name):
             outcome(name, *flags)
         return str(loaded.value)
 
-    monkeypatch.setattr(darknet_compat, "load_network", load)
+    monkeypatch.setattr(detector, "load_network", load)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert device() == "cpu"
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)

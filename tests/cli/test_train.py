@@ -19,10 +19,11 @@ import torch
 
 from darknet_compat import load_network, save_weights
 from darknet_compat.cfg import read_cfg
-from darknet_compat.cli import build_parser, main, train
-from darknet_compat.cli.train import Job, _arguments
-from darknet_compat.train import data, step
+from darknet_compat.cli import build_parser, main
+from darknet_compat.cli.train import _arguments
+from darknet_compat.train import data, detector, step
 from darknet_compat.train.checkpoint import Snapshots
+from darknet_compat.train.detector import Training
 from darknet_compat.train.distributed import Processes
 from darknet_compat.train.step import Trainer
 from darknet_compat.weights import load_weights
@@ -209,7 +210,7 @@ def spy(monkeypatch, name, calls):
     monkeypatch.setattr(data, name, lambda *arguments: calls.append(arguments) or function(*arguments))
 
 
-def test_cached_images_and_those_augmented_by_batches_train_the_same(run, monkeypatch):
+def test_what_is_cached_or_augmented_by_batches_trains_the_same(run, monkeypatch):
     weights, losses, decoded, augmented = {}, {}, [], []
     spy(monkeypatch, "load_image", decoded)
     spy(monkeypatch, "augment", augmented)
@@ -313,17 +314,16 @@ def test_map_while_training_is_that_of_the_verb(verb, data, wide, tmp_path, caps
     for letter_box in (0, 1):
         cfg = tmp_path / "net.cfg"
         cfg.write_text(CFG.read_text().replace("batch = 8", f"letter_box = {letter_box}\nbatch = 8", 1))
-        words = ["detector", "train", str(file), str(cfg), str(WEIGHTS), "-clear", "-map", "-device", "cpu"]
-        job = Job(build_parser().parse_args(words), Processes(torch.device("cpu")))
-        job.trainer.network.eval()
-        scores[letter_box] = job.scoring.score()
+        training = Training(file, cfg, WEIGHTS, clear=True, map_every=0, device="cpu")
+        training.trainer.network.eval()
+        scores[letter_box] = training.scoring.score()
         assert verb("detector", "map", file, cfg, WEIGHTS, "-device", "cpu") == 0
         assert f"mAP@0.50) = {scores[letter_box]:.6f}," in capsys.readouterr().out
     assert scores[0] != scores[1]
 
 
-def made_ready(*flags):
-    return Job(build_parser().parse_args(words("-device", "cpu", *flags)), Processes(torch.device("cpu")))
+def made_ready(**options):
+    return Training("set.data", "small.cfg", **{"device": "cpu", **options})
 
 
 def test_epochs_show_every_image(run, monkeypatch):
@@ -341,7 +341,7 @@ def test_epochs_show_every_image(run, monkeypatch):
 
 def test_flags_that_change_the_numbers_change_them(run, monkeypatch):
     exact = []
-    monkeypatch.setattr(step, "strict", lambda: exact.append("strict"))
+    monkeypatch.setattr(detector, "strict", lambda: exact.append("strict"))
     monkeypatch.setattr(step, "speed_up", lambda network: exact.append("fast") or network.raw_maps)
     Path("small.cfg").write_text(small("max_batches=2"))
     weights, called = {}, {}
@@ -371,26 +371,29 @@ def test_resume_takes_the_flags_that_the_training_had(run, flag, value):
 
 
 def test_the_best_map_and_the_seed_are_those_of_the_training_that_goes_on(run):
-    job = made_ready("-seed", "4", "-map")
+    job = made_ready(seed=4, map_every=0)
     job.trainer.update(made_batches(1, 1)[0])
     job.snapshots.save(job.trainer, job.snapshots.backup, {"best": 0.25})
-    again = made_ready("-resume", "-map", "7")
+    again = made_ready(resume=True, map_every=7)
     assert (again.scoring.best, again.scoring.every) == (0.25, 7)
     assert again.trainer.seed == again.images.seed == 4
 
 
 def test_map_is_scored_every_4_epochs_but_not_before_100_batches(run, monkeypatch):
-    assert made_ready("-map").scoring.every == 100
-    monkeypatch.setattr(train, "MAP_LEAST", 5)
-    assert made_ready("-map").scoring.every == 4 * 12 // 8
+    assert made_ready(map_every=0).scoring.every == 100
+    monkeypatch.setattr(detector, "MAP_LEAST", 5)
+    assert made_ready(map_every=0).scoring.every == 4 * 12 // 8
 
 
 def test_all_processes_have_the_first_ones_seed(run):
     class Second(Processes):
-        def same_number(self, number):
+        def broadcast_number(self, number):
             return 77
 
-    job = Job(build_parser().parse_args(words("-device", "cpu")), Second(torch.device("cpu"), 1, 2))
+        def all_gather(self, thing):
+            return [None, thing]
+
+    job = made_ready(processes=Second(torch.device("cpu"), 1, 2))
     assert job.trainer.seed == job.images.seed == 77
 
 
@@ -419,7 +422,9 @@ def test_a_folder_whose_name_is_no_utf_8(tmp_path):
 
 def test_going_on_that_was_stopped_before_an_update_goes_on(run):
     assert run("-seed", "4")[0] == 0
-    assert made_ready("-resume")._stopped(anew=True).endswith("set.data small.cfg -resume -device cpu")
+    assert made_ready(resume=True)._stopped(anew=True).endswith("train_detector(..., resume=True)")
+    made = build_parser().parse_args(words("-resume", "-device", "cpu"))
+    assert _arguments(made, True)[2:] == ["set.data", "small.cfg", "-resume", "-device", "cpu"]
 
 
 def test_stopped_before_the_first_update(run, monkeypatch):

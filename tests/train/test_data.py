@@ -225,7 +225,7 @@ def test_size_may_change(paths):
     assert [tuple(batch.images.shape) for batch in batches] == [(2, 3, h, w) for w, h in sizes]
 
 
-def test_cached_images_give_the_same(paths):
+def test_what_is_cached_is_the_same(paths):
     assert_equal_batches(collect(training_set(paths), 5), collect(training_set(paths, cache=True), 5, workers=2))
 
 

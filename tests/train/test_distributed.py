@@ -281,18 +281,18 @@ def test_a_process_that_has_ended_is_named_wherever_the_others_wait(monkeypatch)
         monkeypatch.setattr(dist, name, ended)
     two = Processes(torch.device("cpu"), 0, 2)
     tensor = torch.ones(1)
-    for call in (lambda: two.add_up(tensor), lambda: two.same(tensor), lambda: two.gather("x")):
+    for call in (lambda: two.all_reduce(tensor), lambda: two.broadcast(tensor), lambda: two.all_gather("x")):
         with pytest.raises(LostProcessError, match=r"^another process of this training has ended$"):
             call()
-    two.wait()  # for those that are left
+    two.barrier()  # for those that are left
 
 
 def test_one_process_alone():
     alone = Processes(torch.device("cpu"))
     tensor = torch.ones(2)
-    alone.add_up(tensor)
-    alone.same(tensor)
-    assert (alone.first, tensor.tolist(), alone.gather("x")) == (True, [1, 1], ["x"])
-    assert alone.same_number(2**62) == 2**62
-    alone.wait()
+    alone.all_reduce(tensor)
+    alone.broadcast(tensor)
+    assert (alone.first, tensor.tolist(), alone.all_gather("x")) == (True, [1, 1], ["x"])
+    assert alone.broadcast_number(2**62) == 2**62
+    alone.barrier()
     assert (alone.rank, alone.world, Processes(alone.device, 1).first) == (0, 1, False)

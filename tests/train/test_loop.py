@@ -36,10 +36,10 @@ LINE = re.compile(r"(\d+): (\S+), (\S+) avg, (\S+) rate, (\S+) seconds, (\d+) im
 class Alike(Processes):
     """The first of ``world`` processes, each of which brings what it brings."""
 
-    def add_up(self, tensor):
+    def all_reduce(self, tensor):
         tensor.mul_(self.world)
 
-    def same(self, tensor):
+    def broadcast(self, tensor):
         pass
 
 

@@ -219,7 +219,7 @@ def test_what_is_not_finite_is_found_in_memory_that_is_used_again():
 
 def test_the_loss_of_another_process_that_is_not_finite():
     class Beside(Processes):
-        def add_up(self, tensor):
+        def all_reduce(self, tensor):
             tensor[-2] += torch.nan
 
     trainer = Trainer(load_network(parse_cfg(small())), Beside(torch.device("cpu"), 0, 2))
@@ -240,7 +240,7 @@ class Beside(Processes):
 
     gives_up = 0
 
-    def add_up(self, tensor):
+    def all_reduce(self, tensor):
         tensor[-1] += type(self).gives_up
 
 
@@ -279,7 +279,7 @@ def test_an_update_that_is_broken_off_or_given_up_leaves_nothing_behind(monkeypa
 
 def test_an_update_that_a_lost_process_ends_leaves_nothing_behind():
     class Left(Processes):
-        def add_up(self, tensor):
+        def all_reduce(self, tensor):
             raise LostProcessError("another process of this training has ended")
 
     trainer = Trainer(load_network(parse_cfg(small())), Left(torch.device("cpu"), 0, 2))

@@ -1,0 +1,90 @@
+"""A detector made ready: a network with its names, and how to run it. What the verbs that detect share."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from .. import load_network
+from ..cfg import DataFile, check_names, read_data, read_list, read_names
+from ..device import find_device
+from ..engines import start_engine
+from ..network import Network
+from ..stock import find_stock
+from .detections import Detections, detect_files
+
+BATCH = 4  # images per forward pass, where nothing else is asked for
+
+
+@dataclass(frozen=True)
+class Detector:
+    """What :func:`load_detector` gives."""
+
+    data: DataFile
+    names: list[str]
+    """Of the classes."""
+    names_file: str
+    network: Network
+    letter_box: bool
+    """Are images fitted into the network's input (or stretched)?"""
+    engine: str
+    precision: str
+    batch: int
+
+    @property
+    def valid_file(self) -> str:
+        """The list that ``valid=`` names."""
+        return self.data.source("valid", "data/train.list")
+
+    def valid_images(self) -> list[str]:
+        """The paths in it. Raises :class:`DataError`."""
+        return read_list(find_stock(self.valid_file))
+
+    def detect(self, paths: Sequence[str], **options: Any) -> Iterator[Detections]:
+        """The detections of image files, in order, as :func:`detect_files` gives them; its options may be given."""
+        batch = max(min(self.batch, len(paths)), 1)
+        batches = max(-(-len(paths) // batch), 1)
+        threads = max(torch.get_num_threads() // batches, 1)
+        engine = start_engine(self.network, self.engine, self.precision, batch, threads)
+        return detect_files(
+            self.network, paths, **{"letter_box": self.letter_box, "batch": batch, "engine": engine, **options}
+        )
+
+
+def load_detector(
+    data: str | os.PathLike[str],
+    cfg: str | os.PathLike[str],
+    weights: str | os.PathLike[str],
+    *,
+    device: str | None = None,
+    numerics: str = "cudnn",
+    program: str | None = None,
+    letter_box: bool | None = None,
+    engine: str = "torch",
+    precision: str = "float32",
+    batch: int = BATCH,
+) -> Detector:
+    """Read a .data file, and the network that ``cfg`` and ``weights`` hold.
+
+    ``letter_box`` None does as the cfg says, or the program it is for. ``device`` None takes a GPU where there is one
+    and ``engine`` is "torch". ``engine`` and ``precision`` are those of :func:`darknet_compat.engines.start_engine`,
+    ``batch`` is how many images go through the network at a time, the rest is that of
+    :func:`darknet_compat.load_network`.
+
+    Raises :class:`DarknetError` in one line that names file and place.
+    """
+    read = read_data(find_stock(os.fspath(data)))
+    names_file = find_stock(read.source("names", "data/names.list"))
+    names = read_names(names_file)
+    # The other engines run on the processor, so a GPU is theirs only by mistake.
+    where = find_device(device or (None if engine == "torch" else "cpu"))
+    network = load_network(
+        find_stock(os.fspath(cfg)), find_stock(os.fspath(weights)), device=where, numerics=numerics, program=program
+    )
+    check_names(read, names, network.detector.o.classes, os.fspath(cfg))
+    fitted = bool(network.net.letter_box) if letter_box is None else letter_box
+    return Detector(read, names, names_file, network, fitted, engine, precision, batch)

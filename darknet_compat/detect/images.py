@@ -1,0 +1,116 @@
+"""Detection in image files, with drawings and a JSON file. Source: ``examples/detector.c, test_detector``."""
+
+from __future__ import annotations
+
+import glob
+import os
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..cfg import read_list
+from ..errors import ImageError, ResultsError
+from ..images import SUFFIXES, load_image, save_image
+from ..stock import find_stock
+from .detections import HIER, NMS, Detections
+from .detector import Detector
+from .draw import draw_detections
+from .progress import Progress, unseen
+from .results import drawing_names, make_folder, write_json
+
+THRESH = 0.5  # examples/detector.c, run_detector: find_float_arg(argc, argv, "-thresh", .5)
+
+
+def find_images(given: Sequence[str]) -> list[str]:
+    """The image paths that words stand for, in order: images, folders, patterns, .txt lists.
+
+    Raises :class:`ImageError` where one stands for nothing.
+    """
+    found: list[str] = []
+    for text in given:
+        path = Path(find_stock(text))
+        if text and path.is_dir():  # an empty name is no folder, though Path takes it for the present one
+            inside = sorted(str(file) for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
+            if not inside:
+                raise ImageError(f"{text}: no image in this folder; expected files ending in {', '.join(SUFFIXES)}")
+            found += inside
+        elif path.suffix == ".txt" and path.is_file():
+            found += read_list(path)
+        elif text and path.exists():
+            found.append(str(path))
+        elif matches := sorted(glob.glob(text, recursive=True)):
+            found += matches
+        else:
+            raise ImageError(f"{text}: no such image, folder or list, and no file matches it as a pattern")
+    return found
+
+
+def detect_images(
+    detector: Detector,
+    images: Sequence[str],
+    *,
+    thresh: float = THRESH,
+    nms: float = NMS,
+    hier: float = HIER,
+    out: str | os.PathLike[str] | None = None,
+    json: str | os.PathLike[str] | None = None,
+    skip: bool = False,
+    progress: Progress = unseen,
+) -> list[Detections]:
+    """The detections of ``images``: words that :func:`find_images` takes.
+
+    ``json`` writes them to a file, and ``out`` drawings into a folder: that of one image as predictions.jpg, those of
+    several under the images' names. ``skip`` passes over images that cannot be read, with a warning each. The rest is
+    that of :func:`detect`, ``progress`` that of :func:`validate`.
+
+    Raises :class:`ImageError` for an image that cannot be read; what was found before it is written. Raises
+    :class:`ResultsError` before the first image where the files could not be written, or would take the place of one
+    that is read.
+    """
+    paths = find_images(images)
+    one = len(paths) == 1
+    names = {} if out is None else {paths[0]: "predictions.jpg"} if one else drawing_names(paths)
+    drawings = {path: Path(out or "") / name for path, name in names.items()}
+    _check_written(detector, [*images, *paths], None if out is None else Path(out), json, list(drawings.values()))
+
+    def unreadable(error: ImageError) -> None:
+        if not skip:
+            raise ImageError(f"{error}; or add -skip to pass over such images")
+        warnings.warn(f"{error}; passed over", stacklevel=2)
+
+    found: list[Detections] = []
+    problem = None
+    try:
+        for detections in progress(
+            detector.detect(paths, thresh=thresh, nms=nms, hier=hier, unreadable=unreadable), len(paths)
+        ):
+            found.append(detections)
+            if detections.path in drawings:
+                drawn = draw_detections(load_image(detections.path), detections, detector.names)
+                save_image(drawn, drawings[detections.path])
+    except ImageError as error:
+        problem = error
+    # What was found before the problem is worth keeping; nothing at all is no reason to write over older results.
+    if json is not None and (found or not problem):
+        write_json(found, detector.names, json)
+    if problem:
+        kept = f"; what was found in {len(found)} images before it stands in {json}" if json and found else ""
+        raise ImageError(f"{problem}{kept}")
+    return found
+
+
+def _check_written(
+    detector: Detector, given: list[str], folder: Path | None, file: str | os.PathLike[str] | None, drawings: list[Path]
+) -> None:
+    """Hours of detection should not end where the results cannot be written, nor lose what they came from."""
+    if folder is not None:
+        make_folder(folder)
+    if file is not None:
+        make_folder(Path(file).parent)
+        if Path(file).is_dir():
+            raise ResultsError(f"{file}: a folder; expected a file's name for the detections")
+    sources = [detector.data.file, detector.network.cfg.file, getattr(detector.network.report, "path", "")]
+    read = {os.path.realpath(path) for path in (*given, *sources)}
+    for path in (*drawings, *([file] if file is not None else [])):
+        if os.path.realpath(path) in read:
+            raise ResultsError(f"{path}: it is read too, and would be written over; expected another -out or -json")
