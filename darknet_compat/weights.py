@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .cfg import read_cfg
+from .cfg import Cfg, read_cfg
 from .cfg.sections import printable
 from .errors import (
     DarknetError,
@@ -263,6 +263,30 @@ def save_weights(network: Network, path: str | os.PathLike[str], cutoff: int | N
                     file.write(memoryview(numbers.reshape(-1)).cast("B"))
     except OSError as error:
         raise WeightsError(f"{path}: {error.strerror}; the file was not written") from None
+
+
+def load_network(
+    cfg: str | os.PathLike[str] | Cfg,
+    weights: str | os.PathLike[str] | None = None,
+    *,
+    device: torch.device | str | None = None,
+    numerics: str = "cudnn",
+    program: str | None = None,
+    clear: bool = False,
+) -> Network:
+    """Build the network of a .cfg file and fill it, in inference mode.
+
+    ``weights`` may end early; the layers it does not reach, or all without it, get Darknet's random start values.
+    ``network.report`` says which layers got numbers. ``clear`` sets ``network.seen`` to 0, as Darknet's ``-clear``.
+    ``numerics`` is "cudnn" (how the published weights were made), "gpu" or "cpu". ``program`` is the Darknet to follow,
+    "pjreddie" or "alexeyab": by default his whose options the cfg has, and ``network.follows`` says which that is.
+
+    Raises :class:`DarknetError` with one line that names file and place.
+    """
+    cfg = cfg if isinstance(cfg, Cfg) else read_cfg(cfg)
+    network = Network(cfg, numerics, program=program)
+    network.report = load_into(network, weights, clear=clear)
+    return network.eval().to(device or "cpu")
 
 
 def partial(

@@ -36,11 +36,11 @@ def add(verbs: Any) -> None:
 
 
 def export(options: argparse.Namespace) -> int:
-    from .. import load_network
     from ..errors import ExportError
     from ..export import export as write
     from ..export import read_export
     from ..stock import find_stock
+    from ..weights import load_network
 
     exported = Path(options.weights).suffix.lower() in (".pt", ".pt2", ".safetensors")
     if exported != (options.cfg is None):

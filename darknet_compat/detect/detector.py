@@ -9,12 +9,12 @@ from typing import Any
 
 import torch
 
-from .. import load_network
 from ..cfg import DataFile, check_names, read_data, read_list, read_names
 from ..device import find_device
 from ..engines import start_engine
 from ..network import Network
 from ..stock import find_stock
+from ..weights import load_network
 from .detections import Detections, detect_files
 
 BATCH = 4  # images per forward pass, where nothing else is asked for

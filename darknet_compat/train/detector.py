@@ -16,7 +16,6 @@ from typing import Any, Literal
 
 import torch
 
-from .. import load_network
 from ..cfg import check_names, read_cfg, read_data, read_list, read_names
 from ..detect import detect_files
 from ..detect.scores import MAP_THRESH, map_of
@@ -27,6 +26,7 @@ from ..files import clear_parts
 from ..network import Network
 from ..program import read_program
 from ..stock import find_stock
+from ..weights import load_network
 from .augment import Augmentation
 from .checkpoint import Snapshots
 from .data import TrainingSet, check_labels

@@ -84,10 +84,10 @@ def test_errors(coco):
     del thing["bbox"]
     whole["annotations"][1] = thing
     assert "annotations[1] has no 'bbox'" in one_line(run(folder, whole))
-    assert "no such folder" in one_line(run_tool("coco_label", folder / "instances.json", folder / "images"))
-    (folder / "images").mkdir()
+    assert "no such folder" in one_line(run_tool("coco_label", folder / "instances.json", folder / "none"))
+    (folder / "none").mkdir()
     thing["bbox"] = [1, 2, 3, 4]
     run(folder, whole)
     assert "expected a folder called images in the path" in one_line(
-        run_tool("coco_label", folder / "instances.json", folder / "images")
+        run_tool("coco_label", folder / "instances.json", folder / "none")
     )
