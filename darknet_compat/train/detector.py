@@ -131,8 +131,7 @@ class Training:
             torch.manual_seed(seed + self.processes.rank)
             if not fast:
                 strict()
-            start = find_stock(os.fspath(weights)) if weights is not None else None
-            network = load_network(read, start, numerics=numerics, program=program, clear=clear)
+            network = load_network(read, weights, numerics=numerics, program=program, clear=clear)
             network.check_images()
             self._check_classes(network.detector.o.classes)
             self.trainer = Trainer(network, self.processes, amp=amp, fast=fast, seed=seed)

@@ -24,7 +24,7 @@ from .schedule import batch_number, check_schedule, current_rate, draw, images_p
 
 if TYPE_CHECKING:
     # Loading images needs OpenCV; training on what is in memory does not.
-    from .data import Batch
+    from .batch import Batch
 
 AMP = {"bf16": torch.bfloat16, "fp16": torch.float16}
 AVERAGE = 0.9  # train_detector: avg_loss*.9 + loss*.1
