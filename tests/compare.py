@@ -26,8 +26,8 @@ def randomise(network: Network, seed: int = 0) -> Network:
 
     with torch.no_grad():
         for layer in network.layers:
-            tensors = dict(layer.numbers())
-            for name, tensor in tensors.items():
+            for path, tensor in layer.numbers():
+                name = path.split(".")[-1]  # behind the name of a recurrent layer's sub-layer
                 if name == "weights":
                     fan_in = tensor[0].numel()
                     tensor.copy_(torch.randn(tensor.shape, generator=generator) * (2 / fan_in) ** 0.5)

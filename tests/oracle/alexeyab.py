@@ -61,7 +61,8 @@ class AlexeyABNetwork(OracleNetwork):
 
     @property
     def truths(self):
-        return self.layers[-1].truths  # his parser leaves that of the network 0
+        # His parser leaves that of the network 0, and that of layers whose truth is as long as their output.
+        return self.layers[-1].truths or self.layers[-1].outputs
 
     def fuse(self):
         """fuse_conv_batchnorm, which his verbs test, valid, map and demo run."""
