@@ -19,13 +19,14 @@ from darknet_compat.weights import save_weights
 from tests.compare import TOLERANCE, randomise, worst_layer
 
 CFGS = Path("/usr/share/darknet/cfg")
-NAMES = """
-    alexnet cifar cifar.test darknet darknet19 darknet19_448 darknet53 darknet53_448 darknet9000 densenet201
-    extraction extraction.conv extraction22k go go.test gru jnet-conv resnet101 resnet152 resnet18 resnet34
-    resnet50 resnext101-32x4d resnext152-32x4d resnext50 rnn rnn.train strided t1.test tiny vgg-16 vgg-conv
-    writing yolo9000 yolov1 yolov1-tiny yolov2 yolov2-tiny yolov2-tiny-voc yolov2-voc yolov3 yolov3-openimages
-    yolov3-spp yolov3-tiny yolov3-voc
-""".split()
+NAMES = [
+    "alexnet", "cifar", "cifar.test", "darknet", "darknet19", "darknet19_448", "darknet53", "darknet53_448",
+    "darknet9000", "densenet201", "extraction", "extraction.conv", "extraction22k", "go", "go.test", "gru",
+    "jnet-conv", "resnet101", "resnet152", "resnet18", "resnet34", "resnet50", "resnext101-32x4d",
+    "resnext152-32x4d", "resnext50", "rnn", "rnn.train", "strided", "t1.test", "tiny", "vgg-16", "vgg-conv",
+    "writing", "yolo9000", "yolov1", "yolov1-tiny", "yolov2", "yolov2-tiny", "yolov2-tiny-voc", "yolov2-voc",
+    "yolov3", "yolov3-openimages", "yolov3-spp", "yolov3-tiny", "yolov3-voc",
+]  # fmt: skip
 # Those that take a second or two; `make test-slow` runs the others too.
 QUICK = ["cifar", "cifar.test", "go", "go.test", "gru", "rnn", "rnn.train", "writing"]
 ALL = [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in NAMES]

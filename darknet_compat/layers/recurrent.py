@@ -1,8 +1,8 @@
 """What every recurrent section is: sub-layers, and a state that they take from one time step to the next.
 
-The rows of a batch are ``time_steps`` runs of as many streams, time first: row ``t * streams + b`` is step t of stream
-b. The state stays when a call is over, and the next one goes on from it, in inference as in training; only its
-gradient ends there.
+In training the rows of a batch are ``time_steps`` runs of as many streams, time first: row ``t * streams + b`` is step
+t of stream b. In inference each row is the next step of its stream. The state stays when a call is over, and the next
+one goes on from it, in inference as in training; only its gradient ends there.
 """
 
 from __future__ import annotations
@@ -64,9 +64,11 @@ class Recurrent(Layer):
         raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
-        if len(x) % self.time_steps:
-            raise ValueError(f"a batch of {len(x)} rows; expected a multiple of time_steps={self.time_steps}")
-        streams = len(x) // self.time_steps
+        # As AlexeyAB's test, map and demo set it, and pjreddie's cfgs for anything but training.
+        steps = self.time_steps if self.training else 1
+        if len(x) % steps:
+            raise ValueError(f"a batch of {len(x)} rows; expected a multiple of time_steps={steps}")
+        streams = len(x) // steps
         if self.state is None or self.state.shape[0] != streams or self.state.device != x.device:
             # An ordinary tensor even in inference mode, since training may go on from it.
             with torch.inference_mode(False):
