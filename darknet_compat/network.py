@@ -62,7 +62,7 @@ class Network(nn.Module):
         self.layers = nn.ModuleList()
         shapes: list[Shape] = []
         for index, section in enumerate(cfg.layers):
-            layer = layer_type(section)(section, Place(index, shapes, self.input, numerics, self.program))
+            layer = layer_type(section)(section, self._place(index, shapes))
             self.layers.append(layer)
             shapes.append(layer.output)
         if not self.layers:
@@ -73,6 +73,9 @@ class Network(nn.Module):
             self._allocate()
             self.to(device or "cpu")
         self._last_use = self._find_last_use()
+
+    def _place(self, index: int, shapes: list[Shape]) -> Place:
+        return Place(index, shapes, self.input, self.numerics, self.program, self.net.time_steps)
 
     def _check_memory(self) -> None:
         """Refuse what this machine cannot run even for one image: all numbers, and the largest map beside them."""
@@ -234,6 +237,14 @@ class Network(nn.Module):
                 if source < 0 or self._last_use[source] <= layer.index:
                     del kept[source]
 
+    def reset_state(self, stream: int | None = None) -> None:
+        """Start anew with all streams, or with one: recurrent layers carry a state from one call to the next.
+
+        Source: ``src/network.c, reset_network_state``, which does so on a GPU alone.
+        """
+        for layer in self.layers:
+            layer.reset_state(stream)
+
     def resize(self, width: int, height: int) -> None:
         """Take images of another size from now on (``src/network.c, resize_network``).
 
@@ -272,7 +283,7 @@ class Network(nn.Module):
         self.input = image
         shapes: list[Shape] = []
         for layer in self.layers:
-            layer.set_shape(Place(layer.index, shapes, image, self.numerics, self.program))
+            layer.set_shape(self._place(layer.index, shapes))
             shapes.append(layer.output)
 
     def table(self) -> str:
@@ -287,7 +298,8 @@ class Network(nn.Module):
             fields.append((field + (window - 1) * step, step * stride))
             parameters = sum(tensor.numel() for _, tensor in layer.numbers())
             memory = layer.output.outputs * 4 / 2**20
-            rows.append(f"{layer.index:5d} {layer.row():<77} {parameters:12,d} {memory:9.2f} {fields[-1][0]:7d}")
+            row, *parts = layer.row().split("\n")  # those of a recurrent layer's sub-layers
+            rows += [f"{layer.index:5d} {row:<77} {parameters:12,d} {memory:9.2f} {fields[-1][0]:7d}", *parts]
         parameters = sum(tensor.numel() for layer in self.layers for _, tensor in layer.numbers())
         memory = sum(layer.output.outputs for layer in self.layers) * 4 / 2**20
         flops = sum(layer.flops() for layer in self.layers) / 1e9

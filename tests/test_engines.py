@@ -154,6 +154,51 @@ def test_convolutions_of_every_kind(tmp_path, activation):
         assert float((found - expected).abs().max() / expected.abs().max()) <= 1e-5
 
 
+OLDER = [
+    "[crop]\ncrop_height=12\ncrop_width=11",
+    "[conv]\nfilters=6\nsize=3\npad=1\nactivation=leaky",
+    "[lrn]\nalpha=.5",
+    "[l2norm]",
+    "[deconv]\nfilters=5\nsize=4\nstride=2\npadding=1\nactivation=leaky\nbatch_normalize=1",
+    "[reorg]\nflatten=1",
+    "[local]\nfilters=4\nsize=3\npad=1\nstride=2\nactivation=leaky",
+    "[softmax]\nspatial=1",
+    "[reorg]\nextra=2",
+    "[logistic]",
+]
+
+
+@pytest.mark.parametrize(
+    ("precision", "tolerance"), [("float32", 1e-5), pytest.param("bf16", 0.02, marks=pytest.mark.bf16)]
+)
+def test_the_older_sections(tmp_path, precision, tolerance):
+    network, _, _ = network_of(net(14, 14, 3, *OLDER), tmp_path)
+    x = torch.rand(3, 3, 14, 14, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        expected = network(x)
+        [found] = start_engine(network, precision=precision, batch=2)(x)
+    assert float((found - expected).abs().max() / expected.abs().max()) <= tolerance
+
+
+@pytest.mark.parametrize(
+    ("precision", "tolerance"), [("float32", 1e-5), pytest.param("bf16", 0.1, marks=pytest.mark.bf16)]
+)
+@pytest.mark.parametrize("section", ["rnn", "gru", "lstm", "crnn"])
+def test_recurrent_layers_go_on_from_call_to_call(tmp_path, section, precision, tolerance):
+    """With as many streams as a call has rows, whatever ``batch`` says; from zeros, whatever the network did before."""
+    conv = "[conv]\nfilters=3\nsize=3\npad=1\nactivation=leaky"
+    text = net(6, 6, 2, conv, f"[{section}]\nbatch_normalize=1", "[connected]\noutput=5\nactivation=linear")
+    network, _, _ = network_of(text, tmp_path)
+    steps = torch.rand(6, 3, 2, 6, 6, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        network(steps[0])
+        engine = start_engine(network, precision=precision, batch=2)
+        network.reset_state()
+        expected = torch.stack([network(step) for step in steps])
+        found = torch.stack([engine(step)[0] for step in steps])
+    assert float((found - expected).abs().max() / expected.abs().max()) <= tolerance
+
+
 @pytest.mark.parametrize("tile", sorted(packed.POINTS))
 def test_winograds_matrices_correlate(tile):
     a, g, b = packed.winograd_matrices(tile)

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ..layers.activation import ACTIVATIONS
 from ..layers.convolutional import Convolutional
+from ..layers.recurrent import Recurrent
 from ..network import Network
 
 Function = Callable[[Tensor], Tensor]
@@ -43,6 +44,8 @@ def pack(network: Network, precision: str, batch: int) -> Predict:
 
     With "bf16" the first convolution and those that make a head's map stay in float32: rounding the first one's
     weights alone makes most of the map's error, and they are a small part of the work.
+
+    Recurrent layers start from a state of zeros, and go on from call to call.
     """
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     fused = network.fuse()
@@ -79,7 +82,9 @@ def pack(network: Network, precision: str, batch: int) -> Predict:
                 return [fused(images).float()]
             return fused.activated([raw.float() for raw in fused.raw_maps(images)])
 
-    return in_batches(run, batch) if onednn else run
+    # A recurrent layer has a state for each row, so no call may be filled up or cut.
+    recurrent = any(isinstance(layer, Recurrent) for layer in fused.layers)
+    return in_batches(run, batch) if onednn and not recurrent else run
 
 
 def _in_float32(forward: Function, after: torch.dtype) -> Function:

@@ -253,6 +253,68 @@ def _connected(graph: Graph, layer: Layer, x: str) -> str:
     return _activate(graph, layer.activation, graph.reshape(x, 0, layer.output.c, 1, 1))
 
 
+@converts("deconvolutional")
+def _deconvolutional(graph: Graph, layer: Layer, x: str) -> str:
+    o = layer.o
+    x = graph.node(
+        "ConvTranspose", x, graph.constant(layer.weights, "weights"), graph.constant(layer.biases, "biases"),
+        kernel_shape=[o.size] * 2, strides=[o.stride] * 2, pads=[layer.padding] * 4,
+    )  # fmt: skip
+    return _activate(graph, layer.activation, x)
+
+
+@converts("local")
+def _local(graph: Graph, layer: Layer, x: str) -> str:
+    o, c, (filters, h, w) = layer.o, layer.input.c, layer.output
+    # Each filter picks one value of the window: (N, c*size*size, h, w), the columns of im2col.
+    picks = np.tile(np.eye(o.size**2), (c, 1)).reshape(-1, 1, o.size, o.size)
+    x = graph.node(
+        "Conv", x, graph.constant(picks, "picks"), kernel_shape=[o.size] * 2, strides=[o.stride] * 2,
+        pads=[o.pad] * 4, group=c,
+    )  # fmt: skip
+    x = graph.node("Transpose", graph.reshape(x, 0, -1, h * w), perm=[2, 0, 1])
+    x = graph.node("MatMul", x, graph.constant(layer.weights.transpose(1, 2), "weights"))
+    x = graph.reshape(graph.node("Transpose", x, perm=[1, 2, 0]), 0, filters, h, w)
+    x = graph.node("Add", x, graph.constant(layer.biases.view(1, filters, h, w), "biases"))
+    return _activate(graph, layer.activation, x)
+
+
+@converts("crop")
+def _crop(graph: Graph, layer: Layer, x: str) -> str:
+    if graph.dynamic:
+        raise graph.refuse(layer, "[crop] of an image of any size has no ONNX form here; expected no -dynamic")
+    odd = []
+    for axis in (1, 2):
+        left, size = layer.input[axis] - layer.output[axis], layer.output[axis]
+        odd.append(left % 2 if layer.numerics != "cpu" else 0)
+        x = graph.part(x, axis + 1, left // 2, left // 2 + size + odd[-1])
+    if any(odd):
+        x = graph.node("AveragePool", x, kernel_shape=[1 + odd[0], 1 + odd[1]])
+    return x if layer.o.noadjust else graph.plus(graph.times(x, 2), -1)
+
+
+@converts("normalization")
+def _normalization(graph: Graph, layer: Layer, x: str) -> str:
+    # LRN takes odd sizes only, in some programs; a convolution over the squares sums any window.
+    o, c, (before, behind) = layer.o, layer.input.c, layer.around
+    window = np.tri(c, k=behind) - np.tri(c, k=-before - 1)
+    sums = graph.node(
+        "Conv", graph.node("Mul", x, x), graph.constant(o.alpha * window[:, :, None, None], "window"),
+        graph.constant(np.full(c, o.kappa), "kappa"), kernel_shape=[1, 1],
+    )  # fmt: skip
+    return graph.node("Mul", x, graph.node("Pow", sums, graph.constant(-o.beta)))
+
+
+@converts("l2norm")
+def _l2norm(graph: Graph, layer: Layer, x: str) -> str:
+    return graph.node("Div", x, graph.node("ReduceL2", x, axes=[1], keepdims=1))
+
+
+@converts("logistic")
+def _logistic(graph: Graph, layer: Layer, x: str) -> str:
+    return graph.node("Sigmoid", x)
+
+
 @converts("batchnorm")
 def _batchnorm(graph: Graph, layer: Layer, x: str) -> str:
     factor = layer.scales.double() / root(layer.rolling_variance.double(), layer.numerics)
@@ -323,12 +385,19 @@ def _route(graph: Graph, layer: Layer, *sources: str) -> str:
 
 @converts("reorg")
 def _reorg(graph: Graph, layer: Layer, x: str) -> str:
-    s, (c, _, _), (height, width) = layer.o.stride, layer.input, graph.size(x, layer)
-    if layer.o.reverse:
+    o, s, c = layer.o, layer.o.stride, layer.input.c
+    if o.extra:
+        return graph.reshape(graph.node("Pad", graph.node("Flatten", x), graph.integers(0, 0, 0, o.extra)), 0, -1, 1, 1)
+    height, width = graph.size(x, layer)
+    if o.flatten:
+        sizes = (-1, c) if o.reverse else (c, -1)
+        x = graph.node("Transpose", graph.reshape(x, 0, *sizes), perm=[0, 2, 1])
+    elif o.reverse:
         x = graph.node("Transpose", graph.reshape(x, 0, s, s, c // (s * s), height, width), perm=[0, 3, 4, 1, 5, 2])
-        return graph.reshape(x, 0, layer.output.c, graph.compute("Mul", height, s), graph.compute("Mul", width, s))
-    x = graph.node("Transpose", graph.reshape(x, 0, c // (s * s), height, s, width, s), perm=[0, 3, 5, 1, 2, 4])
-    return graph.reshape(x, 0, layer.output.c, graph.compute("Div", height, s), graph.compute("Div", width, s))
+    else:
+        x = graph.node("Transpose", graph.reshape(x, 0, c // (s * s), height, s, width, s), perm=[0, 3, 5, 1, 2, 4])
+    way = "Mul" if o.reverse else "Div"
+    return graph.reshape(x, 0, layer.output.c, graph.compute(way, height, s), graph.compute(way, width, s))
 
 
 @converts("shortcut")
@@ -370,6 +439,8 @@ def _same(graph: Graph, layer: Layer, x: str) -> str:
 def _softmax(graph: Graph, layer: Layer, x: str) -> str:
     if layer.o.tree:
         raise graph.refuse(layer, "[softmax] with tree= has no ONNX form here")
+    if layer.o.spatial:
+        return graph.node("Softmax", x, axis=1)
     groups = layer.o.groups
     x = graph.times(graph.reshape(x, 0, groups, layer.input.outputs // groups), 1 / layer.o.temperature)
     return graph.reshape(graph.node("Softmax", x, axis=2), 0, *layer.output)

@@ -48,6 +48,8 @@ class Place:
     """Whose batch normalisation: "cudnn", "gpu" or "cpu" (see batchnorm.py)."""
     program: str = PJREDDIE
     """Which of the two Darknets the network follows."""
+    time_steps: int = 1
+    """How many steps of each stream stand in a batch, for recurrent layers."""
 
     def shape(self, index: int) -> Shape:
         """Output shape of layer ``index``; -1 is the image."""
@@ -176,6 +178,9 @@ class Layer(nn.Module):
 
     def start(self) -> None:
         """Fill the tensors with the values that Darknet starts training from, by torch's random numbers."""
+
+    def reset_state(self, stream: int | None = None) -> None:
+        """Forget what goes from one call to the next, of one stream or of all; only recurrent layers have such."""
 
     def row(self) -> str:
         """The line that Darknet prints of this layer while it builds the network."""

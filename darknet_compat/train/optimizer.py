@@ -84,7 +84,9 @@ def make_optimizer(network: Network) -> torch.optim.Optimizer:
     groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
     for layer in network.layers:
         for name, parameter in layer.named_parameters():
-            groups.setdefault((layer.o.learning_rate, bool(net.adam) or name == DECAYED), []).append(parameter)
+            groups.setdefault((layer.o.learning_rate, bool(net.adam) or name.split(".")[-1] == DECAYED), []).append(
+                parameter
+            )
     parameters = [
         {"params": tensors, "scale": scale, "weight_decay": net.decay if decayed else 0.0}
         for (scale, decayed), tensors in groups.items()

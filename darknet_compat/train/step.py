@@ -112,7 +112,7 @@ class Trainer:
         loss is scaled less; it is an error once the loss is no longer scaled up.
         """
         # All that a mini-batch changes but the gradients; the weights change in the optimiser's step alone.
-        before = self.network.seen, [buffer.clone() for buffer in self.network.buffers()]
+        before = self.network.seen, {name: buffer.clone() for name, buffer in self.network.named_buffers()}
         self.gradients.zero()
         taken, figures = [], []
         try:
@@ -171,10 +171,11 @@ class Trainer:
         with contextlib.suppress(LostProcessError):
             self.processes.all_reduce(self.gradients.flat)
 
-    def _go_back(self, seen: int, buffers: Sequence[Tensor]) -> None:
+    def _go_back(self, seen: int, buffers: dict[str, Tensor]) -> None:
         self.network.seen = seen
-        for buffer, value in zip(self.network.buffers(), buffers, strict=True):
-            buffer.copy_(value)
+        self.network.reset_state()  # a state that this update was the first to have started from zeros
+        for name, value in buffers.items():
+            self.network.get_buffer(name).copy_(value)
 
     def _datum(self, images: Tensor, truth: Tensor) -> list[Any]:
         """``train_network_datum``, without the update: the figures of each head."""
