@@ -98,8 +98,8 @@ def load(options: argparse.Namespace) -> tuple[Any, list[str]]:
 
 
 def wants_letter_box(options: argparse.Namespace, network: Any) -> bool:
-    """Whether to fit images into the network's input, or to stretch them: the flag's word, else the cfg's."""
-    return bool(network.net.letter_box if options.letter_box is None else options.letter_box)
+    """Whether to fit images into the network's input, or to stretch them: the flag's word, else the network's."""
+    return bool(network.letter_box if options.letter_box is None else options.letter_box)
 
 
 def run_settings(options: argparse.Namespace, network: Any, images: int) -> dict[str, Any]:

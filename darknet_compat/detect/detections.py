@@ -105,12 +105,14 @@ def detect(
                 head.average_mirrored(output, other) if head.finds_boxes else output
                 for head, output, other in zip(network.heads, outputs, forward(images.flip(3)), strict=True)
             ]
-        boxes, objectness, prob = network.boxes(outputs, thresh, hier, map)
+        boxes, objectness, prob = network.listed_boxes(outputs, thresh, hier, map)
         if by_objectness:
             prob = objectness[..., None]
         boxes = unletterbox(boxes, sizes, (network.width, network.height), relative=relative, letter_box=letter_box)
         if nms:
-            prob, order = nms_sort(boxes, objectness, prob, nms)
+            last = network.detector
+            kind = ("default",) if by_objectness else (last.nms_kind, last.beta_nms)
+            prob, order = nms_sort(boxes, objectness, prob, nms, *kind)
         else:
             order = torch.arange(boxes.shape[1], device=boxes.device).expand(len(boxes), -1)
         found = []

@@ -8,7 +8,6 @@ coords > 4, objectness, and one for each class. Boxes are numbered as in Darknet
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -18,10 +17,9 @@ from torch import Tensor
 
 from ..boxes import iou
 from ..cfg import Section
-from ..errors import CfgWarning
-from ..tree import Hierarchy, read_map, read_tree
+from ..tree import Hierarchy, read_tree
 from .base import Place, Shape, register
-from .head import Boxes, Head, HeadLoss
+from .head import Boxes, Head, HeadLoss, average_mirrored, check_anchors, class_map, fill_anchors
 
 if TYPE_CHECKING:
     from ..export.graph import Graph
@@ -94,28 +92,14 @@ class Region(Head):
 
     def __init__(self, section: Section, place: Place) -> None:
         super().__init__(section, place)
-        self._check_anchors()
+        check_anchors(section, self.o.anchors, self.o.num)
         self.register_buffer("anchors", self.tensor(self.o.num, 2), persistent=False)
         self.hierarchy = self._hierarchy()
         self.chooses_classes = self.class_only = self.hierarchy is not None
-        numbers = read_map(self.o.map) if self.o.map else None
-        if numbers and max(numbers) >= self.o.classes:
-            line = numbers.index(max(numbers)) + 1
-            raise section.error(f"line {line} of {self.o.map} is beyond classes={self.o.classes}", "map")
-        # The last entry stands for every class that is out of range.
-        self.register_buffer("map", None if numbers is None else torch.tensor([*numbers, -1]), persistent=False)
-
-    def _check_anchors(self) -> None:
-        found, expected = self.o.anchors, 2 * self.o.num
-        if len(found) > expected:
-            raise self.section.error(f"{len(found)} anchor numbers; expected 2*num = {expected}", "anchors")
-        if found and len(found) < expected:
-            message = f"{len(found)} anchor numbers; expected 2*num = {expected}: the others are .5, as in Darknet"
-            warnings.warn(str(self.section.error(message, "anchors")), CfgWarning, stacklevel=2)
+        self.register_buffer("map", class_map(section, self.o.map, self.o.classes), persistent=False)
 
     def constants(self) -> None:
-        self.anchors.fill_(0.5)
-        self.anchors.view(-1)[: len(self.o.anchors)] = torch.tensor(self.o.anchors)
+        fill_anchors(self.anchors, self.o.anchors)
 
     def _hierarchy(self) -> Hierarchy | None:
         if not self.o.tree:
@@ -202,20 +186,7 @@ class Region(Head):
         return Boxes(xywh.flatten(1, 3), objectness.flatten(1), prob)
 
     def average_mirrored(self, output: Tensor, mirrored: Tensor) -> Tensor:
-        """The mean of an activated map and of the one of the mirrored image, as ``valid2`` has it.
-
-        As get_region_detections does it for a batch of 2, to the letter: it turns each row of the second map around
-        and negates what it takes for x, which are the first ``num`` planes, except in the middle column of an odd
-        width. These are x, y, w, h and objectness of the first box, and a logistic x would need 1 - x: with Darknet's
-        own arithmetic ``valid2`` scores worse than ``valid``.
-        """
-        back = mirrored.flip(3)
-        width = back.shape[3]
-        sign = back.new_ones(back.shape[1], 1, width)
-        sign[: self.o.num] = -1
-        if width % 2:
-            sign[: self.o.num, :, width // 2] = 1
-        return (output + sign * back) / 2
+        return average_mirrored(output, mirrored, self.o.num)
 
     def _xywh(self, x: Tensor, y: Tensor, w: Tensor, h: Tensor) -> Tensor:
         """Boxes (N, num, rows, columns, 4) from the planes, x and y activated (get_region_box)."""
