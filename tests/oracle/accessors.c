@@ -83,6 +83,10 @@ long oracle_layer_tensor(network *net, int i, const char *field, float **data)
     return -1;
 }
 
+void oracle_predict(network *net, float *x) { network_predict(net, x); }
+void oracle_save_weights(network *net, char *file, int cutoff) { save_weights_upto(net, file, cutoff); }
+void oracle_load_weights(network *net, char *file, int start, int cutoff) { load_weights_upto(net, file, start, cutoff); }
+
 void oracle_free_network(network *net)
 {
     free(net->workspace);
