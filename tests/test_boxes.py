@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import ctypes
-import functools
 
 import numpy as np
 import pytest
@@ -110,41 +109,13 @@ class Box(ctypes.Structure):
     _fields_ = [(name, ctypes.c_float) for name in "xywh"]
 
 
-class Detection(ctypes.Structure):
-    """struct detection of AlexeyAB's include/darknet.h."""
-
-    _fields_ = [
-        ("bbox", Box), ("classes", ctypes.c_int), ("best_class_idx", ctypes.c_int),
-        ("prob", ctypes.POINTER(ctypes.c_float)), ("mask", ctypes.c_void_p), ("objectness", ctypes.c_float),
-        ("sort_class", ctypes.c_int), ("uc", ctypes.c_void_p), ("points", ctypes.c_int),
-        ("embeddings", ctypes.c_void_p), ("embedding_size", ctypes.c_int), ("sim", ctypes.c_float),
-        ("track_id", ctypes.c_int),
-    ]  # fmt: skip
-
-
 @pytest.fixture(scope="module")
 def his(alexeyab):
     """AlexeyAB's src/box.c."""
     library = ctypes.CDLL(str(alexeyab / "libdarknet.so"))
-    for name in ("box_iou", "box_diou", "box_diounms"):
+    for name in ("box_diou", "box_diounms"):
         getattr(library, name).restype = ctypes.c_float
     return library
-
-
-def his_sort(his, boxes, objectness, prob, thresh, kind, beta):
-    """His do_nms_sort or diounms_sort -> prob, and the order in which he left the boxes."""
-    total, classes = prob.shape
-    prob, detections = prob.copy(), (Detection * total)()
-    for i, detection in enumerate(detections):
-        detection.bbox, detection.objectness, detection.classes = Box(*boxes[i].tolist()), objectness[i], i
-        detection.prob = prob[i].ctypes.data_as(ctypes.POINTER(ctypes.c_float))
-    if kind == "default":
-        his.do_nms_sort(detections, total, classes, ctypes.c_float(thresh))
-    else:
-        his.diounms_sort(
-            detections, total, classes, ctypes.c_float(thresh), NMS_KINDS.index(kind), ctypes.c_float(beta)
-        )
-    return prob, [detection.classes for detection in detections]
 
 
 def plain_sort(boxes, objectness, prob, thresh, kind, beta):
@@ -209,8 +180,12 @@ def check_nms(reference, seed, kind):
 
 @pytest.mark.parametrize("kind", NMS_KINDS)
 @pytest.mark.parametrize("seed", range(3))
-def test_nms_of_every_kind_is_alexeyabs(his, seed, kind):
-    other = check_nms(functools.partial(his_sort, his), seed, kind)
+def test_nms_of_every_kind_is_alexeyabs(alexeyab_darknet, seed, kind):
+    def his(*given):
+        found = alexeyab_darknet.nms_sort(*given)
+        return found.prob, found.order.tolist()
+
+    other = check_nms(his, seed, kind)
     assert (other > 0) == (kind in ("greedynms", "diounms"))
 
 
