@@ -24,7 +24,6 @@ REPEATED = {"gpus": None, "device": None, "numerics": "cudnn", "program": None, 
             "snapshot": 100, "tensorboard": False}  # fmt: skip
 MAP_EPOCHS = 4  # AlexeyAB's src/detector.c: mAP_epochs, and at least 100 batches
 MAP_LEAST = 100
-MAP_THRESH = 0.005
 MAP_BATCH = 8  # as many such batches as there are processors may be in memory
 
 
@@ -239,6 +238,7 @@ class Job:
     def _scoring(self, classes: int, images: int, best: float | None) -> Scoring:
         from ..cfg import check_names, read_list, read_names
         from ..detect import detect_files
+        from ..detect.defaults import MAP, MAP_HIER
         from ..detect.scores import map_of
         from ..evaluate.annotations import read_label_files
         from ..stock import find_stock
@@ -256,9 +256,8 @@ class Job:
                 network,
                 paths,
                 batch=min(net.mini_batch, MAP_BATCH),
-                letter_box=bool(net.letter_box),
-                thresh=MAP_THRESH,
-                hier=0.0,
+                hier=MAP_HIER,
+                **MAP[network.program]._asdict(),
             )
             return map_of(found, names, truths).mean
 

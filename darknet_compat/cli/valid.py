@@ -15,8 +15,6 @@ from typing import Any
 
 from .arguments import add_letter_box, add_network, fraction, load, run_settings, wants_letter_box
 
-THRESH = 0.005  # float thresh = .005 in validate_detector
-
 
 def add(verbs: Any) -> None:
     """Make the verbs known to the command line."""
@@ -89,6 +87,7 @@ def valid(options: argparse.Namespace, mirrored: bool = False) -> int:
     data, paths = _images(options)
     # These load torch, so they come after the first that can be wrong; in the other verbs too.
     from ..detect import detect_files
+    from ..detect.defaults import VALID
     from ..detect.results import ResultFiles, coco_image_id
     from ..labels import image_ids
     from ..stock import find_stock
@@ -114,8 +113,8 @@ def valid(options: argparse.Namespace, mirrored: bool = False) -> int:
     source = find_stock(data.source("names", "data/names.list"))
     with ResultFiles(data.get("results", "results"), kind, names, options.out, source) as files:
         found = detect_files(
-            network, paths, letter_box=wants_letter_box(options, network), mirrored=mirrored, thresh=THRESH,
-            relative=False, map=asked, **run_settings(options, network, len(paths)),
+            network, paths, letter_box=wants_letter_box(options, network), mirrored=mirrored, relative=False,
+            map=asked, **VALID[network.program]._asdict(), **run_settings(options, network, len(paths)),
         )  # fmt: skip
         for detections in _progress(found, len(paths)):
             files.add(detections)
@@ -130,6 +129,7 @@ def valid2(options: argparse.Namespace) -> int:
 def map_(options: argparse.Namespace) -> int:
     data, paths = _images(options)
     from ..detect import detect_files
+    from ..detect.defaults import MAP, MAP_HIER
     from ..detect.scores import map_of
     from ..evaluate.annotations import read_difficult, read_label_files
     from ..evaluate.darknet_map import format_map
@@ -139,12 +139,14 @@ def map_(options: argparse.Namespace) -> int:
     truths = read_label_files(paths, len(names))
     difficult = read_difficult(data, paths, len(names))
     found = detect_files(
-        network, paths, letter_box=letter_box, thresh=THRESH, hier=0.0, **run_settings(options, network, len(paths)),
+        network, paths, letter_box=letter_box, hier=MAP_HIER, **MAP[network.program]._asdict(),
+        **run_settings(options, network, len(paths)),
     )  # fmt: skip
     table = map_of(
         _progress(found, len(paths)), names, truths, difficult,
         thresh=options.thresh, iou_thresh=options.iou_thresh, points=options.points,
     )  # fmt: skip
+    print(f"images {'letterboxed' if letter_box else 'stretched'} to {network.width} x {network.height}")
     print(format_map(table))
     return 0
 

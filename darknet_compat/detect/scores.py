@@ -10,10 +10,8 @@ import numpy as np
 from ..evaluate.annotations import LabelBoxes, read_label_files
 from ..evaluate.darknet_map import MapTable, RecallTable, detector_map, recall_counts
 from ..network import Network
+from .defaults import RECALL
 from .detections import Detections, detect_files
-
-# examples/detector.c, validate_detector_recall
-RECALL_THRESH, RECALL_NMS = 0.001, 0.4
 
 
 def map_of(
@@ -46,7 +44,7 @@ def recall_of(network: Network, paths: Sequence[str], **options: Any) -> RecallT
     truths = read_label_files(paths, network.detector.o.classes)
     image, objectness, box = [], [], []
     found = detect_files(
-        network, paths, letter_box=False, thresh=RECALL_THRESH, nms=RECALL_NMS, by_objectness=True, **options,
+        network, paths, letter_box=False, by_objectness=True, **RECALL[network.program]._asdict(), **options,
     )  # fmt: skip
     for index, detections in enumerate(found):
         image.append(np.full(len(detections.prob), index))
