@@ -297,7 +297,7 @@ def label(detection, size, width=1.0):
     return f"{detection['class_id']} {(left + wide / 2) / w} {(top + high / 2) / h} {wide / w * width} {high / h}\n"
 
 
-def test_map_says_how_images_were_fitted(verb, data, wide):
+def test_map_says_what_it_sees(verb, data, wide):
     file = data([wide], {wide: "2 .5 .5 .1 .1\n"})
     for program, words in (("pjreddie", "letterboxed to 128 x 128"), ("alexeyab", "stretched to 128 x 128")):
         assert table(verb, file, CFG, WEIGHTS, "-program", program)[1].splitlines()[0] == f"images {words}"
