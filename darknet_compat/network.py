@@ -155,6 +155,11 @@ class Network(nn.Module):
             )
         return detectors[-1]
 
+    @property
+    def letter_box(self) -> bool:
+        """Are images fitted into the input, or stretched over it? [net] says so, or a head that was made to stretch."""
+        return bool(self.net.letter_box) and not any(head.stretches for head in self.heads)
+
     def check_images(self) -> None:
         """Refuse an input that image files cannot fill: they are read as RGB, three planes.
 
@@ -207,12 +212,35 @@ class Network(nn.Module):
 
         ``thresh``, ``hier`` and ``class_map`` are those of :meth:`Head.boxes`.
         """
-        found = [
+        return _joined(self._boxes(outputs, thresh, hier, class_map))
+
+    def listed_boxes(
+        self, outputs: Sequence[Tensor], thresh: float, hier: float = 0.5, class_map: Sequence[int] | None = None
+    ) -> Boxes:
+        """Of :meth:`boxes` those that Darknet lists; after an image's last there are boxes of no objectness.
+
+        [yolo] lists no box without objectness (``src/network.c, num_detections``), which decides where NMS puts the
+        others, and of tens of thousands leaves some hundreds. Waits for the device.
+        """
+        found = self._boxes(outputs, thresh, hier, class_map)
+        joined = _joined(found)
+        heads = [head for head in self.heads if head.finds_boxes]
+        if all(head.lists_all for head in heads):
+            return joined
+        shown = [(part.objectness != 0) | head.lists_all for head, part in zip(heads, found, strict=True)]
+        listed = torch.cat(shown, 1)
+        number = (~listed).long().argsort(dim=1, stable=True)[:, : int(listed.sum(1).max())]
+        image = torch.arange(len(number), device=number.device)[:, None]
+        return Boxes(*(values[image, number] for values in joined))
+
+    def _boxes(
+        self, outputs: Sequence[Tensor], thresh: float, hier: float, class_map: Sequence[int] | None
+    ) -> list[Boxes]:
+        return [
             head.boxes(output, thresh, hier, class_map)
             for head, output in zip(self.heads, outputs, strict=True)
             if head.finds_boxes
         ]
-        return found[0] if len(found) == 1 else Boxes(*(torch.cat(parts, 1) for parts in zip(*found, strict=True)))
 
     def outputs(self, x: Tensor) -> list[Tensor]:
         """The output of every layer, in order."""
@@ -305,6 +333,10 @@ class Network(nn.Module):
         flops = sum(layer.flops() for layer in self.layers) / 1e9
         rows.append(f"{f'total: {flops:.3f} BFLOPs':<83} {parameters:12,d} {memory:9.2f}")
         return "\n".join(rows)
+
+
+def _joined(found: Sequence[Boxes]) -> Boxes:
+    return found[0] if len(found) == 1 else Boxes(*(torch.cat(parts, 1) for parts in zip(*found, strict=True)))
 
 
 def _bytes(layer: Layer) -> int:

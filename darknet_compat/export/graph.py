@@ -17,7 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from .. import __version__
 from ..errors import ExportError
-from ..layers import Layer
+from ..layers import Layer, Shape
 from ..layers.batchnorm import root
 from ..layers.head import Head
 from ..network import Network
@@ -74,6 +74,14 @@ class Graph:
             return layer.input.h, layer.input.w
         shape = self.node("Shape", x)
         return self.part(shape, 0, 2, 3), self.part(shape, 0, 3, 4)
+
+    def image_size(self, image: Shape) -> str:
+        """Width and height of the network's input."""
+        if not self.dynamic:
+            return self.constant([image.w, image.h], "image")
+        shape = self.node("Shape", "images")
+        width, height = self.part(shape, 0, 3, 4), self.part(shape, 0, 2, 3)
+        return self.node("Cast", self.node("Concat", width, height, axis=0), to=TensorProto.FLOAT)
 
     def compute(self, operator: str, size: Size, by: int) -> Size:
         """A size times ("Mul") or by ("Div") a number."""

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from ..errors import LostProcessError, TrainingError
+from ..layers.head import Head
 from ..network import Network
 from .distributed import Processes
 from .optimizer import Gradients, clip_weights, make_optimizer, set_rate
@@ -71,6 +72,11 @@ class Trainer:
             raise network.layers[-1].section.error(
                 "no layer of the network has a loss; expected a head, such as [region]"
             )
+        for head in network.heads:
+            if type(head).loss is Head.loss:
+                raise head.section.error(
+                    f"the loss of [{head.type}] is not built here yet: the network detects, and cannot be trained"
+                )
         self.processes = processes or Processes(next(network.parameters()).device)
         self.device = self.processes.device
         self.amp = amp

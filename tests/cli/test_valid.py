@@ -248,7 +248,7 @@ def test_an_unknown_eval_is_named(darknet_share, tmp_path):
     result = run("detector", "valid", data, *SHAPES, cwd=tmp_path)
     assert result.returncode == 1
     assert "valid.data:5: eval=vok" in result.stderr
-    assert result.stderr.count("\n") == 1
+    assert result.stderr.count("\n") == 2, "what the weights held, and the error"
 
 
 def test_recall_is_the_c_programs(verb, data, darknet_share, tmp_path):
@@ -295,6 +295,12 @@ def label(detection, size, width=1.0):
     """A label line of a detection's box in an image of ``size``, or of a part of its width around the centre."""
     (w, h), (left, top, wide, high) = size, detection["box"]
     return f"{detection['class_id']} {(left + wide / 2) / w} {(top + high / 2) / h} {wide / w * width} {high / h}\n"
+
+
+def test_map_says_what_it_sees(verb, data, wide):
+    file = data([wide], {wide: "2 .5 .5 .1 .1\n"})
+    for program, words in (("pjreddie", "letterboxed to 128 x 128"), ("alexeyab", "stretched to 128 x 128")):
+        assert table(verb, file, CFG, WEIGHTS, "-program", program)[1].splitlines()[0] == f"images {words}"
 
 
 def test_map_takes_detections_over_005(verb, data, wide, tmp_path):

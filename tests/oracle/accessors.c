@@ -31,6 +31,7 @@ static int layer_number(layer *s, const char *field, double *value, int write)
     NUMBER(dontload) NUMBER(dontsave) NUMBER(dontloadscales) NUMBER(temperature) NUMBER(probability) NUMBER(scale)
     NUMBER(truth) NUMBER(numload) NUMBER(smooth) NUMBER(extra) NUMBER(flatten) NUMBER(spatial) NUMBER(noloss) NUMBER(dot)
     NUMBER(binary) NUMBER(xnor) NUMBER(ratio) NUMBER(log) NUMBER(sqrt) NUMBER(cost_type)
+    NUMBER(total) NUMBER(ignore_thresh) NUMBER(truth_thresh) NUMBER(side) NUMBER(forced) NUMBER(reorg)
     return -1;
 }
 
