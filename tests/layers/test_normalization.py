@@ -70,5 +70,7 @@ def test_defaults_and_sizes():
     network = Network(parse_cfg(net(3, 2, 6, "[normalization]")))
     network.resize(8, 7)
     assert network(torch.rand(1, 6, 7, 8)).shape == (1, 6, 7, 8)
+    wide = Network(parse_cfg(net(3, 2, 6, "[normalization]\nsize=2000000000")))  # and no memory for such a window
+    torch.testing.assert_close(wide(torch.ones(1, 6, 2, 3))[0, :, 0, 0], torch.full((6,), (1 + 6e-4) ** -0.75))
     with pytest.raises(CfgError, match="size is 0; expected 1 or more"):
         Network(parse_cfg(net(3, 2, 6, "[normalization]\nsize=0")))
