@@ -75,7 +75,7 @@ class Network(nn.Module):
         self._last_use = self._find_last_use()
 
     def _place(self, index: int, shapes: list[Shape]) -> Place:
-        return Place(index, shapes, self.input, self.numerics, self.program, self.net.time_steps)
+        return Place(index, shapes, self.input, self.numerics, self.program, time_steps=self.net.time_steps)
 
     def _check_memory(self) -> None:
         """Refuse what this machine cannot run even for one image: all numbers, and the largest map beside them."""

@@ -303,13 +303,15 @@ def _crop(graph: Graph, layer: Layer, x: str) -> str:
 
 @converts("normalization")
 def _normalization(graph: Graph, layer: Layer, x: str) -> str:
-    # LRN takes odd sizes only, in some programs; a convolution over the squares sums any window.
+    # LRN takes odd sizes only, in some programs; the mean over a window of rows, a row per channel, takes any.
     o, c, (before, behind) = layer.o, layer.input.c, layer.around
-    window = np.tri(c, k=behind) - np.tri(c, k=-before - 1)
-    sums = graph.node(
-        "Conv", graph.node("Mul", x, x), graph.constant(o.alpha * window[:, :, None, None], "window"),
-        graph.constant(np.full(c, o.kappa), "kappa"), kernel_shape=[1, 1],
+    height, width = graph.size(x, layer)
+    window = before + 1 + behind
+    means = graph.node(
+        "AveragePool", graph.reshape(graph.node("Mul", x, x), 0, 1, c, -1), kernel_shape=[window, 1],
+        pads=[before, 0, behind, 0], count_include_pad=1,
     )  # fmt: skip
+    sums = graph.reshape(graph.plus(graph.times(means, o.alpha * window), o.kappa), 0, c, height, width)
     return graph.node("Mul", x, graph.node("Pow", sums, graph.constant(-o.beta)))
 
 

@@ -37,13 +37,10 @@ class Crnn(Recurrent):
 
     def __init__(self, section: Section, place: Place) -> None:
         super().__init__(section, place)
+        self.resizable = self.program == ALEXEYAB
         activation = activation_name(section, self.o.activation, place.program)
-        hidden = self.state_shape()
-        for name, inputs, filters in (
-            ("input_layer", self.input, hidden.c),
-            ("self_layer", hidden, hidden.c),
-            ("output_layer", hidden, self.output.c),
-        ):
+        for name, inputs in self._inputs().items():
+            filters = self.output.c if name == "output_layer" else self.state_shape().c
             part = self.part(Convolutional, inputs, filters=filters, activation=activation, **self._convolution())
             if part.output != (filters, *inputs[1:]):
                 raise section.error(
@@ -51,6 +48,17 @@ class Crnn(Recurrent):
                     "convolutions that keep the size, such as size=3, pad=1, stride=1"
                 )
             self.add_module(name, part)
+
+    def _inputs(self) -> dict[str, Shape]:
+        """What enters each sub-layer."""
+        hidden = self.state_shape()
+        return {"input_layer": self.input, "self_layer": hidden, "output_layer": hidden}
+
+    def set_shape(self, place: Place) -> None:
+        super().set_shape(place)
+        for name, inputs in self._inputs().items():
+            if name in self._modules:  # on a resize
+                self.get_submodule(name).set_shape(self.part_place(inputs))
 
     def _convolution(self) -> dict[str, object]:
         if self.program != ALEXEYAB:

@@ -27,12 +27,13 @@ class Normalization(Layer):
 
     @property
     def around(self) -> tuple[int, int]:
-        """How many channels before and behind each one its window takes in."""
-        return (self.o.size - 1) // 2, self.o.size // 2
+        """How many channels before and behind each one its window takes in; none lies further off."""
+        most = self.input.c - 1
+        return min((self.o.size - 1) // 2, most), min(self.o.size // 2, most)
 
     def forward(self, x: Tensor) -> Tensor:
         o, (before, behind) = self.o, self.around
-        squares = F.pad(x * x, (0, 0, 0, 0, before, behind)).unfold(1, o.size, 1).sum(-1)
+        squares = F.pad(x * x, (0, 0, 0, 0, before, behind)).unfold(1, before + 1 + behind, 1).sum(-1)
         return x * (o.kappa + o.alpha * squares) ** -o.beta
 
     def row(self) -> str:

@@ -48,9 +48,11 @@ class Recurrent(Layer):
         given = tuple(
             Option(name, str(value), section.file, section.line, section.text) for name, value in options.items()
         )
-        return kind(
-            replace(section, type=kind.type, options=given), replace(self.place, index=0, shapes=(), image=inputs)
-        )
+        return kind(replace(section, type=kind.type, options=given), self.part_place(inputs))
+
+    def part_place(self, inputs: Shape) -> Place:
+        """As if the sub-layer were the first of a network."""
+        return replace(self.place, index=0, shapes=(), image=inputs)
 
     def parts(self) -> list[tuple[str, Normalised]]:
         return [(name, getattr(self, name)) for name in self.order[self.program]]
@@ -69,10 +71,11 @@ class Recurrent(Layer):
         if len(x) % steps:
             raise ValueError(f"a batch of {len(x)} rows; expected a multiple of time_steps={steps}")
         streams = len(x) // steps
-        if self.state is None or self.state.shape[0] != streams or self.state.device != x.device:
+        shape = (streams, *self.state_shape())
+        if self.state is None or self.state.shape != shape or self.state.device != x.device:
             # An ordinary tensor even in inference mode, since training may go on from it.
             with torch.inference_mode(False):
-                self.state = torch.zeros(streams, *self.state_shape(), device=x.device)
+                self.state = torch.zeros(shape, device=x.device)
         state, outputs = self.state.to(x.dtype, copy=True), []
         if self.training and not self.keeps_state_in_training:
             state.zero_()

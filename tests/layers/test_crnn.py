@@ -7,7 +7,7 @@ import torch
 from darknet_compat.cfg import parse_cfg
 from darknet_compat.errors import CfgError
 from darknet_compat.network import Network
-from tests.compare import net, network_of
+from tests.compare import TOLERANCE, net, network_of, worst_layer
 from tests.layers.recurrent_oracle import STREAMS, check_steps, check_steps_in_one_call, rows, text_of
 
 SIZES = {
@@ -51,6 +51,24 @@ def test_off_the_square_pjreddie_swaps_width_and_height(darknet, tmp_path):
         other = high.outputs(torch.from_numpy(turned))[0].flatten(1).numpy()
     np.testing.assert_allclose(found, reference.layer_output(0), atol=1e-5)
     assert np.abs(other - reference.layer_output(0)).max() > 0.01
+
+
+def test_another_size_is_alexeyabs(alexeyab_darknet, tmp_path):
+    """pjreddie's resize_network refuses the type."""
+    conv = "[conv]\nfilters=2\nsize=3\npad=1\nactivation=linear"
+    text = net(8, 6, 2, conv, SIZES["alexeyab"] + "activation=leaky", conv)
+    network, cfg, weights = network_of(text, tmp_path, 0, "gpu", "alexeyab")
+    reference = alexeyab_darknet.load_network(cfg, weights)
+    with torch.inference_mode():
+        network(torch.rand(2, 2, 6, 8))
+    reference.resize(5, 4)
+    reference.number("inputs", 2 * 4 * 5)  # which his resize_network leaves as it was
+    network.resize(5, 4)
+    for seed in range(3):
+        assert worst_layer(network, reference, rows(seed, STREAMS, network))[0] <= TOLERANCE
+    other = Network(parse_cfg(net(4, 4, 2, SIZES["pjreddie"])))
+    with pytest.raises(CfgError, match=r"a network with \[crnn\] cannot take another size"):
+        other.resize(8, 8)
 
 
 def test_what_does_not_fit_is_refused():

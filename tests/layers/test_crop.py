@@ -19,6 +19,11 @@ def test_outputs_are_darknets(darknet, tmp_path, height, width, options):
     check_layers(darknet, net(10, 9, 3, CROP.format(height, width) + options, CONV), tmp_path)
 
 
+def test_outputs_are_alexeyabs(alexeyab_darknet, tmp_path):
+    """By even differences: the driver's batch norm is the GPU's, and so are the others' places here."""
+    check_layers(alexeyab_darknet, net(10, 9, 3, CROP.format(7, 6), CONV), tmp_path)
+
+
 def test_the_middle_of_an_odd_difference_is_the_gpus_elsewhere():
     """forward_crop_layer_kernel: offsets (w - crop)/2 as real numbers, read between the pixels."""
     text, x = net(10, 9, 3, CROP.format(6, 7)), torch.rand(2, 3, 9, 10)

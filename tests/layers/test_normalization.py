@@ -44,11 +44,11 @@ def test_the_window_is_the_one_meant(case):
 
 
 @pytest.mark.parametrize("case", CASES[:3], ids=str)
-def test_darknet_leaves_one_channel_out_of_its_first_sum(darknet, tmp_path, case):
+def test_darknet_leaves_one_channel_out_of_its_first_sum(library, tmp_path, case):
     """Its loop as it is, which is another window: here the sum starts right."""
     text = net(4, 3, 3, "[conv]\nfilters=12\nactivation=linear", "[normalization]\n" + OPTIONS.format(**case))
-    network, cfg, weights = network_of(text, tmp_path)
-    reference = darknet.load_network(cfg, weights)
+    network, cfg, weights = network_of(text, tmp_path, 0, library.numerics, library.program)
+    reference = library.load_network(cfg, weights)
     images = np.random.default_rng(0).random((2, 3, 3, 4), np.float32)
     reference.predict(images)
     x = reference.layer_output(0).reshape(2, 12, 3, 4)
@@ -70,5 +70,7 @@ def test_defaults_and_sizes():
     network = Network(parse_cfg(net(3, 2, 6, "[normalization]")))
     network.resize(8, 7)
     assert network(torch.rand(1, 6, 7, 8)).shape == (1, 6, 7, 8)
+    wide = Network(parse_cfg(net(3, 2, 6, "[normalization]\nsize=2000000000")))  # and no memory for such a window
+    torch.testing.assert_close(wide(torch.ones(1, 6, 2, 3))[0, :, 0, 0], torch.full((6,), (1 + 6e-4) ** -0.75))
     with pytest.raises(CfgError, match="size is 0; expected 1 or more"):
         Network(parse_cfg(net(3, 2, 6, "[normalization]\nsize=0")))

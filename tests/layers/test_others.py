@@ -25,16 +25,16 @@ def test_activation_values_and_gradients_are_darknets(darknet, activation):
     torch.testing.assert_close(x.grad, torch.from_numpy(gradient), atol=1e-3, rtol=1e-3)
 
 
-def test_activation_layer(darknet, tmp_path):
-    check_layers(darknet, net(6, 5, 3, CONV, "[activation]\nactivation=leaky"), tmp_path)
+def test_activation_layer(library, tmp_path):
+    check_layers(library, net(6, 5, 3, CONV, "[activation]\nactivation=leaky"), tmp_path)
 
 
-def test_avgpool(darknet, tmp_path):
-    check_layers(darknet, net(6, 5, 3, CONV, "[avgpool]"), tmp_path)
+def test_avgpool(library, tmp_path):
+    check_layers(library, net(6, 5, 3, CONV, "[avgpool]"), tmp_path)
 
 
-def test_dropout_does_nothing_in_inference(darknet, tmp_path):
-    check_layers(darknet, net(6, 5, 3, CONV, "[dropout]\nprobability=.3", "[connected]\noutput=5"), tmp_path)
+def test_dropout_does_nothing_in_inference(library, tmp_path):
+    check_layers(library, net(6, 5, 3, CONV, "[dropout]\nprobability=.3", "[connected]\noutput=5"), tmp_path)
 
 
 def test_dropout_in_training_changes_the_layer_before():
@@ -67,7 +67,23 @@ def test_dropout_of_everything_is_refused():
         Network(parse_cfg(net(6, 5, 3, "[dropout]\nprobability=1")))
 
 
-def test_cost_hands_on_what_it_gets():
-    network = Network(parse_cfg(net(6, 5, 3, "[cost]\ntype=sse")))
+@pytest.mark.parametrize("kind", ["sse", "masked", "smooth", "L1", "seg", "wgan"])
+def test_cost_hands_on_what_it_gets(kind):
+    network = Network(parse_cfg(net(6, 5, 3, f"[cost]\ntype={kind}")))
     x = torch.rand(2, 3, 5, 6)
     assert torch.equal(network(x), x)
+
+
+@pytest.mark.parametrize(("program", "kind"), [("pjreddie", "mse"), ("alexeyab", "L1")])
+def test_a_cost_of_unknown_type_is_refused(program, kind):
+    """get_cost_type takes sse for it, with a message."""
+    with pytest.raises(CfgError, match=rf"<text>:7: type={kind}: no cost is called '{kind}'; expected one of .*smooth"):
+        Network(parse_cfg(net(6, 5, 3, f"[cost]\ntype={kind}")), program=program)
+
+
+def test_iseg_is_one_clear_line():
+    """Instance segmentation, of which no cfg and no weights were published."""
+    with pytest.raises(
+        CfgError, match=r"<text>:6: \[iseg\]: \[iseg\] is a section of Darknet that is not built here yet"
+    ):
+        Network(parse_cfg(net(6, 5, 3, "[iseg]")))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+
 import numpy as np
 import pytest
 import torch
@@ -61,6 +64,18 @@ def test_the_state_is_in_no_file(section, tmp_path):
     x = torch.from_numpy(rows(0, 2, network))
     with torch.inference_mode():
         assert torch.equal(load_network(cfg, weights, numerics="cpu")(x), made(text_of(section), numerics="cpu")(x))
+
+
+@pytest.mark.parametrize("name", ["rnn", "rnn.train", "gru", "lstm.train", "crnn.train"])
+def test_what_alexeyabs_program_cannot_build_runs(alexeyab, name):
+    """His stock cfgs. parse_network_cfg divides by the number of layers with a map, and these have none."""
+    cfg = alexeyab / f"cfg/{name}.cfg"
+    if name == "gru":
+        done = subprocess.run([alexeyab / "darknet", "rnn", "generate", cfg], capture_output=True, cwd=alexeyab)
+        assert done.returncode == -signal.SIGFPE
+    network = made(cfg.read_text(), program="alexeyab")
+    with torch.inference_mode():
+        assert network(torch.eye(256)[:3, :, None, None]).shape == (3, 256, 1, 1)
 
 
 def test_rows_are_whole_steps(section):

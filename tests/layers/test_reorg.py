@@ -11,14 +11,14 @@ from tests.compare import check_layers, net
 
 
 @pytest.mark.parametrize(("size", "stride"), [((8, 8), 2), ((12, 6), 2), ((9, 6), 3)])
-def test_outputs_are_darknets(darknet, tmp_path, size, stride):
-    check_layers(darknet, net(*size, 3, "[conv]\nfilters=36\nactivation=linear", f"[reorg]\nstride={stride}"), tmp_path)
+def test_outputs_are_darknets(library, tmp_path, size, stride):
+    check_layers(library, net(*size, 3, "[conv]\nfilters=36\nactivation=linear", f"[reorg]\nstride={stride}"), tmp_path)
 
 
 @pytest.mark.parametrize("stride", [2, 3])
-def test_reverse(darknet, tmp_path, stride):
+def test_reverse(library, tmp_path, stride):
     check_layers(
-        darknet, net(6, 4, 3, "[conv]\nfilters=36\nactivation=linear", f"[reorg]\nstride={stride}\nreverse=1"), tmp_path
+        library, net(6, 4, 3, "[conv]\nfilters=36\nactivation=linear", f"[reorg]\nstride={stride}\nreverse=1"), tmp_path
     )
 
 

@@ -13,8 +13,10 @@ TREE = "animal -1\nthing -1\ncat 0\ndog 0\nbird 0\ncup 1\nball 1\npuppy 3\nhound
 
 
 @pytest.mark.parametrize("options", ["", "groups=3", "temperature=2.5"])
-def test_outputs_are_darknets(darknet, tmp_path, options):
-    check_layers(darknet, net(5, 4, 3, "[connected]\noutput=12\nactivation=linear", f"[softmax]\n{options}"), tmp_path)
+def test_outputs_are_darknets(library, tmp_path, options):
+    conv = "[conv]\nfilters=3\nactivation=linear"  # AlexeyAB's parser divides by the number of layers with a map
+    sections = [conv, "[connected]\noutput=12\nactivation=linear", f"[softmax]\n{options}"]
+    check_layers(library, net(5, 4, 3, *sections), tmp_path)
 
 
 def test_over_a_map(darknet, tmp_path):
