@@ -15,21 +15,32 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..layers.activation import ACTIVATIONS
+from ..layers.activation import ACROSS_CHANNELS, ACTIVATIONS
 from ..layers.convolutional import Convolutional
 from ..network import Network
 
 Function = Callable[[Tensor], Tensor]
 Predict = Callable[[Tensor], list[Tensor]]  # as Network.predict
 
-# What oneDNN applies to a sum before it is stored: torch's name and its constant.
+# What oneDNN applies to a sum before it is stored: torch's name, its constants and its form. (mish is none of them.)
 POINTWISE = {
-    "linear": ("none", []),
-    "leaky": ("leaky_relu", [0.1]),
-    "relie": ("leaky_relu", [0.01]),
-    "relu": ("relu", []),
-    "logistic": ("sigmoid", []),
-    "tanh": ("tanh", []),
+    "linear": ("none", [], ""),
+    "leaky": ("leaky_relu", [0.1], ""),
+    "revleaky": ("leaky_relu", [0.1], ""),
+    "relie": ("leaky_relu", [0.01], ""),
+    "relu": ("relu", [], ""),
+    "relu6": ("hardtanh", [0.0, 6.0], ""),
+    "hardtan": ("hardtanh", [-1.0, 1.0], ""),
+    "logistic": ("sigmoid", [], ""),
+    "tanh": ("tanh", [], ""),
+    "swish": ("swish", [], ""),
+    "gelu": ("gelu", [], "tanh"),
+}
+# On values that nothing else reads, these need no second map.
+IN_PLACE: dict[str, Function] = {
+    "leaky": functools.partial(F.leaky_relu_, negative_slope=0.1),
+    "mish": functools.partial(F.mish, inplace=True),
+    "swish": functools.partial(F.silu, inplace=True),
 }
 # Winograd's method for 3x3: outputs per tile and side -> the points of its polynomials, besides infinity. Those of 4
 # lose the fewest digits (Barabasz et al., Error analysis and improving the accuracy of Winograd convolution, 2018).
@@ -121,9 +132,8 @@ def has_onednn() -> bool:
 def _onednn(
     x: Tensor, weights: Tensor, biases: Tensor | None, padding: int, stride: int, groups: int, activation: str
 ) -> Tensor:
-    name, constants = POINTWISE[activation]
     return torch.ops.mkldnn._convolution_pointwise(
-        x, weights, biases, [padding] * 2, [stride] * 2, [1, 1], groups, name, constants, ""
+        x, weights, biases, [padding] * 2, [stride] * 2, [1, 1], groups, *POINTWISE[activation]
     )
 
 
@@ -142,14 +152,21 @@ def _convolution(layer: Convolutional, batch: int) -> Function:
     weights = _reordered(layer.weights, padding, o.stride, o.groups, [batch, *layer.input])
     if layer.activation in POINTWISE:
         return lambda x: _onednn(x, weights, biases, padding, o.stride, o.groups, layer.activation)
-    activate = ACTIVATIONS[layer.activation]
+    activate = activation_in_place(layer)
     return lambda x: activate(_onednn(x, weights, biases, padding, o.stride, o.groups, "linear"))
+
+
+def activation_in_place(layer: Convolutional) -> Function:
+    """The layer's activation, for values that nothing else reads."""
+    return IN_PLACE.get(layer.activation, ACTIVATIONS[layer.activation])
 
 
 def winograd_tile(layer: Convolutional, batch: int) -> int:
     """The side of Winograd's tiles that needs the least time for a layer; 0 where plain convolution does."""
     o, (c, _, _), (filters, h, w) = layer.o, layer.input, layer.output
     if (o.size, o.stride, layer.padding, o.groups) != (3, 1, 1, 1) or layer.weights.dtype != torch.float32:
+        return 0
+    if layer.activation in ACROSS_CHANNELS:  # what comes out of the tiles has its channels elsewhere
         return 0
     costs = {0: 9 * batch * h * w * c * filters}
     for tile in POINTS:
@@ -194,9 +211,7 @@ def winograd(layer: Convolutional, tile: int, batch: int) -> Function:
     biases = torch.zeros(n * n, filters)
     biases[n + 1] = layer.biases.detach()
     biases = biases.flatten()
-    activate = ACTIVATIONS[layer.activation]
-    if layer.activation == "leaky":
-        activate = functools.partial(F.leaky_relu_, negative_slope=0.1)
+    activate = activation_in_place(layer)
 
     def forward(x: Tensor) -> Tensor:
         images, _, h, w = x.shape

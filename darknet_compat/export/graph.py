@@ -18,6 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 from .. import __version__
 from ..errors import ExportError
 from ..layers import Layer
+from ..layers.activation import EPS
 from ..layers.batchnorm import root
 from ..layers.head import Head
 from ..network import Network
@@ -267,14 +268,30 @@ def _activation(graph: Graph, layer: Layer, x: str) -> str:
 
 
 def _activate(graph: Graph, activation: str, x: str) -> str:
-    """src/activations.h in ONNX's operators."""
+    """src/activations.h in ONNX's operators, and AlexeyAB's src/activations.c."""
     if activation == "linear":
         return x
     plain = {"logistic": "Sigmoid", "relu": "Relu", "tanh": "Tanh", "elu": "Elu"}
     if activation in plain:
         return graph.node(plain[activation], x)
-    if activation in ("leaky", "relie"):
-        return graph.node("LeakyRelu", x, alpha=0.1 if activation == "leaky" else 0.01)
+    if activation in ("leaky", "revleaky", "relie"):
+        return graph.node("LeakyRelu", x, alpha=0.01 if activation == "relie" else 0.1)
+    if activation == "swish":
+        return graph.node("Mul", x, graph.node("Sigmoid", x))
+    if activation == "mish":
+        return graph.node("Mul", x, graph.node("Tanh", graph.node("Softplus", x)))
+    if activation == "hard_mish":
+        half = graph.plus(graph.times(x, 0.5), 1)
+        return graph.node("Mul", x, graph.node("Clip", half, graph.constant(0), graph.constant(1)))
+    if activation == "gelu":
+        cube = graph.node("Mul", x, graph.plus(graph.times(graph.node("Mul", x, x), 0.044715), 1))
+        return graph.node("Mul", x, graph.node("Sigmoid", graph.times(cube, 2 * (2 / np.pi) ** 0.5)))
+    if activation.startswith("normalize_channels"):
+        if activation.endswith("maxval"):
+            x = graph.node("Sub", x, graph.node("ReduceMax", x, axes=[1]))
+        x = graph.node("Exp" if "softmax" in activation else "Relu", x)
+        total = graph.node("ReduceSum", x, graph.integers(1))
+        return graph.node("Div", x, graph.plus(total, EPS))
     if activation == "selu":
         return graph.node("Selu", x, alpha=1.6732, gamma=1.0507)
     if activation == "loggy":
@@ -287,7 +304,9 @@ def _activate(graph: Graph, activation: str, x: str) -> str:
         odd = graph.node("Sub", step, graph.times(half, 2))
         return graph.node("Add", half, graph.node("Mul", odd, graph.node("Sub", x, step)))
     # The others are straight between two bounds, and flatter beyond them.
-    low, high, flat = {"hardtan": (-1, 1, 0), "lhtan": (0, 1, 0.001), "plse": (-4, 4, 0.01)}[activation]
+    low, high, flat = {"hardtan": (-1, 1, 0), "relu6": (0, 6, 0), "lhtan": (0, 1, 0.001), "plse": (-4, 4, 0.01)}[
+        activation
+    ]
     middle = graph.node("Clip", x, graph.constant(low), graph.constant(high))
     inside = graph.plus(graph.times(middle, 0.125), 0.5) if activation == "plse" else middle
     if not flat:

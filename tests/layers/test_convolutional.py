@@ -5,9 +5,13 @@ import torch
 
 from darknet_compat.cfg import parse_cfg
 from darknet_compat.errors import CfgError
-from darknet_compat.layers.activation import ACTIVATIONS
+from darknet_compat.layers.activation import ACROSS_CHANNELS, ACTIVATIONS
 from darknet_compat.network import Network
-from tests.compare import check_layers, net
+from tests.compare import EXACT, check_gradients, check_layers, net
+from tests.oracle import ACTIVATIONS as PJREDDIES
+
+# gelu's is taken at the output instead of the input, those across channels are no derivatives.
+WRONG_GRADIENTS = ("gelu", *ACROSS_CHANNELS)
 
 
 @pytest.mark.parametrize(
@@ -28,14 +32,35 @@ def test_outputs_are_darknets(darknet, tmp_path, options, size):
     check_layers(darknet, net(*size, 4, f"[convolutional]\n{options}"), tmp_path)
 
 
-@pytest.mark.parametrize("activation", sorted(ACTIVATIONS))
-def test_every_activation(darknet, tmp_path, activation):
-    # Scaled by batch normalisation, so that each activation's pieces are all reached.
-    sections = (
+def activated(activation: str, batch_normalize: int = 1) -> str:
+    # Scaled by batch normalisation, so that each activation's pieces are all reached. So many channels that a few are
+    # well above 0 at every place: where the sum of channels is near 0, all digits of its quotients are noise.
+    return net(
+        12, 10, 3,
         "[conv]\nfilters=4\nsize=3\npad=1\nactivation=linear",
-        f"[conv]\nfilters=4\nsize=1\nbatch_normalize=1\nactivation={activation}",
-    )
-    check_layers(darknet, net(12, 10, 3, *sections), tmp_path)
+        f"[conv]\nfilters=16\nsize=1\nbatch_normalize={batch_normalize}\nactivation={activation}",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("activation", sorted(PJREDDIES))
+def test_every_activation(darknet, tmp_path, activation):
+    check_layers(darknet, activated(activation), tmp_path)
+
+
+# His activate() lacks relu6 and gives 0: tests/layers/test_others.py.
+@pytest.mark.parametrize("activation", sorted(set(ACTIVATIONS) - {"relu6"}))
+def test_every_activation_of_alexeyabs(alexeyab_darknet, tmp_path, activation):
+    check_layers(alexeyab_darknet, activated(activation), tmp_path, tolerance=EXACT)
+
+
+@pytest.mark.parametrize("activation", sorted(set(ACTIVATIONS) - {"relu6", *WRONG_GRADIENTS}))
+def test_gradients_of_every_activation_of_alexeyabs(alexeyab_darknet, tmp_path, activation):
+    check_gradients(alexeyab_darknet, activated(activation, batch_normalize=0), tmp_path)
+
+
+def test_gradients_of_batch_normalisation_are_alexeyabs(alexeyab_darknet, tmp_path):
+    text = net(8, 7, 3, "[conv]\nfilters=4\nsize=3\npad=1\nstride=2\nbatch_normalize=1\nactivation=leaky")
+    check_gradients(alexeyab_darknet, text, tmp_path)
 
 
 @pytest.mark.parametrize(

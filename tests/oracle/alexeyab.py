@@ -29,7 +29,10 @@ def load_alexeyab(folder: Path) -> AlexeyAB:
 
 
 class AlexeyAB(Program):
-    """His libdarknet: networks, and NMS in all kinds."""
+    """His libdarknet: networks, and NMS in all kinds.
+
+    He divides by the number of layers that see a map of more than 1 x 1 (``avg_outputs``): a network needs one.
+    """
 
     # blas.c, normalize_cpu has eps 1e-5 in the root, as the GPU's of both programs.
     program, numerics = "alexeyab", "gpu"
@@ -61,7 +64,8 @@ class AlexeyABNetwork(OracleNetwork):
 
     @property
     def truths(self):
-        return self.layers[-1].truths  # his parser leaves that of the network 0
+        last = self.layers[-1]  # his parser leaves that of the network 0
+        return last.inputs if last.type == "cost" else last.truths
 
     def fuse(self):
         """fuse_conv_batchnorm, which his verbs test, valid, map and demo run."""
