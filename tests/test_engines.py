@@ -154,6 +154,29 @@ def test_convolutions_of_every_kind(tmp_path, activation):
         assert float((found - expected).abs().max() / expected.abs().max()) <= 1e-5
 
 
+@pytest.mark.parametrize("program", ["pjreddie", "alexeyab"])
+def test_convolutions_of_alexeyabs_kinds(tmp_path, program):
+    """Those that both programs have, and those of AlexeyAB's alone: no layer of them may take Winograd's way."""
+    kinds = ["binary=1", "xnor=1", "xnor=1\ngroups=4"]
+    if program == "alexeyab":
+        kinds += ["dilation=2", "share_index=0", "stride_x=2", "antialiasing=1", "stride=2\nantialiasing=2"]
+    batch, conv = 1, "[conv]\nfilters=256\nsize=3\npad=1\nactivation=leaky\n"
+    # Each beside the one that may be shared: the signs of what only rounding tells apart would go on to the next.
+    text = net(26, 26, 256, conv, *(f"[route]\nlayers=0\n{conv}{kind}" for kind in kinds))
+    network, _, _ = network_of(text, tmp_path, numerics="gpu", program=program)
+    x = torch.rand(batch, 256, 26, 26, generator=torch.Generator().manual_seed(0)) - 0.5
+    fused = network.fuse()
+    assert packed.winograd_tile(fused.layers[0], batch)
+    with torch.inference_mode():
+        read, *expected = network.outputs(x)
+        for layer, output in zip(fused.layers[2::2], expected[1::2], strict=True):
+            assert layer.shared or not packed.winograd_tile(layer, batch)
+            layer.separate()
+            found = packed._convolution(layer, batch)(read)
+            assert float((found - output).abs().max() / output.abs().max()) <= 1e-5
+        assert start_engine(network, batch=batch)(x)[0].shape == expected[-1].shape
+
+
 @pytest.mark.parametrize("tile", sorted(packed.POINTS))
 def test_winograds_matrices_correlate(tile):
     a, g, b = packed.winograd_matrices(tile)

@@ -20,6 +20,7 @@ from ..errors import ExportError
 from ..layers import Layer
 from ..layers.activation import EPS
 from ..layers.batchnorm import root
+from ..layers.blur import blur_kernel, blur_size
 from ..layers.head import Head
 from ..network import Network
 
@@ -237,12 +238,29 @@ def _rank(name: str) -> list[None] | None:
 
 @converts("convolutional")
 def _convolutional(graph: Graph, layer: Layer, x: str) -> str:
-    o = layer.o
+    o, padding = layer.o, layer.padding
+    if o.xnor:
+        above = graph.node("Greater", x, graph.constant(0))
+        x = graph.node("Where", above, graph.constant(1), graph.constant(-1))
+        if layer.outside:
+            sides = (0, 0, padding, padding) * 2
+            x, padding = graph.node("Pad", x, graph.integers(*sides), graph.constant(layer.outside)), 0
     x = graph.node(
-        "Conv", x, graph.constant(layer.weights, "weights"), graph.constant(layer.biases, "biases"),
-        kernel_shape=[o.size] * 2, strides=[o.stride] * 2, pads=[layer.padding] * 4, group=o.groups,
+        "Conv", x, graph.constant(layer.used_weights(), "weights"), graph.constant(layer.owner.biases, "biases"),
+        kernel_shape=[o.size] * 2, strides=layer.own_strides, pads=[padding] * 4, dilations=[layer.dilation] * 2,
+        group=layer.groups,
     )  # fmt: skip
-    return _activate(graph, layer.activation, x)
+    return _blur(graph, layer, _activate(graph, layer.activation, x))
+
+
+def _blur(graph: Graph, layer: Layer, x: str) -> str:
+    if not layer.o.antialiasing:
+        return x
+    (size, padding), channels = blur_size(layer.o.antialiasing), layer.output.c
+    return graph.node(
+        "Conv", x, graph.constant(blur_kernel(layer.o.antialiasing, channels), "blur"), kernel_shape=[size] * 2,
+        strides=layer.strides, pads=[padding] * 4, group=channels,
+    )  # fmt: skip
 
 
 @converts("connected")

@@ -5,6 +5,7 @@ Both libraries export the same names. Each is loaded by its own path and with lo
 
 from __future__ import annotations
 
+import ctypes
 import functools
 from pathlib import Path
 
@@ -42,6 +43,12 @@ class AlexeyAB(Program):
         *("stair", "hardtan", "lhtan", "selu", "gelu", "swish", "mish", "hard_mish", "normalize_channels"),
         *("normalize_channels_softmax", "normalize_channels_softmax_maxval"),
     ]
+
+    def __init__(self, accessors, library):
+        super().__init__(accessors, library)
+        ctypes.c_int.in_dll(
+            self.lib, "gpu_index"
+        ).value = -1  # as main() of a build without GPU; else bits are inverted
 
     def network(self, handle):
         return AlexeyABNetwork(self, handle)
