@@ -12,11 +12,12 @@ import pytest
 from darknet_compat import load_network
 from darknet_compat.cfg import read_cfg
 from darknet_compat.errors import CfgError
-from darknet_compat.images import letterbox, load_image, resize, to_planes
+from darknet_compat.images import load_image
 from darknet_compat.layers import TYPES
 from darknet_compat.network import Network
 from darknet_compat.weights import save_weights
 from tests.compare import TOLERANCE, randomise, worst_layer
+from tests.planes import letterbox, resize, to_planes
 
 CFGS = Path("/usr/share/darknet/cfg")
 NAMES = [
