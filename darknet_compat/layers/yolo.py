@@ -1,4 +1,4 @@
-"""[yolo]: the head of YOLOv3, YOLOv4 and their kin, its boxes.
+"""[yolo]: the head of YOLOv3, YOLOv4 and their kin, its boxes and its loss.
 
 Source: ``src/yolo_layer.c`` of both programs; ``src/parser.c, parse_yolo``.
 
@@ -17,11 +17,15 @@ from torch import Tensor
 
 from ..cfg import Section
 from .base import ALEXEYAB, Place, Shape, register
-from .head import Boxes, Head, average_mirrored, check_anchors, fill_anchors, read_class_map
+from .head import Boxes, Head, HeadLoss, average_mirrored, check_anchors, fill_anchors, read_class_map
+from .iou_loss import KINDS as KINDS_OF_IOU
+from .yolo_loss import AlexeyABFigures, Figures, alexeyab_loss, pjreddie_loss
 
 if TYPE_CHECKING:
     from ..export.graph import Graph
 
+COLUMNS = ("avg_iou", "class", "obj", "no_obj", "recall50", "recall75", "count")
+ALEXEYAB_COLUMNS = ("avg_iou", "class_loss", "iou_loss", "total_loss", "count")
 KINDS = ("default", "greedynms", "diounms")  # of suppression; [yolo] knows no cornersnms
 
 
@@ -80,6 +84,10 @@ class Yolo(Head):
     """(num, 2) widths and heights in pixels of the network's input; further ones where ``mask`` names them."""
     mask: Tensor | None
     """(n,) the numbers of this head's anchors; None for all."""
+    places: Tensor
+    """(num,) of each anchor its place among this head's, -1 where it is another's."""
+    multipliers: Tensor
+    """(classes,) by how much a class's deltas are multiplied (``counters_per_class``)."""
 
     def __init__(self, section: Section, place: Place) -> None:
         super().__init__(section, place)
@@ -95,9 +103,14 @@ class Yolo(Head):
             raise section.error(f"mask names anchor {wrong}; expected 0 to {num - 1}", "mask")
         if self.o.nms_kind not in KINDS:
             raise section.error(f"nms_kind is {self.o.nms_kind!r}; expected {', '.join(KINDS)}", "nms_kind")
+        his = self.program == ALEXEYAB
+        self.Figures, self.columns = (AlexeyABFigures, ALEXEYAB_COLUMNS) if his else (Figures, COLUMNS)
         self.nms_kind, self.beta_nms = self.o.nms_kind, self.o.beta_nms
         self.register_buffer("anchors", self.tensor(num, 2), persistent=False)
         self.register_buffer("mask", torch.tensor(self.o.mask) if self.o.mask else None, persistent=False)
+        self.register_buffer("places", torch.tensor(self._places(num)), persistent=False)
+        self.register_buffer("multipliers", self.tensor(self.o.classes), persistent=False)
+        self._check_loss()
         self.register_buffer("map", read_class_map(section, self.o.map, self.o.classes), persistent=False)
 
     @property
@@ -112,6 +125,29 @@ class Yolo(Head):
 
     def constants(self) -> None:
         fill_anchors(self.anchors, self.o.anchors[: self.anchors.numel()])
+        self.multipliers.fill_(1)
+        counters = torch.tensor(self.o.counters_per_class, dtype=torch.float32).clamp_min(1)
+        if len(counters):
+            most = float("inf") if self.o.max_delta is None else self.o.max_delta
+            self.multipliers.copy_((counters.max() / counters).clamp_max(most))
+
+    def _places(self, num: int) -> list[int]:
+        """Of each of ``num`` anchors its place among this head's, -1 where it is another's (int_index)."""
+        own = self.o.mask or list(range(self.n))
+        return [own.index(anchor) if anchor in own else -1 for anchor in range(num)]
+
+    def _check_loss(self) -> None:
+        o = self.o
+        for name in ("iou_loss", "iou_thresh_kind"):
+            if getattr(o, name) not in KINDS_OF_IOU:
+                kinds = ", ".join(KINDS_OF_IOU)
+                raise self.section.error(f"{name} is {getattr(o, name)!r}; expected one of {kinds}", name)
+        found = len(o.counters_per_class)
+        if found not in (0, o.classes):
+            raise self.section.error(
+                f"{found} numbers in counters_per_class; expected one for each of {o.classes} classes",
+                "counters_per_class",
+            )
 
     def set_shape(self, place: Place) -> None:
         super().set_shape(place)
@@ -142,14 +178,14 @@ class Yolo(Head):
         x, y, objectness and classes pass the logistic, w and h stay. With ``new_coords`` all stay: the convolution
         before has the logistic. ``scale_x_y`` lets x and y reach beyond their cell.
         """
-        xy, wh, rest = self._planes(raw).split([2, 2, 1 + self.o.classes], 2)
+        xy, wh, rest = self.planes(raw).split([2, 2, 1 + self.o.classes], 2)
         if not self.o.new_coords:
             xy, rest = xy.sigmoid(), rest.sigmoid()
         s = self.o.scale_x_y
         xy = xy if s == 1 else s * xy - 0.5 * (s - 1)
         return torch.cat([xy, wh, rest], 2).flatten(1, 2)
 
-    def _planes(self, raw: Tensor) -> Tensor:
+    def planes(self, raw: Tensor) -> Tensor:
         """(N, n*planes, h, w) -> (N, n, planes, h, w)."""
         return raw.unflatten(1, (self.n, 5 + self.o.classes))
 
@@ -160,14 +196,14 @@ class Yolo(Head):
         objectness times the class's value. Both are 0 where they are not over ``thresh``. There are no trees here:
         ``hier`` and ``class_map`` are not looked at.
         """
-        planes = self._planes(output).permute(0, 3, 4, 1, 2)
+        planes = self.planes(output).permute(0, 3, 4, 1, 2)
         box, objectness, classes = planes.split([4, 1, self.o.classes], -1)
         objectness = torch.where(objectness > thresh, objectness, 0)
         prob = objectness * classes
         prob = torch.where(prob > thresh, prob, 0)
-        return Boxes(self._xywh(box).flatten(1, 3), objectness.flatten(1), prob.flatten(1, 3))
+        return Boxes(self.xywh(box).flatten(1, 3), objectness.flatten(1), prob.flatten(1, 3))
 
-    def _xywh(self, box: Tensor) -> Tensor:
+    def xywh(self, box: Tensor) -> Tensor:
         """Boxes (N, h, w, n, 4) from their activated planes, which are last (get_yolo_box)."""
         rows, columns = box.shape[1:3]
         column = torch.arange(columns, device=box.device)[:, None]
@@ -178,6 +214,57 @@ class Yolo(Head):
         return torch.stack(
             [(x + column) / columns, (y + row) / rows, w * anchor_w / self.image.w, h * anchor_h / self.image.h], -1
         )
+
+    def loss(self, raw: Tensor, truth: Tensor, seen: int | Tensor) -> HeadLoss:
+        """The loss of a raw map, in float32: forward_yolo_layer of the program that the network follows.
+
+        ``truth`` (N, T, 5), T at least 1, holds rows x, y, w, h, class, relative to the image; an image's rows end at
+        the first x of 0, or after ``max``. The gradient in the map is minus the program's delta; the loss's value is
+        the cost that it prints. A truth whose centre is outside the image takes no slot and is not counted; one of a
+        class that is none trains its box and objectness only, or with AlexeyAB's program nothing.
+
+        Gives the same bits in every run; waits for no device.
+        """
+        rule = alexeyab_loss if self.program == ALEXEYAB else pjreddie_loss
+        with torch.autocast(raw.device.type, enabled=False):
+            return rule(self, raw.float(), truth[:, : self.o.max].float())
+
+    def line(self, figures: Figures | AlexeyABFigures) -> str:
+        """The line that the program prints (forward_yolo_layer)."""
+        if isinstance(figures, Figures):
+            _, avg_iou, avg_class, obj, no_obj, recall50, recall75, count = figures
+            line = (
+                f"Region {self.index} Avg IOU: {avg_iou:f}, Class: {avg_class:f}, Obj: {obj:f}, No Obj: {no_obj:f}, "
+                f".5R: {recall50:f}, .75R: {recall75:f},  count: {count:.0f}"
+            )
+            # 0/0 on Darknet's processors is a NaN with its sign set, and C prints that sign.
+            return line.replace("nan", "-nan")
+        o = self.o
+        name = o.iou_loss if o.iou_loss in ("mse", "giou") else "iou"
+        losses = f"class_loss = {figures.class_loss:f}, iou_loss = {figures.iou_loss:f}, " if o.show_details else ""
+        return (
+            f"v3 ({name} loss, Normalizer: (iou: {o.iou_normalizer:.2f}, obj: {o.obj_normalizer:.2f}, "
+            f"cls: {o.cls_normalizer:.2f}) Region {self.index} Avg (IOU: {figures.avg_iou:f}), "
+            f"count: {figures.count:.0f}, {losses}total_loss = {figures.total_loss:f} "
+        )
+
+    def totals(self, figures: Sequence[Figures] | Sequence[AlexeyABFigures]) -> dict[str, float]:
+        """Means over the truths of all mini-batches; of ``no_obj`` and of the losses the means of the means."""
+        rows = torch.tensor(list(figures), dtype=torch.float64)
+        columns = dict(zip(type(figures[0])._fields, rows.unbind(1), strict=True))
+        count = columns["count"]
+
+        def mean(values: Tensor) -> float:
+            return float(torch.where(count > 0, values * count, 0).sum() / count.sum())
+
+        whole = ("no_obj", "class_loss", "iou_loss", "total_loss")
+        found = {
+            name: float(values.mean()) if name in whole else mean(values)
+            for name, values in columns.items()
+            if name not in ("cost", "count")
+        }
+        names = {"avg_class": "class"}
+        return {**{names.get(name, name): value for name, value in found.items()}, "count": int(count.sum())}
 
     def average_mirrored(self, output: Tensor, mirrored: Tensor) -> Tensor:
         return average_mirrored(output, mirrored, self.n)

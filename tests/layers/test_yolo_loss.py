@@ -1,0 +1,189 @@
+"""The losses of [yolo] against both libraries: deltas, costs and lines of random maps and truths."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+import torch
+
+from darknet_compat.cfg import parse_cfg
+from darknet_compat.errors import CfgError
+from darknet_compat.network import Network
+from darknet_compat.weights import save_weights
+
+# The network takes the map itself, so a cell is one of its pixels, and so are the anchors.
+ANCHORS = "1.25,1.75, 2.875,3.375, 4.7,7.25, 10,10, 4.4,15"
+W, H = 12, 8
+
+
+def text(options="", mask="1,2,4", classes=3, batch=2, before="linear"):
+    """A cfg whose [yolo] gets the network's input as it is: the convolution before is the identity."""
+    n = len(mask.split(","))
+    planes = n * (5 + classes)
+    return (
+        f"[net]\nbatch={batch}\nwidth={W}\nheight={H}\nchannels={planes}\n"
+        f"[conv]\nfilters={planes}\nsize=1\nactivation={before}\n"
+        f"[yolo]\nmask={mask}\nanchors={ANCHORS}\nnum=5\nclasses={classes}\n{options}\n"
+    )
+
+
+def made(cfg, folder, program):
+    network = Network(parse_cfg(cfg), "cpu", program=program).eval()
+    with torch.no_grad():
+        network.layers[0].weights.copy_(torch.eye(network.input.c)[..., None, None])
+        network.layers[0].biases.zero_()
+    (folder / "net.cfg").write_text(cfg)
+    save_weights(network, folder / "net.weights")
+    return network
+
+
+def random_case(rng, network, truths, batch, crowded):
+    """Maps of which some boxes are near truths, and truths that share cells; rows as the library has them."""
+    c, h, w = network.input
+    head = network.heads[0]
+    raw = rng.normal(0, 1.5, (batch, c, h, w)).astype(np.float32)
+    rows = np.zeros((batch, truths, 5), np.float32)
+    for image in rows:
+        count = min(int(rng.integers(0, 12)), truths)
+        image[:count, 2:4] = rng.uniform(0.05, 1.6, (count, 2)).clip(0, 1)
+        image[:count, :2] = rng.uniform(0.02, 0.98, (count, 2))
+        image[:count, 4] = rng.integers(0, head.o.classes, count)
+        if crowded and count > 3:
+            image[1:count:2, :4] = image[0, :4] * rng.uniform(0.98, 1.02, (len(image[1:count:2]), 4))
+    rows[..., :4] = rows[..., :4].clip(0, 0.999)
+    return raw, rows
+
+
+def deltas(network, raw, truth):
+    raw = torch.from_numpy(raw).requires_grad_()
+    (loss, figures) = network.heads[0].loss(raw, torch.from_numpy(truth), 0)
+    (gradient,) = torch.autograd.grad(loss, raw)
+    return -gradient.numpy(), figures
+
+
+PJREDDIE = {
+    "plain": "",
+    "thresh": "ignore_thresh=.7",
+    "truth": "ignore_thresh=.3\ntruth_thresh=.6",
+}
+
+
+@pytest.mark.parametrize("crowded", [False, True])
+@pytest.mark.parametrize("options", PJREDDIE.values(), ids=PJREDDIE)
+def test_deltas_are_pjreddies(darknet, tmp_path, options, crowded):
+    rng = np.random.default_rng(0)
+    network = made(text(options), tmp_path, "pjreddie")
+    reference = darknet.load_network(tmp_path / "net.cfg", tmp_path / "net.weights")
+    count = 0
+    for _ in range(12):
+        raw, truth = random_case(rng, network, 90, 2, crowded)
+        with darknet.capture() as printed:
+            cost = reference.train_step(raw, truth.reshape(2, -1), update=False).cost
+        expected = reference.layer_tensor(1, "delta").reshape(raw.shape)
+        found, figures = deltas(network, raw, truth)
+        np.testing.assert_allclose(found, expected, atol=2e-5 * np.abs(expected).max())
+        assert float(figures.cost) == pytest.approx(cost, rel=1e-4)
+        (line,) = [line for line in printed.lines if line.startswith("Region")]
+        assert numbers(network.heads[0].line(figures)) == pytest.approx(numbers(line), abs=2e-5, nan_ok=True)
+        assert re.sub(r"-?[\d.]+|-nan", "#", network.heads[0].line(figures)) == re.sub(r"-?[\d.]+|-nan", "#", line)
+        count += int(figures.count)
+    assert count > 40
+
+
+def numbers(line):
+    return [float(word) for word in re.findall(r"(?<![\w.])-?(?:\d+\.\d+|nan|\d+(?![\w.]))", line)]
+
+
+ALEXEYAB = {
+    "mse": "iou_loss=mse",
+    "iou": "iou_loss=iou\niou_normalizer=.07",
+    "giou": "iou_loss=giou\nscale_x_y=1.2\nignore_thresh=.7",
+    "diou": "iou_loss=diou\nmax_delta=.3",
+    "ciou": "iou_loss=ciou\niou_normalizer=.07\nscale_x_y=1.05",
+    "thresh": "iou_loss=ciou\niou_thresh=.213",
+    "thresh_kind": "iou_loss=ciou\niou_thresh=.1\niou_thresh_kind=giou",
+    "smooth": "iou_loss=ciou\nobjectness_smooth=1\niou_thresh=.2\nobj_normalizer=.4",
+    "labels": "label_smooth_eps=.1\nignore_thresh=.2",
+    "focal": "focal_loss=1",
+    "counters": "iou_loss=ciou\ncounters_per_class=10, 40, 5\ncls_normalizer=.5\nmax_delta=5",
+    "new_mse": "new_coords=1\nscale_x_y=2.0",
+    "new_ciou": "new_coords=1\nscale_x_y=2.0\niou_loss=ciou\niou_thresh=.2\nobjectness_smooth=1\niou_normalizer=.05",
+    "details": "iou_loss=ciou\nshow_details=0",
+}
+
+
+@pytest.mark.parametrize("crowded", [False, True])
+@pytest.mark.parametrize("options", ALEXEYAB.values(), ids=ALEXEYAB)
+def test_deltas_are_alexeyabs(alexeyab_darknet, tmp_path, options, crowded, capfd):
+    rng = np.random.default_rng(1)
+    new = "new_coords" in options
+    network = made(text(options), tmp_path, "alexeyab")
+    reference = alexeyab_darknet.load_network(tmp_path / "net.cfg", tmp_path / "net.weights")
+    for _ in range(8):
+        raw, truth = random_case(rng, network, 200, 2, crowded)
+        if new:  # the convolution before has the logistic
+            raw = 1 / (1 + np.exp(-raw))
+        rows = np.concatenate([truth, np.zeros((*truth.shape[:2], 1), np.float32)], 2)  # track_id
+        cost = reference.train_step(raw, rows.reshape(2, -1), update=False).cost
+        expected = reference.layer_tensor(1, "delta").reshape(raw.shape)
+        found, figures = deltas(network, raw, truth)
+        np.testing.assert_allclose(found, expected, atol=3e-5 * np.abs(expected).max())
+        assert float(figures.cost) == pytest.approx(cost, rel=1e-4)
+
+
+def test_both_agree_on_what_no_truth_is(darknet, tmp_path):
+    """Images without objects train every box to an objectness of 0, and print -nan."""
+    network = made(text(), tmp_path, "pjreddie")
+    raw = np.zeros((2, *network.input), np.float32)
+    found, figures = deltas(network, raw, np.zeros((2, 5, 5), np.float32))
+    planes = found.reshape(2, 3, 8, -1)
+    assert (planes[:, :, 4] == -0.5).all()
+    assert not planes[:, :, :4].any()
+    assert not planes[:, :, 5:].any()
+    assert network.heads[0].line(figures).startswith("Region 1 Avg IOU: -nan, Class: -nan, Obj: -nan, No Obj: 0.500000")
+
+
+def test_a_truth_outside_or_of_no_class(tmp_path):
+    network = made(text(), tmp_path, "pjreddie")
+    rng = np.random.default_rng(2)
+    raw, _ = random_case(rng, network, 1, 1, False)
+    inside = np.array([[[0.5, 0.5, 0.25, 0.5, 1]]], np.float32)
+    plain, figures = deltas(network, raw, inside)
+    assert int(figures.count) == 1
+    away = inside.copy()
+    away[..., 0] = 1.5
+    nothing, figures = deltas(network, raw, away)
+    assert int(figures.count) == 0
+    assert not nothing.reshape(3, 8, -1)[:, :4].any()
+    odd = inside.copy()
+    odd[..., 4] = 7
+    boxed, figures = deltas(network, raw, odd)
+    assert int(figures.count) == 1
+    ours, theirs = boxed.reshape(3, 8, -1), plain.reshape(3, 8, -1)
+    np.testing.assert_array_equal(ours[:, :5], theirs[:, :5])
+    assert not ours[:, 5:].any()
+    his = made(text("iou_loss=ciou"), tmp_path, "alexeyab")
+    assert int(deltas(his, raw, odd)[1].count) == 1, "as he prints none"
+    assert not deltas(his, raw, odd)[0].reshape(3, 8, -1)[:, :4].any()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("iou_loss=eiou", "iou_loss is 'eiou'; expected one of iou, giou, mse, diou, ciou"),
+        ("iou_thresh_kind=x", "iou_thresh_kind is 'x'"),
+        ("counters_per_class=1,2", "2 numbers in counters_per_class; expected one for each of 3 classes"),
+    ],
+)
+def test_words_of_the_loss_that_are_none(options, message):
+    with pytest.raises(CfgError, match=message):
+        Network(parse_cfg(text(options)))
+
+
+def test_what_is_not_built_is_said(tmp_path):
+    network = made(text("iou_loss=ciou\ntruth_thresh=.5"), tmp_path, "alexeyab")
+    raw, truth = random_case(np.random.default_rng(0), network, 3, 1, False)
+    with pytest.raises(CfgError, match="truth_thresh under 1 is not built"):
+        deltas(network, raw, truth)
