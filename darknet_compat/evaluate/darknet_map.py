@@ -79,6 +79,7 @@ def _fraction(part: float, whole: float) -> float:
     return part / whole if whole else 0.0
 
 
+@np.errstate(over="ignore", invalid="ignore")  # a width is e to the power of a value of the map, so it may be infinite
 def relative_iou(left: NDArray[np.float32], right: NDArray[np.float32]) -> NDArray[np.float32]:
     """IOU of centre boxes (P, 4) and (P, 4), as ``src/box.c, box_iou`` in its order of operations; float32."""
 

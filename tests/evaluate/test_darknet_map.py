@@ -187,3 +187,11 @@ def test_the_recall_line():
         "    0     1     1\tRPs/Img: 1.00\tIOU: 100.00%\tRecall:100.00%",
         "    1     1     2\tRPs/Img: 1.00\tIOU: 50.00%\tRecall:50.00%",
     ]
+
+
+@pytest.mark.filterwarnings("error")
+def test_an_infinite_box_overlaps_nothing_and_warns_of_nothing():
+    """A young network's width is e to the power of a large number."""
+    boxes = np.array([[0.5, 0.5, np.inf, 0.5], [0.5, 0.5, np.inf, np.inf], [0.5, 0.5, 1e30, 1e30]], np.float32)
+    truth = np.full((3, 4), 0.5, np.float32)
+    assert not (relative_iou(boxes, truth) > 0).any()

@@ -11,8 +11,9 @@ from darknet_compat.train.step import Trainer, network_cost
 from darknet_compat.weights import save_weights
 from tests.train.nets import batches
 
-# Two heads that share one line of anchors, as v3's do. What is read twice is followed by a [route]: on a CPU a convolution
-# overwrites the gradient of its input, in AlexeyAB's program every one (col2im_cpu_ext), in pjreddie's one of size 1.
+# Two heads that share one line of anchors, as v3's do. What is read twice is followed by a [route]: on a CPU a
+# convolution overwrites the gradient of its input, in AlexeyAB's program every one (col2im_cpu_ext), in pjreddie's one
+# of size 1.
 NET = """
 [net]
 width=64
