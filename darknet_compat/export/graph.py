@@ -18,8 +18,13 @@ from onnx import TensorProto, helper, numpy_helper
 from .. import __version__
 from ..errors import ExportError
 from ..layers import Layer
-from ..layers.batchnorm import root
+from ..layers.activation import Activation
+from ..layers.batchnorm import Batchnorm, root
+from ..layers.connected import Connected
+from ..layers.convolutional import Convolutional
 from ..layers.head import Head
+from ..layers.maxpool import Maxpool
+from ..layers.shortcut import Shortcut
 from ..network import Network
 
 OPSET = 13  # the first whose Softmax takes one axis
@@ -83,8 +88,9 @@ class Graph:
 
     def reshape(self, x: str, *sizes: Size) -> str:
         """A 0 keeps the size at its place, -1 stands for what is left."""
-        if all(isinstance(size, int) for size in sizes):
-            return self.node("Reshape", x, self.integers(*sizes))
+        numbers = [size for size in sizes if isinstance(size, int)]
+        if len(numbers) == len(sizes):
+            return self.node("Reshape", x, self.integers(*numbers))
         parts = [self.integers(size) if isinstance(size, int) else size for size in sizes]
         return self.node("Reshape", x, self.node("Concat", *parts, axis=0))
 
@@ -100,7 +106,7 @@ class Graph:
 
     def cells(self, height: Size, width: Size) -> tuple[str, str]:
         """Column and row of every cell (1, 1, h, w, 2), and width and height."""
-        if isinstance(height, int):
+        if isinstance(height, int) or isinstance(width, int):
             row, column = np.mgrid[:height, :width]
             return self.constant(np.stack([column, row], -1)[None, None], "cells"), self.constant(
                 [width, height], "grid"
@@ -235,7 +241,7 @@ def _rank(name: str) -> list[None] | None:
 
 
 @converts("convolutional")
-def _convolutional(graph: Graph, layer: Layer, x: str) -> str:
+def _convolutional(graph: Graph, layer: Convolutional, x: str) -> str:
     o = layer.o
     x = graph.node(
         "Conv", x, graph.constant(layer.weights, "weights"), graph.constant(layer.biases, "biases"),
@@ -245,7 +251,7 @@ def _convolutional(graph: Graph, layer: Layer, x: str) -> str:
 
 
 @converts("connected")
-def _connected(graph: Graph, layer: Layer, x: str) -> str:
+def _connected(graph: Graph, layer: Connected, x: str) -> str:
     x = graph.node(
         "Gemm", graph.node("Flatten", x), graph.constant(layer.weights, "weights"),
         graph.constant(layer.biases, "biases"), transB=1,
@@ -254,7 +260,7 @@ def _connected(graph: Graph, layer: Layer, x: str) -> str:
 
 
 @converts("batchnorm")
-def _batchnorm(graph: Graph, layer: Layer, x: str) -> str:
+def _batchnorm(graph: Graph, layer: Batchnorm, x: str) -> str:
     factor = layer.scales.double() / root(layer.rolling_variance.double(), layer.numerics)
     term = layer.biases.double() - layer.rolling_mean.double() * factor
     x = graph.node("Mul", x, graph.constant(factor.reshape(-1, 1, 1)))
@@ -262,7 +268,7 @@ def _batchnorm(graph: Graph, layer: Layer, x: str) -> str:
 
 
 @converts("activation")
-def _activation(graph: Graph, layer: Layer, x: str) -> str:
+def _activation(graph: Graph, layer: Activation, x: str) -> str:
     return _activate(graph, layer.activation, x)
 
 
@@ -296,7 +302,7 @@ def _activate(graph: Graph, activation: str, x: str) -> str:
 
 
 @converts("maxpool")
-def _maxpool(graph: Graph, layer: Layer, x: str) -> str:
+def _maxpool(graph: Graph, layer: Maxpool, x: str) -> str:
     before = layer.padding // 2
     after = layer.padding - before
     pads = [before, before, after, after]
@@ -332,7 +338,7 @@ def _reorg(graph: Graph, layer: Layer, x: str) -> str:
 
 
 @converts("shortcut")
-def _shortcut(graph: Graph, layer: Layer, before: str, earlier: str) -> str:
+def _shortcut(graph: Graph, layer: Shortcut, before: str, earlier: str) -> str:
     o, ((c2, h2, w2), (c1, h1, w1)) = layer.o, layer.inputs
     stride = max(w1 // w2, 1)
     if (h2, w2) != (-(-h1 // stride), -(-w1 // stride)) or (o.alpha != 1 and c1 < c2):

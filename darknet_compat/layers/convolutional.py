@@ -46,7 +46,8 @@ class Convolutional(Normalised):
 
     @property
     def padding(self) -> int:
-        return self.o.size // 2 if self.o.pad else self.o.padding
+        padding: int = self.o.size // 2 if self.o.pad else self.o.padding
+        return padding
 
     def shape(self) -> Shape:
         o = self.o
@@ -99,7 +100,8 @@ class Convolutional(Normalised):
 
     def flops(self) -> float:
         o = self.o
-        return 2.0 * o.filters * o.size * o.size * self.input.c / o.groups * self.output.h * self.output.w
+        flops: float = 2.0 * o.filters * o.size * o.size * self.input.c / o.groups * self.output.h * self.output.w
+        return flops
 
     def window(self) -> tuple[int, int]:
         return self.o.size, self.o.stride

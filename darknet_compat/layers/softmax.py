@@ -37,7 +37,8 @@ class Softmax(Layer):
         values = x.flatten(1) / self.o.temperature
         if self.o.tree:
             return self.hierarchy.softmax(values, 1).reshape(x.shape)
-        return values.unflatten(1, (self.o.groups, -1)).softmax(2).reshape(x.shape)
+        groups: Tensor = values.unflatten(1, (self.o.groups, -1))
+        return groups.softmax(2).reshape(x.shape)
 
     def row(self) -> str:
         return f"softmax                                        {self.input.outputs:4d}"
