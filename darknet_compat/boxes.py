@@ -28,6 +28,25 @@ def iou(a: Tensor, b: Tensor) -> Tensor:
     return intersection.div_((aw * ah + bw * bh).sub_(intersection))
 
 
+def diou(a: Tensor, b: Tensor, beta: float) -> Tensor:
+    """IOU less (d/c)^beta, of boxes as in :func:`iou` (AlexeyAB's src/box.c, box_diounms; box_diou has beta .6).
+
+    d is the squared distance of the centres, c the squared diagonal of the smallest box around both. As in his
+    program, boxes that share nothing have an IOU of 0, those without area too.
+    """
+    ax, ay, aw, ah = a.unbind(-1)
+    bx, by, bw, bh = b.unbind(-1)
+    c = _span(ax, aw, bx, bw).square() + _span(ay, ah, by, bh).square()
+    d = (ax - bx).square() + (ay - by).square()
+    # pow works on doubles in C.
+    return iou(a, b).nan_to_num(nan=0) - torch.where(c == 0, 0, (d / c).double().pow(beta)).float()
+
+
+def _span(x1: Tensor, w1: Tensor, x2: Tensor, w2: Tensor) -> Tensor:
+    left = torch.minimum(x1 - w1 / 2, x2 - w2 / 2)
+    return torch.maximum(x1 + w1 / 2, x2 + w2 / 2) - left
+
+
 def _overlap(x1: Tensor, w1: Tensor, x2: Tensor, w2: Tensor) -> Tensor:
     left = torch.maximum(x1 - w1 / 2, x2 - w2 / 2)
     return torch.minimum(x1 + w1 / 2, x2 + w2 / 2).sub_(left)
@@ -74,10 +93,27 @@ def unletterbox(
     return torch.cat([centre, boxes[..., 2:].float() * grow.float() * size.float()], -1)
 
 
-def nms_sort(boxes: Tensor, objectness: Tensor, prob: Tensor, thresh: float) -> tuple[Tensor, Tensor]:
+# By what a box falls besides its IOU.
+NMS_KINDS = ("default", "greedynms", "diounms", "cornersnms")
+GREEDY_BETA = 0.6  # box_diou
+# Values of one tensor that compares boxes with boxes: those of an untrained network may be tens of thousands.
+MOST_VALUES = 2**24
+
+
+def nms_sort(
+    boxes: Tensor,
+    objectness: Tensor,
+    prob: Tensor,
+    thresh: float,
+    kind: str = "default",
+    beta: float = GREEDY_BETA,
+) -> tuple[Tensor, Tensor]:
     """Per class, a box falls where its IOU with a kept box of higher probability is over ``thresh``.
 
     ``boxes`` (N, B, 4), ``objectness`` (N, B), ``prob`` (N, B, classes), 0 where a box is not of the class.
+    ``kind``, one of AlexeyAB's, says what counts for the IOU (src/box.c, diounms_sort): "greedynms" :func:`diou` with
+    .6, "diounms" with ``beta``, "default" and "cornersnms" the IOU itself.
+
     Returns ``prob`` with 0 for every box that fell, and ``order`` (N, B): the boxes' numbers in the sequence that
     Darknet leaves them in, and prints them in. Boxes of objectness 0 take no part and come last in ``order``.
 
@@ -95,7 +131,10 @@ def nms_sort(boxes: Tensor, objectness: Tensor, prob: Tensor, thresh: float) -> 
     valid = torch.arange(most, device=prob.device) < taking_part.sum(1, keepdim=True)
     p = prob.gather(1, _wide(rows, prob)) * valid[..., None]
 
-    alive = _keep(boxes.gather(1, _wide(rows, boxes)), p, thresh)
+    penalty = {"greedynms": GREEDY_BETA, "diounms": float(np.float32(beta))}.get(kind)  # beta_nms is a float in C
+    pairs = _pairs(boxes.gather(1, _wide(rows, boxes)), thresh, penalty)
+    step = max(MOST_VALUES // max(len(pairs), 1), 1)  # classes at a time
+    alive = torch.cat([_keep(pairs, p, slice(k, k + step)) for k in range(0, p.shape[2], step)], 2)
     kept = torch.where(alive | ~valid[..., None], prob.gather(1, _wide(rows, prob)), 0)
 
     # The sequence after the last class: by its probability, ties by the class before, and so on.
@@ -120,25 +159,42 @@ def _without_empty(objectness: Tensor) -> Tensor:
     return place.argsort(1)
 
 
-def _keep(boxes: Tensor, p: Tensor, thresh: float) -> Tensor:
-    """Which probabilities survive: boxes (N, K, 4) in the sequence before the first sort, p (N, K, classes) -> bool."""
-    count, classes = p.shape[1:]
-    over = iou(boxes[:, :, None], boxes[:, None]) > thresh
-    i, j = over.triu_(1).flatten(0, 1).nonzero().unbind(1)
-    j = i // count * count + j
+def _pairs(boxes: Tensor, thresh: float, penalty: float | None) -> Tensor:
+    """Boxes (N, K, 4) of which one makes the other fall -> (M, 2), their numbers among all N*K, the smaller first."""
+    images, count = boxes.shape[:2]
+    flat, found = boxes.flatten(0, 1), []
+    step = max(MOST_VALUES // (images * count), 1)
+    for first in range(0, count, step):
+        over = iou(boxes[:, first : first + step, None], boxes[:, None]) > thresh
+        image, i, j = over.triu_(1 + first).nonzero().unbind(1)
+        pairs = torch.stack([image * count + first + i, image * count + j], 1)
+        if penalty is not None:  # which only takes away, so that no other pair can be over
+            pairs = pairs[diou(flat[pairs[:, 0]], flat[pairs[:, 1]], penalty) > thresh]
+        found.append(pairs)
+    return torch.cat(found)
+
+
+def _keep(pairs: Tensor, p: Tensor, some: slice) -> Tensor:
+    """Which probabilities of some classes survive.
+
+    ``p`` (N, K, classes), its boxes in the sequence before the first sort -> bool (N, K, some classes).
+    """
     rows = p.flatten(0, 1)
-    positive = rows > 0
+    mine = rows[:, some]
+    positive = mine > 0
+    i, j = pairs.unbind(1)
     pair, k = (positive[i] & positive[j]).nonzero().unbind(1)
     i, j = i[pair], j[pair]
     # The pair's two probabilities, by their numbers as they lie in memory; i and j are those of their boxes.
-    flat, positive = rows.flatten(), positive.flatten()
+    classes = mine.shape[1]
+    flat, positive = mine.flatten(), positive.flatten()
     first, second = i * classes + k, j * classes + k
     # Of two boxes the more probable one wins; of two equal ones the one that stood first after the class before.
     wins = flat[first] > flat[second]
     tied = (flat[first] == flat[second]).nonzero().squeeze(1)
     one, other = rows[i[tied]], rows[j[tied]]
-    numbers = torch.arange(classes, device=p.device)
-    decides = torch.where((one != other) & (numbers < k[tied, None]), numbers, -1).amax(1, keepdim=True)
+    numbers = torch.arange(rows.shape[1], device=p.device)
+    decides = torch.where((one != other) & (numbers < some.start + k[tied, None]), numbers, -1).amax(1, keepdim=True)
     wins[tied] = ((decides < 0) | (one > other).gather(1, decides.clamp_min(0))).squeeze(1)
     winner, loser = torch.where(wins, first, second), torch.where(wins, second, first)
     # A box falls where a winner over it stands. From the top of each chain downward this settles, one link a round.
@@ -147,5 +203,5 @@ def _keep(boxes: Tensor, p: Tensor, thresh: float) -> Tensor:
         now = positive.clone()
         now[loser[alive[winner]]] = False
         if torch.equal(now, alive):
-            return alive.reshape(p.shape)
+            return alive.reshape(*p.shape[:2], classes)
         alive = now

@@ -69,7 +69,7 @@ class Network(nn.Module):
         self.layers = Layers()
         shapes: list[Shape] = []
         for index, section in enumerate(cfg.layers):
-            layer = layer_type(section)(section, Place(index, shapes, self.input, numerics, self.program))
+            layer = layer_type(section)(section, self._place(index, shapes))
             self.layers.append(layer)
             shapes.append(layer.output)
         if not self.layers:
@@ -80,6 +80,10 @@ class Network(nn.Module):
             self._allocate()
             self.to(device or "cpu")
         self._last_use = self._find_last_use()
+
+    def _place(self, index: int, shapes: list[Shape]) -> Place:
+        steps = self.net.time_steps
+        return Place(index, shapes, self.input, self.numerics, self.program, steps, list(self.layers)[:index])
 
     def _check_memory(self) -> None:
         """Refuse what this machine cannot run even for one image: all numbers, and the largest map beside them."""
@@ -159,6 +163,11 @@ class Network(nn.Module):
             )
         return detectors[-1]
 
+    @property
+    def letter_box(self) -> bool:
+        """Are images fitted into the input, or stretched over it? [net] says so, or a head that was made to stretch."""
+        return bool(self.net.letter_box) and not any(head.stretches for head in self.heads)
+
     def check_images(self) -> None:
         """Refuse an input that image files cannot fill: they are read as RGB, three planes.
 
@@ -211,12 +220,35 @@ class Network(nn.Module):
 
         ``thresh``, ``hier`` and ``class_map`` are those of :meth:`Head.boxes`.
         """
-        found = [
+        return _joined(self._boxes(outputs, thresh, hier, class_map))
+
+    def listed_boxes(
+        self, outputs: Sequence[Tensor], thresh: float, hier: float = 0.5, class_map: Sequence[int] | None = None
+    ) -> Boxes:
+        """Of :meth:`boxes` those that Darknet lists; after an image's last there are boxes of no objectness.
+
+        [yolo] lists no box without objectness (``src/network.c, num_detections``), which decides where NMS puts the
+        others, and of tens of thousands leaves some hundreds. Waits for the device.
+        """
+        found = self._boxes(outputs, thresh, hier, class_map)
+        joined = _joined(found)
+        heads = [head for head in self.heads if head.finds_boxes]
+        if all(head.lists_all for head in heads):
+            return joined
+        shown = [(part.objectness != 0) | head.lists_all for head, part in zip(heads, found, strict=True)]
+        listed = torch.cat(shown, 1)
+        number = (~listed).long().argsort(dim=1, stable=True)[:, : int(listed.sum(1).max())]
+        image = torch.arange(len(number), device=number.device)[:, None]
+        return Boxes(*(values[image, number] for values in joined))
+
+    def _boxes(
+        self, outputs: Sequence[Tensor], thresh: float, hier: float, class_map: Sequence[int] | None
+    ) -> list[Boxes]:
+        return [
             head.boxes(output, thresh, hier, class_map)
             for head, output in zip(self.heads, outputs, strict=True)
             if head.finds_boxes
         ]
-        return found[0] if len(found) == 1 else Boxes(*(torch.cat(parts, 1) for parts in zip(*found, strict=True)))
 
     def outputs(self, x: Tensor) -> list[Tensor]:
         """The output of every layer, in order."""
@@ -241,6 +273,14 @@ class Network(nn.Module):
                 if source < 0 or self._last_use[source] <= layer.index:
                     del kept[source]
 
+    def reset_state(self, stream: int | None = None) -> None:
+        """Start anew with all streams, or with one: recurrent layers carry a state from one call to the next.
+
+        Source: ``src/network.c, reset_network_state``, which does so on a GPU alone.
+        """
+        for layer in self.layers:
+            layer.reset_state(stream)
+
     def resize(self, width: int, height: int) -> None:
         """Take images of another size from now on (``src/network.c, resize_network``).
 
@@ -264,7 +304,7 @@ class Network(nn.Module):
         ``batch_normalize=0``: Darknet runs that cfg with the .weights file written of it.
         """
         sections = [
-            section.with_option("batch_normalize", "0") if getattr(layer, "batch_normalize", False) else section
+            layer.plain_section() if getattr(layer, "batch_normalize", False) else section
             for section, layer in zip(self.cfg.layers, self.layers, strict=True)
         ]
         fused = Network(replace(self.cfg, sections=(self.cfg.net, *sections)), self.numerics, program=self.program)
@@ -279,7 +319,7 @@ class Network(nn.Module):
         self.input = image
         shapes: list[Shape] = []
         for layer in self.layers:
-            layer.set_shape(Place(layer.index, shapes, image, self.numerics, self.program))
+            layer.set_shape(self._place(layer.index, shapes))
             shapes.append(layer.output)
 
     def table(self) -> str:
@@ -294,12 +334,17 @@ class Network(nn.Module):
             fields.append((field + (window - 1) * step, step * stride))
             parameters = sum(tensor.numel() for _, tensor in layer.numbers())
             memory = layer.output.outputs * 4 / 2**20
-            rows.append(f"{layer.index:5d} {layer.row():<77} {parameters:12,d} {memory:9.2f} {fields[-1][0]:7d}")
+            row, *parts = layer.row().split("\n")  # those of a recurrent layer's sub-layers
+            rows += [f"{layer.index:5d} {row:<77} {parameters:12,d} {memory:9.2f} {fields[-1][0]:7d}", *parts]
         parameters = sum(tensor.numel() for layer in self.layers for _, tensor in layer.numbers())
         memory = sum(layer.output.outputs for layer in self.layers) * 4 / 2**20
         flops = sum(layer.flops() for layer in self.layers) / 1e9
         rows.append(f"{f'total: {flops:.3f} BFLOPs':<83} {parameters:12,d} {memory:9.2f}")
         return "\n".join(rows)
+
+
+def _joined(found: Sequence[Boxes]) -> Boxes:
+    return found[0] if len(found) == 1 else Boxes(*(torch.cat(parts, 1) for parts in zip(*found, strict=True)))
 
 
 def _bytes(layer: Layer) -> int:

@@ -279,16 +279,18 @@ def load_network(
 ) -> Network:
     """Build the network of a .cfg file and fill it, in inference mode.
 
-    ``weights`` may end early; the layers it does not reach, or all without it, get Darknet's random start values.
-    ``network.report`` says which layers got numbers. ``clear`` sets ``network.seen`` to 0, as Darknet's ``-clear``.
-    ``numerics`` is "cudnn" (how the published weights were made), "gpu" or "cpu". ``program`` is the Darknet to follow,
-    "pjreddie" or "alexeyab": by default his whose options the cfg has, and ``network.follows`` says which that is.
+    Both are files, here or among those that came with the package ("cfg/...", "weights/..."); ``cfg`` may also be what
+    :func:`read_cfg` gives. ``weights`` may end early; the layers it does not reach, or all without it, get Darknet's
+    random start values. ``network.report`` says which layers got numbers. ``clear`` sets ``network.seen`` to 0, as
+    Darknet's ``-clear``. ``numerics`` is "cudnn" (how the published weights were made), "gpu" or "cpu". ``program`` is
+    the Darknet to follow, "pjreddie" or "alexeyab": by default his whose options the cfg has, and ``network.follows``
+    says which that is.
 
     Raises :class:`DarknetError` with one line that names file and place.
     """
-    cfg = cfg if isinstance(cfg, Cfg) else read_cfg(cfg)
+    cfg = cfg if isinstance(cfg, Cfg) else read_cfg(find_stock(os.fspath(cfg)))
     network = Network(cfg, numerics, program=program)
-    network.report = load_into(network, weights, clear=clear)
+    network.report = load_into(network, None if weights is None else find_stock(os.fspath(weights)), clear=clear)
     return network.eval().to(device or "cpu")
 
 

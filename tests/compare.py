@@ -1,4 +1,4 @@
-"""The one comparator between a network here and the same network in libdarknet, with its tolerance in sight."""
+"""The one comparator between a network here and the same network in either Darknet, with its tolerance in sight."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from darknet_compat import load_network
 from darknet_compat.cfg import read_cfg
 from darknet_compat.network import Network
 from darknet_compat.weights import save_weights
@@ -14,6 +15,7 @@ from darknet_compat.weights import save_weights
 CFGS = ["yolov2", "yolov2-voc", "yolov2-tiny", "yolov2-tiny-voc", "darknet19", "darknet19_448", "darknet", "tiny",
         "resnet18", "resnet34", "resnet50"]  # fmt: skip
 TOLERANCE = 1e-4  # of the largest value of a layer
+EXACT = 1e-5
 
 
 def randomise(network: Network, seed: int = 0) -> Network:
@@ -25,8 +27,8 @@ def randomise(network: Network, seed: int = 0) -> Network:
 
     with torch.no_grad():
         for layer in network.layers:
-            tensors = dict(layer.numbers())
-            for name, tensor in tensors.items():
+            for path, tensor in layer.numbers():
+                name = path.split(".")[-1]  # behind the name of a recurrent layer's sub-layer
                 if name == "weights":
                     fan_in = tensor[0].numel()
                     tensor.copy_(torch.randn(tensor.shape, generator=generator) * (2 / fan_in) ** 0.5)
@@ -40,11 +42,13 @@ def randomise(network: Network, seed: int = 0) -> Network:
     return network.eval()
 
 
-def network_of(text: str, folder: Path, seed: int = 0, numerics: str = "cpu") -> tuple[Network, Path, Path]:
+def network_of(
+    text: str, folder: Path, seed: int = 0, numerics: str = "cpu", program: str | None = None
+) -> tuple[Network, Path, Path]:
     """A random network of a cfg text, and the cfg and .weights files of it."""
     cfg, weights = folder / "net.cfg", folder / "net.weights"
     cfg.write_text(text)
-    network = randomise(Network(read_cfg(cfg), numerics), seed)
+    network = randomise(Network(read_cfg(cfg), numerics, program=program), seed)
     save_weights(network, weights)
     return network, cfg, weights
 
@@ -57,7 +61,7 @@ def worst_layer(network: Network, reference, x: np.ndarray) -> tuple[float, int]
         outputs = network.outputs(torch.from_numpy(x))
     worst = (0.0, -1)
     for layer, output in zip(network.layers, outputs, strict=True):
-        if layer.type == "cost":  # libdarknet's cost layer holds errors, and none without a truth
+        if layer.type == "cost":  # Darknet's cost layer holds errors, and none without a truth
             continue
         expected = reference.layer_output(layer.index).reshape(output.shape)
         difference = np.abs(output.numpy() - expected).max() / max(np.abs(expected).max(), 1e-30)
@@ -66,13 +70,55 @@ def worst_layer(network: Network, reference, x: np.ndarray) -> tuple[float, int]
     return worst
 
 
-def check_layers(darknet, text: str, folder: Path, seed: int = 0, batch: int = 2) -> None:
-    """Every layer of the network of ``text`` gives libdarknet's values on random images."""
-    network, cfg, weights = network_of(text, folder, seed)
+def check_layers(
+    darknet, text: str, folder: Path, seed: int = 0, batch: int = 2, tolerance: float = TOLERANCE
+) -> Network:
+    """Every layer of the network of ``text`` gives Darknet's values on random images; the network.
+
+    ``darknet`` is the driver of either library, and the network follows that program and its batch norm on the CPU.
+    """
+    network, cfg, weights = network_of(text, folder, seed, darknet.numerics, darknet.program)
     reference = darknet.load_network(cfg, weights)
     x = np.random.default_rng(seed).random((batch, *network.input), np.float32)
     difference, index = worst_layer(network, reference, x)
-    assert difference <= TOLERANCE, f"layer {index} [{network.layers[index].type}] is off by {difference:.2g}"
+    assert difference <= tolerance, f"layer {index} [{network.layers[index].type}] is off by {difference:.2g}"
+    return network
+
+
+def check_gradients(darknet, text: str, folder: Path, seed: int = 0, tolerance: float = TOLERANCE) -> None:
+    """The gradients of weights, biases and scales are those that Darknet sums up for (truth - output)^2 / 2.
+
+    AlexeyAB's program on a CPU leaves out the biases that come after a batch norm.
+    """
+    network, cfg, weights = network_of(text + "[cost]\n", folder, seed, darknet.numerics, darknet.program)
+    reference = darknet.load_network(cfg, weights)
+    rng = np.random.default_rng(seed)
+    x = rng.random((reference.batch, *network.input), np.float32)
+    truth = rng.random((reference.batch, network.layers[-1].output.outputs), np.float32)
+    reference.train_step(x, truth, update=False)
+    output = network.train()(torch.from_numpy(x))
+    ((torch.from_numpy(truth).reshape(output.shape) - output).square().sum() / 2).backward()
+    updates = {"weights": "weight_updates", "biases": "bias_updates", "scales": "scale_updates"}
+    for layer in network.layers:
+        for name, parameter in layer.named_parameters():
+            expected = -reference.layer_tensor(layer.index, updates[name])
+            if name == "biases" and darknet.program == "alexeyab" and getattr(layer, "batch_normalize", False):
+                assert not expected.any()
+                continue
+            difference = np.abs(parameter.grad.numpy().reshape(-1) - expected).max() / np.abs(expected).max()
+            assert difference <= tolerance, f"layer {layer.index} [{layer.type}] {name}: off by {difference:.2g}"
+
+
+def check_weights(darknet, text: str, folder: Path, seed: int = 0) -> None:
+    """Darknet reads the .weights file written here, and writes the same bytes; they come back in here unchanged."""
+    network, cfg, weights = network_of(text, folder, seed, darknet.numerics, darknet.program)
+    save_weights(network, weights)
+    theirs, again = folder / "theirs.weights", folder / "again.weights"
+    darknet.load_network(cfg, weights).save_weights(theirs)
+    assert theirs.read_bytes() == weights.read_bytes()
+    fresh = load_network(cfg, theirs, program=darknet.program)
+    save_weights(fresh, again)
+    assert again.read_bytes() == weights.read_bytes()
 
 
 def net(width: int, height: int, channels: int, *sections: str, batch: int = 2) -> str:

@@ -60,6 +60,18 @@ def alexeyab() -> Path:
 
 
 @pytest.fixture(scope="session")
+def alexeyab_darknet(alexeyab):
+    """The driver of AlexeyAB's library, as ``darknet`` is of Debian's."""
+    from tests.oracle import OracleMissing
+    from tests.oracle.alexeyab import load_alexeyab
+
+    try:
+        return load_alexeyab(alexeyab)
+    except OracleMissing as missing:
+        pytest.skip(f"needs AlexeyAB's program ({missing}): apt-get install gcc")
+
+
+@pytest.fixture(scope="session")
 def darknet_share() -> Path:
     """Debian's folder with Darknet's stock cfg files, photographs and names."""
     folder = Path("/usr/share/darknet")

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import ctypes
+
 import numpy as np
 import pytest
 import torch
 
-from darknet_compat.boxes import centres, corners, iou, nms_sort, unletterbox
+import darknet_compat.boxes
+from darknet_compat.boxes import NMS_KINDS, centres, corners, diou, iou, nms_sort, unletterbox
 
 
 def random_boxes(rng, *shape):
@@ -100,6 +103,109 @@ def test_a_box_falls_only_over_the_threshold(darknet):
         found, _ = nms_sort(*(torch.from_numpy(a)[None] for a in (boxes, objectness, prob)), thresh)
         np.testing.assert_array_equal(found[0].numpy(), darknet.nms_sort(boxes, objectness, prob, thresh).prob)
         assert int((found > 0).sum()) == kept
+
+
+class Box(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_float) for name in "xywh"]
+
+
+@pytest.fixture(scope="module")
+def his(alexeyab):
+    """AlexeyAB's src/box.c."""
+    library = ctypes.CDLL(str(alexeyab / "libdarknet.so"))
+    for name in ("box_diou", "box_diounms"):
+        getattr(library, name).restype = ctypes.c_float
+    return library
+
+
+def plain_sort(boxes, objectness, prob, thresh, kind, beta):
+    """diounms_sort in plain loops, its IOUs by ours."""
+    prob, order = prob.copy(), list(range(len(prob)))
+    first, last = 0, len(order) - 1
+    while first <= last:
+        if objectness[order[first]] == 0:
+            order[first], order[last] = order[last], order[first]
+            last -= 1
+        else:
+            first += 1
+    order, rest = order[:first], order[first:]
+    a, b = torch.from_numpy(boxes)[:, None], torch.from_numpy(boxes)
+    beta = {"greedynms": 0.6, "diounms": float(np.float32(beta))}.get(kind)
+    over = ((iou(a, b) if beta is None else diou(a, b, beta)) > thresh).numpy()
+    for k in range(prob.shape[1]):
+        order.sort(key=lambda i, k=k: -prob[i, k])
+        for place, i in enumerate(order):
+            if prob[i, k]:
+                for j in order[place + 1 :]:
+                    if over[i, j]:
+                        prob[j, k] = 0
+    return prob, order + rest
+
+
+def test_diou_is_alexeyabs(his):
+    rng = np.random.default_rng(0)
+    a, b = random_boxes(rng, 400), random_boxes(rng, 400)
+    a[:100], b[100:130] = rng.random((100, 4)), a[100:130]
+    a[:5], b[:5] = b[:5], a[:5]
+    a[5, 2:] = b[5, 2:] = 0  # one point
+    b[5, :2] = a[5, :2]
+    for beta in (0.6, 0.3, 1.0):
+        beta = float(np.float32(beta))
+        found = diou(torch.from_numpy(a), torch.from_numpy(b), beta).numpy()
+        expected = [his.box_diounms(Box(*x), Box(*y), ctypes.c_float(beta)) for x, y in zip(a, b, strict=True)]
+        np.testing.assert_allclose(found, expected, atol=1e-6)
+    np.testing.assert_allclose(
+        diou(torch.from_numpy(a), torch.from_numpy(b), 0.6),
+        [his.box_diou(Box(*x), Box(*y)) for x, y in zip(a, b, strict=True)], atol=1e-6,
+    )  # fmt: skip
+
+
+def check_nms(reference, seed, kind):
+    """Batches of random detections against a reference; returns how many kinds of result differ from plain IOU's."""
+    rng, other = np.random.default_rng(seed), 0
+    for _ in range(10):
+        n, classes, batch = int(rng.integers(1, 80)), int(rng.integers(1, 6)), int(rng.integers(1, 4))
+        thresh, beta = float(rng.choice([0.05, 0.3, 0.45, 0.6])), float(rng.choice([0.3, 0.6, 1]))
+        images = [random_detections(rng, n, classes) for _ in range(batch)]
+        given = [torch.from_numpy(np.stack(part)) for part in zip(*images, strict=True)]
+        prob, order = nms_sort(*given, thresh, kind, beta)
+        other += not torch.equal(prob, nms_sort(*given, thresh)[0])
+        for i, image in enumerate(images):
+            expected, expected_order = reference(*image, thresh, kind, beta)
+            np.testing.assert_array_equal(prob[i].numpy(), expected)
+            taking_part = int((image[1] != 0).sum())
+            assert order[i, :taking_part].tolist() == expected_order[:taking_part]
+    return other
+
+
+@pytest.mark.parametrize("kind", NMS_KINDS)
+@pytest.mark.parametrize("seed", range(3))
+def test_nms_of_every_kind_is_alexeyabs(alexeyab_darknet, seed, kind):
+    def his(*given):
+        found = alexeyab_darknet.nms_sort(*given)
+        return found.prob, found.order.tolist()
+
+    other = check_nms(his, seed, kind)
+    assert (other > 0) == (kind in ("greedynms", "diounms"))
+
+
+@pytest.mark.parametrize("kind", NMS_KINDS)
+def test_nms_of_every_kind_is_that_of_the_plain_loops(kind):
+    check_nms(plain_sort, 7, kind)
+
+
+def test_many_boxes_are_compared_a_part_at_a_time(monkeypatch):
+    """Tens of thousands of boxes, as an untrained network gives, take no more memory at a time than a part of them."""
+    rng = np.random.default_rng(5)
+    given = [torch.from_numpy(np.stack(part)) for part in zip(*(random_detections(rng, 90, 7) for _ in range(2)),
+                                                              strict=True)]  # fmt: skip
+    for kind in NMS_KINDS:
+        whole = nms_sort(*given, 0.3, kind)
+        for most in (1, 400, 5000):
+            monkeypatch.setattr(darknet_compat.boxes, "MOST_VALUES", most)
+            for part, expected in zip(nms_sort(*given, 0.3, kind), whole, strict=True):
+                assert torch.equal(part, expected)
+        monkeypatch.undo()
 
 
 def test_corners_and_centres():

@@ -48,3 +48,23 @@ def test_every_row_of_differences_names_a_test():
     ]
     assert len(rows) > 40
     assert [row for row in rows if not any(path for path, _ in NAMED.findall(row))] == []
+
+
+def test_the_examples_in_python_run(tmp_path, monkeypatch, capsys):
+    text = (ROOT / "docs/python.md").read_text(encoding="utf-8")
+    examples = re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    monkeypatch.chdir(tmp_path)  # cfg/, weights/ and data/ of the project are found from anywhere
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/shapes-sample.jpg").symlink_to(ROOT / "data/shapes-sample.jpg")
+    names: dict[str, object] = {}
+    said = []
+    for example in examples:
+        exec(compile(example, "docs/python.md", "exec"), names)
+        said.append(capsys.readouterr().out)
+    detected, shapes, trained, own = said
+    assert re.search(r"data/shapes-sample\.jpg disc 0\.\d\d \[", detected)
+    assert shapes.startswith("torch.Size([2, 55, 16, 16]) ['region'] ")
+    assert [line.split(":")[0] for line in trained.splitlines()] == ["1", "2", "3"]
+    assert (tmp_path / "squares.weights").stat().st_size == 20 + 4 * 436_231
+    assert own.startswith("IOU 0.")
+    assert names["network"].seen == 3 * 8 + 64

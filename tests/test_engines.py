@@ -25,7 +25,7 @@ from darknet_compat.detect import detect_files
 from darknet_compat.engines import ENGINES, Engine, exported, packed, start_engine
 from darknet_compat.errors import ExportError
 from darknet_compat.images import letterbox_image, load_image
-from darknet_compat.layers.activation import ACTIVATIONS
+from darknet_compat.layers.activation import ACROSS_CHANNELS, ACTIVATIONS
 from darknet_compat.network import Network
 from tests.compare import TOLERANCE, net, network_of, randomise
 from tests.conftest import ROOT, SHAPES
@@ -147,11 +147,79 @@ def test_convolutions_of_every_kind(tmp_path, activation):
     network, _, _ = network_of(text, tmp_path)
     for batch in (1, 3):
         x = torch.rand(batch, 3, 52, 52, generator=torch.Generator().manual_seed(0))
-        assert packed.winograd_tile(network.layers[3], batch) > 0
+        assert (packed.winograd_tile(network.layers[3], batch) > 0) == (activation not in ACROSS_CHANNELS)
         with torch.inference_mode():
             expected = network(x)
             [found] = start_engine(network, batch=batch)(x)
         assert float((found - expected).abs().max() / expected.abs().max()) <= 1e-5
+
+
+OLDER = [
+    "[crop]\ncrop_height=12\ncrop_width=11",
+    "[conv]\nfilters=6\nsize=3\npad=1\nactivation=leaky",
+    "[lrn]\nalpha=.5",
+    "[l2norm]",
+    "[deconv]\nfilters=5\nsize=4\nstride=2\npadding=1\nactivation=leaky\nbatch_normalize=1",
+    "[reorg]\nflatten=1",
+    "[local]\nfilters=4\nsize=3\npad=1\nstride=2\nactivation=leaky",
+    "[softmax]\nspatial=1",
+    "[reorg]\nextra=2",
+    "[logistic]",
+]
+
+
+@pytest.mark.parametrize(
+    ("precision", "tolerance"), [("float32", 1e-5), pytest.param("bf16", 0.02, marks=pytest.mark.bf16)]
+)
+def test_the_older_sections(tmp_path, precision, tolerance):
+    network, _, _ = network_of(net(14, 14, 3, *OLDER), tmp_path)
+    x = torch.rand(3, 3, 14, 14, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        expected = network(x)
+        [found] = start_engine(network, precision=precision, batch=2)(x)
+    assert float((found - expected).abs().max() / expected.abs().max()) <= tolerance
+
+
+@pytest.mark.parametrize(
+    ("precision", "tolerance"), [("float32", 1e-5), pytest.param("bf16", 0.1, marks=pytest.mark.bf16)]
+)
+@pytest.mark.parametrize("section", ["rnn", "gru", "lstm", "crnn"])
+def test_recurrent_layers_go_on_from_call_to_call(tmp_path, section, precision, tolerance):
+    """With as many streams as a call has rows, whatever ``batch`` says; from zeros, whatever the network did before."""
+    conv = "[conv]\nfilters=3\nsize=3\npad=1\nactivation=leaky"
+    text = net(6, 6, 2, conv, f"[{section}]\nbatch_normalize=1", "[connected]\noutput=5\nactivation=linear")
+    network, _, _ = network_of(text, tmp_path)
+    steps = torch.rand(6, 3, 2, 6, 6, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        network(steps[0])
+        engine = start_engine(network, precision=precision, batch=2)
+        network.reset_state()
+        expected = torch.stack([network(step) for step in steps])
+        found = torch.stack([engine(step)[0] for step in steps])
+    assert float((found - expected).abs().max() / expected.abs().max()) <= tolerance
+
+
+@pytest.mark.parametrize("program", ["pjreddie", "alexeyab"])
+def test_convolutions_of_alexeyabs_kinds(tmp_path, program):
+    """Those that both programs have, and those of AlexeyAB's alone: no layer of them may take Winograd's way."""
+    kinds = ["binary=1", "xnor=1", "xnor=1\ngroups=4"]
+    if program == "alexeyab":
+        kinds += ["dilation=2", "share_index=0", "stride_x=2", "antialiasing=1", "stride=2\nantialiasing=2"]
+    batch, conv = 1, "[conv]\nfilters=256\nsize=3\npad=1\nactivation=leaky\n"
+    # Each beside the one that may be shared: the signs of what only rounding tells apart would go on to the next.
+    text = net(26, 26, 256, conv, *(f"[route]\nlayers=0\n{conv}{kind}" for kind in kinds))
+    network, _, _ = network_of(text, tmp_path, numerics="gpu", program=program)
+    x = torch.rand(batch, 256, 26, 26, generator=torch.Generator().manual_seed(0)) - 0.5
+    fused = network.fuse()
+    assert packed.winograd_tile(fused.layers[0], batch)
+    with torch.inference_mode():
+        read, *expected = network.outputs(x)
+        for layer, output in zip(fused.layers[2::2], expected[1::2], strict=True):
+            assert layer.shared or not packed.winograd_tile(layer, batch)
+            layer.separate()
+            found = packed._convolution(layer, batch)(read)
+            assert float((found - output).abs().max() / output.abs().max()) <= 1e-5
+        assert start_engine(network, batch=batch)(x)[0].shape == expected[-1].shape
 
 
 @pytest.mark.parametrize("tile", sorted(packed.POINTS))

@@ -167,6 +167,9 @@ SECTIONS = {
     "maxpool padding": ["[maxpool]\nsize=2\nstride=2\npadding=0"],
     "maxpool wide padding": ["[maxpool]\nsize=2\nstride=2\npadding=3"],
     "convolution": ["[conv]\nfilters=6\nsize=3\nstride=2\npadding=2\ngroups=2\nactivation=relu\nbatch_normalize=1"],
+    "dilation": [CONV.format(4), CONV.format(4) + "\ndilation=2\nshare_index=-1", "[conv]\nfilters=2\nstride_x=2"],
+    "antialiasing": [f"{CONV.format(4)}\nstride=2\nantialiasing={kind}" for kind in (1, 2)],
+    "xnor": [f"{CONV.format(4)}\nxnor=1\nstream=0", CONV.format(3) + "\nbinary=1"],
     "batchnorm": ["[batchnorm]"],
     "connected": ["[connected]\noutput=7\nbatch_normalize=1\nactivation=tanh"],
     "classifier": ["[avgpool]", "[dropout]\nprobability=.5", "[softmax]\ngroups=2\ntemperature=2", "[cost]\ntype=sse"],
@@ -177,6 +180,16 @@ SECTIONS = {
     "shortcut": [CONV.format(4), "[shortcut]\nfrom=-2\nactivation=leaky\nalpha=.5\nbeta=2"],
     "shortcut to fewer": ["[conv]\nfilters=2\nsize=3\nstride=2\npad=1", "[shortcut]\nfrom=-2\nbeta=2"],
     "shortcut to more": ["[conv]\nfilters=9\nsize=3\nstride=2\npad=1", "[shortcut]\nfrom=-2"],
+    "deconvolution": ["[deconv]\nfilters=5\nsize=4\nstride=2\npadding=1\nactivation=leaky\nbatch_normalize=1"],
+    "local": ["[local]\nfilters=5\nsize=3\npad=1\nstride=2\nactivation=leaky"],
+    "normalization": ["[normalization]\nalpha=.5"],
+    "normalization of even size": ["[lrn]\nalpha=.5\nsize=2\nkappa=2\nbeta=1.5"],
+    "l2norm": ["[l2norm]"],
+    "logistic": ["[logistic]"],
+    "softmax of each place": ["[softmax]\nspatial=1"],
+    "reorg flat": ["[reorg]\nflatten=1\nstride=2"],
+    "reorg flat and back": ["[reorg]\nflatten=1\nreverse=1"],
+    "reorg extra": ["[reorg]\nextra=3"],
     **{name: [f"[activation]\nactivation={name}"] for name in ACTIVATIONS},
 }
 
@@ -193,6 +206,83 @@ def test_each_section_type(sections, tmp_path):
             expected = network(images)
         found = run_onnxruntime(tmp_path / "net.onnx", images.numpy())["output"]
         np.testing.assert_allclose(found, expected.numpy(), atol=1e-5 * float(expected.abs().max()))
+
+
+@pytest.mark.parametrize("numerics", ["cudnn", "cpu"])
+@pytest.mark.parametrize("noadjust", [0, 1])
+def test_a_crop(numerics, noadjust, tmp_path):
+    need("onnx", "onnxruntime")
+    crop = f"[crop]\ncrop_height=9\ncrop_width=10\nnoadjust={noadjust}"
+    network, _, _ = network_of(net(13, 12, 3, crop, CONV.format(4)), tmp_path, numerics=numerics)
+    x = torch.rand(1, 3, 12, 13, generator=torch.Generator().manual_seed(0))
+    export(network, tmp_path / "net.onnx")
+    with torch.inference_mode():
+        expected = network(x)
+    np.testing.assert_allclose(run_onnxruntime(tmp_path / "net.onnx", x.numpy())["output"], expected, atol=1e-5)
+    with pytest.raises(ExportError, match=r"\[crop\] of an image of any size has no ONNX form here"):
+        export(network, tmp_path / "net.onnx", dynamic=True)
+
+
+def test_the_older_sections_in_every_program(runtime, tmp_path):
+    sections = [
+        "[crop]\ncrop_height=12\ncrop_width=11", CONV.format(6), "[lrn]\nalpha=.5", "[l2norm]",
+        "[deconv]\nfilters=5\nsize=4\nstride=2\npadding=1\nactivation=leaky", "[reorg]\nflatten=1",
+        "[local]\nfilters=4\nsize=3\npad=1\nstride=2\nactivation=leaky", "[softmax]\nspatial=1", "[reorg]\nextra=2",
+        "[logistic]",
+    ]  # fmt: skip
+    network, _, _ = network_of(net(14, 14, 3, *sections, batch=1), tmp_path)
+    x = torch.rand(1, 3, 14, 14, generator=torch.Generator().manual_seed(0))
+    export(network, tmp_path / "net.onnx")
+    with torch.inference_mode():
+        expected = network(x)
+    np.testing.assert_allclose(runtime(tmp_path / "net.onnx", x.numpy())["output"], expected, atol=1e-5)
+
+
+RECURRENT = ["rnn", "gru", "lstm", "crnn"]
+
+
+@pytest.mark.parametrize("name", RECURRENT)
+def test_recurrent_layers_have_no_onnx_form(name, tmp_path):
+    need("onnx")
+    network, _, _ = network_of(net(4, 4, 2, f"[{name}]\nbatch_normalize=1"), tmp_path)
+    with pytest.raises(
+        ExportError, match=rf"\[{name}\]: \[{name}\] has no ONNX form here; \.pt2 and \.safetensors hold"
+    ):
+        export(network, tmp_path / "net.onnx")
+
+
+@pytest.mark.parametrize("suffix", [".pt2", ".safetensors"])
+@pytest.mark.parametrize("name", RECURRENT)
+def test_recurrent_networks_come_back_byte_for_byte(name, suffix, tmp_path):
+    """After a call, too: the state goes into no file."""
+    network, _, weights = network_of(net(4, 4, 2, CONV.format(3), f"[{name}]\nbatch_normalize=1"), tmp_path)
+    with torch.inference_mode():
+        network(torch.rand(3, 2, 4, 4))
+    export(network, tmp_path / f"net{suffix}")
+    again = read_export(tmp_path / f"net{suffix}")
+    save_weights(again, tmp_path / "again.weights")
+    assert (tmp_path / "again.weights").read_bytes() == weights.read_bytes()
+
+
+@pytest.mark.parametrize("name", RECURRENT)
+def test_a_recurrent_program_keeps_its_state(name, tmp_path):
+    """It starts from a state of zeros, and each call is the next step."""
+    text = net(4, 4, 2, CONV.format(3), f"[{name}]\nbatch_normalize=1", "[connected]\noutput=5\nactivation=linear")
+    network, _, _ = network_of(text, tmp_path)
+    with torch.inference_mode():
+        before = network(torch.rand(1, 2, 4, 4))
+    export(network, tmp_path / "net.pt2")
+    program = torch.export.load(tmp_path / "net.pt2").module()
+    x = torch.rand(1, 2, 4, 4)
+    with torch.inference_mode():
+        assert not torch.equal(network(x), before)  # the export left its state alone
+        network.reset_state()
+        steps = [network(x) for _ in range(4)]
+        assert not torch.allclose(steps[0], steps[1], atol=1e-4)
+        for step in steps:
+            torch.testing.assert_close(program(x), step)
+    with pytest.raises(ExportError, match=rf"\[{name}\]: a program of any batch has no place for .* state"):
+        export(network, tmp_path / "net.pt2", dynamic=True)
 
 
 def test_what_has_no_onnx_form_is_named(tmp_path):
@@ -281,6 +371,24 @@ def test_every_header_comes_back(tmp_path, suffix, version):
     save_weights(back, tmp_path / "back.weights")
     assert (tmp_path / "back.weights").read_bytes() == weights.read_bytes()
     assert back.numerics == "gpu"
+
+
+@pytest.mark.parametrize("suffix", [".pt2", ".safetensors"])
+def test_numbers_that_two_layers_share_come_back(tmp_path, suffix):
+    if suffix == ".safetensors":
+        need("safetensors")
+    first = CONV.format(3) + "\nbatch_normalize=1"
+    network, _, weights = network_of(net(8, 8, 3, first, first + "\nshare_index=0"), tmp_path)
+    export(network, tmp_path / f"net{suffix}")
+    back = read_export(tmp_path / f"net{suffix}")
+    save_weights(back, tmp_path / "back.weights")
+    assert (tmp_path / "back.weights").read_bytes() == weights.read_bytes()
+    x = torch.rand(1, 3, 8, 8)
+    with torch.inference_mode():
+        torch.testing.assert_close(back(x), network(x))
+        if suffix == ".pt2":
+            found = torch.export.load(tmp_path / "net.pt2").module()(x)
+            torch.testing.assert_close(found, network(x), atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("dynamic", [False, True])

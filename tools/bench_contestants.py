@@ -197,7 +197,7 @@ def _training_batch(batch: int) -> Any:
 
 @contestant
 def training(folder: str, net: str, batch: int, fast: bool) -> Run:
-    from darknet_compat.train.data import Batch
+    from darknet_compat.train.batch import Batch
     from darknet_compat.train.step import Trainer
 
     network = _load(folder, net)

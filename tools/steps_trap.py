@@ -24,7 +24,7 @@ import torch
 
 from darknet_compat.cfg import parse_cfg
 from darknet_compat.network import Network
-from darknet_compat.train.data import Batch
+from darknet_compat.train.batch import Batch
 from darknet_compat.train.step import Trainer
 
 WIDTHS = (8, 16, 32, 64, 64, 128)  # yolov2-tiny has 16 to 1024

@@ -40,10 +40,10 @@ def _add_test(verbs: Any) -> None:
     add_network(parser)
     add_letter_box(parser)
     parser.add_argument("images", metavar="IMAGE", nargs="+", help="image, folder, pattern, or .txt list of paths")
-    parser.add_argument("-thresh", "--thresh", type=fraction, default=0.5, help="least probability (default .5)")
     parser.add_argument(
-        "-nms", "--nms", type=fraction, default=0.45, help="most IOU of two boxes (default .45; 0: off)"
+        "-thresh", "--thresh", type=fraction, help="least probability (default .5; of AlexeyAB's program .25)"
     )
+    parser.add_argument("-nms", "--nms", type=fraction, help="most IOU of two boxes (default .45; 0: off)")
     parser.add_argument("-hier", "--hier", type=fraction, default=0.5, help="how sure a tree must be (default .5)")
     parser.add_argument(
         "-out", "--out", type=_folder, metavar="FOLDER", help="folder for the drawings (one image: default here)"

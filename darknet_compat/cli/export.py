@@ -39,7 +39,6 @@ def export(options: argparse.Namespace) -> int:
     from ..errors import ExportError
     from ..export import export as write
     from ..export import read_export
-    from ..stock import find_stock
     from ..weights import load_network
 
     exported = Path(options.weights).suffix.lower() in (".pt", ".pt2", ".safetensors")
@@ -49,9 +48,7 @@ def export(options: argparse.Namespace) -> int:
     if exported:
         network = read_export(options.weights)
     else:
-        network = load_network(
-            find_stock(options.cfg), find_stock(options.weights), numerics=options.numerics, program=options.program
-        )
+        network = load_network(options.cfg, options.weights, numerics=options.numerics, program=options.program)
         report = network.report
         print(report, file=sys.stderr)
         if report and report.kept:

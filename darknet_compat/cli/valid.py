@@ -89,8 +89,8 @@ def map_(options: argparse.Namespace) -> int:
     table = mean_average_precision(
         detector, thresh=options.thresh, iou_thresh=options.iou_thresh, points=options.points, progress=_timed
     )
-    geometry = "fitted into" if detector.letter_box else "stretched over"
-    print(f"images {geometry} the network's input")
+    geometry = "letterboxed" if detector.letter_box else "stretched"
+    print(f"images {geometry} to {detector.network.width} x {detector.network.height}")
     print(format_map(table))
     return 0
 

@@ -22,9 +22,7 @@ from ..engines import Engine
 from ..errors import ImageError
 from ..images import letterbox_image, load_image, resize_image
 from ..network import Network
-
-NMS = 0.45  # examples/detector.c: float nms=.45 in test and valid alike
-HIER = 0.5
+from .defaults import HIER, TEST
 
 
 @dataclass(frozen=True)
@@ -80,10 +78,10 @@ def detect(
     sizes: Sequence[tuple[int, int]],
     paths: Sequence[str],
     *,
-    thresh: float = 0.5,
-    nms: float = NMS,
+    thresh: float | None = None,
+    nms: float | None = None,
     hier: float = HIER,
-    letter_box: bool = True,
+    letter_box: bool | None = None,
     relative: bool = True,
     class_map: Sequence[int] | None = None,
     mirrored: bool = False,
@@ -93,11 +91,16 @@ def detect(
     """Detections of a batch: ``images`` (N, channels, height, width) made from images of the N (width, height).
 
     ``get_network_boxes`` with ``relative``, then ``do_nms_sort``: only probabilities over ``thresh`` are left, and of a
-    class no two boxes with an IOU over ``nms`` (0: all stay). ``hier`` is how sure a tree must be to go deeper,
-    ``class_map`` the tree's classes to ask for. ``mirrored`` averages in the mirrored image's output, as ``valid2``.
+    class no two boxes with an IOU over ``nms`` (0: all stay); None is what ``detector test`` of the network's program
+    has. ``letter_box`` says whether the images were fitted into the input or stretched over it; None is the network's
+    way. How boxes are suppressed its last head says. ``hier`` is how sure a tree must be to go deeper, ``class_map``
+    the tree's classes to ask for. ``mirrored`` averages in the mirrored image's output, as ``valid2`` does.
     ``by_objectness`` takes objectness as the only class (``do_nms_obj``). ``engine`` runs the network, if not torch
     layer by layer (:func:`darknet_compat.engines.start_engine`).
     """
+    thresh = TEST[network.program].thresh if thresh is None else thresh
+    nms = TEST[network.program].nms if nms is None else nms
+    letter_box = network.letter_box if letter_box is None else letter_box
     forward = engine or network.predict
     with torch.inference_mode():
         outputs = forward(images)
@@ -106,12 +109,14 @@ def detect(
                 head.average_mirrored(output, other) if head.finds_boxes else output
                 for head, output, other in zip(network.heads, outputs, forward(images.flip(3)), strict=True)
             ]
-        boxes, objectness, prob = network.boxes(outputs, thresh, hier, class_map)
+        boxes, objectness, prob = network.listed_boxes(outputs, thresh, hier, class_map)
         if by_objectness:
             prob = objectness[..., None]
         boxes = unletterbox(boxes, sizes, (network.width, network.height), relative=relative, letter_box=letter_box)
         if nms:
-            prob, order = nms_sort(boxes, objectness, prob, nms)
+            last = network.detector
+            kind = ("default",) if by_objectness else (last.nms_kind, last.beta_nms)
+            prob, order = nms_sort(boxes, objectness, prob, nms, *kind)
         else:
             order = torch.arange(boxes.shape[1], device=boxes.device).expand(len(boxes), -1)
         found = []
@@ -130,7 +135,7 @@ def detect_files(
     paths: Iterable[str],
     *,
     batch: int = 1,
-    letter_box: bool = True,
+    letter_box: bool | None = None,
     engine: Engine | None = None,
     unreadable: Callable[[ImageError], None] | None = None,
     **options: Any,
@@ -148,6 +153,7 @@ def detect_files(
     network takes no RGB.
     """
     network.check_images()
+    letter_box = network.letter_box if letter_box is None else letter_box
     device = next(network.parameters()).device
     fit = letterbox_image if letter_box else resize_image
     threads = torch.get_num_threads()

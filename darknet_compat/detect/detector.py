@@ -82,9 +82,7 @@ def load_detector(
     names = read_names(names_file)
     # The other engines run on the processor, so a GPU is theirs only by mistake.
     where = find_device(device or (None if engine == "torch" else "cpu"))
-    network = load_network(
-        find_stock(os.fspath(cfg)), find_stock(os.fspath(weights)), device=where, numerics=numerics, program=program
-    )
+    network = load_network(cfg, weights, device=where, numerics=numerics, program=program)
     check_names(read, names, network.detector.o.classes, os.fspath(cfg))
-    fitted = bool(network.net.letter_box) if letter_box is None else letter_box
+    fitted = network.letter_box if letter_box is None else letter_box
     return Detector(read, names, names_file, network, fitted, engine, precision, batch)

@@ -12,13 +12,12 @@ from ..cfg import read_list
 from ..errors import ImageError, ResultsError
 from ..images import SUFFIXES, load_image, save_image
 from ..stock import find_stock
-from .detections import HIER, NMS, Detections
+from .defaults import HIER
+from .detections import Detections
 from .detector import Detector
 from .draw import draw_detections
 from .progress import Progress, unseen
 from .results import drawing_names, make_folder, write_json
-
-THRESH = 0.5  # examples/detector.c, run_detector: find_float_arg(argc, argv, "-thresh", .5)
 
 
 def find_images(given: Sequence[str]) -> list[str]:
@@ -49,8 +48,8 @@ def detect_images(
     detector: Detector,
     images: Sequence[str],
     *,
-    thresh: float = THRESH,
-    nms: float = NMS,
+    thresh: float | None = None,
+    nms: float | None = None,
     hier: float = HIER,
     out: str | os.PathLike[str] | None = None,
     json: str | os.PathLike[str] | None = None,

@@ -9,14 +9,12 @@ import numpy as np
 
 from ..evaluate.annotations import LabelBoxes, read_difficult, read_label_files
 from ..evaluate.darknet_map import MapTable, RecallTable, detector_map, recall_counts
+from .defaults import MAP, MAP_HIER, RECALL
 from .detections import Detections
 from .detector import Detector
 from .progress import Progress, unseen
 
-MAP_THRESH = 0.005  # AlexeyAB's src/detector.c, validate_detector_map: of the detections that are scored
-REPORT_THRESH = 0.25  # and of those that its counts are of
-# examples/detector.c, validate_detector_recall
-RECALL_THRESH, RECALL_NMS = 0.001, 0.4
+REPORT_THRESH = 0.25  # AlexeyAB's src/detector.c, run_detector: his map counts true and false positives over it
 
 
 def map_of(
@@ -59,7 +57,7 @@ def mean_average_precision(
     paths, classes = detector.valid_images(), len(detector.names)
     truths = read_label_files(paths, classes)
     difficult = read_difficult(detector.data, paths, classes)
-    found = progress(detector.detect(paths, thresh=MAP_THRESH, hier=0.0), len(paths))
+    found = progress(detector.detect(paths, hier=MAP_HIER, **MAP[detector.network.program]._asdict()), len(paths))
     return map_of(found, detector.names, truths, difficult, thresh=thresh, iou_thresh=iou_thresh, points=points)
 
 
@@ -72,7 +70,7 @@ def recall(detector: Detector, *, progress: Progress = unseen) -> RecallTable:
     paths = detector.valid_images()
     truths = read_label_files(paths, detector.network.detector.o.classes)
     image, objectness, box = [], [], []
-    found = detector.detect(paths, letter_box=False, thresh=RECALL_THRESH, nms=RECALL_NMS, by_objectness=True)
+    found = detector.detect(paths, letter_box=False, by_objectness=True, **RECALL[detector.network.program]._asdict())
     for index, detections in enumerate(progress(found, len(paths))):
         image.append(np.full(len(detections.prob), index))
         objectness.append(detections.prob[:, 0])

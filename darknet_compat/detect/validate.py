@@ -11,11 +11,10 @@ from pathlib import Path
 
 from ..labels import image_ids
 from ..tree import read_map
+from .defaults import VALID
 from .detector import Detector
 from .progress import Progress, unseen
 from .results import ResultFiles, coco_image_id
-
-THRESH = 0.005  # float thresh = .005 in validate_detector
 
 
 def validate(
@@ -53,7 +52,8 @@ def validate(
         raise data.error("eval", f"{classes} classes would be written; expected the {expected} of eval={kind}")
     folder = data.get("results", "results")
     with ResultFiles(folder, kind, detector.names, out, detector.names_file) as files:
-        found = detector.detect(paths, mirrored=mirrored, thresh=THRESH, relative=False, class_map=asked)
+        thresholds = VALID[detector.network.program]._asdict()
+        found = detector.detect(paths, mirrored=mirrored, relative=False, class_map=asked, **thresholds)
         for detections in progress(found, len(paths)):
             files.add(detections)
     return files.paths

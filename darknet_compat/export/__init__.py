@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import io
 import json
@@ -26,6 +27,7 @@ from ..cfg.reader import MAX_BYTES
 from ..cfg.sections import printable
 from ..errors import DarknetError, ExportError
 from ..files import whole_file
+from ..layers.recurrent import Recurrent
 from ..network import Network
 from ..weights import MOST_SEEN, MOST_VERSION, Header, save_weights
 
@@ -206,9 +208,22 @@ class _Program(nn.Module):
 
 
 def _program(network: Network, dynamic: bool) -> bytes:
-    module = _Program(network).eval()
     # A batch of one would be taken for a constant.
     images = torch.zeros(2 if dynamic else 1, *network.input)
+    recurrent = next((layer for layer in network.layers if isinstance(layer, Recurrent)), None)
+    if recurrent is None:
+        module = _Program(network).eval()
+    elif dynamic:
+        raise ExportError(
+            str(recurrent.section.error("a program of any batch has no place for each stream's state"))
+            + "; expected no -dynamic"
+        )
+    else:
+        # The program has a state of its own for its one stream, zeros as it starts.
+        module = _Program(copy.deepcopy(network)).eval()
+        with torch.no_grad():
+            module(images)
+        module.network.reset_state()
     shapes = {"images": {0: torch.export.Dim("batch")}} if dynamic else None
     with torch.no_grad():
         program = torch.export.export(module, (images,), dynamic_shapes=shapes, strict=False)

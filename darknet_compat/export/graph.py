@@ -17,13 +17,18 @@ from onnx import TensorProto, helper, numpy_helper
 
 from .. import __version__
 from ..errors import ExportError
-from ..layers import Layer
-from ..layers.activation import Activation
+from ..layers import Layer, Shape
+from ..layers.activation import EPS, Activation
 from ..layers.batchnorm import Batchnorm, root
+from ..layers.blur import blur_kernel, blur_size
 from ..layers.connected import Connected
 from ..layers.convolutional import Convolutional
+from ..layers.crop import Crop
+from ..layers.deconvolutional import Deconvolutional
 from ..layers.head import Head
+from ..layers.local import Local
 from ..layers.maxpool import Maxpool
+from ..layers.normalization import Normalization
 from ..layers.shortcut import Shortcut
 from ..network import Network
 
@@ -79,6 +84,14 @@ class Graph:
             return layer.input.h, layer.input.w
         shape = self.node("Shape", x)
         return self.part(shape, 0, 2, 3), self.part(shape, 0, 3, 4)
+
+    def image_size(self, image: Shape) -> str:
+        """Width and height of the network's input."""
+        if not self.dynamic:
+            return self.constant([image.w, image.h], "image")
+        shape = self.node("Shape", "images")
+        width, height = self.part(shape, 0, 3, 4), self.part(shape, 0, 2, 3)
+        return self.node("Cast", self.node("Concat", width, height, axis=0), to=TensorProto.FLOAT)
 
     def compute(self, operator: str, size: Size, by: int) -> Size:
         """A size times ("Mul") or by ("Div") a number."""
@@ -242,12 +255,29 @@ def _rank(name: str) -> list[None] | None:
 
 @converts("convolutional")
 def _convolutional(graph: Graph, layer: Convolutional, x: str) -> str:
-    o = layer.o
+    o, padding = layer.o, layer.padding
+    if o.xnor:
+        above = graph.node("Greater", x, graph.constant(0))
+        x = graph.node("Where", above, graph.constant(1), graph.constant(-1))
+        if layer.outside:
+            sides = (0, 0, padding, padding) * 2
+            x, padding = graph.node("Pad", x, graph.integers(*sides), graph.constant(layer.outside)), 0
     x = graph.node(
-        "Conv", x, graph.constant(layer.weights, "weights"), graph.constant(layer.biases, "biases"),
-        kernel_shape=[o.size] * 2, strides=[o.stride] * 2, pads=[layer.padding] * 4, group=o.groups,
+        "Conv", x, graph.constant(layer.used_weights(), "weights"), graph.constant(layer.owner.biases, "biases"),
+        kernel_shape=[o.size] * 2, strides=layer.own_strides, pads=[padding] * 4, dilations=[layer.dilation] * 2,
+        group=layer.groups,
     )  # fmt: skip
-    return _activate(graph, layer.activation, x)
+    return _blur(graph, layer, _activate(graph, layer.activation, x))
+
+
+def _blur(graph: Graph, layer: Convolutional, x: str) -> str:
+    if not layer.o.antialiasing:
+        return x
+    (size, padding), channels = blur_size(layer.o.antialiasing), layer.output.c
+    return graph.node(
+        "Conv", x, graph.constant(blur_kernel(layer.o.antialiasing, channels), "blur"), kernel_shape=[size] * 2,
+        strides=layer.strides, pads=[padding] * 4, group=channels,
+    )  # fmt: skip
 
 
 @converts("connected")
@@ -257,6 +287,70 @@ def _connected(graph: Graph, layer: Connected, x: str) -> str:
         graph.constant(layer.biases, "biases"), transB=1,
     )  # fmt: skip
     return _activate(graph, layer.activation, graph.reshape(x, 0, layer.output.c, 1, 1))
+
+
+@converts("deconvolutional")
+def _deconvolutional(graph: Graph, layer: Deconvolutional, x: str) -> str:
+    o = layer.o
+    x = graph.node(
+        "ConvTranspose", x, graph.constant(layer.weights, "weights"), graph.constant(layer.biases, "biases"),
+        kernel_shape=[o.size] * 2, strides=[o.stride] * 2, pads=[layer.padding] * 4,
+    )  # fmt: skip
+    return _activate(graph, layer.activation, x)
+
+
+@converts("local")
+def _local(graph: Graph, layer: Local, x: str) -> str:
+    o, c, (filters, h, w) = layer.o, layer.input.c, layer.output
+    # Each filter picks one value of the window: (N, c*size*size, h, w), the columns of im2col.
+    picks = np.tile(np.eye(o.size**2), (c, 1)).reshape(-1, 1, o.size, o.size)
+    x = graph.node(
+        "Conv", x, graph.constant(picks, "picks"), kernel_shape=[o.size] * 2, strides=[o.stride] * 2,
+        pads=[o.pad] * 4, group=c,
+    )  # fmt: skip
+    x = graph.node("Transpose", graph.reshape(x, 0, -1, h * w), perm=[2, 0, 1])
+    x = graph.node("MatMul", x, graph.constant(layer.weights.transpose(1, 2), "weights"))
+    x = graph.reshape(graph.node("Transpose", x, perm=[1, 2, 0]), 0, filters, h, w)
+    x = graph.node("Add", x, graph.constant(layer.biases.view(1, filters, h, w), "biases"))
+    return _activate(graph, layer.activation, x)
+
+
+@converts("crop")
+def _crop(graph: Graph, layer: Crop, x: str) -> str:
+    if graph.dynamic:
+        raise graph.refuse(layer, "[crop] of an image of any size has no ONNX form here; expected no -dynamic")
+    odd = []
+    for axis in (1, 2):
+        left, size = layer.input[axis] - layer.output[axis], layer.output[axis]
+        odd.append(left % 2 if layer.numerics != "cpu" else 0)
+        x = graph.part(x, axis + 1, left // 2, left // 2 + size + odd[-1])
+    if any(odd):
+        x = graph.node("AveragePool", x, kernel_shape=[1 + odd[0], 1 + odd[1]])
+    return x if layer.o.noadjust else graph.plus(graph.times(x, 2), -1)
+
+
+@converts("normalization")
+def _normalization(graph: Graph, layer: Normalization, x: str) -> str:
+    # LRN takes odd sizes only, in some programs; the mean over a window of rows, a row per channel, takes any.
+    o, c, (before, behind) = layer.o, layer.input.c, layer.around
+    height, width = graph.size(x, layer)
+    window = before + 1 + behind
+    means = graph.node(
+        "AveragePool", graph.reshape(graph.node("Mul", x, x), 0, 1, c, -1), kernel_shape=[window, 1],
+        pads=[before, 0, behind, 0], count_include_pad=1,
+    )  # fmt: skip
+    sums = graph.reshape(graph.plus(graph.times(means, o.alpha * window), o.kappa), 0, c, height, width)
+    return graph.node("Mul", x, graph.node("Pow", sums, graph.constant(-o.beta)))
+
+
+@converts("l2norm")
+def _l2norm(graph: Graph, layer: Layer, x: str) -> str:
+    return graph.node("Div", x, graph.node("ReduceL2", x, axes=[1], keepdims=1))
+
+
+@converts("logistic")
+def _logistic(graph: Graph, layer: Layer, x: str) -> str:
+    return graph.node("Sigmoid", x)
 
 
 @converts("batchnorm")
@@ -273,14 +367,30 @@ def _activation(graph: Graph, layer: Activation, x: str) -> str:
 
 
 def _activate(graph: Graph, activation: str, x: str) -> str:
-    """src/activations.h in ONNX's operators."""
+    """src/activations.h in ONNX's operators, and AlexeyAB's src/activations.c."""
     if activation == "linear":
         return x
     plain = {"logistic": "Sigmoid", "relu": "Relu", "tanh": "Tanh", "elu": "Elu"}
     if activation in plain:
         return graph.node(plain[activation], x)
-    if activation in ("leaky", "relie"):
-        return graph.node("LeakyRelu", x, alpha=0.1 if activation == "leaky" else 0.01)
+    if activation in ("leaky", "revleaky", "relie"):
+        return graph.node("LeakyRelu", x, alpha=0.01 if activation == "relie" else 0.1)
+    if activation == "swish":
+        return graph.node("Mul", x, graph.node("Sigmoid", x))
+    if activation == "mish":
+        return graph.node("Mul", x, graph.node("Tanh", graph.node("Softplus", x)))
+    if activation == "hard_mish":
+        half = graph.plus(graph.times(x, 0.5), 1)
+        return graph.node("Mul", x, graph.node("Clip", half, graph.constant(0), graph.constant(1)))
+    if activation == "gelu":
+        cube = graph.node("Mul", x, graph.plus(graph.times(graph.node("Mul", x, x), 0.044715), 1))
+        return graph.node("Mul", x, graph.node("Sigmoid", graph.times(cube, 2 * (2 / np.pi) ** 0.5)))
+    if activation.startswith("normalize_channels"):
+        if activation.endswith("maxval"):
+            x = graph.node("Sub", x, graph.node("ReduceMax", x, axes=[1]))
+        x = graph.node("Exp" if "softmax" in activation else "Relu", x)
+        total = graph.node("ReduceSum", x, graph.integers(1))
+        return graph.node("Div", x, graph.plus(total, EPS))
     if activation == "selu":
         return graph.node("Selu", x, alpha=1.6732, gamma=1.0507)
     if activation == "loggy":
@@ -293,7 +403,9 @@ def _activate(graph: Graph, activation: str, x: str) -> str:
         odd = graph.node("Sub", step, graph.times(half, 2))
         return graph.node("Add", half, graph.node("Mul", odd, graph.node("Sub", x, step)))
     # The others are straight between two bounds, and flatter beyond them.
-    low, high, flat = {"hardtan": (-1, 1, 0), "lhtan": (0, 1, 0.001), "plse": (-4, 4, 0.01)}[activation]
+    low, high, flat = {"hardtan": (-1, 1, 0), "relu6": (0, 6, 0), "lhtan": (0, 1, 0.001), "plse": (-4, 4, 0.01)}[
+        activation
+    ]
     middle = graph.node("Clip", x, graph.constant(low), graph.constant(high))
     inside = graph.plus(graph.times(middle, 0.125), 0.5) if activation == "plse" else middle
     if not flat:
@@ -329,12 +441,19 @@ def _route(graph: Graph, layer: Layer, *sources: str) -> str:
 
 @converts("reorg")
 def _reorg(graph: Graph, layer: Layer, x: str) -> str:
-    s, (c, _, _), (height, width) = layer.o.stride, layer.input, graph.size(x, layer)
-    if layer.o.reverse:
+    o, s, c = layer.o, layer.o.stride, layer.input.c
+    if o.extra:
+        return graph.reshape(graph.node("Pad", graph.node("Flatten", x), graph.integers(0, 0, 0, o.extra)), 0, -1, 1, 1)
+    height, width = graph.size(x, layer)
+    if o.flatten:
+        sizes = (-1, c) if o.reverse else (c, -1)
+        x = graph.node("Transpose", graph.reshape(x, 0, *sizes), perm=[0, 2, 1])
+    elif o.reverse:
         x = graph.node("Transpose", graph.reshape(x, 0, s, s, c // (s * s), height, width), perm=[0, 3, 4, 1, 5, 2])
-        return graph.reshape(x, 0, layer.output.c, graph.compute("Mul", height, s), graph.compute("Mul", width, s))
-    x = graph.node("Transpose", graph.reshape(x, 0, c // (s * s), height, s, width, s), perm=[0, 3, 5, 1, 2, 4])
-    return graph.reshape(x, 0, layer.output.c, graph.compute("Div", height, s), graph.compute("Div", width, s))
+    else:
+        x = graph.node("Transpose", graph.reshape(x, 0, c // (s * s), height, s, width, s), perm=[0, 3, 5, 1, 2, 4])
+    way = "Mul" if o.reverse else "Div"
+    return graph.reshape(x, 0, layer.output.c, graph.compute(way, height, s), graph.compute(way, width, s))
 
 
 @converts("shortcut")
@@ -376,6 +495,8 @@ def _same(graph: Graph, layer: Layer, x: str) -> str:
 def _softmax(graph: Graph, layer: Layer, x: str) -> str:
     if layer.o.tree:
         raise graph.refuse(layer, "[softmax] with tree= has no ONNX form here")
+    if layer.o.spatial:
+        return graph.node("Softmax", x, axis=1)
     groups = layer.o.groups
     x = graph.times(graph.reshape(x, 0, groups, layer.input.outputs // groups), 1 / layer.o.temperature)
     return graph.reshape(graph.node("Softmax", x, axis=2), 0, *layer.output)

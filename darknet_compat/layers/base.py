@@ -48,6 +48,10 @@ class Place:
     """Whose batch normalisation: "cudnn", "gpu" or "cpu" (see batchnorm.py)."""
     program: str = PJREDDIE
     """Which of the two Darknets the network follows."""
+    time_steps: int = 1
+    """How many steps of each stream stand in a batch, for recurrent layers."""
+    layers: Sequence[Layer] = ()
+    """All layers before this one, in order."""
 
     def shape(self, index: int) -> Shape:
         """Output shape of layer ``index``; -1 is the image."""
@@ -84,8 +88,10 @@ class Layer(nn.Module):
     """The program that alone has this section, where one does."""
     replaces_input: ClassVar[bool] = False
     """True where Darknet writes into the layer before (dropout)."""
-    resizable: ClassVar[bool] = True
+    resizable: bool = True
     """False where Darknet's resize_network refuses the type."""
+    untrained: ClassVar[tuple[str, ...]] = ()
+    """Options with which training is not built, beside those that every section has."""
 
     def __init__(self, section: Section, place: Place) -> None:
         super().__init__()
@@ -171,8 +177,12 @@ class Layer(nn.Module):
         """
         return []
 
+    def plain_section(self) -> Section:
+        """Of a layer with ``batch_normalize=1``: the section of one like it without batch normalisation."""
+        raise NotImplementedError
+
     def folded(self) -> dict[str, Tensor]:
-        """Of a layer with ``batch_normalize=1``: the tensors of one without it that gives its values in inference."""
+        """And the tensors with which that one gives the same values in inference."""
         raise NotImplementedError
 
     def constants(self) -> None:
@@ -180,6 +190,9 @@ class Layer(nn.Module):
 
     def start(self) -> None:
         """Fill the tensors with the values that Darknet starts training from, by torch's random numbers."""
+
+    def reset_state(self, stream: int | None = None) -> None:
+        """Forget what goes from one call to the next, of one stream or of all; only recurrent layers have such."""
 
     def row(self) -> str:
         """The line that Darknet prints of this layer while it builds the network."""

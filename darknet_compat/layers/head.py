@@ -7,11 +7,16 @@ it, made known by :func:`darknet_compat.layers.register`.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
+import torch
 from torch import Tensor
 
+from ..cfg import Section
+from ..errors import CfgWarning
+from ..tree import read_map
 from .base import Layer
 
 if TYPE_CHECKING:
@@ -42,10 +47,17 @@ class Head(Layer):
 
     ``forward`` activates the raw map that enters. A head that finds boxes sets ``finds_boxes``, has the options
     ``classes``, ``max``, ``jitter`` and ``random``, and defines :meth:`boxes` and :meth:`average_mirrored`. Every head
-    defines the rest.
+    defines the rest; one without :meth:`loss` is for detection alone.
     """
 
     finds_boxes: ClassVar[bool] = False
+    lists_all: ClassVar[bool] = True
+    """Does Darknet list every box, or only those with an objectness?"""
+    stretches: ClassVar[bool] = False
+    """Was it made for images that are stretched over the network's input, whatever [net] says?"""
+    nms_kind: str = "default"
+    """The kind of suppression (``boxes.py``, nms_sort), and its exponent; the network's last head decides."""
+    beta_nms: float = 0.6
     Figures: ClassVar[type]
     """A NamedTuple of what is logged of a mini-batch; its first field is ``cost``, what Darknet prints as the loss."""
     columns: ClassVar[tuple[str, ...]]
@@ -94,3 +106,47 @@ class Head(Layer):
         For a head that finds boxes ``boxes`` and ``probabilities``, as :meth:`boxes` with a threshold of 0.
         """
         raise NotImplementedError
+
+
+def average_mirrored(output: Tensor, mirrored: Tensor, num: int) -> Tensor:
+    """The mean of an activated map of ``num`` boxes per cell and of the mirrored image's, as ``valid2`` has it.
+
+    As get_region_detections and avg_flipped_yolo do it for a batch of 2, to the letter: each row of the second map is
+    turned around, and what is taken for x is negated, which are the first ``num`` planes, except in the middle column
+    of an odd width. These are planes of the first box, and a logistic x would need 1 - x: with Darknet's own
+    arithmetic ``valid2`` scores worse than ``valid``.
+    """
+    back = mirrored.flip(3)
+    width = back.shape[3]
+    sign = back.new_ones(back.shape[1], 1, width)
+    sign[:num] = -1
+    if width % 2:
+        sign[:num, :, width // 2] = 1
+    return (output + sign * back) / 2
+
+
+def fill_anchors(anchors: Tensor, given: Sequence[float]) -> None:
+    """Fill (num, 2) widths and heights with the numbers of ``anchors=``; those missing are .5, as in Darknet."""
+    anchors.fill_(0.5)
+    anchors.view(-1)[: len(given)] = torch.tensor(given)
+
+
+def check_anchors(section: Section, given: Sequence[float], num: int) -> None:
+    """Refuse more numbers than ``num`` anchors have, and warn of fewer."""
+    expected = 2 * num
+    if len(given) > expected:
+        raise section.error(f"{len(given)} anchor numbers; expected 2*num = {expected}", "anchors")
+    if given and len(given) < expected:
+        message = f"{len(given)} anchor numbers; expected 2*num = {expected}: the others are .5, as in Darknet"
+        warnings.warn(str(section.error(message, "anchors")), CfgWarning, stacklevel=2)
+
+
+def read_class_map(section: Section, path: str | None, classes: int) -> Tensor | None:
+    """The numbers of a ``map=`` file, from a truth's class to the head's; the last entry is for all out of range."""
+    if not path:
+        return None
+    numbers = read_map(path)
+    if numbers and max(numbers) >= classes:
+        line = numbers.index(max(numbers)) + 1
+        raise section.error(f"line {line} of {path} is beyond classes={classes}", "map")
+    return torch.tensor([*numbers, -1])

@@ -8,7 +8,6 @@ coords > 4, objectness, and one for each class. Boxes are numbered as in Darknet
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -18,10 +17,9 @@ from torch import Tensor
 
 from ..boxes import iou
 from ..cfg import Section
-from ..errors import CfgWarning
-from ..tree import Hierarchy, read_map, read_tree
+from ..tree import Hierarchy, read_tree
 from .base import Place, Shape, register
-from .head import Boxes, Head, HeadLoss
+from .head import Boxes, Head, HeadLoss, average_mirrored, check_anchors, fill_anchors, read_class_map
 
 if TYPE_CHECKING:
     from ..export.graph import Graph
@@ -95,28 +93,14 @@ class Region(Head):
 
     def __init__(self, section: Section, place: Place) -> None:
         super().__init__(section, place)
-        self._check_anchors()
+        check_anchors(section, self.o.anchors, self.o.num)
         self.register_buffer("anchors", self.tensor(self.o.num, 2), persistent=False)
         self.hierarchy = self._hierarchy()
         self.chooses_classes = self.class_only = self.hierarchy is not None
-        numbers = read_map(self.o.map) if self.o.map else None
-        if numbers and max(numbers) >= self.o.classes:
-            line = numbers.index(max(numbers)) + 1
-            raise section.error(f"line {line} of {self.o.map} is beyond classes={self.o.classes}", "map")
-        # The last entry stands for every class that is out of range.
-        self.register_buffer("map", None if numbers is None else torch.tensor([*numbers, -1]), persistent=False)
-
-    def _check_anchors(self) -> None:
-        found, expected = self.o.anchors, 2 * self.o.num
-        if len(found) > expected:
-            raise self.section.error(f"{len(found)} anchor numbers; expected 2*num = {expected}", "anchors")
-        if found and len(found) < expected:
-            message = f"{len(found)} anchor numbers; expected 2*num = {expected}: the others are .5, as in Darknet"
-            warnings.warn(str(self.section.error(message, "anchors")), CfgWarning, stacklevel=2)
+        self.register_buffer("map", read_class_map(section, self.o.map, self.o.classes), persistent=False)
 
     def constants(self) -> None:
-        self.anchors.fill_(0.5)
-        self.anchors.view(-1)[: len(self.o.anchors)] = torch.tensor(self.o.anchors)
+        fill_anchors(self.anchors, self.o.anchors)
 
     def _hierarchy(self) -> Hierarchy | None:
         if not self.o.tree:
@@ -145,7 +129,7 @@ class Region(Head):
     def row(self) -> str:
         return "detection"
 
-    def forward(self, map: Tensor) -> Tensor:
+    def forward(self, raw: Tensor) -> Tensor:
         """The activated map, of the raw map's shape (forward_region_layer_gpu).
 
         x, y, objectness and masks pass the logistic; classes a softmax, one per group of the tree, or without
@@ -153,7 +137,7 @@ class Region(Head):
         class instead, and takes part in the softmax.
         """
         o = self.o
-        xy, wh, mask, objectness, classes = self._planes(map).split([2, 2, o.coords - 4, 1, o.classes], 2)
+        xy, wh, mask, objectness, classes = self._planes(raw).split([2, 2, o.coords - 4, 1, o.classes], 2)
         parts = [xy.sigmoid(), wh]
         if o.coords > 4:
             parts.append(mask.sigmoid())
@@ -166,9 +150,9 @@ class Region(Head):
             parts.append(classes.softmax(2) if o.softmax else classes.sigmoid())
         return torch.cat(parts, 2).flatten(1, 2)
 
-    def _planes(self, map: Tensor) -> Tensor:
+    def _planes(self, raw: Tensor) -> Tensor:
         """(N, num*planes, h, w) -> (N, num, planes, h, w)."""
-        planes: Tensor = map.unflatten(1, (self.o.num, self.o.coords + 1 + self.o.classes))
+        planes: Tensor = raw.unflatten(1, (self.o.num, self.o.coords + 1 + self.o.classes))
         return planes
 
     def boxes(self, output: Tensor, thresh: float, hier: float = 0.5, class_map: Sequence[int] | None = None) -> Boxes:
@@ -204,20 +188,7 @@ class Region(Head):
         return Boxes(xywh.flatten(1, 3), objectness.flatten(1), prob)
 
     def average_mirrored(self, output: Tensor, mirrored: Tensor) -> Tensor:
-        """The mean of an activated map and of the one of the mirrored image, as ``valid2`` has it.
-
-        As get_region_detections does it for a batch of 2, to the letter: it turns each row of the second map around
-        and negates what it takes for x, which are the first ``num`` planes, except in the middle column of an odd
-        width. These are x, y, w, h and objectness of the first box, and a logistic x would need 1 - x: with Darknet's
-        own arithmetic ``valid2`` scores worse than ``valid``.
-        """
-        back = mirrored.flip(3)
-        width = back.shape[3]
-        sign = back.new_ones(back.shape[1], 1, width)
-        sign[: self.o.num] = -1
-        if width % 2:
-            sign[: self.o.num, :, width // 2] = 1
-        return (output + sign * back) / 2
+        return average_mirrored(output, mirrored, self.o.num)
 
     def _xywh(self, x: Tensor, y: Tensor, w: Tensor, h: Tensor) -> Tensor:
         """Boxes (N, num, rows, columns, 4) from the planes, x and y activated (get_region_box)."""
@@ -229,7 +200,7 @@ class Region(Head):
             [(x + column) / columns, (y + row) / rows, w.exp() * anchor_w / columns, h.exp() * anchor_h / rows], -1
         )
 
-    def loss(self, map: Tensor, truth: Tensor, seen: int | Tensor) -> HeadLoss:
+    def loss(self, raw: Tensor, truth: Tensor, seen: int | Tensor) -> HeadLoss:
         """The loss of a raw map (forward_region_layer, backward_region_layer_gpu), in float32.
 
         ``truth`` (N, T, 5), T at least 1, holds rows x, y, w, h, class, relative to the image; an image's rows end
@@ -249,21 +220,21 @@ class Region(Head):
                 raise self.section.error(
                     f"the loss with {name}={getattr(self.o, name)} is not built here; expected {name}={built}", name
                 )
-        with torch.autocast(map.device.type, enabled=False):
-            return self._loss(map.float(), truth[:, : self.o.max].float(), seen)
+        with torch.autocast(raw.device.type, enabled=False):
+            return self._loss(raw.float(), truth[:, : self.o.max].float(), seen)
 
-    def _loss(self, map: Tensor, truth: Tensor, seen: int | Tensor) -> HeadLoss:
+    def _loss(self, raw: Tensor, truth: Tensor, seen: int | Tensor) -> HeadLoss:
         o = self.o
-        planes = self._planes(map).flatten(3)
+        planes = self._planes(raw).flatten(3)
         xy, wh, objectness, classes = planes.split([2, 2, 1, o.classes], 2)
         xy, objectness = xy.sigmoid(), objectness.squeeze(2).sigmoid()
 
         with torch.no_grad():
             # Rows behind the end become zeros: boxes without area, which overlap nothing.
             truth = torch.where((truth[:, :, :1] != 0).cumprod(1) != 0, truth, 0)
-            predicted = torch.cat([xy, wh], 2).unflatten(3, map.shape[2:])
+            predicted = torch.cat([xy, wh], 2).unflatten(3, raw.shape[2:])
             predicted = self._xywh(*predicted.unbind(2)).flatten(1, 3)
-            slots = self._slots(truth, predicted, objectness, classes, map.shape[2:])
+            slots = self._slots(truth, predicted, objectness, classes, raw.shape[2:])
             over = (iou(predicted[:, None], truth[:, :, None, :4]) > o.thresh).any(1)
             spared = slots.taken | (over & ~slots.class_only)
             no_object = (o.noobject_scale * ~spared).reshape_as(objectness)
@@ -271,7 +242,7 @@ class Region(Head):
             prior = prior.reshape_as(objectness)[:, :, None]
 
         # What the boxes in the truths' slots say: (N, T, 5 + classes).
-        image = torch.arange(len(map), device=map.device)[:, None]
+        image = torch.arange(len(raw), device=raw.device)[:, None]
         at = planes[image, slots.slot // planes.shape[3], :, slots.slot % planes.shape[3]]
         at_box = torch.cat([at[..., :2].sigmoid(), at[..., 2:4]], -1)
         at_objectness = at[..., 4].sigmoid()

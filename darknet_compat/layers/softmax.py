@@ -1,4 +1,4 @@
-"""[softmax]: probabilities over the values of a layer, in groups or along a tree.
+"""[softmax]: probabilities over the values of a layer, in groups, along a tree, or at each place of a map.
 
 Source: ``src/softmax_layer.c, forward_softmax_layer``.
 """
@@ -14,7 +14,10 @@ from .base import Layer, Place, register
 
 @register("softmax")
 class Softmax(Layer):
-    """With ``groups`` the values fall into that many equal runs; with ``tree`` into the tree's groups."""
+    """With ``groups`` the values fall into that many equal runs; with ``tree`` into the tree's groups.
+
+    With ``spatial=1`` the channels at each place make a group, and ``temperature`` is passed over.
+    """
 
     options = {"groups": 1, "temperature": 1.0, "tree": str, "spatial": 0.0, "noloss": 0}
     resizable = False
@@ -22,21 +25,21 @@ class Softmax(Layer):
     def __init__(self, section: Section, place: Place) -> None:
         super().__init__(section, place)
         n = self.input.outputs
-        if self.o.spatial:
-            raise section.error("[softmax] with spatial is not built here; expected spatial=0", "spatial")
         self.at_least("groups", 1)
         if self.o.tree:
             tree = read_tree(self.o.tree)
             if tree.n != n:
                 raise section.error(f"the tree has {tree.n} nodes; expected the layer's {n} values", "tree")
             self.hierarchy = Hierarchy(tree)
-        elif n % self.o.groups:
+        elif not self.o.spatial and n % self.o.groups:
             raise section.error(f"{n} values do not divide into {self.o.groups} groups", "groups")
 
     def forward(self, x: Tensor) -> Tensor:
         values = x.flatten(1) / self.o.temperature
         if self.o.tree:
             return self.hierarchy.softmax(values, 1).reshape(x.shape)
+        if self.o.spatial:
+            return x.softmax(1)
         groups: Tensor = values.unflatten(1, (self.o.groups, -1))
         return groups.softmax(2).reshape(x.shape)
 

@@ -37,6 +37,7 @@ from ..images import image_size, load_image
 from ..labels import Labels, label_path, read_all_labels
 from ..memory import keep_memory
 from .augment import Augmentation, Draws, augment_image, augment_truth, draw
+from .batch import Batch
 from .on_device import Decoded, augment, room
 from .schedule import draw as numbered
 
@@ -84,16 +85,6 @@ def check_labels(
             "for labels where 'images', 'JPEGImages' and 'raw' first stand in an image's path"
         )
     return found
-
-
-class Batch(NamedTuple):
-    """What one forward pass of training takes. The memory is used again once the next batch but one is asked for."""
-
-    images: torch.Tensor
-    """float32 (n, 3, h, w), RGB, 0..1."""
-    truth: torch.Tensor
-    """float32 (n, most, 5): x, y, w, h, class; a list ends at the first x = 0."""
-    paths: tuple[str, ...]
 
 
 class TrainingSet:

@@ -18,7 +18,8 @@ import torch
 
 from ..cfg import check_names, read_cfg, read_data, read_list, read_names
 from ..detect import detect_files
-from ..detect.scores import MAP_THRESH, map_of
+from ..detect.defaults import MAP, MAP_HIER
+from ..detect.scores import map_of
 from ..device import find_device
 from ..errors import DarknetError, ToldError, TrainingError
 from ..evaluate.annotations import read_label_files
@@ -131,8 +132,7 @@ class Training:
             torch.manual_seed(seed + self.processes.rank)
             if not fast:
                 strict()
-            start = find_stock(os.fspath(weights)) if weights is not None else None
-            network = load_network(read, start, numerics=numerics, program=program, clear=clear)
+            network = load_network(read, weights, numerics=numerics, program=program, clear=clear)
             network.check_images()
             self._check_classes(network.detector.o.classes)
             self.trainer = Trainer(network, self.processes, amp=amp, fast=fast, seed=seed)
@@ -188,8 +188,7 @@ class Training:
 
         def score() -> float:
             found = detect_files(
-                network, paths, batch=min(net.mini_batch, MAP_BATCH), letter_box=bool(net.letter_box),
-                thresh=MAP_THRESH, hier=0.0,
+                network, paths, batch=min(net.mini_batch, MAP_BATCH), hier=MAP_HIER, **MAP[network.program]._asdict(),
             )  # fmt: skip
             return map_of(found, names, truths).mean
 

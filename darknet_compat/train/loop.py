@@ -16,8 +16,9 @@ from types import FrameType, TracebackType
 import torch
 
 from ..errors import DarknetError, ImageError, LostProcessError, TrainingError
+from .batch import Batch
 from .checkpoint import Snapshots, passed
-from .data import STOPPING, Batch, TrainingSet, load_batches
+from .data import STOPPING, TrainingSet, load_batches
 from .log import Log
 from .schedule import RESIZE_EVERY, SIZES, batch_number, image_size, images_per_update
 from .step import Trainer

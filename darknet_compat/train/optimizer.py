@@ -56,7 +56,7 @@ def freeze(network: Network) -> None:
                 f"training with {name} is not built here; expected no such line, to train without it", name
             )
     for layer in network.layers:
-        for name in ("clip", "dont_update", "burnin_update", "train_only_bn"):
+        for name in ("clip", "dont_update", "burnin_update", "train_only_bn", *layer.untrained):
             if getattr(layer.o, name):
                 raise layer.section.error(f"training with {name} is not built here; expected no such line", name)
         if layer.o.onlyforward:
@@ -85,7 +85,9 @@ def make_optimizer(network: Network) -> torch.optim.Optimizer:
     groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
     for layer in network.layers:
         for name, parameter in layer.named_parameters():
-            groups.setdefault((layer.o.learning_rate, bool(net.adam) or name == DECAYED), []).append(parameter)
+            groups.setdefault((layer.o.learning_rate, bool(net.adam) or name.split(".")[-1] == DECAYED), []).append(
+                parameter
+            )
     parameters = [
         {"params": tensors, "scale": scale, "weight_decay": net.decay if decayed else 0.0}
         for (scale, decayed), tensors in groups.items()

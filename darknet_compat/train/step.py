@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from ..errors import LostProcessError, TrainingError
+from ..layers.head import Head
 from ..network import Network
 from .distributed import Processes
 from .optimizer import Gradients, clip_weights, make_optimizer, set_rate
@@ -24,7 +25,7 @@ from .schedule import batch_number, check_schedule, current_rate, draw, images_p
 
 if TYPE_CHECKING:
     # Loading images needs OpenCV; training on what is in memory does not.
-    from .data import Batch
+    from .batch import Batch
 
 AMP = {"bf16": torch.bfloat16, "fp16": torch.float16}
 AVERAGE = 0.9  # train_detector: avg_loss*.9 + loss*.1
@@ -71,6 +72,11 @@ class Trainer:
             raise network.layers[-1].section.error(
                 "no layer of the network has a loss; expected a head, such as [region]"
             )
+        for head in network.heads:
+            if type(head).loss is Head.loss:
+                raise head.section.error(
+                    f"the loss of [{head.type}] is not built here yet: the network detects, and cannot be trained"
+                )
         self.processes = processes or Processes(next(network.parameters()).device)
         self.device = self.processes.device
         self.amp = amp
@@ -112,7 +118,7 @@ class Trainer:
         loss is scaled less; it is an error once the loss is no longer scaled up.
         """
         # All that a mini-batch changes but the gradients; the weights change in the optimiser's step alone.
-        before = self.network.seen, [buffer.clone() for buffer in self.network.buffers()]
+        before = self.network.seen, {name: buffer.clone() for name, buffer in self.network.named_buffers()}
         self.gradients.zero()
         taken: list[Batch] = []
         figures: list[list[Any]] = []
@@ -172,10 +178,11 @@ class Trainer:
         with contextlib.suppress(LostProcessError):
             self.processes.all_reduce(self.gradients.flat)
 
-    def _go_back(self, seen: int, buffers: Sequence[Tensor]) -> None:
+    def _go_back(self, seen: int, buffers: dict[str, Tensor]) -> None:
         self.network.seen = seen
-        for buffer, value in zip(self.network.buffers(), buffers, strict=True):
-            buffer.copy_(value)
+        self.network.reset_state()  # a state that this update was the first to have started from zeros
+        for name, value in buffers.items():
+            self.network.get_buffer(name).copy_(value)
 
     def _datum(self, images: Tensor, truth: Tensor) -> list[Any]:
         """``train_network_datum``, without the update: the figures of each head."""

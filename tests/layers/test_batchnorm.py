@@ -7,7 +7,7 @@ import torch
 from darknet_compat.cfg import parse_cfg
 from darknet_compat.layers.batchnorm import batch_norm, fold
 from darknet_compat.network import Network
-from tests.compare import net, randomise
+from tests.compare import check_layers, check_weights, net, network_of, randomise
 
 
 def test_the_layer_normalises_each_channel():
@@ -20,6 +20,21 @@ def test_the_layer_normalises_each_channel():
         root = layer.rolling_variance[c].double().sqrt() + 1e-6
         expected[:, c] = (x[:, c].double() - layer.rolling_mean[c]) / root * layer.scales[c]
     torch.testing.assert_close(network(x), expected)
+
+
+@pytest.mark.parametrize("conv", ["", "[conv]\nfilters=4\nactivation=linear"])
+def test_the_layer_is_alexeyabs(alexeyab_darknet, tmp_path, conv):
+    """Its file has the biases first, and his program adds them."""
+    text = net(6, 5, 3, *filter(None, [conv]), "[batchnorm]", "[conv]\nfilters=2")
+    network = check_layers(alexeyab_darknet, text, tmp_path)
+    check_weights(alexeyab_darknet, text, tmp_path)
+    names = [name for name, _ in network.layers[-2].numbers()]
+    assert names == ["biases", "scales", "rolling_mean", "rolling_variance"]
+
+
+def test_pjreddies_file_has_no_biases(tmp_path):
+    _, _, weights = network_of(net(6, 5, 3, "[batchnorm]"), tmp_path)
+    assert weights.stat().st_size == 20 + 4 * 9
 
 
 def plain(x, scales, biases, numerics):

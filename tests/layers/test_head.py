@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from darknet_compat.cfg import SECTIONS, parse_cfg
-from darknet_compat.detect import detect_files
+from darknet_compat.detect import detect, detect_files
 from darknet_compat.engines import ENGINES, start_engine
 from darknet_compat.errors import CfgError
 from darknet_compat.export import export, read_export
@@ -107,6 +107,9 @@ jitter=.1
 """
 
 
+TWO_REGIONS = CFG.replace("filters=1\n", "filters=8\n").replace("[crowd]\nweight=.5", "[region]\nnum=1\nclasses=3")
+
+
 def network_of(text=CFG):
     network = randomise(Network(parse_cfg(text))).eval()
     network.seen = 0
@@ -140,18 +143,80 @@ def test_what_reads_a_head_gets_its_activated_map():
 
 
 def test_two_heads_that_find_boxes_are_listed_one_behind_the_other():
-    text = CFG.replace("filters=1\n", "filters=8\n").replace("[crowd]\nweight=.5", "[region]\nnum=1\nclasses=3")
-    network = network_of(text)
+    network = two_regions()
     outputs = network.predict(images())
     whole = network.boxes(outputs, 0.1)
     parts = [head.boxes(output, 0.1) for head, output in zip(network.heads, outputs, strict=True)]
     for number, one in enumerate(whole):
         assert torch.equal(one, torch.cat([part[number] for part in parts], 1))
     assert whole.xywh.shape == (3, 64 + 128, 4)
-    odd = network_of(text.replace("filters=8\nactivation=linear", "filters=7\nactivation=linear", 1)
+    odd = network_of(TWO_REGIONS.replace("filters=8\nactivation=linear", "filters=7\nactivation=linear", 1)
                      .replace("num=1\nclasses=3", "num=1\nclasses=2"))  # fmt: skip
     with pytest.raises(CfgError, match="classes=2; expected 3"):
         _ = odd.detector
+
+
+def two_regions():
+    """Two heads that find boxes, 64 and 128 of them."""
+    return network_of(TWO_REGIONS)
+
+
+def test_boxes_that_a_head_does_not_list_are_left_out():
+    """Of the first head those over the threshold alone, as of [yolo]; of the second all; images filled up alike."""
+    network = two_regions()
+    outputs, thresh = network.predict(images()), 0.5
+    whole, first = network.boxes(outputs, thresh), 64
+    assert all(map(torch.equal, network.listed_boxes(outputs, thresh), whole))
+    network.heads[0].lists_all = False
+    found = network.listed_boxes(outputs, thresh)
+    counts = []
+    for image in range(3):
+        keep = (whole.objectness[image] != 0) | (torch.arange(first + 128) >= first)
+        counts.append(int(keep.sum()))
+        for values, expected in zip(found, whole, strict=True):
+            assert torch.equal(values[image, : counts[-1]], expected[image][keep])
+        assert not found.objectness[image, counts[-1] :].any()
+        assert not found.prob[image, counts[-1] :].any()
+    assert found.objectness.shape[1] == max(counts) < first + 128
+    assert len(set(counts)) > 1
+    network.heads[1].lists_all = False
+    assert network.listed_boxes(outputs, 0.999).xywh.shape == (3, 0, 4)
+    (nothing,) = detect(network, images(1), [(32, 32)], [""], thresh=0.999)
+    assert nothing.boxes.shape == (0, 4)
+    assert nothing.prob.shape == (0, 3)
+
+
+def test_the_last_head_decides_how_boxes_are_suppressed():
+    """But not where objectness alone counts, which is do_nms_obj."""
+    network, given = two_regions(), (images(1), [(32, 32)], [""])
+
+    def found(**options):
+        (one,) = detect(network, *given, thresh=0.01, nms=0.1, **options)
+        return len(one.boxes)
+
+    plain, alone = found(), found(by_objectness=True)
+    network.heads[0].nms_kind = "greedynms"
+    assert found() == plain
+    network.heads[1].nms_kind = "greedynms"
+    assert (greedy := found()) > plain
+    network.heads[1].nms_kind, network.heads[1].beta_nms = "diounms", 0.6
+    assert found() == greedy
+    network.heads[1].beta_nms = 0.1
+    assert found() > greedy
+    assert found(by_objectness=True) == alone
+
+
+def test_a_head_made_for_stretched_images_has_its_network_stretch_them():
+    network = two_regions()
+    assert network.letter_box
+    network.heads[0].stretches = True
+    assert not network.letter_box
+
+
+def test_without_a_loss_it_is_for_detection_alone(crowd, monkeypatch):
+    monkeypatch.setattr(crowd, "loss", Head.loss)
+    with pytest.raises(CfgError, match=r":23: \[crowd\]: the loss of \[crowd\] is not built here yet"):
+        Trainer(network_of())
 
 
 def test_it_trains_and_both_losses_reach_the_shared_layer():
@@ -246,6 +311,6 @@ def test_a_torch_program_has_both_and_comes_back(tmp_path):
 
 def test_without_a_head_that_finds_boxes_detection_says_so():
     network = network_of(CFG[: CFG.index("[route]")])
-    with pytest.raises(CfgError, match=r"the network ends in \[crowd\]; detection needs \[region\]"):
+    with pytest.raises(CfgError, match=r"the network ends in \[crowd\]; detection needs .*\[region\]"):
         _ = network.detector
     assert len(network.predict(images())) == 1

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 
 LIBRARY = Path("/usr/lib/darknet/libdarknet.so")
 HEADER = Path("/usr/lib/darknet/include/darknet.h")
@@ -105,27 +106,27 @@ def _f(value):
     return ctypes.c_float(value)
 
 
-def _compile():
+def compile_accessors(source, library, header, *libraries):
+    """The path of a C file's shared library, compiled once per content against a Darknet's header and library."""
     compiler = shutil.which("gcc") or shutil.which("cc")
-    for needed in (LIBRARY, HEADER):
+    for needed in (library, header):
         if not needed.exists():
             raise OracleMissing(f"{needed} is missing")
     if not compiler:
         raise OracleMissing("no C compiler (gcc) on the PATH")
-    about = LIBRARY.stat()
+    about = library.stat()
     key = hashlib.sha256(
-        ACCESSORS.read_bytes() + HEADER.read_bytes() + f"{about.st_size} {about.st_mtime_ns}".encode()
+        source.read_bytes() + header.read_bytes() + f"{library} {about.st_size} {about.st_mtime_ns}".encode()
     ).hexdigest()[:16]
     base = os.environ.get("XDG_CACHE_HOME") or os.path.join(tempfile.gettempdir(), f"cache-{os.getuid()}")
     folder = Path(base, "darknet-compat-oracle")
-    built = folder / f"accessors-{key}.so"
+    built = folder / f"{source.stem}-{key}.so"
     if not built.exists():
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
             fresh = Path(scratch, "accessors.so")
-            command = [compiler, "-O2", "-shared", "-fPIC", str(ACCESSORS), f"-I{HEADER.parent}", "-o", str(fresh)]
-            command += [f"-L{LIBRARY.parent}", "-ldarknet", f"-Wl,-rpath,{LIBRARY.parent}"]
-            subprocess.run(command, check=True)
+            command = [compiler, "-O2", "-shared", "-fPIC", str(source), f"-I{header.parent}", "-o", str(fresh)]
+            subprocess.run([*command, *libraries], check=True)
             os.replace(fresh, built)
     return built
 
@@ -133,27 +134,30 @@ def _compile():
 @functools.lru_cache(maxsize=1)
 def load_oracle():
     """The one Oracle of this process. Raises OracleMissing where Darknet or a compiler is not installed."""
-    return Oracle(_compile())
+    linked = f"-L{LIBRARY.parent}", "-ldarknet", f"-Wl,-rpath,{LIBRARY.parent}"
+    return Oracle(compile_accessors(ACCESSORS, LIBRARY, HEADER, *linked), LIBRARY)
 
 
-class Oracle:
-    def __init__(self, accessors):
+class Program:
+    """What the drivers of both Darknets have in common: networks, activations, and what is printed."""
+
+    ACTIVATIONS = ACTIVATIONS
+    program: str  # of darknet_compat.program
+    numerics: str  # of darknet_compat.layers.batchnorm: what the library runs
+
+    def __init__(self, accessors, library):
         self.a = ctypes.CDLL(str(accessors))
-        self.lib = ctypes.CDLL(str(LIBRARY))
+        self.lib = ctypes.CDLL(str(library))
         self.libc = ctypes.CDLL(None)
+        torch.set_flush_denormal(False)  # both libraries are built with -Ofast: loading one set it for this process
         self._redirected = False
         self._scratch = os.memfd_create("darknet-stdout")
         self._null = os.open(os.devnull, os.O_WRONLY)
-        for name in ("oracle_rate", "oracle_network_rate", "oracle_train", "oracle_region_forward"):
+        for name in ("oracle_network_rate", "oracle_train"):
             getattr(self.a, name).restype = ctypes.c_float
-        for name in ("oracle_region_new", "oracle_load"):
-            getattr(self.a, name).restype = ctypes.c_void_p
         self.a.oracle_layer_tensor.restype = ctypes.c_long
         self.a.oracle_layer_type.restype = ctypes.c_char_p
-        for name in ("load_network", "network_predict", "basecfg"):
-            getattr(self.lib, name).restype = ctypes.c_void_p
-        for name in ("rand_uniform", "rand_scale"):
-            getattr(self.lib, name).restype = ctypes.c_float
+        self.lib.load_network.restype = ctypes.c_void_p
 
     # --- what Darknet prints
 
@@ -195,19 +199,8 @@ class Oracle:
 
     quiet = capture
 
-    # --- C's random numbers: call them in the order in which Darknet would, after the same srand
-
     def srand(self, seed):
         self.libc.srand(ctypes.c_uint(seed))
-
-    def rand(self):
-        return self.libc.rand()
-
-    def rand_uniform(self, low, high):
-        return self.lib.rand_uniform(_f(low), _f(high))
-
-    def rand_scale(self, scale):
-        return self.lib.rand_scale(_f(scale))
 
     # --- networks
 
@@ -225,7 +218,52 @@ class Oracle:
                 net = self.lib.load_network(ctypes.c_char_p(cfg), ctypes.c_char_p(weights), ctypes.c_int(clear))
             finally:
                 os.chdir(here)
-        return OracleNetwork(self, net)
+        return self.network(net)
+
+    def network(self, handle):
+        return OracleNetwork(self, handle)
+
+    # --- arithmetic
+
+    def activate(self, x, activation):
+        """activate_array on a copy of x."""
+        out = _floats(x).copy()
+        self.lib.activate_array(_pointer(out), out.size, self.ACTIVATIONS.index(activation))
+        return out
+
+    def gradient(self, output, activation, delta=None):
+        """gradient_array: delta (ones by default) times the activation's gradient, given the activation's *output*."""
+        output = _floats(output)
+        out = np.ones_like(output) if delta is None else _floats(delta).copy()
+        self.lib.gradient_array(_pointer(output), output.size, self.ACTIVATIONS.index(activation), _pointer(out))
+        return out
+
+
+class Oracle(Program):
+    """Debian's libdarknet: networks, and its loose functions."""
+
+    program, numerics = "pjreddie", "cpu"
+
+    def __init__(self, accessors, library):
+        super().__init__(accessors, library)
+        for name in ("oracle_rate", "oracle_region_forward"):
+            getattr(self.a, name).restype = ctypes.c_float
+        for name in ("oracle_region_new", "oracle_load"):
+            getattr(self.a, name).restype = ctypes.c_void_p
+        self.lib.basecfg.restype = ctypes.c_void_p
+        for name in ("rand_uniform", "rand_scale"):
+            getattr(self.lib, name).restype = ctypes.c_float
+
+    # --- C's random numbers: call them in the order in which Darknet would, after the same srand
+
+    def rand(self):
+        return self.libc.rand()
+
+    def rand_uniform(self, low, high):
+        return self.lib.rand_uniform(_f(low), _f(high))
+
+    def rand_scale(self, scale):
+        return self.lib.rand_scale(_f(scale))
 
     def rate(
         self,
@@ -260,19 +298,6 @@ class Oracle:
             )
 
     # --- arithmetic
-
-    def activate(self, x, activation):
-        """activate_array on a copy of x."""
-        out = _floats(x).copy()
-        self.lib.activate_array(_pointer(out), out.size, ACTIVATIONS.index(activation))
-        return out
-
-    def gradient(self, output, activation, delta=None):
-        """gradient_array: delta (ones by default) times the activation's gradient, given the activation's *output*."""
-        output = _floats(output)
-        out = np.ones_like(output) if delta is None else _floats(delta).copy()
-        self.lib.gradient_array(_pointer(output), output.size, ACTIVATIONS.index(activation), _pointer(out))
-        return out
 
     def softmax(self, x, n, batch, batch_offset, groups, group_offset, stride, temperature=1.0):
         """softmax_cpu with its own parameters; what it does not touch comes back as in x."""
@@ -451,7 +476,7 @@ class OracleLayer:
 
     @property
     def activation(self):
-        return ACTIVATIONS[int(self.number("activation"))]
+        return self.network.oracle.ACTIVATIONS[int(self.number("activation"))]
 
     def number(self, name, value=None):
         return _number(self.network.oracle.a.oracle_layer_number, (self.network.handle, self.index), name, value)
@@ -463,6 +488,8 @@ class OracleLayer:
 
 class OracleNetwork:
     """A network inside libdarknet. Freed with the object."""
+
+    HEADS = ("region", "yolo", "detection")
 
     def __init__(self, oracle, handle):
         self.oracle = oracle
@@ -495,6 +522,11 @@ class OracleNetwork:
         return int(self.number("c"))
 
     @property
+    def truths(self):
+        """Numbers of truth per image."""
+        return int(self.number("truths"))
+
+    @property
     def seen(self):
         return int(self.number("seen"))
 
@@ -520,7 +552,7 @@ class OracleNetwork:
         """network_predict on x (n, c, h, w) with n the current batch -> the last layer's output (n, outputs)."""
         x = self._input(x)
         with self.oracle.capture():
-            self.oracle.lib.network_predict(self.handle, _pointer(x))
+            self.oracle.a.oracle_predict(self.handle, _pointer(x))
         return self.layer_output(-1)
 
     def _input(self, x):
@@ -562,7 +594,7 @@ class OracleNetwork:
         """save_weights, or save_weights_upto of the first ``cutoff`` layers."""
         layers = int(self.number("n")) if cutoff is None else cutoff
         with self.oracle.capture():
-            self.oracle.lib.save_weights_upto(self.handle, ctypes.c_char_p(os.fsencode(path)), layers)
+            self.oracle.a.oracle_save_weights(self.handle, ctypes.c_char_p(os.fsencode(path)), layers)
 
     def load_weights(self, path, start=0, cutoff=None):
         """load_weights, or load_weights_upto."""
@@ -570,7 +602,7 @@ class OracleNetwork:
             raise FileNotFoundError(path)
         layers = int(self.number("n")) if cutoff is None else cutoff
         with self.oracle.capture():
-            self.oracle.lib.load_weights_upto(self.handle, ctypes.c_char_p(os.fsencode(path)), start, layers)
+            self.oracle.a.oracle_load_weights(self.handle, ctypes.c_char_p(os.fsencode(path)), start, layers)
 
     def current_rate(self):
         with self.oracle.capture():
@@ -581,19 +613,26 @@ class OracleNetwork:
 
         Darknet changes the output in place for trees and for batch 2: call it once per prediction.
         """
-        heads = [layer for layer in self.layers if layer.type in ("region", "yolo", "detection")]
-        capacity = sum(layer.w * layer.h * layer.n for layer in heads)
-        classes = self.layers[-1].classes
-        result = Boxes(
+        result = self.empty_boxes()
+        ints = _ints(map)
+        arguments = (w, h, _f(thresh), _f(hier), _pointer(ints), int(relative), _f(nms), len(result.order))
+        return self.filled_boxes(result, arguments)
+
+    def empty_boxes(self):
+        """Room for every box of the heads."""
+        capacity = sum(layer.w * layer.h * layer.n for layer in self.layers if layer.type in self.HEADS)
+        return Boxes(
             np.empty((capacity, 4), np.float32),
             np.empty(capacity, np.float32),
-            np.empty((capacity, classes), np.float32),
+            np.empty((capacity, self.layers[-1].classes), np.float32),
             np.empty(capacity, np.int32),
         )
-        ints = _ints(map)
-        arguments = (w, h, _f(thresh), _f(hier), _pointer(ints), int(relative), _f(nms), capacity)
+
+    def filled_boxes(self, result, arguments):
         arrays = (result.boxes, result.objectness, result.prob, result.order)
         total = self.oracle.a.oracle_boxes(self.handle, *arguments, *(_pointer(array) for array in arrays))
+        if total < 0:
+            raise ValueError(f"Darknet lists more boxes than its heads hold, {len(result.order)}")
         return Boxes(*(array[:total] for array in arrays))
 
     def train_step(self, x, truth, update=None):
@@ -603,7 +642,7 @@ class OracleNetwork:
         ``update``: None when due (every ``subdivisions`` calls), True or False. Layer deltas stay readable afterwards.
         """
         x, truth = self._input(x), _floats(truth)
-        expected = self.batch * int(self.number("truths"))
+        expected = self.batch * self.truths
         if truth.size > expected:
             raise ValueError(f"Darknet reads {expected} truth numbers, not {truth.size}")
         if truth.size < expected:

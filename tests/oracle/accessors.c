@@ -31,6 +31,7 @@ static int layer_number(layer *s, const char *field, double *value, int write)
     NUMBER(dontload) NUMBER(dontsave) NUMBER(dontloadscales) NUMBER(temperature) NUMBER(probability) NUMBER(scale)
     NUMBER(truth) NUMBER(numload) NUMBER(smooth) NUMBER(extra) NUMBER(flatten) NUMBER(spatial) NUMBER(noloss) NUMBER(dot)
     NUMBER(binary) NUMBER(xnor) NUMBER(ratio) NUMBER(log) NUMBER(sqrt) NUMBER(cost_type)
+    NUMBER(total) NUMBER(ignore_thresh) NUMBER(truth_thresh) NUMBER(side) NUMBER(forced) NUMBER(reorg)
     return -1;
 }
 
@@ -82,6 +83,10 @@ long oracle_layer_tensor(network *net, int i, const char *field, float **data)
     TENSOR(cost, 1)
     return -1;
 }
+
+void oracle_predict(network *net, float *x) { network_predict(net, x); }
+void oracle_save_weights(network *net, char *file, int cutoff) { save_weights_upto(net, file, cutoff); }
+void oracle_load_weights(network *net, char *file, int start, int cutoff) { load_weights_upto(net, file, start, cutoff); }
 
 void oracle_free_network(network *net)
 {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from darknet_compat.train.data import Batch
+from darknet_compat.train.batch import Batch
 
 # Of the log's table, for a network with one [region].
 COLUMNS = ("batch", "images", "loss", "avg_loss", "rate", "seconds", "loading_seconds", "avg_iou", "class", "obj",

@@ -277,6 +277,29 @@ def test_an_update_that_is_broken_off_or_given_up_leaves_nothing_behind(monkeypa
         assert trainer.update(second).loss == straight.update(second).loss
 
 
+def test_an_update_that_is_broken_off_leaves_the_state_of_recurrent_layers():
+    """Of the first update, too, before which there is none."""
+    text = small().partition("[region]")
+    recurrent = "[rnn]\noutput=7\nactivation=tanh\n[region]\nanchors=1,1\nnum=1\nclasses=2\n"
+    trainer = Trainer(load_network(parse_cfg(text[0] + recurrent)))
+    layer = trainer.network.layers[-2]
+
+    def breaking(update):
+        yield update[0]
+        raise KeyboardInterrupt
+
+    first, second = batches(2, 2)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.update(breaking(first))
+    assert not layer.state.any()
+    trainer.update(first)
+    before = layer.state.clone()
+    assert before.any()
+    with pytest.raises(KeyboardInterrupt):
+        trainer.update(breaking(second))
+    assert torch.equal(layer.state, before)
+
+
 def test_an_update_that_a_lost_process_ends_leaves_nothing_behind():
     class Left(Processes):
         def all_reduce(self, tensor):

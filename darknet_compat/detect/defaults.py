@@ -1,0 +1,29 @@
+"""With which thresholds each program's verbs detect, where no flag says otherwise.
+
+Source: pjreddie's ``examples/detector.c``, AlexeyAB's ``src/detector.c``: run_detector, validate_detector,
+validate_detector_map, validate_detector_recall.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from ..layers.base import ALEXEYAB, PJREDDIE
+
+
+class Thresholds(NamedTuple):
+    """``thresh``: the least probability; ``nms``: the most IOU of two boxes of a class."""
+
+    thresh: float
+    nms: float
+
+
+TEST = {PJREDDIE: Thresholds(0.5, 0.45), ALEXEYAB: Thresholds(0.25, 0.45)}
+VALID = {PJREDDIE: Thresholds(0.005, 0.45), ALEXEYAB: Thresholds(0.001, 0.6)}
+# AlexeyAB's verb; a network of pjreddie's is scored as one of his, but for letter_box.
+MAP = {PJREDDIE: Thresholds(0.005, 0.45), ALEXEYAB: Thresholds(0.005, 0.45)}
+RECALL = {PJREDDIE: Thresholds(0.001, 0.4), ALEXEYAB: Thresholds(0.001, 0.4)}
+
+HIER = 0.5
+"""How sure a tree must be to go deeper, in all verbs but map."""
+MAP_HIER = 0.0

@@ -1,0 +1,211 @@
+"""[yolo]: the head of YOLOv3, YOLOv4 and their kin, its boxes.
+
+Source: ``src/yolo_layer.c`` of both programs; ``src/parser.c, parse_yolo``.
+
+The map is (N, n*(5+classes), h, w): for each of the ``n`` anchors that ``mask`` picks the planes x, y, w, h,
+objectness, and one for each class. Boxes are numbered as Darknet lists them: cell by cell, and within a cell anchor by
+anchor, (row*w + column)*n + anchor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from ..cfg import Section
+from .base import ALEXEYAB, Place, Shape, register
+from .head import Boxes, Head, average_mirrored, check_anchors, fill_anchors, read_class_map
+
+if TYPE_CHECKING:
+    from ..export.graph import Graph
+
+KINDS = ("default", "greedynms", "diounms")  # of suppression; [yolo] knows no cornersnms
+
+
+@register("yolo")
+class Yolo(Head):
+    """The head of YOLOv3 and later. Its values are the activated map; :meth:`boxes` says the rest."""
+
+    options = {
+        "classes": 20,
+        "num": 1,
+        "mask": [int],
+        "anchors": [float],
+        "map": str,
+        # for the loss
+        "ignore_thresh": 0.5,
+        "truth_thresh": 1.0,
+        # for the loader of images
+        "jitter": 0.2,
+    }
+    pjreddie = {"max": 90, "random": 0}
+    alexeyab = {
+        "max": 200,
+        "random": 0.0,
+        "scale_x_y": 1.0,
+        "new_coords": 0,
+        "nms_kind": "default",
+        "beta_nms": 0.6,
+        # for the loss
+        "iou_loss": "mse",
+        "iou_normalizer": 0.75,
+        "obj_normalizer": 1.0,
+        "cls_normalizer": 1.0,
+        "delta_normalizer": 1.0,
+        "iou_thresh": 1.0,
+        "iou_thresh_kind": "iou",
+        "max_delta": float,
+        "label_smooth_eps": 0.0,
+        "counters_per_class": [int],
+        "objectness_smooth": 0,
+        "focal_loss": 0,
+        "show_details": 1,
+        # for the loader of images
+        "resize": 1.0,
+        # for tracking objects through a video
+        "embedding_layer": int,
+        "sim_thresh": 0.8,
+        "track_history_size": 5,
+        "track_ciou_norm": 0.01,
+        "dets_for_track": 1,
+        "dets_for_show": 1,
+    }
+
+    finds_boxes = True
+    lists_all = False
+    anchors: Tensor
+    """(num, 2) widths and heights in pixels of the network's input; further ones where ``mask`` names them."""
+    mask: Tensor | None
+    """(n,) the numbers of this head's anchors; None for all."""
+    map: Tensor | None
+
+    def __init__(self, section: Section, place: Place) -> None:
+        super().__init__(section, place)
+        num = self.o.num
+        if self.program == ALEXEYAB and len(self.o.anchors) > 2 * num:
+            # He reads no more than that, and for a mask beyond them whatever stands behind in memory.
+            section.warn(f"{len(self.o.anchors)} anchor numbers; expected 2*num = {2 * num}", "anchors")
+            num = len(self.o.anchors) // 2
+        else:
+            check_anchors(section, self.o.anchors, num)
+        wrong = next((number for number in self.o.mask if not 0 <= number < num), None)
+        if wrong is not None:
+            raise section.error(f"mask names anchor {wrong}; expected 0 to {num - 1}", "mask")
+        if self.o.nms_kind not in KINDS:
+            raise section.error(f"nms_kind is {self.o.nms_kind!r}; expected {', '.join(KINDS)}", "nms_kind")
+        self.nms_kind, self.beta_nms = self.o.nms_kind, self.o.beta_nms
+        self.register_buffer("anchors", self.tensor(num, 2), persistent=False)
+        self.register_buffer("mask", torch.tensor(self.o.mask) if self.o.mask else None, persistent=False)
+        self.register_buffer("map", read_class_map(section, self.o.map, self.o.classes), persistent=False)
+
+    @property
+    def n(self) -> int:
+        """Boxes per cell."""
+        return len(self.o.mask) or self.o.num
+
+    @property
+    def own_anchors(self) -> Tensor:
+        """Those of :attr:`anchors` that ``mask`` picks, (n, 2)."""
+        return self.anchors if self.mask is None else self.anchors[self.mask]
+
+    def constants(self) -> None:
+        fill_anchors(self.anchors, self.o.anchors[: self.anchors.numel()])
+
+    def set_shape(self, place: Place) -> None:
+        super().set_shape(place)
+        self.image = place.image
+
+    def shape(self) -> Shape:
+        o = self.o
+        for name in ("num", "classes", "max"):
+            self.at_least(name, 1)
+        expected = self.n * (5 + o.classes)
+        if self.input.c != expected:
+            raise self.section.error(
+                f"the layer before gives {self.input.c} channels; expected filters={expected} in the layer before: "
+                f"{self.n} anchors * (5+classes)"
+            )
+        return self.input
+
+    @property
+    def truth_classes(self) -> int:
+        return self.o.classes if self.map is None else len(self.map) - 1
+
+    def row(self) -> str:
+        return "yolo"
+
+    def forward(self, raw: Tensor) -> Tensor:
+        """The activated map, of the raw map's shape (forward_yolo_layer).
+
+        x, y, objectness and classes pass the logistic, w and h stay. With ``new_coords`` all stay: the convolution
+        before has the logistic. ``scale_x_y`` lets x and y reach beyond their cell.
+        """
+        xy, wh, rest = self._planes(raw).split([2, 2, 1 + self.o.classes], 2)
+        if not self.o.new_coords:
+            xy, rest = xy.sigmoid(), rest.sigmoid()
+        s = self.o.scale_x_y
+        xy = xy if s == 1 else s * xy - 0.5 * (s - 1)
+        return torch.cat([xy, wh, rest], 2).flatten(1, 2)
+
+    def _planes(self, raw: Tensor) -> Tensor:
+        """(N, n*planes, h, w) -> (N, n, planes, h, w)."""
+        planes: Tensor = raw.unflatten(1, (self.n, 5 + self.o.classes))
+        return planes
+
+    def boxes(self, output: Tensor, thresh: float, hier: float = 0.5, class_map: Sequence[int] | None = None) -> Boxes:
+        """What the activated map says (get_yolo_detections): boxes, objectness and probabilities.
+
+        Returns xywh (N, B, 4) relative to the network's input, objectness (N, B), and prob (N, B, classes), which is
+        objectness times the class's value. Both are 0 where they are not over ``thresh``. There are no trees here:
+        ``hier`` and ``class_map`` are not looked at.
+        """
+        planes = self._planes(output).permute(0, 3, 4, 1, 2)
+        box, objectness, classes = planes.split([4, 1, self.o.classes], -1)
+        objectness = torch.where(objectness > thresh, objectness, 0)
+        prob = objectness * classes
+        prob = torch.where(prob > thresh, prob, 0)
+        return Boxes(self._xywh(box).flatten(1, 3), objectness.flatten(1), prob.flatten(1, 3))
+
+    def _xywh(self, box: Tensor) -> Tensor:
+        """Boxes (N, h, w, n, 4) from their activated planes, which are last (get_yolo_box)."""
+        rows, columns = box.shape[1:3]
+        column = torch.arange(columns, device=box.device)[:, None]
+        row = torch.arange(rows, device=box.device)[:, None, None]
+        x, y, w, h = box.unbind(-1)
+        w, h = (w * w * 4, h * h * 4) if self.o.new_coords else (w.exp(), h.exp())
+        anchor_w, anchor_h = self.own_anchors.unbind(1)
+        return torch.stack(
+            [(x + column) / columns, (y + row) / rows, w * anchor_w / self.image.w, h * anchor_h / self.image.h], -1
+        )
+
+    def average_mirrored(self, output: Tensor, mirrored: Tensor) -> Tensor:
+        return average_mirrored(output, mirrored, self.n)
+
+    def graph(self, graph: Graph, x: str) -> dict[str, str]:
+        o, n = self.o, self.n
+        height, width = graph.size(x, self)
+        planes = graph.reshape(x, 0, n, 5 + o.classes, height, width)
+        planes = graph.node("Transpose", planes, perm=[0, 1, 3, 4, 2])
+        rest = graph.part(planes, 4, 4, 5 + o.classes)
+        rest = rest if o.new_coords else graph.node("Sigmoid", rest)
+        xy, wh = graph.part(planes, 4, 0, 2), graph.part(planes, 4, 2, 4)
+        xy = xy if o.new_coords else graph.node("Sigmoid", xy)
+        if o.scale_x_y != 1:
+            xy = graph.plus(graph.times(xy, o.scale_x_y), -0.5 * (o.scale_x_y - 1))
+        cells, size = graph.cells(height, width)
+        xy = graph.node("Div", graph.node("Add", xy, cells), size)
+        wh = graph.times(graph.node("Mul", wh, wh), 4) if o.new_coords else graph.node("Exp", wh)
+        anchors = graph.constant(self.own_anchors.reshape(1, n, 1, 1, 2), "anchors")
+        wh = graph.node("Div", graph.node("Mul", wh, anchors), graph.image_size(self.image))
+        probabilities = graph.node("Mul", graph.part(rest, 4, 1, 1 + o.classes), graph.part(rest, 4, 0, 1))
+        boxes = graph.node("Concat", xy, wh, axis=4)
+        boxes, probabilities = (
+            graph.node("Transpose", values, perm=[0, 2, 3, 1, 4]) for values in (boxes, probabilities)
+        )
+        return {
+            "boxes": graph.reshape(boxes, 0, -1, 4),
+            "probabilities": graph.reshape(probabilities, 0, -1, o.classes),
+        }

@@ -1,0 +1,160 @@
+"""[detection] against the libraries of both programs, and how images of its network are fitted."""
+
+from __future__ import annotations
+
+import subprocess
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from darknet_compat.cfg import parse_cfg, read_cfg
+from darknet_compat.detect import detect, detect_files
+from darknet_compat.errors import CfgError
+from darknet_compat.images import load_image, resize_image
+from darknet_compat.network import Network
+from darknet_compat.train.step import Trainer
+from tests.compare import check_layers, net, network_of
+
+HEAD = "[detection]\nclasses=3\ncoords=4\nnum=2\nside=4\n{}"
+OPTIONS = ["", "sqrt=1", "softmax=1", "sqrt=1\nsoftmax=1\nrescore=1"]
+
+
+def v1(options="sqrt=1", outputs=208):
+    return net(
+        32, 24, 3, "[conv]\nfilters=6\nsize=3\nstride=4\npad=1\nactivation=leaky",
+        f"[connected]\noutput={outputs}\nactivation=linear", HEAD.format(options), batch=1,
+    )  # fmt: skip
+
+
+@pytest.fixture(params=["darknet", "alexeyab_darknet"])
+def library(request):
+    return request.getfixturevalue(request.param)
+
+
+def random_image(seed=3):
+    return np.random.default_rng(seed).random((1, 3, 24, 32), np.float32)
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+def test_forward_is_darknets(library, tmp_path, options):
+    check_layers(library, v1(options), tmp_path, batch=1)
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+def test_boxes_are_darknets(library, tmp_path, options):
+    """Of an image of 1 x 1 pixels, since get_detection_detections gives pixels where others give relative boxes."""
+    network, *files = network_of(v1(options), tmp_path, 1, library.numerics, library.program)
+    with torch.no_grad():
+        network.layers[1].biases[48:80] += 0.5  # confidences, half of them over 0
+    reference, x = library.load_network(files[0]), random_image()
+    for index in (0, 1):
+        for name, tensor in network.layers[index].numbers():
+            reference.layer_tensor(index, name, tensor.detach().numpy())
+    with torch.inference_mode():
+        outputs = network.predict(torch.from_numpy(x))
+    reference.predict(x)
+    for thresh in (0.0, 0.1, 0.3):
+        found, expected = network.listed_boxes(outputs, thresh), reference.boxes(1, 1, thresh)
+        np.testing.assert_allclose(found.xywh[0], expected.boxes, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(found.objectness[0], expected.objectness, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(found.prob[0], expected.prob, rtol=1e-5, atol=1e-6)
+        (kept,) = detect(network, torch.from_numpy(x), [(1, 1)], [""], thresh=thresh, nms=0.2)
+        expected = reference.boxes(1, 1, thresh, nms=0.2)
+        order = [number for number in expected.order if expected.prob[number].any()]
+        assert 0 < len(order) < 32
+        np.testing.assert_allclose(kept.boxes, expected.boxes[order], rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(kept.prob, expected.prob[order], rtol=1e-5, atol=1e-6)
+    assert (expected.objectness < 0).any()
+
+
+def test_its_images_are_stretched(tmp_path):
+    """As ``yolo test`` does it; pjreddie's ``detector test`` letterboxes, and draws the boxes off the image."""
+    network, *_ = network_of(v1(), tmp_path)
+    image = np.random.default_rng(0).integers(0, 256, (20, 90, 3), np.uint8)
+    cv2.imwrite(str(tmp_path / "it.png"), image)
+    planes = np.empty((1, 3, 24, 32), np.float32)
+    resize_image(load_image(str(tmp_path / "it.png")), planes[0])
+    (found,) = detect_files(network, [str(tmp_path / "it.png")], thresh=0.01)
+    with torch.inference_mode():
+        boxes, _, prob = network.boxes(network.predict(torch.from_numpy(planes)), 0.01)
+    for box, expected in zip(found.boxes, found.prob, strict=True):
+        matches = (boxes[0].numpy() == box).all(1)
+        assert matches.any()
+        assert ((expected == 0) | (expected == prob[0, matches.argmax()].numpy())).all()
+    assert len(found.boxes) > 3
+    assert not network.letter_box
+
+
+def test_valid2_makes_nothing_of_the_mirrored_image(darknet, tmp_path):
+    network, *files = network_of(v1().replace("batch=1", "batch=2"), tmp_path, 1, "cpu")
+    reference, x = darknet.load_network(*files), random_image()
+    reference.predict(np.concatenate([x, x[..., ::-1]]))
+    expected = reference.boxes(1, 1, 0.01)
+    output = network.predict(torch.from_numpy(x))[0]
+    averaged = network.detector.average_mirrored(output, network.predict(torch.from_numpy(x).flip(3))[0])
+    np.testing.assert_allclose(network.boxes([averaged], 0.01).prob[0].detach(), expected.prob, rtol=1e-4, atol=1e-6)
+
+
+def test_a_square_conv_map_is_read_as_it_lies_in_memory(darknet, tmp_path):
+    text = net(8, 8, 3, "[conv]\nfilters=13\nsize=3\npad=1\nstride=2\nactivation=linear", HEAD.format(""), batch=1)
+    network, *files = network_of(text, tmp_path, 1, "cpu")
+    reference, x = darknet.load_network(*files), np.random.default_rng(0).random((1, 3, 8, 8), np.float32)
+    reference.predict(x)
+    expected = reference.boxes(1, 1, 0.01)
+    with torch.inference_mode():
+        found = network.boxes(network.predict(torch.from_numpy(x)), 0.01)
+    np.testing.assert_allclose(found.xywh[0], expected.boxes, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(found.prob[0], expected.prob, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("classes=3\ncoords=4\nnum=3\nside=4", r"gives 208 values; expected output=288 in the layer before: side"),
+        ("classes=3\nnum=2\nside=4", "coords is 1; expected 4"),
+        ("classes=3\ncoords=4\nnum=0\nside=4", "num is 0; expected 1 or more"),
+        ("classes=3\ncoords=4\nnum=2\nside=-4", "side is -4; expected 1 or more"),
+    ],
+)
+def test_sections_that_do_not_fit(options, message):
+    text = net(8, 8, 3, "[connected]\noutput=208", f"[detection]\n{options}")
+    with pytest.raises(CfgError, match=message) as error:
+        Network(parse_cfg(text))
+    assert "\n" not in str(error.value)
+
+
+FIELDS = {"num": "n", "max": "max_boxes", "classes": "classes", "coords": "coords"} | {
+    name: name
+    for name in (
+        *("rescore", "softmax", "sqrt", "coord_scale", "object_scale", "noobject_scale", "class_scale", "jitter"),
+        *("random", "side", "forced", "reorg"),
+    )
+}
+
+
+def test_defaults_are_darknets(darknet, tmp_path):
+    """But for coords, which must be 4."""
+    cfg = tmp_path / "net.cfg"
+    cfg.write_text(net(8, 8, 3, "[connected]\noutput=294", "[detection]\ncoords=4"))
+    ours, theirs = Network(read_cfg(cfg)).detector.o, darknet.load_network(cfg).layers[1]
+    for option, field in FIELDS.items():
+        assert getattr(ours, option) == pytest.approx(theirs.number(field), rel=1e-6), option
+
+
+def test_the_row_is_darknets(darknet, darknet_share):
+    cfg = darknet_share / "cfg/yolov1-tiny.cfg"
+    printed = subprocess.run(["darknet", "ops", cfg], capture_output=True, text=True).stderr
+    printed = [line for line in printed.splitlines() if line[:5].strip().isdigit()]
+    ours = Network(read_cfg(cfg), device="meta").table().splitlines()[1:]
+    assert " ".join(ours[len(printed) - 1].split()).startswith(" ".join(printed[-1].split()))
+    assert "Detection Layer" in printed[-1]
+
+
+def test_it_takes_no_other_size_and_no_training():
+    network = Network(parse_cfg(v1().replace("batch=1", "batch=2\nmax_batches=9")))
+    with pytest.raises(CfgError, match="cannot take another size"):
+        network.resize(64, 48)
+    with pytest.raises(CfgError, match=r"the loss of \[detection\] is not built here yet"):
+        Trainer(network)

@@ -1,0 +1,91 @@
+"""AlexeyAB's Darknet as a second oracle: his libdarknet.so, driven as Debian's is in ``tests.oracle``.
+
+Both libraries export the same names. Each is loaded by its own path and with local symbols, so neither sees the other.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+from pathlib import Path
+
+import numpy as np
+
+from tests.oracle import Boxes, OracleNetwork, Program, _f, _floats, _ints, _pointer, compile_accessors
+
+# In the order of his darknet.h's enums NMS_KIND and IOU_LOSS.
+NMS_KINDS = ["default", "greedynms", "diounms", "cornersnms"]
+IOU_LOSSES = ["iou", "giou", "mse", "diou", "ciou"]
+
+
+@functools.lru_cache(maxsize=1)
+def load_alexeyab(folder: Path) -> AlexeyAB:
+    """The one driver of his library in ``folder``. Raises OracleMissing where a compiler is not installed."""
+    library = folder / "libdarknet.so"
+    # Linked by its path: a bare -ldarknet would be the name of Debian's library, and find that one where it is loaded.
+    built = compile_accessors(
+        Path(__file__).with_name("alexeyab.c"), library, folder / "include/darknet.h", str(library)
+    )
+    return AlexeyAB(built, library)
+
+
+class AlexeyAB(Program):
+    """His libdarknet: networks, and NMS in all kinds.
+
+    He divides by the number of layers that see a map of more than 1 x 1 (``avg_outputs``): a network needs one.
+    """
+
+    # blas.c, normalize_cpu has eps 1e-5 in the root, as the GPU's of both programs.
+    program, numerics = "alexeyab", "gpu"
+    # In the order of his darknet.h's enum ACTIVATION.
+    ACTIVATIONS = [
+        *("logistic", "relu", "relu6", "relie", "linear", "ramp", "tanh", "plse", "revleaky", "leaky", "elu", "loggy"),
+        *("stair", "hardtan", "lhtan", "selu", "gelu", "swish", "mish", "hard_mish", "normalize_channels"),
+        *("normalize_channels_softmax", "normalize_channels_softmax_maxval"),
+    ]
+
+    def __init__(self, accessors, library):
+        super().__init__(accessors, library)
+        ctypes.c_int.in_dll(
+            self.lib, "gpu_index"
+        ).value = -1  # as main() of a build without GPU; else bits are inverted
+
+    def network(self, handle):
+        return AlexeyABNetwork(self, handle)
+
+    def nms_sort(self, boxes, objectness, prob, nms, kind="default", beta=0.6):
+        """do_nms_sort, or diounms_sort of a ``kind`` (NMS_KINDS) -> Boxes, rows in the order they were given."""
+        boxes, objectness, prob = _floats(boxes).copy(), _floats(objectness).copy(), _floats(prob).copy()
+        total, classes = prob.shape
+        order = np.empty(total, np.int32)
+        arrays = (boxes, objectness, prob, order)
+        number = NMS_KINDS.index(kind)
+        self.a.oracle_nms_sort(total, classes, _f(nms), number, _f(beta), *(_pointer(array) for array in arrays))
+        return Boxes(*arrays)
+
+
+class AlexeyABNetwork(OracleNetwork):
+    """A network inside his library, as load_network makes it: batch norm is not fused until ``fuse()``."""
+
+    HEADS = ("region", "yolo", "detection", "Gaussian_yolo")
+
+    @property
+    def truths(self):
+        # His parser leaves that of the network 0, and that of layers whose truth is as long as their output.
+        last = self.layers[-1]
+        return last.inputs if last.type == "cost" else last.truths or last.outputs
+
+    def fuse(self):
+        """fuse_conv_batchnorm, which his verbs test, valid, map and demo run."""
+        with self.oracle.capture():
+            self.oracle.a.oracle_fuse(self.handle)
+
+    def boxes(
+        self, w, h, thresh=0.5, hier=0.5, relative=True, nms=0.0, kind="default", beta=0.6, letter=False, map=None
+    ):
+        """get_network_boxes on the last prediction, for an image of w x h, and the NMS of ``kind`` where nms > 0."""
+        result = self.empty_boxes()
+        ints = _ints(map)
+        arguments = (w, h, _f(thresh), _f(hier), _pointer(ints), int(relative), int(letter), _f(nms))
+        arguments += (NMS_KINDS.index(kind), _f(beta), len(result.order))
+        return self.filled_boxes(result, arguments)
