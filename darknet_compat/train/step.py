@@ -65,6 +65,8 @@ class Trainer:
         fast: bool = False,
         seed: int = 0,
     ) -> None:
+        if amp not in (None, *AMP):
+            raise ValueError(f"amp is {amp!r}; expected one of {', '.join(AMP)}, or None")
         self.network = network
         self.net = network.net
         check_schedule(self.net, network.cfg.net)
