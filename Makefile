@@ -1,7 +1,7 @@
 # make test        all tests but the slow ones
 # make test-slow   the slow ones too
 # make fuzz        damaged files of every kind: read, or refused in one line; some minutes
-# make lint        ruff, as CI runs it
+# make lint        ruff and mypy, as CI runs them
 # make mutants     changes the source in one place at a time: does a test notice? Hours; MUTANTS="FILES" for some files
 # make quickstart  from made data to a trained, exported, scored detector, under runs/quickstart
 #
@@ -29,6 +29,7 @@ fuzz: .venv/installed
 lint: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 mutants: .venv/installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[test,mutation]"
@@ -38,4 +39,4 @@ quickstart: .venv/installed
 	$(BIN)/python tools/quickstart.py
 
 clean:
-	rm -rf .venv build *.egg-info .pytest_cache .hypothesis .ruff_cache
+	rm -rf .venv build *.egg-info .pytest_cache .hypothesis .ruff_cache .mypy_cache

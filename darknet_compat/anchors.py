@@ -85,13 +85,15 @@ def network_boxes(images: Sequence[str], width: int, height: int, letter_box: bo
     taken = [letterbox_size(*image_size(image), *whole) if letter_box else whole for image in images]
     sizes = labels.objects[:, 3:] * np.repeat(taken, np.diff(labels.starts), axis=0)
     # Training drops smaller boxes too.
-    return sizes[(sizes >= np.multiply(whole, SMALLEST)).all(1)]
+    large: np.ndarray = sizes[(sizes >= np.multiply(whole, SMALLEST)).all(1)]
+    return large
 
 
 def iou(boxes: np.ndarray, anchors: np.ndarray) -> np.ndarray:
     """IOU of each size in ``boxes`` (n, 2) with each in ``anchors`` (k, 2) around one centre; (n, k)."""
     shared = np.minimum(boxes[:, None, 0], anchors[:, 0]) * np.minimum(boxes[:, None, 1], anchors[:, 1])
-    return shared / (boxes.prod(1)[:, None] + anchors.prod(1) - shared)
+    overlap: np.ndarray = shared / (boxes.prod(1)[:, None] + anchors.prod(1) - shared)
+    return overlap
 
 
 def spread(boxes: np.ndarray, k: int, random: np.random.Generator) -> np.ndarray:
@@ -153,8 +155,10 @@ def draw(path: Path, boxes: np.ndarray, anchors: np.ndarray, average: float) -> 
     figure = Figure(figsize=(7, 7), dpi=120, layout="constrained")
     axes = figure.subplots()
     some = boxes if len(boxes) <= SHOWN else boxes[np.random.default_rng(0).choice(len(boxes), SHOWN, replace=False)]
-    axes.scatter(*some.T, c=iou(some, anchors).argmax(1), cmap="tab10", s=6, alpha=0.4, linewidths=0)
-    axes.scatter(*anchors.T, marker="X", s=120, c="black", edgecolors="white", linewidths=1.2, zorder=3)
+    axes.scatter(some[:, 0], some[:, 1], c=iou(some, anchors).argmax(1), cmap="tab10", s=6, alpha=0.4, linewidths=0)
+    axes.scatter(
+        anchors[:, 0], anchors[:, 1], marker="X", s=120, c="black", edgecolors="white", linewidths=1.2, zorder=3
+    )
     for w, h in anchors:
         label = axes.annotate(f"{w:.0f} x {h:.0f}", (w, h), (8, 8), textcoords="offset points", weight="bold", zorder=4)
         label.set_bbox({"facecolor": "white", "alpha": 0.8, "edgecolor": "none", "pad": 1.5})

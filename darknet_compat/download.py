@@ -71,8 +71,8 @@ def fetch(address: str, part: Path, size: int | None) -> None:
         if error.code != http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
             raise
         # Nothing comes after what is there: it is complete, or it is another file. Its length tells which.
-        total = re.fullmatch(r"bytes \*/(\d+)", error.headers.get("Content-Range", ""))
-        if total and int(total[1]) == have:
+        range_there = re.fullmatch(r"bytes \*/(\d+)", error.headers.get("Content-Range", ""))
+        if range_there and int(range_there[1]) == have:
             return
         part.unlink()
         fetch(address, part, size)

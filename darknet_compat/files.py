@@ -12,15 +12,25 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any, BinaryIO, TextIO, overload
 
 try:
     import fcntl
 except ImportError:  # Windows
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]  # typeshed knows the module by the platform
 
 
-def regular_file(path: str | os.PathLike[str], encoding: str | None = None, errors: str = "strict") -> IO:
+@overload
+def regular_file(path: str | os.PathLike[str]) -> BinaryIO: ...
+
+
+@overload
+def regular_file(path: str | os.PathLike[str], encoding: str, errors: str = "strict") -> TextIO: ...
+
+
+def regular_file(
+    path: str | os.PathLike[str], encoding: str | None = None, errors: str = "strict"
+) -> BinaryIO | TextIO:
     """Open ``path`` to read its bytes, or its text in ``encoding``; :class:`OSError` where it is no regular file.
 
     A device or a pipe may never end, and a cfg or a list may name one. It is not even opened: some devices act on that.
@@ -32,7 +42,7 @@ def regular_file(path: str | os.PathLike[str], encoding: str | None = None, erro
 
 
 @contextmanager
-def whole_file(path: str | os.PathLike[str], mode: str = "wb") -> Iterator[IO]:
+def whole_file(path: str | os.PathLike[str], mode: str = "wb") -> Iterator[IO[Any]]:
     """Open a temporary file beside ``path``; it takes the name ``path`` only when the block ends well.
 
     ``mode`` is "wb" or "w": UTF-8, and names of files that are no UTF-8 as the bytes that they are. A crash, Ctrl-C or
@@ -48,14 +58,14 @@ def whole_file(path: str | os.PathLike[str], mode: str = "wb") -> Iterator[IO]:
     :func:`clear_parts` removes those of processes that were killed. Raises :class:`OSError`.
     """
     path = Path(path)
-    text = {} if "b" in mode else {"encoding": "utf-8", "errors": "surrogateescape"}
+    encoding, errors = (None, None) if "b" in mode else ("utf-8", "surrogateescape")
     try:
         there = os.stat(path)
     except FileNotFoundError:
         there = None
     stream = _stream_to(there) if there else None
     if stream is not None or (there and not stat.S_ISREG(there.st_mode)):  # open() itself has the error for a folder
-        with open(path if stream is None else stream, mode, **text) as file:
+        with open(path if stream is None else stream, mode, encoding=encoding, errors=errors) as file:
             yield file
         return
 
@@ -63,7 +73,7 @@ def whole_file(path: str | os.PathLike[str], mode: str = "wb") -> Iterator[IO]:
         path = Path(os.path.realpath(path))
     handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
     try:
-        with os.fdopen(handle, mode, **text) as file:
+        with os.fdopen(handle, mode, encoding=encoding, errors=errors) as file:
             with contextlib.suppress(OSError):  # a file system without locks
                 _lock(file)
             os.chmod(temporary, stat.S_IMODE(there.st_mode) if there else 0o666 & ~_umask())
@@ -94,7 +104,7 @@ def clear_parts(folder: str | os.PathLike[str], name: str) -> None:
                     path.unlink()
 
 
-def _lock(file: IO) -> None:
+def _lock(file: IO[Any]) -> None:
     """Lock an open file for as long as it is open. Raises OSError where another process has."""
     if fcntl:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

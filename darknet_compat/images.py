@@ -123,7 +123,7 @@ def save_image(image: np.ndarray, path: str | os.PathLike[str]) -> None:
 class Taps(NamedTuple):
     """Linear interpolation along one axis: output i is the sum of weight[i, k] * input[index[i, k]] over k = 0, 1."""
 
-    index: np.ndarray
+    index: np.ndarray  # type: ignore[assignment]  # tuple.index is not used
     weight: np.ndarray
 
     def part(self, which: slice) -> Taps:
@@ -142,7 +142,8 @@ def _taps(positions: np.ndarray, size: int) -> Taps:
 def _aligned_positions(size: int, new: int) -> np.ndarray:
     # One output pixel would divide by zero (Darknet reads outside the image then); it takes the first input.
     scale = np.float32(size - 1) / np.float32(max(new - 1, 1))
-    return np.arange(new, dtype=np.float32) * scale
+    positions: np.ndarray = np.arange(new, dtype=np.float32) * scale
+    return positions
 
 
 def _resize_columns(size: int, new: int) -> Taps:
@@ -199,10 +200,10 @@ def resize_image(image: np.ndarray, slot: np.ndarray) -> None:
 def place_image(
     image: np.ndarray,
     slot: np.ndarray,
-    w: float,
-    h: float,
-    dx: float,
-    dy: float,
+    w: float | np.float32,
+    h: float | np.float32,
+    dx: float | np.float32,
+    dy: float | np.float32,
     hue: float = 0.0,
     saturation: float = 1.0,
     exposure: float = 1.0,
@@ -232,7 +233,13 @@ class Placement(NamedTuple):
 
 
 def placement(
-    image: tuple[int, int], size: tuple[int, int], w: float, h: float, dx: float, dy: float, mirror: bool = False
+    image: tuple[int, int],
+    size: tuple[int, int],
+    w: float | np.float32,
+    h: float | np.float32,
+    dx: float | np.float32,
+    dy: float | np.float32,
+    mirror: bool = False,
 ) -> Placement:
     """Where :func:`place` puts an image of (width, height), ``mirror``: flipped, in an input of ``size``."""
     w, h, dx, dy = int(w), int(h), int(dx), int(dy)

@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -51,7 +52,7 @@ def basecfg(path: str) -> str:
     return path.rsplit("/", 1)[-1].split(".", 1)[0]
 
 
-def image_ids(images: Sequence[str], where: str, rule: Callable[[str], object] = basecfg) -> list:
+def image_ids(images: Sequence[str], where: str, rule: Callable[[str], object] = basecfg) -> list[Any]:
     """The id of each of ``images`` by ``rule``: what a result file names them by, and nothing else.
 
     ``where``: the list that the images stand in. Raises DataError where two images have one id or where an id is
@@ -168,7 +169,7 @@ def _sound_objects(image: str, classes: int | None, class_only: bool, found: Lab
         return nothing
     names, boxes = objects[:, 0], objects[:, 1:]
     known = (names >= 0) & (names < (np.inf if classes is None else classes)) & (names == names.round())
-    inside = ((boxes >= 0) & (boxes <= 1)).all(1)
+    inside: Any = ((boxes >= 0) & (boxes <= 1)).all(1)
     placed = class_only | (boxes[:, :2] != 0).any(1)
     good = known & inside & placed
     for row in np.flatnonzero(~good):
@@ -180,7 +181,8 @@ def _sound_objects(image: str, classes: int | None, class_only: bool, found: Lab
         else:
             what = "x = y = 0 marks an object without a place, which only a network with a tree can learn"
         found.bad.append(f"{path}:{_line_number(path, int(row))}: {what}")
-    return objects[good]
+    sound: np.ndarray = objects[good]
+    return sound
 
 
 def _line_number(path: str, row: int) -> int:
@@ -291,14 +293,15 @@ def read_voc(path: str | os.PathLike[str]) -> tuple[int, int, list[VocObject]]:
         if not name:
             raise DataError(f"{where}: <name> is missing; expected the class")
         difficult = number(element, "difficult", where) if element.find("difficult") is not None else 0
-        box = tuple(number(element, f"bndbox/{end}", where) for end in ("xmin", "ymin", "xmax", "ymax"))
+        ends = ("xmin", "ymin", "xmax", "ymax")
+        left, top, right, bottom = (number(element, f"bndbox/{end}", where) for end in ends)
         # A box of one point passes, as in Darknet's script; load_data_detection drops it for its size.
-        if box[2] < box[0] or box[3] < box[1]:
-            corners = ", ".join(f"{value:g}" for value in box)
+        if right < left or bottom < top:
+            corners = ", ".join(f"{value:g}" for value in (left, top, right, bottom))
             raise DataError(
                 f"{where}: <bndbox> is {corners}; expected xmin, ymin, xmax, ymax with xmin <= xmax, ymin <= ymax"
             )
-        objects.append(VocObject(name, difficult == 1, box))
+        objects.append(VocObject(name, difficult == 1, (left, top, right, bottom)))
     return width, height, objects
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -16,10 +17,13 @@ from torch import Tensor, nn
 from .cfg import Cfg, Section
 from .errors import CfgError
 from .layers import TYPES, Layer, Place, Shape, layer_type
-from .layers.base import MOST_NUMBERS
+from .layers.base import MOST_NUMBERS, Layers
 from .layers.head import Boxes, Head
 from .layers.net import read_net
 from .program import PROGRAMS, VERSIONS, read_program
+
+if TYPE_CHECKING:
+    from .weights import LoadReport
 
 NUMERICS = ("cudnn", "gpu", "cpu")
 
@@ -36,6 +40,9 @@ class Network(nn.Module):
 
     Raises :class:`CfgError` where the sections do not fit together.
     """
+
+    report: LoadReport | None
+    """What :func:`darknet_compat.load_network` read, if it read a file; only that sets it."""
 
     def __init__(
         self,
@@ -59,7 +66,7 @@ class Network(nn.Module):
         if self.input.outputs > MOST_NUMBERS:
             c, h, w = self.input
             raise cfg.net.error(f"an input of {w} x {h} x {c}; expected at most {MOST_NUMBERS:,} values")
-        self.layers = nn.ModuleList()
+        self.layers = Layers()
         shapes: list[Shape] = []
         for index, section in enumerate(cfg.layers):
             layer = layer_type(section)(section, self._place(index, shapes))
@@ -92,7 +99,7 @@ class Network(nn.Module):
 
     def _allocate(self) -> None:
         try:
-            self._apply(_filled_later)
+            self._apply(_filled_later)  # type: ignore[no-untyped-call]  # torch's own
         except MemoryError:
             numbers = sum(_bytes(layer) for layer in self.layers)
             raise self.cfg.net.error(

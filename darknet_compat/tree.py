@@ -58,17 +58,19 @@ def read_tree(path: str | os.PathLike[str]) -> Tree:
     A line without a number has no parent. :class:`DataError` where the file cannot be read, holds no class, a parent
     is no earlier line, or the tree is so deep that the table of its paths would not fit.
     """
-    names, parents, levels = [], [], []
+    names: list[str] = []
+    parents: list[int] = []
+    levels: list[int] = []
     for number, line in _lines(path):
         fields = line.split()
         if not 1 <= len(fields) <= 2:
             raise _error(path, number, f"{len(fields)} words; expected a name and the number of its parent")
-        parent = fields[1] if len(fields) == 2 else "-1"
-        if not NUMBER.fullmatch(parent) or not -1 <= int(parent) < len(names):
+        word = fields[1] if len(fields) == 2 else "-1"
+        if not NUMBER.fullmatch(word) or not -1 <= int(word) < len(names):
             before = f"-1, or 0 to {len(names) - 1}: a class before" if names else "-1, as this is the first class"
             raise _error(path, number, f"the second word is not the number of a parent; expected {before}")
         names.append(fields[0])
-        parents.append(int(parent))
+        parents.append(int(word))
         levels.append(levels[parents[-1]] + 1 if parents[-1] >= 0 else 1)
     depth = max(levels)
     if len(names) * depth > MOST_STEPS:
@@ -122,6 +124,14 @@ class Hierarchy(nn.Module):
     """(n + 1, depth) the classes from the top down to each class, -1 behind; the last row is the path of no class."""
     group: Tensor
     """(n,) as in :class:`Tree`."""
+    child: Tensor
+    by_size: Tensor
+    from_size: Tensor
+    first: Tensor
+    place_of_group: Tensor
+    above_group: Tensor
+    level_0: Tensor
+    from_depth: Tensor
 
     def __init__(self, tree: Tree) -> None:
         super().__init__()

@@ -12,7 +12,7 @@ import struct
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, overload
 
 import numpy as np
 import torch
@@ -150,7 +150,9 @@ def load_weights(network: Network, path: str | os.PathLike[str]) -> LoadReport:
 
 def _read_layers(network: Network, file: BinaryIO, path: str, header: Header, size: int) -> tuple[list[int], list[int]]:
     """Indexes of the layers that got numbers, and of those that kept theirs."""
-    loaded, kept, jobs = [], [], []
+    loaded: list[int] = []
+    kept: list[int] = []
+    jobs: list[tuple[Tensor, Layer, str, int]] = []
     offset = header.size
     for layer in network.layers:
         tensors = [] if layer.o.dontload else layer.numbers(transposed=header.transposed, loading=True)
@@ -188,7 +190,8 @@ def _read_tensor(file: BinaryIO, path: str, tensor: Tensor, layer: Layer, name: 
     finite = True
     for first in range(0, len(numbers), CHUNK):
         chunk = numbers[first : first + CHUNK]
-        _fill(file, memoryview(chunk).cast("B"), path, offset + 4 * first)
+        view = memoryview(chunk).cast("B")  # type: ignore[arg-type]  # numpy says so from Python 3.12 on
+        _fill(file, view, path, offset + 4 * first)
         # A sum is finite only if all its numbers are (or it overflowed: then look closer). The chunk is still in cache.
         finite &= math.isfinite(chunk.sum())
     if not finite:
@@ -260,7 +263,7 @@ def save_weights(network: Network, path: str | os.PathLike[str], cutoff: int | N
                     continue
                 for _, tensor in layer.numbers(transposed=header.transposed):
                     numbers = tensor.detach().to("cpu", torch.float32).contiguous().numpy()
-                    file.write(memoryview(numbers.reshape(-1)).cast("B"))
+                    file.write(memoryview(numbers.reshape(-1)).cast("B"))  # type: ignore[arg-type]  # as above
     except OSError as error:
         raise WeightsError(f"{path}: {error.strerror}; the file was not written") from None
 
@@ -310,6 +313,14 @@ def partial(
     network.version = VERSIONS[network.program]
     save_weights(network, out, layers)
     return report
+
+
+@overload
+def load_into(network: Network, path: str | os.PathLike[str], *, clear: bool = False) -> LoadReport: ...
+
+
+@overload
+def load_into(network: Network, path: str | os.PathLike[str] | None, *, clear: bool = False) -> LoadReport | None: ...
 
 
 def load_into(network: Network, path: str | os.PathLike[str] | None, *, clear: bool = False) -> LoadReport | None:

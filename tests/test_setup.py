@@ -1,9 +1,10 @@
-"""What setup.cfg promises of versions."""
+"""What setup.cfg promises of versions, and what it packs."""
 
 from __future__ import annotations
 
 import re
 from configparser import ConfigParser
+from fnmatch import fnmatch
 
 from tests.conftest import ROOT
 
@@ -24,3 +25,18 @@ def test_torch_loads_weights_without_running_code():
     """CVE-2025-32434 is mended in 2.6, CVE-2026-24747 in 2.10."""
     least = re.search(r"torch>=(\d+)\.(\d+)", (ROOT / "setup.cfg").read_text())
     assert tuple(map(int, least.groups())) >= (2, 10)
+
+
+def test_what_stands_beside_the_code_is_packed():
+    """Among it py.typed, without which a type checker takes an installed package for one without types."""
+    setup = ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    packed, left = set(), set()
+    for package in setup["options"]["packages"].split():
+        patterns = re.split(r",\s*", setup["options.package_data"].get(package, ""))
+        for path in ROOT.joinpath(*package.split(".")).glob("*.*"):
+            if path.is_file() and path.suffix != ".py":
+                fits = any(fnmatch(path.name, pattern) for pattern in patterns)
+                (packed if fits else left).add(path.relative_to(ROOT).as_posix())
+    assert left == set()
+    assert {"darknet_compat/py.typed", "darknet_compat/cfg/grammar.lark"} <= packed

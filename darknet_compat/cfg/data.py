@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import overload
 
 from ..errors import DataError
 from .reader import BLANKS, parse, read_options, read_text
@@ -21,6 +22,12 @@ class DataFile:
 
     file: str
     options: tuple[Option, ...]
+
+    @overload
+    def get(self, key: str, default: str) -> str: ...
+
+    @overload
+    def get(self, key: str) -> str | None: ...
 
     def get(self, key: str, default: str | None = None) -> str | None:
         """The value of ``key``, of the first such line; ``default`` where there is none."""
@@ -60,7 +67,8 @@ class DataFile:
     def missing(self, key: str) -> DataError:
         """The error to raise where a line for ``key`` is needed."""
         near = nearest(key, [option.name for option in self.options])
-        hint = f"; line {find_option(self.options, near).line} says `{near}`, did you mean `{key}`?" if near else ""
+        option = find_option(self.options, near) if near else None
+        hint = f"; line {option.line} says `{near}`, did you mean `{key}`?" if option else ""
         return DataError(f"{printable(self.file)}: no `{key}` line; expected `{key}=...`{hint}")
 
 

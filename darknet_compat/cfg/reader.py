@@ -6,8 +6,9 @@ import os
 from collections.abc import Callable
 from functools import cache
 from importlib import resources
+from typing import Any
 
-from lark import Lark, Tree
+from lark import Lark
 from lark.exceptions import UnexpectedToken
 
 from ..errors import CfgError, DarknetError
@@ -30,6 +31,9 @@ MISTAKES = {
     "CLOSE": "no `]` behind the section's name; expected one such as `[convolutional]`",
     "NL": "text behind the `]`; expected it on a line of its own",
 }
+
+# A tree or a token: lark's types do not say which child of a tree is which.
+Node = Any
 
 
 def read_cfg(path: str | os.PathLike[str]) -> Cfg:
@@ -54,8 +58,8 @@ def parse_cfg(text: str, file: str = "<text>") -> Cfg:
         raise CfgError(f"{printable(file)}:1: no section in the file; expected `[net]` first")
     sections: list[Section] = []
     for node in heads:
-        _, name, _, _, *body = node.children
-        name, line = squeezed(name), name.line
+        _, written, _, _, *body = node.children
+        name, line = squeezed(written), written.line
         options, below = read_options(body, file, lines, CfgError)
         section = Section(SECTIONS.get(name, name), f"[{name}]", file, line, lines[line - 1], options, above)
         check_place(section, sections)
@@ -103,7 +107,7 @@ def read_text(path: str | os.PathLike[str], kind: type[DarknetError], limit: int
     return data.decode("utf-8-sig", "surrogateescape")
 
 
-def parse(text: str, file: str, kind: type[DarknetError]) -> tuple[Tree, list[str]]:
+def parse(text: str, file: str, kind: type[DarknetError]) -> tuple[Node, list[str]]:
     """The text's tree and its lines; ``kind`` is the error to raise."""
     lines = text.split("\n")
     if len(lines) > MAX_LINES:
@@ -123,7 +127,7 @@ def squeezed(token: str) -> str:
 
 
 def read_options(
-    nodes: list[Tree], file: str, lines: list[str], kind: type[DarknetError], clean: Callable[[str], str] = squeezed
+    nodes: list[Node], file: str, lines: list[str], kind: type[DarknetError], clean: Callable[[str], str] = squeezed
 ) -> tuple[tuple[Option, ...], tuple[str, ...]]:
     """The options among ``nodes``, and the comments and blank lines after the last of them.
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from types import SimpleNamespace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from ..errors import CfgError, CfgWarning, DarknetError
 
@@ -79,6 +79,7 @@ DECIMAL = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 HEXADECIMAL = re.compile(r"[+-]?0[xX]")
 
 ErrorClass = TypeVar("ErrorClass", bound=DarknetError)
+Number = TypeVar("Number", int, float)
 
 
 @dataclass(frozen=True)
@@ -235,11 +236,11 @@ def _absent(default: object) -> object:
 def _read(option: Option, default: object) -> object:
     if isinstance(default, list):
         return [_number(option, item, default[0], CfgError) for item in option.value.split(",")]
-    kind = default if isinstance(default, type) else type(default)
+    kind: type[Any] = default if isinstance(default, type) else type(default)
     return option.value if kind is str else _number(option, option.value, kind, CfgError)
 
 
-def _number(option: Option, text: str, kind: type, error: type[DarknetError]) -> int | float:
+def _number(option: Option, text: str, kind: type[Number], error: type[DarknetError]) -> Number:
     """The number at the start of ``text``, which is the option's value or one item of it."""
 
     def wrong(found: str, expected: str) -> DarknetError:

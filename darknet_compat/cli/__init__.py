@@ -13,7 +13,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 from ..errors import DarknetError
 from ..memory import keep_memory
@@ -25,7 +25,9 @@ FINE, FAILED, WRONG, STOPPED, UNREAD = 0, 1, 2, 130, 141
 class _Parser(argparse.ArgumentParser):
     """argparse with a one-line error that says where help is: the verb's own, for all that is wrong with its words."""
 
-    def parse_known_args(self, *arguments: Any, **options: Any) -> tuple[argparse.Namespace, list[str]]:
+    def parse_known_args(  # type: ignore[override]  # typeshed's overloads have a namespace of any kind
+        self, *arguments: Any, **options: Any
+    ) -> tuple[argparse.Namespace, list[str]]:
         # A verb's parser hands on what it does not know, and the one at the top would complain.
         namespace, unknown = super().parse_known_args(*arguments, **options)
         if unknown:
@@ -82,9 +84,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(arguments: Sequence[str]) -> int:
     try:
         options = build_parser().parse_args(arguments)
-        return options.run(options)
+        code: int = options.run(options)
+        return code
     except SystemExit as exit:  # of argparse, which has said what there is to say
-        return exit.code
+        return exit.code if isinstance(exit.code, int) else FAILED
 
 
 def _explain(error: BaseException) -> int:
@@ -109,5 +112,8 @@ def _explain(error: BaseException) -> int:
     return FAILED
 
 
-def _one_line(message: Warning | str, category: type[Warning], *_: object) -> None:
+def _one_line(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, file: TextIO | None = None,
+    line: str | None = None,
+) -> None:  # fmt: skip
     complain(f"warning: {' '.join(str(message).split())}")

@@ -49,10 +49,11 @@ def export(options: argparse.Namespace) -> int:
         network = read_export(options.weights)
     else:
         network = load_network(options.cfg, options.weights, numerics=options.numerics, program=options.program)
-        print(network.report, file=sys.stderr)
-        if network.report.kept:
+        report = network.report
+        print(report, file=sys.stderr)
+        if report and report.kept:
             raise ExportError(
-                f"{options.weights}: the file ends before layer {network.report.kept[0]}; expected the numbers of all "
+                f"{options.weights}: the file ends before layer {report.kept[0]}; expected the numbers of all "
                 "layers, since the others would be random"
             )
     write(network, options.out, dynamic=options.dynamic, nms=options.nms)

@@ -49,7 +49,8 @@ class Detections:
         corners = np.concatenate([centre - half, centre + half], 1)
         with np.errstate(over="ignore"):
             corners = corners * np.array([self.width, self.height] * 2, np.float32) if self.relative else corners
-        return np.nan_to_num(corners)
+        finite: np.ndarray = np.nan_to_num(corners)
+        return finite
 
     def as_json(self, names: Sequence[str]) -> dict[str, object]:
         """image, width, height and a list of {class_id, name, prob, box: [left, top, width, height] in pixels}."""
@@ -62,7 +63,7 @@ class Detections:
             "detections": [
                 {
                     "class_id": int(index),
-                    "name": names[index],
+                    "name": names[int(index)],
                     "prob": round(float(self.prob[row, index]), 6),
                     "box": [round(value, 3) for value in (left, top, right - left, bottom - top)],
                 }
@@ -160,7 +161,8 @@ def detect_files(
     turn = Semaphore(max(threads // run.threads, 1) if device.type == "cpu" else 1)
 
     def found_in(part: list[str]) -> list[Detections | ImageError]:
-        images, sizes = torch.empty(len(part), 3, network.height, network.width), []
+        images = torch.empty(len(part), 3, network.height, network.width)
+        sizes: list[tuple[int, int]] = []
         outcome: list[str | ImageError] = []
         for path in part:
             try:
@@ -172,7 +174,7 @@ def detect_files(
             sizes.append((image.shape[1], image.shape[0]))
             outcome.append(path)
         if not sizes:
-            return outcome
+            return [one for one in outcome if isinstance(one, ImageError)]
         read = [path for path in outcome if isinstance(path, str)]
         with turn:
             found = detect(
@@ -196,7 +198,8 @@ def detect_files(
         torch.set_num_threads(threads)  # for threads yet to start, which would have 1 as those of the pool
 
 
-Item, Result = TypeVar("Item"), TypeVar("Result")
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 def _in_order(

@@ -35,7 +35,7 @@ def draw_detections(image: np.ndarray, detections: Detections, names: Sequence[s
     """
     import cv2
 
-    drawn = np.ascontiguousarray(image).copy()
+    drawn: np.ndarray = np.ascontiguousarray(image).copy()
     height, width = drawn.shape[:2]
     line = max(int(height * 0.006), 1)
     scale = max(min(height, width) / 900, 0.35)
@@ -52,7 +52,7 @@ def draw_detections(image: np.ndarray, detections: Detections, names: Sequence[s
         left, right = max(left, 0), min(right, width - 1)
         top, bottom = max(top, 0), min(bottom, height - 1)
         cv2.rectangle(drawn, (left, top), (right, bottom), colour, line)
-        text = ", ".join(f"{names[index]} {prob[index] * 100:.0f}%" for index in classes)
+        text = ", ".join(f"{names[int(index)]} {prob[index] * 100:.0f}%" for index in classes)
         labels.append((text.encode("ascii", "replace").decode(), left, top, colour, red * 2 + green * 5 + blue))
     # Labels come after all boxes, so that no box line runs through a word.
     for text, left, top, colour, light in labels:

@@ -85,10 +85,15 @@ class ResultFiles:
     CLASSES = {"coco": len(COCO_IDS), "imagenet": 200}  # how many each form has; validate_detector: classes = 200
 
     def __init__(
-        self, folder: str, eval: str, names: Sequence[str], prefix: str | None = None, names_file: str = "names"
+        self,
+        folder: str,
+        eval: str,
+        names: Sequence[str],
+        prefix: str | os.PathLike[str] | None = None,
+        names_file: str = "names",
     ) -> None:
         self.eval = eval
-        prefix = prefix or self.PREFIX[eval]
+        prefix = os.fspath(prefix or self.PREFIX[eval])
         if eval == "voc":
             _check_names(names, Path(prefix).name, names_file)
         stems = {"voc": [f"{prefix}{name}.txt" for name in names], "coco": [f"{prefix}.json"]}

@@ -35,8 +35,8 @@ def map_of(
         class_id.append(classes)
         prob.append(detections.prob[rows, classes])
         box.append(detections.boxes[rows])
-    joined = [np.concatenate(parts) for parts in (image, class_id, prob, box)]
-    return detector_map(names, *joined, truths, difficult, **options)
+    images, classes, probs, boxes = (np.concatenate(parts) for parts in (image, class_id, prob, box))
+    return detector_map(names, images, classes, probs, boxes, truths, difficult, **options)
 
 
 def mean_average_precision(
@@ -75,5 +75,5 @@ def recall(detector: Detector, *, progress: Progress = unseen) -> RecallTable:
         image.append(np.full(len(detections.prob), index))
         objectness.append(detections.prob[:, 0])
         box.append(detections.boxes)
-    joined = [np.concatenate(parts) for parts in (image, objectness, box)]
-    return recall_counts(*joined, truths, len(paths))
+    images, scores, boxes = (np.concatenate(parts) for parts in (image, objectness, box))
+    return recall_counts(images, scores, boxes, truths, len(paths))

@@ -42,7 +42,8 @@ def validate(
     elif kind == "coco" and len({coco_image_id(path) for path in paths}) < len(paths):
         where = detector.valid_file
         warnings.warn(f"{where}: images share an image id, the number in the name of a COCO file", stacklevel=2)
-    asked = read_map(data.get("map")) if data.get("map") else None
+    classes_asked = data.get("map")
+    asked = read_map(classes_asked) if classes_asked else None
     if asked and max(asked) >= head.o.classes:
         raise data.error("map", f"the map asks for class {max(asked)}; expected 0 to {head.o.classes - 1}")
     classes = len(asked) if asked and head.chooses_classes else head.o.classes

@@ -47,9 +47,11 @@ def start_exported(network: Network, name: str, precision: str, batch: int, thre
 
     start = {"onnxruntime": _onnxruntime, "openvino": _openvino}[name]
     place = _place(network, name, precision)
-    kept = _read(place) if place else None
-    fused = None if kept else network.fuse()
-    graph = kept or build(fused, batch="batch", raw=True).SerializeToString()
+    graph = _read(place) if place else None
+    fused = None
+    if not graph:
+        fused = network.fuse()
+        graph = build(fused, batch="batch", raw=True).SerializeToString()
     try:
         engine = _engine(network, start(graph, network, precision, batch, threads))
     except Exception as error:  # the runtimes have many errors

@@ -75,13 +75,14 @@ def pack(network: Network, precision: str, batch: int) -> Predict:
     if onednn:
         for layer in fused.layers:
             if isinstance(layer, Convolutional):
-                layer.forward = _convolution(layer, batch)
+                # A torch module runs a forward of its own; mypy wants the class's.
+                layer.forward = _convolution(layer, batch)  # type: ignore[method-assign, assignment]
                 del layer.weights  # its place is taken by those in oneDNN's order
     else:
-        fused = fused.to(memory_format=torch.channels_last)
+        fused = fused.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's overloads lack it
     if precision == "bf16":
         for layer, after in exact.items():
-            layer.forward = _in_float32(layer.forward, after)
+            layer.forward = _in_float32(layer.forward, after)  # type: ignore[method-assign, assignment]
 
     # cuDNN would round float32 to 10 bits of fraction.
     cuda = device_of(network) != "cpu"
@@ -148,17 +149,19 @@ def _onednn(
     groups: int,
     activation: str,
 ) -> Tensor:
-    return torch.ops.mkldnn._convolution_pointwise(
+    done: Tensor = torch.ops.mkldnn._convolution_pointwise(
         x, weights, biases, [padding] * 2, strides, [dilation] * 2, groups, *POINTWISE[activation]
     )
+    return done
 
 
 def _reordered(
     weights: Tensor, padding: int, strides: tuple[int, int], dilation: int, groups: int, shape: list[int]
 ) -> Tensor:
-    return torch.ops.mkldnn._reorder_convolution_weight(
+    reordered: Tensor = torch.ops.mkldnn._reorder_convolution_weight(
         weights.detach(), [padding] * 2, strides, [dilation] * 2, groups, shape
     )
+    return reordered
 
 
 def _convolution(layer: Convolutional, batch: int) -> Function:

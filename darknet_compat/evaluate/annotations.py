@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,7 +73,7 @@ def read_voc(devkit: str | os.PathLike[str], year: str | int, image_set: str, na
                 if class_id is None:
                     unknown[label] += 1
                     continue
-                box = thing.find("bndbox")
+                box: Any = thing.find("bndbox")  # where it is missing, None fails below
                 rows.append(
                     (
                         image,

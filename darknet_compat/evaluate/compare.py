@@ -79,7 +79,7 @@ def _match_class(a: Detections, b: Detections, class_id: int) -> tuple[NDArray[n
     return np.concatenate(chosen_a), np.concatenate(chosen_b)
 
 
-def _upright(box: NDArray[np.floating]) -> NDArray[np.floating]:
+def _upright(box: NDArray[np.float64]) -> NDArray[np.float64]:
     """Boxes (N, 4) with xmin <= xmax and ymin <= ymax.
 
     Darknet writes a box that lies beside the image with its corners in the other order, and so does not even overlap
@@ -88,7 +88,9 @@ def _upright(box: NDArray[np.floating]) -> NDArray[np.floating]:
     return np.concatenate((np.minimum(box[:, :2], box[:, 2:]), np.maximum(box[:, :2], box[:, 2:])), axis=1)
 
 
-def image_weights(a: Detections, b: Detections, pair_a: NDArray[np.int64], pair_b: NDArray[np.int64]) -> NDArray:
+def image_weights(
+    a: Detections, b: Detections, pair_a: NDArray[np.int64], pair_b: NDArray[np.int64]
+) -> NDArray[np.float64]:
     """How much two runs differ on each image: the sum of |difference in probability| over its detections.
 
     A detection that one run alone has counts with its whole probability.
@@ -97,7 +99,7 @@ def image_weights(a: Detections, b: Detections, pair_a: NDArray[np.int64], pair_
     lone_b = np.delete(np.arange(len(b.prob)), pair_b)
     image = np.concatenate((a.image[pair_a], a.image[lone_a], b.image[lone_b]))
     weight = np.concatenate((np.abs(b.prob[pair_b] - a.prob[pair_a]), a.prob[lone_a], b.prob[lone_b]))
-    return np.bincount(image, weights=weight, minlength=len(a.images))
+    return np.bincount(image, weights=weight, minlength=len(a.images))  # type: ignore[return-value]  # float64, by weights
 
 
 def compare(
@@ -153,15 +155,17 @@ def _class_lines(result: Comparison) -> list[str]:
     for one in result.classes:
         line = f"{one.name:<{width}}  "
         if one.ap is not None:
-            difference = None if None in one.ap else one.ap[1] - one.ap[0]
-            line += f"{_number(one.ap[0], '7.4f')}  {_number(one.ap[1], '7.4f')}  {_number(difference, '+7.4f')}  "
+            left, right = one.ap
+            difference = None if left is None or right is None else right - left
+            line += f"{_number(left, '7.4f')}  {_number(right, '7.4f')}  {_number(difference, '+7.4f')}  "
         line += f"{one.detections[0]:7d}  {one.detections[1]:7d}  {one.matched:7d}  "
         line += f"{one.detections[0] - one.matched:7d}  {one.detections[1] - one.matched:7d}  "
         line += f"{_number(one.probability, '9.6f')}  {_number(one.corner, '10.4f')}"
         lines.append(line)
     if result.scores is not None:
         # A mean of other classes on each side would compare nothing: only those that both sides have.
-        both = [one.ap for one in result.classes if one.ap is not None and None not in one.ap]
+        aps = [one.ap for one in result.classes if one.ap is not None]
+        both = [(left, right) for left, right in aps if left is not None and right is not None]
         means = np.mean(both, axis=0) if both else (np.nan, np.nan)
         lines.append(
             f"{'mean':<{width}}  {means[0]:7.4f}  {means[1]:7.4f}  {means[1] - means[0]:+7.4f}  "

@@ -245,7 +245,7 @@ def recall_counts(
         proposals=np.bincount(image, minlength=images),
         total=np.bincount(truths.image, minlength=images),
         correct=np.bincount(truths.image[best > np.float32(iou_thresh)], minlength=images),
-        iou=np.bincount(truths.image, weights=best, minlength=images),
+        iou=np.bincount(truths.image, weights=best, minlength=images),  # type: ignore[arg-type]  # float64, by weights
     )
 
 

@@ -7,10 +7,12 @@ come from ``ufunc.reduceat`` over it. No Python loop over boxes.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+
+Real = TypeVar("Real", bound=np.floating)
 
 
 class Pairs(NamedTuple):
@@ -35,7 +37,7 @@ def pair_up(left_key: NDArray[np.integer], right_key: NDArray[np.integer]) -> Pa
     return Pairs(left, order[np.repeat(start, count) + within])
 
 
-def first_best(pairs: Pairs, value: NDArray[np.floating], rows: int) -> tuple[NDArray[np.int64], NDArray[np.floating]]:
+def first_best(pairs: Pairs, value: NDArray[Real], rows: int) -> tuple[NDArray[np.int64], NDArray[Real]]:
     """For each of ``rows`` left rows its first right row of greatest ``value``, and that value.
 
     ``value`` (P,) belongs to ``pairs``. A left row without a pair gets right row -1 and value -inf.

@@ -78,7 +78,7 @@ def draw_bars(scores: Scores, path: str | os.PathLike[str]) -> None:
     ordered = sorted(scores.classes, key=lambda one: -1.0 if one.ap is None else one.ap)
     figure = _figure(7.5, 0.27 * len(ordered) + 1.3)
     panel = figure.subplots()
-    places = np.arange(len(ordered))
+    places = range(len(ordered))
     panel.barh(places, [one.ap or 0.0 for one in ordered], color=BLUE, height=0.72)
     for place, one in zip(places, ordered, strict=True):
         if one.ap is None:
@@ -119,7 +119,7 @@ def draw_contact_sheet(
 
     rows = [math.ceil(len(tiles) / ACROSS) for _, tiles in halves]
     figure = _figure(2.1 * ACROSS, 2.45 * sum(rows) + 0.45 * len(rows) + 0.5)
-    parts = np.atleast_1d(figure.subfigures(len(halves), 1, height_ratios=rows))
+    parts = figure.subfigures(len(halves), 1, squeeze=False, height_ratios=rows)[:, 0]
     for part, (title, tiles), count in zip(parts, halves, rows, strict=True):
         part.suptitle(title, fontsize=12, x=0.01, ha="left", weight="bold")
         panels = part.subplots(count, ACROSS, squeeze=False)

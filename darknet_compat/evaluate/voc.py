@@ -97,7 +97,8 @@ def pixel_iou(left: NDArray[np.float64], right: NDArray[np.float64]) -> NDArray[
         - inside
     )
     with np.errstate(divide="ignore", invalid="ignore"):  # boxes turned inside out may have no union
-        return inside / union
+        iou: NDArray[np.float64] = inside / union
+    return iou
 
 
 def score_class(truths: Truths, detections: Detections, class_id: int, metric: Metric, iou: float) -> ClassScore:

@@ -51,7 +51,7 @@ def voc_eval(
         raise ResultsError(f"-iou is {iou:g}; expected 0 to 1, such as .5")
     if data is not None:
         truths = read_labels(data, None if names is None else _names(names))
-    else:
+    elif devkit is not None:
         truths = read_voc(devkit, year, image_set, _names("data/voc.names" if names is None else names))
     if images is not None:
         truths = replace(truths, paths=find_images(images, truths.images))

@@ -140,7 +140,7 @@ def _checksum(about: dict[str, str], network: Network) -> str:
     return content.hexdigest()
 
 
-def _check_about(about: Any, name: str) -> tuple[tuple[int, ...], int]:
+def _check_about(about: Any, name: str) -> tuple[tuple[int, int, int], int]:
     """Is ``about`` as :func:`_about` writes it? Returns version and count of images seen."""
     if not isinstance(about, dict) or about.get("format") != FORMAT:
         raise ExportError(f"{name}: not written by darknet_compat; expected a .pt2 or .safetensors file of export")
@@ -150,9 +150,9 @@ def _check_about(about: Any, name: str) -> tuple[tuple[int, ...], int]:
     if len(about["cfg"]) > MAX_BYTES:
         raise ExportError(f"{name}: its cfg has {len(about['cfg']):,} characters; expected at most {MAX_BYTES:,}")
     plain = re.fullmatch(r"([0-9]{1,6})\.([0-9]{1,6})\.([0-9]{1,6})", about["version"])
-    version = tuple(map(int, plain.groups())) if plain else ()
-    if not plain or max(version) > MOST_VERSION:
+    if not plain or max(map(int, plain.groups())) > MOST_VERSION:
         raise ExportError(f"{name}: version is {about['version'][:40]!r}; expected three numbers, such as 0.2.0")
+    version = int(plain[1]), int(plain[2]), int(plain[3])
     most = MOST_SEEN if Header(version, 0).wide else 2**31 - 1
     if not re.fullmatch("[0-9]{1,19}", about["seen"]) or int(about["seen"]) > most:
         raise ExportError(f"{name}: seen is {about['seen'][:40]!r}; expected a count of images from 0 to {most:,}")
@@ -185,7 +185,8 @@ def _onnx(network: Network, dynamic: bool, nms: bool) -> bytes:
         raise ExportError("an .onnx file needs the package onnx: pip install 'darknet_compat[onnx]'") from None
     suppress = (THRESH, NMS) if nms and network.detector else None
     model = build(network.fuse(), batch="batch" if dynamic else 1, dynamic=dynamic, nms=suppress)
-    return model.SerializeToString()
+    content: bytes = model.SerializeToString()
+    return content
 
 
 class _Program(nn.Module):
@@ -268,7 +269,8 @@ def _safetensors(network: Network) -> bytes:
     save = _safetensors_torch().save
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
     try:
-        return save(tensors, metadata=_about(network))
+        content: bytes = save(tensors, metadata=_about(network))
+        return content
     except UnicodeEncodeError:
         raise ExportError(
             f"{network.cfg.file}: bytes that are not UTF-8, which a .safetensors file cannot hold; write the cfg in "

@@ -18,10 +18,18 @@ from onnx import TensorProto, helper, numpy_helper
 from .. import __version__
 from ..errors import ExportError
 from ..layers import Layer, Shape
-from ..layers.activation import EPS
-from ..layers.batchnorm import root
+from ..layers.activation import EPS, Activation
+from ..layers.batchnorm import Batchnorm, root
 from ..layers.blur import blur_kernel, blur_size
+from ..layers.connected import Connected
+from ..layers.convolutional import Convolutional
+from ..layers.crop import Crop
+from ..layers.deconvolutional import Deconvolutional
 from ..layers.head import Head
+from ..layers.local import Local
+from ..layers.maxpool import Maxpool
+from ..layers.normalization import Normalization
+from ..layers.shortcut import Shortcut
 from ..network import Network
 
 OPSET = 13  # the first whose Softmax takes one axis
@@ -93,8 +101,9 @@ class Graph:
 
     def reshape(self, x: str, *sizes: Size) -> str:
         """A 0 keeps the size at its place, -1 stands for what is left."""
-        if all(isinstance(size, int) for size in sizes):
-            return self.node("Reshape", x, self.integers(*sizes))
+        numbers = [size for size in sizes if isinstance(size, int)]
+        if len(numbers) == len(sizes):
+            return self.node("Reshape", x, self.integers(*numbers))
         parts = [self.integers(size) if isinstance(size, int) else size for size in sizes]
         return self.node("Reshape", x, self.node("Concat", *parts, axis=0))
 
@@ -110,7 +119,7 @@ class Graph:
 
     def cells(self, height: Size, width: Size) -> tuple[str, str]:
         """Column and row of every cell (1, 1, h, w, 2), and width and height."""
-        if isinstance(height, int):
+        if isinstance(height, int) or isinstance(width, int):
             row, column = np.mgrid[:height, :width]
             return self.constant(np.stack([column, row], -1)[None, None], "cells"), self.constant(
                 [width, height], "grid"
@@ -245,7 +254,7 @@ def _rank(name: str) -> list[None] | None:
 
 
 @converts("convolutional")
-def _convolutional(graph: Graph, layer: Layer, x: str) -> str:
+def _convolutional(graph: Graph, layer: Convolutional, x: str) -> str:
     o, padding = layer.o, layer.padding
     if o.xnor:
         above = graph.node("Greater", x, graph.constant(0))
@@ -261,7 +270,7 @@ def _convolutional(graph: Graph, layer: Layer, x: str) -> str:
     return _blur(graph, layer, _activate(graph, layer.activation, x))
 
 
-def _blur(graph: Graph, layer: Layer, x: str) -> str:
+def _blur(graph: Graph, layer: Convolutional, x: str) -> str:
     if not layer.o.antialiasing:
         return x
     (size, padding), channels = blur_size(layer.o.antialiasing), layer.output.c
@@ -272,7 +281,7 @@ def _blur(graph: Graph, layer: Layer, x: str) -> str:
 
 
 @converts("connected")
-def _connected(graph: Graph, layer: Layer, x: str) -> str:
+def _connected(graph: Graph, layer: Connected, x: str) -> str:
     x = graph.node(
         "Gemm", graph.node("Flatten", x), graph.constant(layer.weights, "weights"),
         graph.constant(layer.biases, "biases"), transB=1,
@@ -281,7 +290,7 @@ def _connected(graph: Graph, layer: Layer, x: str) -> str:
 
 
 @converts("deconvolutional")
-def _deconvolutional(graph: Graph, layer: Layer, x: str) -> str:
+def _deconvolutional(graph: Graph, layer: Deconvolutional, x: str) -> str:
     o = layer.o
     x = graph.node(
         "ConvTranspose", x, graph.constant(layer.weights, "weights"), graph.constant(layer.biases, "biases"),
@@ -291,7 +300,7 @@ def _deconvolutional(graph: Graph, layer: Layer, x: str) -> str:
 
 
 @converts("local")
-def _local(graph: Graph, layer: Layer, x: str) -> str:
+def _local(graph: Graph, layer: Local, x: str) -> str:
     o, c, (filters, h, w) = layer.o, layer.input.c, layer.output
     # Each filter picks one value of the window: (N, c*size*size, h, w), the columns of im2col.
     picks = np.tile(np.eye(o.size**2), (c, 1)).reshape(-1, 1, o.size, o.size)
@@ -307,7 +316,7 @@ def _local(graph: Graph, layer: Layer, x: str) -> str:
 
 
 @converts("crop")
-def _crop(graph: Graph, layer: Layer, x: str) -> str:
+def _crop(graph: Graph, layer: Crop, x: str) -> str:
     if graph.dynamic:
         raise graph.refuse(layer, "[crop] of an image of any size has no ONNX form here; expected no -dynamic")
     odd = []
@@ -321,7 +330,7 @@ def _crop(graph: Graph, layer: Layer, x: str) -> str:
 
 
 @converts("normalization")
-def _normalization(graph: Graph, layer: Layer, x: str) -> str:
+def _normalization(graph: Graph, layer: Normalization, x: str) -> str:
     # LRN takes odd sizes only, in some programs; the mean over a window of rows, a row per channel, takes any.
     o, c, (before, behind) = layer.o, layer.input.c, layer.around
     height, width = graph.size(x, layer)
@@ -345,7 +354,7 @@ def _logistic(graph: Graph, layer: Layer, x: str) -> str:
 
 
 @converts("batchnorm")
-def _batchnorm(graph: Graph, layer: Layer, x: str) -> str:
+def _batchnorm(graph: Graph, layer: Batchnorm, x: str) -> str:
     factor = layer.scales.double() / root(layer.rolling_variance.double(), layer.numerics)
     term = layer.biases.double() - layer.rolling_mean.double() * factor
     x = graph.node("Mul", x, graph.constant(factor.reshape(-1, 1, 1)))
@@ -353,7 +362,7 @@ def _batchnorm(graph: Graph, layer: Layer, x: str) -> str:
 
 
 @converts("activation")
-def _activation(graph: Graph, layer: Layer, x: str) -> str:
+def _activation(graph: Graph, layer: Activation, x: str) -> str:
     return _activate(graph, layer.activation, x)
 
 
@@ -405,7 +414,7 @@ def _activate(graph: Graph, activation: str, x: str) -> str:
 
 
 @converts("maxpool")
-def _maxpool(graph: Graph, layer: Layer, x: str) -> str:
+def _maxpool(graph: Graph, layer: Maxpool, x: str) -> str:
     before = layer.padding // 2
     after = layer.padding - before
     pads = [before, before, after, after]
@@ -448,7 +457,7 @@ def _reorg(graph: Graph, layer: Layer, x: str) -> str:
 
 
 @converts("shortcut")
-def _shortcut(graph: Graph, layer: Layer, before: str, earlier: str) -> str:
+def _shortcut(graph: Graph, layer: Shortcut, before: str, earlier: str) -> str:
     o, ((c2, h2, w2), (c1, h1, w1)) = layer.o, layer.inputs
     stride = max(w1 // w2, 1)
     if (h2, w2) != (-(-h1 // stride), -(-w1 // stride)) or (o.alpha != 1 and c1 < c2):

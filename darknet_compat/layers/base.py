@@ -8,9 +8,9 @@ and lists its tensors in the order of a .weights file.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, TypeVar, overload
 
 import torch
 from torch import Tensor, nn
@@ -76,7 +76,7 @@ class Layer(nn.Module):
     numbers in a .weights file define ``numbers`` and ``start`` too.
     """
 
-    type: ClassVar[str]
+    type: ClassVar[str]  # type: ignore[assignment]  # Darknet's word; Module.type(), which casts, is not used
     options: ClassVar[dict[str, object]] = {}
     """Name of each option -> Darknet's default (its Python type is the option's
     type), or a bare type where there is no default, or ``[int]`` / ``[float]``
@@ -88,7 +88,7 @@ class Layer(nn.Module):
     """The program that alone has this section, where one does."""
     replaces_input: ClassVar[bool] = False
     """True where Darknet writes into the layer before (dropout)."""
-    resizable: ClassVar[bool] = True
+    resizable: bool = True
     """False where Darknet's resize_network refuses the type."""
     untrained: ClassVar[tuple[str, ...]] = ()
     """Options with which training is not built, beside those that every section has."""
@@ -177,6 +177,14 @@ class Layer(nn.Module):
         """
         return []
 
+    def plain_section(self) -> Section:
+        """Of a layer with ``batch_normalize=1``: the section of one like it without batch normalisation."""
+        raise NotImplementedError
+
+    def folded(self) -> dict[str, Tensor]:
+        """And the tensors with which that one gives the same values in inference."""
+        raise NotImplementedError
+
     def constants(self) -> None:
         """Fill the tensors that neither a .weights file nor training changes, once the network has its memory."""
 
@@ -197,6 +205,25 @@ class Layer(nn.Module):
     def window(self) -> tuple[int, int]:
         """Size and stride of the receptive field on the layer's first source, in its pixels."""
         return 1, 1
+
+
+if TYPE_CHECKING:
+
+    class Layers(nn.ModuleList):
+        """torch's ModuleList, which cannot say that its modules are layers."""
+
+        def __iter__(self) -> Iterator[Layer]: ...
+
+        @overload
+        def __getitem__(self, idx: slice) -> Layers: ...
+
+        @overload
+        def __getitem__(self, idx: int) -> Layer: ...
+
+        def __getitem__(self, idx: int | slice) -> Layer | Layers: ...
+
+else:
+    Layers = nn.ModuleList
 
 
 LayerClass = TypeVar("LayerClass", bound=type[Layer])

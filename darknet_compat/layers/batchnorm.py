@@ -53,14 +53,16 @@ class _UnbiasedBatchNorm(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, mean: Tensor, variance: Tensor, scales: Tensor, biases: Tensor, numerics: str):  # noqa: ANN205
+    def forward(
+        ctx: Any, x: Tensor, mean: Tensor, variance: Tensor, scales: Tensor, biases: Tensor, numerics: str
+    ) -> Tensor:
         centred = x - mean.view(1, -1, 1, 1)
         x_norm = centred / root(variance, numerics).view(1, -1, 1, 1)
         ctx.save_for_backward(centred, x_norm, variance, scales)
         return x_norm * scales.view(1, -1, 1, 1) + biases.view(1, -1, 1, 1)
 
     @staticmethod
-    def backward(ctx: Any, delta: Tensor):  # noqa: ANN205
+    def backward(ctx: Any, delta: Tensor) -> tuple[Tensor | None, ...]:
         centred, x_norm, variance, scales = ctx.saved_tensors
         count = delta.numel() // delta.shape[1]
         bias_updates = delta.sum((0, 2, 3))
@@ -101,11 +103,20 @@ def batch_norm(
         variance, mean = torch.var_mean(x, (0, 2, 3), unbiased=True)
         rolling_mean.lerp_(mean, MOMENTUM)
         rolling_variance.lerp_(variance, MOMENTUM)
-    return _UnbiasedBatchNorm.apply(x, mean, variance, scales, biases, numerics)
+    normalised: Tensor = _UnbiasedBatchNorm.apply(  # type: ignore[no-untyped-call]  # torch's own
+        x, mean, variance, scales, biases, numerics
+    )
+    return normalised
 
 
 class Normalised(Layer):
     """What [convolutional] and [connected] share: biases, and with ``batch_normalize=1`` what comes before them."""
+
+    weights: Tensor
+    biases: Tensor
+    scales: Tensor
+    rolling_mean: Tensor
+    rolling_variance: Tensor
 
     def make_biases(self, count: int, place: Place) -> None:
         """The tensors of ``count`` outputs: ``biases``; ``scales``, ``rolling_mean`` and ``rolling_variance``."""
@@ -170,7 +181,7 @@ class Batchnorm(Normalised):
         return self.normalise(x)
 
     def numbers(self, *, transposed: bool = False, loading: bool = False) -> list[tuple[str, Tensor]]:
-        names = ("scales", "rolling_mean", "rolling_variance")
+        names: tuple[str, ...] = ("scales", "rolling_mean", "rolling_variance")
         if self.program == ALEXEYAB:
             names = ("biases", *names)
         return [(name, getattr(self, name)) for name in names]

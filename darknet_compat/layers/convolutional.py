@@ -121,7 +121,8 @@ class Convolutional(Normalised):
     @property
     def padding(self) -> int:
         """At each side, in places of the input."""
-        return (self.o.size // 2 if self.o.pad else self.o.padding) * self.dilation
+        padding: int = (self.o.size // 2 if self.o.pad else self.o.padding) * self.dilation
+        return padding
 
     @property
     def dilation(self) -> int:
@@ -229,7 +230,8 @@ class Convolutional(Normalised):
 
     def flops(self) -> float:
         o, (_, h, w) = self.o, self.output
-        return 2.0 * o.filters * o.size * o.size * self.input.c / self.groups * h * w
+        flops: float = 2.0 * o.filters * o.size * o.size * self.input.c / self.groups * h * w
+        return flops
 
     def window(self) -> tuple[int, int]:
         return self.dilation * (self.o.size - 1) + 1, max(self.strides)

@@ -34,6 +34,9 @@ class Crnn(Recurrent):
     }
     order = both("input_layer", "self_layer", "output_layer")
     keeps_state_in_training = False
+    input_layer: Convolutional
+    self_layer: Convolutional
+    output_layer: Convolutional
 
     def __init__(self, section: Section, place: Place) -> None:
         super().__init__(section, place)
@@ -58,7 +61,7 @@ class Crnn(Recurrent):
         super().set_shape(place)
         for name, inputs in self._inputs().items():
             if name in self._modules:  # on a resize
-                self.get_submodule(name).set_shape(self.part_place(inputs))
+                getattr(self, name).set_shape(self.part_place(inputs))
 
     def _convolution(self) -> dict[str, object]:
         if self.program != ALEXEYAB:

@@ -41,7 +41,8 @@ class Deconvolutional(Normalised):
 
     @property
     def padding(self) -> int:
-        return self.o.size // 2 if self.o.pad else self.o.padding
+        padding: int = self.o.size // 2 if self.o.pad else self.o.padding
+        return padding
 
     def shape(self) -> Shape:
         o, (_, h, w) = self.o, self.input

@@ -79,8 +79,9 @@ class Detection(Head):
 
     def _parts(self, values: Tensor, dim: int) -> tuple[Tensor, Tensor]:
         """The classes, and what stands behind them."""
-        classes = self.o.side**2 * self.o.classes
-        return values.split([classes, values.shape[dim] - classes], dim)
+        count = self.o.side**2 * self.o.classes
+        classes, rest = values.split([count, values.shape[dim] - count], dim)
+        return classes, rest
 
     def boxes(self, output: Tensor, thresh: float, hier: float = 0.5, map: Sequence[int] | None = None) -> Boxes:
         """What the output says (get_detection_detections): boxes, confidences and probabilities.

@@ -23,6 +23,12 @@ class Gru(Recurrent):
         PJREDDIE: ("wz", "wr", "wh", "uz", "ur", "uh"),
         ALEXEYAB: ("uz", "ur", "uh", "wz", "wr", "wh"),
     }
+    uz: Connected
+    ur: Connected
+    uh: Connected
+    wz: Connected
+    wr: Connected
+    wh: Connected
 
     def __init__(self, section: Section, place: Place) -> None:
         super().__init__(section, place)

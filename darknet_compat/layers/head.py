@@ -70,7 +70,8 @@ class Head(Layer):
     @property
     def truth_classes(self) -> int:
         """How many classes a truth may name."""
-        return self.o.classes
+        classes: int = self.o.classes
+        return classes
 
     def boxes(self, output: Tensor, thresh: float, hier: float = 0.5, class_map: Sequence[int] | None = None) -> Boxes:
         """The boxes in an activated map (N, c, h, w).

@@ -22,6 +22,14 @@ class Lstm(Recurrent):
         PJREDDIE: ("wi", "wf", "wo", "wg", "ui", "uf", "uo", "ug"),
         ALEXEYAB: ("wf", "wi", "wg", "wo", "uf", "ui", "ug", "uo"),
     }
+    uf: Connected
+    ui: Connected
+    ug: Connected
+    uo: Connected
+    wf: Connected
+    wi: Connected
+    wg: Connected
+    wo: Connected
 
     def __init__(self, section: Section, place: Place) -> None:
         super().__init__(section, place)

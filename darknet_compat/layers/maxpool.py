@@ -19,12 +19,14 @@ class Maxpool(Layer):
 
     @property
     def size(self) -> int:
-        return self.o.stride if self.o.size is None else self.o.size
+        size: int = self.o.stride if self.o.size is None else self.o.size
+        return size
 
     @property
     def padding(self) -> int:
         """Sum of the padding on both sides."""
-        return self.size - 1 if self.o.padding is None else self.o.padding
+        padding: int = self.size - 1 if self.o.padding is None else self.o.padding
+        return padding
 
     def shape(self) -> Shape:
         for name in ("stride", "size"):
@@ -35,7 +37,8 @@ class Maxpool(Layer):
 
     def _windows(self, values: int) -> int:
         """How many windows stand along a side of so many values."""
-        return (values + self.padding - self.size) // self.o.stride + 1
+        count: int = (values + self.padding - self.size) // self.o.stride + 1
+        return count
 
     def forward(self, x: Tensor) -> Tensor:
         before = self.padding // 2
@@ -47,7 +50,8 @@ class Maxpool(Layer):
 
     def _after(self, values: int) -> int:
         """How far the last window reaches past the image."""
-        return (self._windows(values) - 1) * self.o.stride + self.size - self.padding // 2 - values
+        after: int = (self._windows(values) - 1) * self.o.stride + self.size - self.padding // 2 - values
+        return after
 
     def row(self) -> str:
         i, out = self.input, self.output

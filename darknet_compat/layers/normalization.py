@@ -34,7 +34,8 @@ class Normalization(Layer):
     def forward(self, x: Tensor) -> Tensor:
         o, (before, behind) = self.o, self.around
         squares = F.pad(x * x, (0, 0, 0, 0, before, behind)).unfold(1, before + 1 + behind, 1).sum(-1)
-        return x * (o.kappa + o.alpha * squares) ** -o.beta
+        factor: Tensor = (o.kappa + o.alpha * squares) ** -o.beta
+        return x * factor
 
     def row(self) -> str:
         c, h, w = self.input

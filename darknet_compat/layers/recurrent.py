@@ -32,6 +32,8 @@ class Recurrent(Layer):
     order: ClassVar[dict[str, tuple[str, ...]]]
     """The program -> the names of the sub-layers as a .weights file has them."""
     keeps_state_in_training: ClassVar[bool] = True
+    state: Tensor | None
+    """(streams, *state_shape), once there was a call."""
 
     def __init__(self, section: Section, place: Place) -> None:
         super().__init__(section, place)
@@ -115,7 +117,8 @@ class Recurrent(Layer):
 
     def row(self) -> str:
         """The layer's line, and behind two tabs each one of its sub-layers'."""
-        return "\n\t\t".join([self.title(), *(part.row() for part in self.children())])
+        parts = [part.row() for part in self.children() if isinstance(part, Layer)]
+        return "\n\t\t".join([self.title(), *parts])
 
 
 def both(*names: str) -> dict[str, tuple[str, ...]]:

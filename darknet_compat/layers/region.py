@@ -46,7 +46,7 @@ class RegionFigures(NamedTuple):
     """Mean objectness of all boxes."""
     avg_recall: Tensor
     """The share of truths with an IOU over .5."""
-    count: Tensor
+    count: Tensor  # type: ignore[assignment]  # tuple.count is not used
     """The number of truths, an integer."""
 
 
@@ -89,6 +89,7 @@ class Region(Head):
 
     anchors: Tensor
     """(num, 2) widths and heights in cells."""
+    map: Tensor | None
 
     def __init__(self, section: Section, place: Place) -> None:
         super().__init__(section, place)
@@ -151,7 +152,8 @@ class Region(Head):
 
     def _planes(self, raw: Tensor) -> Tensor:
         """(N, num*planes, h, w) -> (N, num, planes, h, w)."""
-        return raw.unflatten(1, (self.o.num, self.o.coords + 1 + self.o.classes))
+        planes: Tensor = raw.unflatten(1, (self.o.num, self.o.coords + 1 + self.o.classes))
+        return planes
 
     def boxes(self, output: Tensor, thresh: float, hier: float = 0.5, class_map: Sequence[int] | None = None) -> Boxes:
         """What the activated map says (get_region_detections): boxes, objectness and probabilities.
@@ -360,7 +362,7 @@ class Region(Head):
             marked = marked & (marked.cumsum(1) == 1)
             class_only = marked.any(1, keepdim=True)
             known = torch.where(marked, _in_range(number, o.classes), known)
-            best = self._likeliest((known * marked).sum(1), objectness, classes)
+            best = self._likeliest(self.hierarchy, (known * marked).sum(1), objectness, classes)
             slot = torch.where(marked, best[:, None], slot)
             boxed = inside & ~class_only
             takes = boxed | marked
@@ -370,11 +372,11 @@ class Region(Head):
         taken = taken.scatter(1, torch.where(takes, slot, predicted.shape[1]), True)[:, :-1]
         return _Slots(slot, torch.stack(box, -1), known, boxed, takes & (known >= 0), class_only, taken)
 
-    def _likeliest(self, number: Tensor, objectness: Tensor, classes: Tensor) -> Tensor:
+    def _likeliest(self, tree: Hierarchy, number: Tensor, objectness: Tensor, classes: Tensor) -> Tensor:
         """The box (N,) that most probably shows the class ``number`` (N,) (get_hierarchy_probability)."""
-        path = self.hierarchy.path[number]
+        path = tree.path[number]
         image = torch.arange(len(path), device=path.device)[:, None]
-        steps = self.hierarchy.softmax(classes, 2)[image, :, path.clamp_min(0)]
+        steps = tree.softmax(classes, 2)[image, :, path.clamp_min(0)]
         p = objectness * torch.where((path >= 0)[..., None, None], steps, 1).prod(1)
         return torch.where(p > 0, p, 0).flatten(1).argmax(1)
 
@@ -389,7 +391,7 @@ class Region(Head):
         if self.hierarchy is not None:
             log_p = self.hierarchy.softmax(z, 2, log=True)
             p = log_p.detach().exp()
-            goal, trained, counted = self._tree_goals(p, slots, later)
+            goal, trained, counted = self._tree_goals(self.hierarchy, p, slots, later)
             loss = -(log_p * goal * trained).sum()
         else:
             goal = (torch.arange(z.shape[2], device=z.device) == slots.known[..., None]) & slots.classed[..., None]
@@ -411,9 +413,8 @@ class Region(Head):
         cost = (scale * (goal.float() - p) * trained).square().sum()
         return scale * loss, cost, counted.sum()
 
-    def _tree_goals(self, p: Tensor, slots: _Slots, later: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _tree_goals(self, tree: Hierarchy, p: Tensor, slots: _Slots, later: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Goals of the groups on each truth's path, which a later truth takes over group by group."""
-        tree = self.hierarchy
         path = tree.path[slots.known]
         node = path.clamp_min(0)
         group = torch.where(path >= 0, tree.group[node], tree.groups)
@@ -441,7 +442,8 @@ class Region(Head):
         before = torch.where(earlier, number, -1).amax(2, keepdim=True)
         right_before = (earlier & first & (number == before)).any(2)
         again = (zero_without & ~(earlier & first).any(2)) | (zero_with & right_before) | (zero_without & zero_with)
-        return slots.classed & (~earlier.any(2) | again)
+        opens: Tensor = slots.classed & (~earlier.any(2) | again)
+        return opens
 
 
 class _Slots(NamedTuple):

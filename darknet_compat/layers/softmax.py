@@ -40,7 +40,8 @@ class Softmax(Layer):
             return self.hierarchy.softmax(values, 1).reshape(x.shape)
         if self.o.spatial:
             return x.softmax(1)
-        return values.unflatten(1, (self.o.groups, -1)).softmax(2).reshape(x.shape)
+        groups: Tensor = values.unflatten(1, (self.o.groups, -1))
+        return groups.softmax(2).reshape(x.shape)
 
     def row(self) -> str:
         return f"softmax                                        {self.input.outputs:4d}"

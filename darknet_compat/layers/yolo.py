@@ -88,6 +88,7 @@ class Yolo(Head):
     """(num,) of each anchor its place among this head's, -1 where it is another's."""
     multipliers: Tensor
     """(classes,) by how much a class's deltas are multiplied (``counters_per_class``)."""
+    map: Tensor | None
 
     def __init__(self, section: Section, place: Place) -> None:
         super().__init__(section, place)
@@ -187,7 +188,8 @@ class Yolo(Head):
 
     def planes(self, raw: Tensor) -> Tensor:
         """(N, n*planes, h, w) -> (N, n, planes, h, w)."""
-        return raw.unflatten(1, (self.n, 5 + self.o.classes))
+        planes: Tensor = raw.unflatten(1, (self.n, 5 + self.o.classes))
+        return planes
 
     def boxes(self, output: Tensor, thresh: float, hier: float = 0.5, class_map: Sequence[int] | None = None) -> Boxes:
         """What the activated map says (get_yolo_detections): boxes, objectness and probabilities.

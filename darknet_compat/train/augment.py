@@ -7,7 +7,7 @@ Drawing and applying are apart: ``draw`` takes the numbers for one image from a 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -57,9 +57,10 @@ class Draws:
 class Random(Protocol):
     """What is asked of ``random.Random``, which is faster than numpy's generators at one number at a time."""
 
-    def uniform(self, a: float, b: float) -> float: ...
+    # Of two np.float32, too, in their arithmetic; typeshed knows of floats alone.
+    def uniform(self, a: Any, b: Any, /) -> float: ...
 
-    def randrange(self, stop: int) -> int: ...
+    def randrange(self, stop: int, /) -> int: ...
 
 
 def draw(random: Random, image: tuple[int, int], size: tuple[int, int], objects: int, options: Augmentation) -> Draws:

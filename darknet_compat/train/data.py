@@ -23,7 +23,7 @@ import signal
 import time
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from multiprocessing.connection import Connection
 from typing import Literal, NamedTuple, NoReturn
 
@@ -124,7 +124,8 @@ class TrainingSet:
     def most_pixels(self) -> int:
         """Those of the largest image, as the files' heads say. Raises ImageError where one has none."""
         if self.cached:
-            return max(image.shape[0] * image.shape[1] for image in self.cached)
+            pixels: int = max(image.shape[0] * image.shape[1] for image in self.cached)
+            return pixels
         return max(math.prod(image_size(os.fsdecode(name))) for name in self.names.tolist())
 
     def take(self, sample: int, size: tuple[int, int]) -> tuple[str, np.ndarray, Draws, np.ndarray]:
@@ -159,7 +160,7 @@ def _epoch_order(images: int, seed: int, epoch: int) -> list[int]:
 
 
 class _Request(NamedTuple):
-    index: int
+    index: int  # type: ignore[assignment]  # tuple.index is not used
     first: int
     w: int
     h: int
@@ -198,11 +199,11 @@ class _Ring:
         return [self.data.fill(request.first + i, images[i], truth[i]) for i in range(self.count)]
 
     def _truth(self, request: _Request) -> np.ndarray:
-        truth = self.truth[request.index % len(self.truth)].view(np.float32)
+        truth: np.ndarray = self.truth[request.index % len(self.truth)].view(np.float32)
         return truth.reshape(self.count, self.data.most, 5)
 
     def _floats(self, request: _Request) -> np.ndarray:
-        numbers = self.images[request.index % len(self.images)].view(np.float32)
+        numbers: np.ndarray = self.images[request.index % len(self.images)].view(np.float32)
         shape = self.count, 3, request.h, request.w
         return numbers[: math.prod(shape)].reshape(shape)
 
@@ -260,7 +261,7 @@ class _Worker(NamedTuple):
     def answer(self) -> list[str]:
         """The paths of the batch asked for first. Raises what stood in its way, LostProcessError for a death."""
         try:
-            answer = self.pipe.recv()
+            answer: list[str] | Exception = self.pipe.recv()
         except (OSError, EOFError):
             self._lost()
         if isinstance(answer, Exception):
@@ -337,7 +338,7 @@ def load_batches(
     world: int = 1,
     prefetch: int = 2,
     device: torch.device | None = None,
-) -> Iterator[Batch]:
+) -> Generator[Batch, None, None]:
     """Batches 0, 1, ... (up to ``stop``, else without end) of ``count`` images each, from sample ``first`` on.
 
     ``size``: batch number -> (w, h), for ``random=1``; it is asked ahead of time and must depend on the number alone.

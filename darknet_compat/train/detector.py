@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -263,7 +263,7 @@ class Training:
 
 
 @contextlib.contextmanager
-def _together(processes: Processes):  # noqa: ANN202
+def _together(processes: Processes) -> Iterator[None]:
     """What each process does by itself; then the first raises what any of them found wrong, the others ToldError."""
     problem = None
     with contextlib.ExitStack() as quiet:

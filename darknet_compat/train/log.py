@@ -210,7 +210,7 @@ class Log:
 
     def row(self, update: Update, seconds: float, loading: float, size: tuple[int, int], score: float | None) -> None:
         """The update's row of the table, and a new chart when one is due."""
-        row = {
+        row: dict[str, Any] = {
             "batch": update.batch, "images": update.seen, "loss": update.loss, "avg_loss": update.avg,
             "rate": update.rate, "seconds": round(seconds, 6), "loading_seconds": round(loading, 6),
             **self._totals(update), "size": f"{size[0]}x{size[1]}", "map": score,

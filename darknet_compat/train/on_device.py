@@ -40,14 +40,16 @@ class Decoded(NamedTuple):
     @classmethod
     def within(cls, memory: np.ndarray, n: int, w: int, h: int) -> Decoded:
         """Lay it out in ``memory``, uint8 (bytes,), of which at least :func:`room` bytes are there."""
-        parts, offset = [], 0
+        parts: list[np.ndarray] = []
+        offset = 0
         for kind, shapes in ((np.int64, [(1,), (n, w, 2), (n, h, 2)]), (np.float32, [(n, w, 2), (n, h, 2), (n, 3)])):
             for shape in shapes:
                 count = int(np.prod(shape))
                 parts.append(np.frombuffer(memory, kind, count, offset).reshape(shape))
                 offset += parts[-1].nbytes
         most = (len(memory) - offset) // 3
-        return cls(*parts, memory[offset : offset + 3 * most].reshape(most, 3))
+        parts.append(memory[offset : offset + 3 * most].reshape(most, 3))
+        return cls(*parts)
 
     def put(self, i: int, image: np.ndarray, draws: Draws) -> None:
         """Write image i, uint8 (H, W, 3), behind those before it."""

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from ..layers.base import ALEXEYAB
+from ..layers.convolutional import Convolutional
 from ..layers.net import ALEXEYAB_TRAINING
 from ..network import Network
 from .schedule import images_per_update
@@ -111,5 +112,5 @@ def clip_weights(network: Network) -> None:
     clip = network.net.clip
     if clip:
         for layer in network.layers:
-            if layer.type == "convolutional":
+            if isinstance(layer, Convolutional):
                 layer.weights.clamp_(-clip, clip)

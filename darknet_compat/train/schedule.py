@@ -25,7 +25,8 @@ LAST_BATCHES = 200
 
 def images_per_update(net: SimpleNamespace) -> int:
     """What one update takes: ``batch`` times ``time_steps``, but for what ``subdivisions`` does not divide."""
-    return net.mini_batch * net.subdivisions
+    images: int = net.mini_batch * net.subdivisions
+    return images
 
 
 def batch_number(net: SimpleNamespace, seen: int) -> int:
@@ -51,10 +52,10 @@ def check_schedule(net: SimpleNamespace, section: Section) -> None:
         for name in ("steps", "scales"):
             if not getattr(net, name):
                 raise section.error(f"policy=steps without `{name}`; expected steps=... and scales=...", "policy")
-        written = section.find("steps").value
-        if "%" in written:
+        steps = section.find("steps")
+        if steps and "%" in steps.value:
             raise section.error(
-                f"steps={written} holds a percentage, of which Darknet reads the number alone; expected batches, "
+                f"steps={steps.value} holds a percentage, of which Darknet reads the number alone; expected batches, "
                 f"up to the {net.max_batches} of max_batches",
                 "steps",
             )

@@ -65,6 +65,8 @@ class Trainer:
         fast: bool = False,
         seed: int = 0,
     ) -> None:
+        if amp not in (None, *AMP):
+            raise ValueError(f"amp is {amp!r}; expected one of {', '.join(AMP)}, or None")
         self.network = network
         self.net = network.net
         check_schedule(self.net, network.cfg.net)
@@ -120,7 +122,8 @@ class Trainer:
         # All that a mini-batch changes but the gradients; the weights change in the optimiser's step alone.
         before = self.network.seen, {name: buffer.clone() for name, buffer in self.network.named_buffers()}
         self.gradients.zero()
-        taken, figures = [], []
+        taken: list[Batch] = []
+        figures: list[list[Any]] = []
         try:
             for batch in batches:
                 # A copy: the loader may use a batch's memory again, and a loss that is not finite is looked into below.
@@ -147,8 +150,8 @@ class Trainer:
         number = self.batch
         rate = current_rate(self.net, number, draw(self.seed, "rate", self.updates).random()) * self.processes.world
         # The one point where the host waits: all figures at once.
-        values = [value.double() for heads in figures for one in heads for value in one]
-        values = torch.stack([*values, *self.gradients.extra.double(), self.gradients.sums.sum().double()]).cpu()
+        parts = [value.double() for heads in figures for one in heads for value in one]
+        values = torch.stack([*parts, *self.gradients.extra.double(), self.gradients.sums.sum().double()]).cpu()
         cost, given_up, total = values[-3:].tolist()
         if given_up:
             self._go_back(*before)
@@ -189,7 +192,8 @@ class Trainer:
         with self._autocast():
             maps = self.raw_maps(images)
         found = [head.loss(raw, truth, self.network.seen) for head, raw in zip(self.network.heads, maps, strict=True)]
-        self.scaler.scale(sum(one.loss for one in found) / self.images_per_update).backward()
+        loss: Any = sum(one.loss for one in found)  # a tensor: there is a head
+        self.scaler.scale(loss / self.images_per_update).backward()
         return [one.figures for one in found]
 
     def _scaled_up(self) -> bool:
@@ -201,7 +205,7 @@ class Trainer:
         return self.scaler.is_enabled() and self.scaler.get_scale() > 1
 
     def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, AMP.get(self.amp), enabled=self.amp is not None)
+        return torch.autocast(self.device.type, AMP[self.amp] if self.amp else None, enabled=self.amp is not None)
 
     def _diagnose(self, number: int, batches: Sequence[Batch], figures: Sequence[Sequence[Any]]) -> str:
         """Which batch, and which layer first, is not finite; the layers are run again for it."""
@@ -224,7 +228,7 @@ class Trainer:
     def _bad_gradient(self) -> str:
         for layer in reversed(self.network.layers):
             for name, parameter in layer.named_parameters():
-                if not parameter.grad.isfinite().all():
+                if parameter.grad is not None and not parameter.grad.isfinite().all():
                     scaled = ", though -amp fp16 no longer scales the loss up" if self.scaler.is_enabled() else ""
                     return f"the gradient of the {name} of layer {layer.index} [{layer.type}] is not finite{scaled}"
         return "the loss of another process is not finite"
@@ -275,7 +279,7 @@ def speed_up(network: Network) -> Callable[[Tensor], list[Tensor]]:
     tries its algorithms on the first batch of each size, and ``torch.compile`` fuses what stands between the
     convolutions. On a CPU compiling takes a minute and gains 5 %, so it is left.
     """
-    network.to(memory_format=torch.channels_last)
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's overloads lack it
     torch.backends.cuda.matmul.allow_tf32 = True
     torch.backends.cudnn.allow_tf32 = True
     torch.backends.cudnn.deterministic = False

@@ -49,6 +49,12 @@ class Pair:
         return max((float(np.nan_to_num(distance, nan=np.inf)), name) for name, distance in distances.items())
 
 
+def test_another_precision_is_refused():
+    """torch would take its own choice for a name that it is not given."""
+    with pytest.raises(ValueError, match="amp is 'fp8'; expected one of bf16, fp16, or None"):
+        Trainer(load_network(parse_cfg(small())), amp="fp8")
+
+
 def test_50_updates_are_darknets(darknet, tmp_path):
     """From nothing: warm-up, a step of the rate, momentum, decay, two subdivisions, the prior."""
     pair = Pair(darknet, tmp_path, small())
