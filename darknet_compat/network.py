@@ -75,7 +75,7 @@ class Network(nn.Module):
         self._last_use = self._find_last_use()
 
     def _place(self, index: int, shapes: list[Shape]) -> Place:
-        return Place(index, shapes, self.input, self.numerics, self.program, time_steps=self.net.time_steps)
+        return Place(index, shapes, self.input, self.numerics, self.program, self.layers, self.net.time_steps)
 
     def _check_memory(self) -> None:
         """Refuse what this machine cannot run even for one image: all numbers, and the largest map beside them."""
@@ -268,7 +268,7 @@ class Network(nn.Module):
         ``batch_normalize=0``: Darknet runs that cfg with the .weights file written of it.
         """
         sections = [
-            section.with_option("batch_normalize", "0") if getattr(layer, "batch_normalize", False) else section
+            layer.plain_section() if getattr(layer, "batch_normalize", False) else section
             for section, layer in zip(self.cfg.layers, self.layers, strict=True)
         ]
         fused = Network(replace(self.cfg, sections=(self.cfg.net, *sections)), self.numerics, program=self.program)

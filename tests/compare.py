@@ -15,6 +15,7 @@ from darknet_compat.weights import save_weights
 CFGS = ["yolov2", "yolov2-voc", "yolov2-tiny", "yolov2-tiny-voc", "darknet19", "darknet19_448", "darknet", "tiny",
         "resnet18", "resnet34", "resnet50"]  # fmt: skip
 TOLERANCE = 1e-4  # of the largest value of a layer
+EXACT = 1e-5
 
 
 def randomise(network: Network, seed: int = 0) -> Network:
@@ -82,6 +83,30 @@ def check_layers(
     difference, index = worst_layer(network, reference, x)
     assert difference <= tolerance, f"layer {index} [{network.layers[index].type}] is off by {difference:.2g}"
     return network
+
+
+def check_gradients(darknet, text: str, folder: Path, seed: int = 0, tolerance: float = TOLERANCE) -> None:
+    """The gradients of weights, biases and scales are those that Darknet sums up for (truth - output)^2 / 2.
+
+    AlexeyAB's program on a CPU leaves out the biases that come after a batch norm.
+    """
+    network, cfg, weights = network_of(text + "[cost]\n", folder, seed, darknet.numerics, darknet.program)
+    reference = darknet.load_network(cfg, weights)
+    rng = np.random.default_rng(seed)
+    x = rng.random((reference.batch, *network.input), np.float32)
+    truth = rng.random((reference.batch, network.layers[-1].output.outputs), np.float32)
+    reference.train_step(x, truth, update=False)
+    output = network.train()(torch.from_numpy(x))
+    ((torch.from_numpy(truth).reshape(output.shape) - output).square().sum() / 2).backward()
+    updates = {"weights": "weight_updates", "biases": "bias_updates", "scales": "scale_updates"}
+    for layer in network.layers:
+        for name, parameter in layer.named_parameters():
+            expected = -reference.layer_tensor(layer.index, updates[name])
+            if name == "biases" and darknet.program == "alexeyab" and getattr(layer, "batch_normalize", False):
+                assert not expected.any()
+                continue
+            difference = np.abs(parameter.grad.numpy().reshape(-1) - expected).max() / np.abs(expected).max()
+            assert difference <= tolerance, f"layer {layer.index} [{layer.type}] {name}: off by {difference:.2g}"
 
 
 def check_weights(darknet, text: str, folder: Path, seed: int = 0) -> None:

@@ -25,7 +25,7 @@ from darknet_compat.detect import detect_files
 from darknet_compat.engines import ENGINES, Engine, exported, packed, start_engine
 from darknet_compat.errors import ExportError
 from darknet_compat.images import letterbox_image, load_image
-from darknet_compat.layers.activation import ACTIVATIONS
+from darknet_compat.layers.activation import ACROSS_CHANNELS, ACTIVATIONS
 from darknet_compat.network import Network
 from tests.compare import TOLERANCE, net, network_of, randomise
 from tests.conftest import ROOT, SHAPES
@@ -147,7 +147,7 @@ def test_convolutions_of_every_kind(tmp_path, activation):
     network, _, _ = network_of(text, tmp_path)
     for batch in (1, 3):
         x = torch.rand(batch, 3, 52, 52, generator=torch.Generator().manual_seed(0))
-        assert packed.winograd_tile(network.layers[3], batch) > 0
+        assert (packed.winograd_tile(network.layers[3], batch) > 0) == (activation not in ACROSS_CHANNELS)
         with torch.inference_mode():
             expected = network(x)
             [found] = start_engine(network, batch=batch)(x)
@@ -197,6 +197,29 @@ def test_recurrent_layers_go_on_from_call_to_call(tmp_path, section, precision, 
         expected = torch.stack([network(step) for step in steps])
         found = torch.stack([engine(step)[0] for step in steps])
     assert float((found - expected).abs().max() / expected.abs().max()) <= tolerance
+
+
+@pytest.mark.parametrize("program", ["pjreddie", "alexeyab"])
+def test_convolutions_of_alexeyabs_kinds(tmp_path, program):
+    """Those that both programs have, and those of AlexeyAB's alone: no layer of them may take Winograd's way."""
+    kinds = ["binary=1", "xnor=1", "xnor=1\ngroups=4"]
+    if program == "alexeyab":
+        kinds += ["dilation=2", "share_index=0", "stride_x=2", "antialiasing=1", "stride=2\nantialiasing=2"]
+    batch, conv = 1, "[conv]\nfilters=256\nsize=3\npad=1\nactivation=leaky\n"
+    # Each beside the one that may be shared: the signs of what only rounding tells apart would go on to the next.
+    text = net(26, 26, 256, conv, *(f"[route]\nlayers=0\n{conv}{kind}" for kind in kinds))
+    network, _, _ = network_of(text, tmp_path, numerics="gpu", program=program)
+    x = torch.rand(batch, 256, 26, 26, generator=torch.Generator().manual_seed(0)) - 0.5
+    fused = network.fuse()
+    assert packed.winograd_tile(fused.layers[0], batch)
+    with torch.inference_mode():
+        read, *expected = network.outputs(x)
+        for layer, output in zip(fused.layers[2::2], expected[1::2], strict=True):
+            assert layer.shared or not packed.winograd_tile(layer, batch)
+            layer.separate()
+            found = packed._convolution(layer, batch)(read)
+            assert float((found - output).abs().max() / output.abs().max()) <= 1e-5
+        assert start_engine(network, batch=batch)(x)[0].shape == expected[-1].shape
 
 
 @pytest.mark.parametrize("tile", sorted(packed.POINTS))

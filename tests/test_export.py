@@ -166,6 +166,9 @@ SECTIONS = {
     "maxpool padding": ["[maxpool]\nsize=2\nstride=2\npadding=0"],
     "maxpool wide padding": ["[maxpool]\nsize=2\nstride=2\npadding=3"],
     "convolution": ["[conv]\nfilters=6\nsize=3\nstride=2\npadding=2\ngroups=2\nactivation=relu\nbatch_normalize=1"],
+    "dilation": [CONV.format(4), CONV.format(4) + "\ndilation=2\nshare_index=-1", "[conv]\nfilters=2\nstride_x=2"],
+    "antialiasing": [f"{CONV.format(4)}\nstride=2\nantialiasing={kind}" for kind in (1, 2)],
+    "xnor": [f"{CONV.format(4)}\nxnor=1\nstream=0", CONV.format(3) + "\nbinary=1"],
     "batchnorm": ["[batchnorm]"],
     "connected": ["[connected]\noutput=7\nbatch_normalize=1\nactivation=tanh"],
     "classifier": ["[avgpool]", "[dropout]\nprobability=.5", "[softmax]\ngroups=2\ntemperature=2", "[cost]\ntype=sse"],
@@ -367,6 +370,24 @@ def test_every_header_comes_back(tmp_path, suffix, version):
     save_weights(back, tmp_path / "back.weights")
     assert (tmp_path / "back.weights").read_bytes() == weights.read_bytes()
     assert back.numerics == "gpu"
+
+
+@pytest.mark.parametrize("suffix", [".pt2", ".safetensors"])
+def test_numbers_that_two_layers_share_come_back(tmp_path, suffix):
+    if suffix == ".safetensors":
+        need("safetensors")
+    first = CONV.format(3) + "\nbatch_normalize=1"
+    network, _, weights = network_of(net(8, 8, 3, first, first + "\nshare_index=0"), tmp_path)
+    export(network, tmp_path / f"net{suffix}")
+    back = read_export(tmp_path / f"net{suffix}")
+    save_weights(back, tmp_path / "back.weights")
+    assert (tmp_path / "back.weights").read_bytes() == weights.read_bytes()
+    x = torch.rand(1, 3, 8, 8)
+    with torch.inference_mode():
+        torch.testing.assert_close(back(x), network(x))
+        if suffix == ".pt2":
+            found = torch.export.load(tmp_path / "net.pt2").module()(x)
+            torch.testing.assert_close(found, network(x), atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("dynamic", [False, True])

@@ -18,7 +18,9 @@ from onnx import TensorProto, helper, numpy_helper
 from .. import __version__
 from ..errors import ExportError
 from ..layers import Layer
+from ..layers.activation import EPS
 from ..layers.batchnorm import root
+from ..layers.blur import blur_kernel, blur_size
 from ..layers.head import Head
 from ..network import Network
 
@@ -236,12 +238,29 @@ def _rank(name: str) -> list[None] | None:
 
 @converts("convolutional")
 def _convolutional(graph: Graph, layer: Layer, x: str) -> str:
-    o = layer.o
+    o, padding = layer.o, layer.padding
+    if o.xnor:
+        above = graph.node("Greater", x, graph.constant(0))
+        x = graph.node("Where", above, graph.constant(1), graph.constant(-1))
+        if layer.outside:
+            sides = (0, 0, padding, padding) * 2
+            x, padding = graph.node("Pad", x, graph.integers(*sides), graph.constant(layer.outside)), 0
     x = graph.node(
-        "Conv", x, graph.constant(layer.weights, "weights"), graph.constant(layer.biases, "biases"),
-        kernel_shape=[o.size] * 2, strides=[o.stride] * 2, pads=[layer.padding] * 4, group=o.groups,
+        "Conv", x, graph.constant(layer.used_weights(), "weights"), graph.constant(layer.owner.biases, "biases"),
+        kernel_shape=[o.size] * 2, strides=layer.own_strides, pads=[padding] * 4, dilations=[layer.dilation] * 2,
+        group=layer.groups,
     )  # fmt: skip
-    return _activate(graph, layer.activation, x)
+    return _blur(graph, layer, _activate(graph, layer.activation, x))
+
+
+def _blur(graph: Graph, layer: Layer, x: str) -> str:
+    if not layer.o.antialiasing:
+        return x
+    (size, padding), channels = blur_size(layer.o.antialiasing), layer.output.c
+    return graph.node(
+        "Conv", x, graph.constant(blur_kernel(layer.o.antialiasing, channels), "blur"), kernel_shape=[size] * 2,
+        strides=layer.strides, pads=[padding] * 4, group=channels,
+    )  # fmt: skip
 
 
 @converts("connected")
@@ -331,14 +350,30 @@ def _activation(graph: Graph, layer: Layer, x: str) -> str:
 
 
 def _activate(graph: Graph, activation: str, x: str) -> str:
-    """src/activations.h in ONNX's operators."""
+    """src/activations.h in ONNX's operators, and AlexeyAB's src/activations.c."""
     if activation == "linear":
         return x
     plain = {"logistic": "Sigmoid", "relu": "Relu", "tanh": "Tanh", "elu": "Elu"}
     if activation in plain:
         return graph.node(plain[activation], x)
-    if activation in ("leaky", "relie"):
-        return graph.node("LeakyRelu", x, alpha=0.1 if activation == "leaky" else 0.01)
+    if activation in ("leaky", "revleaky", "relie"):
+        return graph.node("LeakyRelu", x, alpha=0.01 if activation == "relie" else 0.1)
+    if activation == "swish":
+        return graph.node("Mul", x, graph.node("Sigmoid", x))
+    if activation == "mish":
+        return graph.node("Mul", x, graph.node("Tanh", graph.node("Softplus", x)))
+    if activation == "hard_mish":
+        half = graph.plus(graph.times(x, 0.5), 1)
+        return graph.node("Mul", x, graph.node("Clip", half, graph.constant(0), graph.constant(1)))
+    if activation == "gelu":
+        cube = graph.node("Mul", x, graph.plus(graph.times(graph.node("Mul", x, x), 0.044715), 1))
+        return graph.node("Mul", x, graph.node("Sigmoid", graph.times(cube, 2 * (2 / np.pi) ** 0.5)))
+    if activation.startswith("normalize_channels"):
+        if activation.endswith("maxval"):
+            x = graph.node("Sub", x, graph.node("ReduceMax", x, axes=[1]))
+        x = graph.node("Exp" if "softmax" in activation else "Relu", x)
+        total = graph.node("ReduceSum", x, graph.integers(1))
+        return graph.node("Div", x, graph.plus(total, EPS))
     if activation == "selu":
         return graph.node("Selu", x, alpha=1.6732, gamma=1.0507)
     if activation == "loggy":
@@ -351,7 +386,9 @@ def _activate(graph: Graph, activation: str, x: str) -> str:
         odd = graph.node("Sub", step, graph.times(half, 2))
         return graph.node("Add", half, graph.node("Mul", odd, graph.node("Sub", x, step)))
     # The others are straight between two bounds, and flatter beyond them.
-    low, high, flat = {"hardtan": (-1, 1, 0), "lhtan": (0, 1, 0.001), "plse": (-4, 4, 0.01)}[activation]
+    low, high, flat = {"hardtan": (-1, 1, 0), "relu6": (0, 6, 0), "lhtan": (0, 1, 0.001), "plse": (-4, 4, 0.01)}[
+        activation
+    ]
     middle = graph.node("Clip", x, graph.constant(low), graph.constant(high))
     inside = graph.plus(graph.times(middle, 0.125), 0.5) if activation == "plse" else middle
     if not flat:

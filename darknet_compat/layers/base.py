@@ -48,6 +48,8 @@ class Place:
     """Whose batch normalisation: "cudnn", "gpu" or "cpu" (see batchnorm.py)."""
     program: str = PJREDDIE
     """Which of the two Darknets the network follows."""
+    layers: Sequence[Layer] = ()
+    """All layers before this one, in order."""
     time_steps: int = 1
     """How many steps of each stream stand in a batch, for recurrent layers."""
 
@@ -88,6 +90,8 @@ class Layer(nn.Module):
     """True where Darknet writes into the layer before (dropout)."""
     resizable: ClassVar[bool] = True
     """False where Darknet's resize_network refuses the type."""
+    untrained: ClassVar[tuple[str, ...]] = ()
+    """Options with which training is not built, beside those that every section has."""
 
     def __init__(self, section: Section, place: Place) -> None:
         super().__init__()

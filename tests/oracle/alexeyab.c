@@ -110,12 +110,13 @@ void oracle_free_network(network *net)
 
 float oracle_network_rate(network *net) { return get_current_rate(*net); }
 
-/* train_network_datum. `update`: 0 never, 1 always, -1 when due. His trainer counts the updates itself. */
+/* train_network_datum. `update`: 0 never, 1 always, -1 when due. His trainer counts the updates itself.
+ * A layer whose maker does not set `train` ([route], [avgpool], ...) would on a CPU never have its delta cleared; on a GPU it always has. */
 float oracle_train(network *net, float *x, float *truth, int update)
 {
     int i;
     net->train = 1;
-    for (i = 0; i < net->n; ++i) net->layers[i].train = 1;
+    for (i = 0; i < net->n; ++i) if (!net->layers[i].onlyforward) net->layers[i].train = 1;
     float cost = train_network_datum(*net, x, truth);
     if (update < 0) update = (*net->seen/net->batch) % net->subdivisions == 0;
     if (update) {
