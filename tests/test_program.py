@@ -19,7 +19,7 @@ from tests.oracle import LIBRARY
 
 HIS_OPTIONS = sorted(ALEXEYAB_OPTIONS.keys() - OPTIONS.keys() - PJREDDIE_OPTIONS.keys())
 # Words of his options that stand in pjreddie's library for other reasons: options of other sections, names of files.
-ELSEWHERE = {"clip", "flip", "mean", "std", "filters", "atoms", "size", "angle", "reverse", "stream"}
+ELSEWHERE = {"clip", "flip", "mean", "std", "filters", "atoms", "size", "angle", "reverse", "stream", "groups"}
 # [rnn] has `logistic`, an activation's name; [crnn] what [convolutional] and [rnn] have in both programs.
 RECURRENT = {"rnn": {"logistic"}, "crnn": {"groups", "output", "pad", "padding", "stride", "xnor"}}
 

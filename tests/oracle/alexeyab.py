@@ -74,6 +74,10 @@ class AlexeyABNetwork(OracleNetwork):
         # His parser leaves that of the network 0, and that of layers whose truth is as long as their output.
         return self.layers[-1].truths or self.layers[-1].outputs
 
+    def resize(self, w, h):
+        super().resize(w, h)
+        self.number("inputs", self.channels * h * w)  # his resize_network leaves the old number
+
     def fuse(self):
         """fuse_conv_batchnorm, which his verbs test, valid, map and demo run."""
         with self.oracle.capture():
