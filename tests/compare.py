@@ -14,6 +14,9 @@ from darknet_compat.weights import save_weights
 
 CFGS = ["yolov2", "yolov2-voc", "yolov2-tiny", "yolov2-tiny-voc", "darknet19", "darknet19_448", "darknet", "tiny",
         "resnet18", "resnet34", "resnet50"]  # fmt: skip
+# A layer between a convolution and a map that others read too: on a CPU, AlexeyAB's backward pass of a convolution
+# writes over what they have handed back (col2im_cpu_ext), and pjreddie's one of size 1 does.
+COPY = "[maxpool]\nsize=1\nstride=1"
 TOLERANCE = 1e-4  # of the largest value of a layer
 EXACT = 1e-5
 
@@ -71,24 +74,42 @@ def worst_layer(network: Network, reference, x: np.ndarray) -> tuple[float, int]
 
 
 def check_layers(
-    darknet, text: str, folder: Path, seed: int = 0, batch: int = 2, tolerance: float = TOLERANCE
+    darknet,
+    text: str,
+    folder: Path,
+    seed: int = 0,
+    batch: int = 2,
+    tolerance: float = TOLERANCE,
+    size: tuple[int, int] | None = None,
+    fuse: bool = False,
 ) -> Network:
     """Every layer of the network of ``text`` gives Darknet's values on random images; the network.
+
+    With ``size`` both networks take that width and height first. ``fuse``: Darknet's is fused first, as AlexeyAB's
+    verbs do it.
 
     ``darknet`` is the driver of either library, and the network follows that program and its batch norm on the CPU.
     """
     network, cfg, weights = network_of(text, folder, seed, darknet.numerics, darknet.program)
     reference = darknet.load_network(cfg, weights)
+    if size is not None:
+        network.resize(*size)
+        reference.resize(*size)
+    if fuse:
+        reference.fuse()
     x = np.random.default_rng(seed).random((batch, *network.input), np.float32)
     difference, index = worst_layer(network, reference, x)
     assert difference <= tolerance, f"layer {index} [{network.layers[index].type}] is off by {difference:.2g}"
     return network
 
 
-def check_gradients(darknet, text: str, folder: Path, seed: int = 0, tolerance: float = TOLERANCE) -> None:
+def check_gradients(
+    darknet, text: str, folder: Path, seed: int = 0, tolerance: float = TOLERANCE, but: tuple[str, ...] = ()
+) -> None:
     """The gradients of weights, biases and scales are those that Darknet sums up for (truth - output)^2 / 2.
 
-    AlexeyAB's program on a CPU leaves out the biases that come after a batch norm.
+    Those of layers of a type in ``but`` are passed over. AlexeyAB's program on a CPU leaves out the biases that come
+    after a batch norm.
     """
     network, cfg, weights = network_of(text + "[cost]\n", folder, seed, darknet.numerics, darknet.program)
     reference = darknet.load_network(cfg, weights)
@@ -100,7 +121,7 @@ def check_gradients(darknet, text: str, folder: Path, seed: int = 0, tolerance: 
     ((torch.from_numpy(truth).reshape(output.shape) - output).square().sum() / 2).backward()
     updates = {"weights": "weight_updates", "biases": "bias_updates", "scales": "scale_updates"}
     for layer in network.layers:
-        for name, parameter in layer.named_parameters():
+        for name, parameter in layer.named_parameters() if layer.type not in but else ():
             expected = -reference.layer_tensor(layer.index, updates[name])
             if name == "biases" and darknet.program == "alexeyab" and getattr(layer, "batch_normalize", False):
                 assert not expected.any()

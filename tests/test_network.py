@@ -71,6 +71,8 @@ def test_resize_gives_darknets_outputs(darknet, tmp_path, size):
     [
         "[maxpool]\nsize=3\nstride=1",
         "[reorg]\nstride=2\nreverse=1",
+        "[reorg]\nflatten=1",
+        "[normalization]",
         "[upsample]\nstride=2",
         "[avgpool]",
         "[maxpool]\nstride=2\n[shortcut]\nfrom=-2",

@@ -77,6 +77,8 @@ def test_an_option_of_net_says_alexeyab(option):
         *[(f"[conv]\nactivation={name}", 6, "activation") for name in ALEXEYAB_ACTIVATIONS],
         ("[conv]\nfilters=2\ntrain_only_bn=1", 7, "train_only_bn"),
         ("[dropout]\ndropblock=1", 6, "dropblock"),
+        ("[rnn]\noutput=3\nhidden=3\nlogistic=1", 8, "logistic"),
+        ("[crnn]\nhidden=3", 6, "hidden"),
     ],
 )
 def test_an_option_of_a_layer_says_alexeyab(layer, line, word):

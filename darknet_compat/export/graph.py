@@ -19,6 +19,7 @@ from .. import __version__
 from ..errors import ExportError
 from ..layers import Layer, Shape
 from ..layers.activation import EPS, Activation
+from ..layers.base import PJREDDIE
 from ..layers.batchnorm import Batchnorm, root
 from ..layers.blur import blur_kernel, blur_size
 from ..layers.connected import Connected
@@ -27,7 +28,6 @@ from ..layers.crop import Crop
 from ..layers.deconvolutional import Deconvolutional
 from ..layers.head import Head
 from ..layers.local import Local
-from ..layers.maxpool import Maxpool
 from ..layers.normalization import Normalization
 from ..layers.shortcut import Shortcut
 from ..network import Network
@@ -413,16 +413,33 @@ def _activate(graph: Graph, activation: str, x: str) -> str:
     return graph.node("Add", inside, graph.times(graph.node("Sub", x, middle), flat))
 
 
-@converts("maxpool")
-def _maxpool(graph: Graph, layer: Maxpool, x: str) -> str:
+def _windows(graph: Graph, layer: Layer, operator: str, x: str, **attributes: Any) -> str:
+    """MaxPool or AveragePool over a layer's windows."""
     before = layer.padding // 2
     after = layer.padding - before
     pads = [before, before, after, after]
-    if after >= layer.size:  # which MaxPool does not take
+    if after >= layer.size:  # which neither takes; the windows of an AveragePool are never so
         least = graph.constant(np.finfo(np.float32).min)
         x = graph.node("Pad", x, graph.integers(0, 0, *pads[:2], 0, 0, *pads[2:]), least)
         pads = [0] * 4
-    return graph.node("MaxPool", x, kernel_shape=[layer.size] * 2, strides=[layer.o.stride] * 2, pads=pads)
+    return graph.node(operator, x, kernel_shape=[layer.size] * 2, strides=layer.own_strides, pads=pads, **attributes)
+
+
+@converts("maxpool")
+def _maxpool(graph: Graph, layer: Layer, x: str) -> str:
+    if not layer.o.maxpool_depth:
+        return _blur(graph, layer, _windows(graph, layer, "MaxPool", x))
+    (c, _, _), out, (height, width) = layer.input, layer.o.out_channels, graph.size(x, layer)
+    if c % out:
+        least = graph.constant(np.finfo(np.float32).min)
+        x = graph.node("Pad", x, graph.integers(0, 0, 0, 0, 0, -c % out, 0, 0), least)
+    x = graph.reshape(x, 0, -(-c // out), out, height, width)
+    return graph.node("ReduceMax", x, axes=[1], keepdims=0)
+
+
+@converts("local_avgpool")
+def _local_avgpool(graph: Graph, layer: Layer, x: str) -> str:
+    return _windows(graph, layer, "AveragePool", x, count_include_pad=0)
 
 
 @converts("avgpool")
@@ -432,6 +449,10 @@ def _avgpool(graph: Graph, layer: Layer, x: str) -> str:
 
 @converts("route")
 def _route(graph: Graph, layer: Layer, *sources: str) -> str:
+    if layer.o.groups > 1:
+        sources = tuple(
+            graph.part(source, 1, *layer.part(shape.c)) for source, shape in zip(sources, layer.inputs, strict=True)
+        )
     if len(sources) == 1:
         return sources[0]
     if layer.output[1:] != layer.input[1:]:
@@ -456,20 +477,66 @@ def _reorg(graph: Graph, layer: Layer, x: str) -> str:
     return graph.reshape(x, 0, layer.output.c, graph.compute(way, height, s), graph.compute(way, width, s))
 
 
+@converts("reorg3d")
+def _reorg3d(graph: Graph, layer: Layer, x: str) -> str:
+    s, (c, _, _), (height, width) = layer.o.stride, layer.input, graph.size(x, layer)
+    if layer.o.reverse:
+        x = graph.node("Transpose", graph.reshape(x, 0, s, s, c // (s * s), height, width), perm=[0, 3, 4, 1, 5, 2])
+        return graph.reshape(x, 0, layer.output.c, graph.compute("Mul", height, s), graph.compute("Mul", width, s))
+    height, width = graph.compute("Div", height, s), graph.compute("Div", width, s)
+    x = graph.node("Transpose", graph.reshape(x, 0, c, height, s, width, s), perm=[0, 3, 5, 1, 2, 4])
+    return graph.reshape(x, 0, layer.output.c, height, width)
+
+
+@converts("implicit")
+def _implicit(graph: Graph, layer: Layer, x: str) -> str:
+    images = graph.part(graph.node("Shape", x), 0, 0, 1)
+    shape = graph.node("Concat", images, graph.integers(*layer.output), axis=0)
+    return graph.node("Expand", graph.constant(layer.weights.unsqueeze(0), "weights"), shape)
+
+
+@converts("scale_channels")
+@converts("sam")
+def _product(graph: Graph, layer: Layer, before: str, earlier: str) -> str:
+    return _activate(graph, layer.activation, graph.node("Mul", earlier, before))
+
+
+def _fit_channels(graph: Graph, x: str, found: int, wanted: int) -> str:
+    """The first channels of ``x``, or ``x`` with channels of zeros behind."""
+    if found > wanted:
+        return graph.part(x, 1, 0, wanted)
+    if found < wanted:
+        return graph.node("Pad", x, graph.integers(0, 0, 0, 0, 0, wanted - found, 0, 0))
+    return x
+
+
 @converts("shortcut")
-def _shortcut(graph: Graph, layer: Shortcut, before: str, earlier: str) -> str:
+def _shortcut(graph: Graph, layer: Shortcut, before: str, *earlier: str) -> str:
+    if layer.program == PJREDDIE:
+        out = _strided_shortcut(graph, layer, before, *earlier)
+    else:
+        maps = [
+            _fit_channels(graph, x, shape.c, layer.output.c)
+            for x, shape in zip((before, *earlier), layer.inputs, strict=True)
+        ]
+        if layer.weighted:
+            factors = zip(maps, layer.factors(), strict=True)
+            maps = [graph.node("Mul", x, graph.constant(factor, "weights")) for x, factor in factors]
+        out = maps[0]
+        for x in maps[1:]:
+            out = graph.node("Add", out, x)
+    return _activate(graph, layer.activation, out)
+
+
+def _strided_shortcut(graph: Graph, layer: Shortcut, before: str, earlier: str) -> str:
     o, ((c2, h2, w2), (c1, h1, w1)) = layer.o, layer.inputs
     stride = max(w1 // w2, 1)
     if (h2, w2) != (-(-h1 // stride), -(-w1 // stride)) or (o.alpha != 1 and c1 < c2):
         raise graph.refuse(layer, "a [shortcut] between maps of these sizes has no ONNX form here")
     if stride > 1:
         earlier = graph.part(graph.part(earlier, 2, 0, LARGEST, stride), 3, 0, LARGEST, stride)
-    if c1 > c2:
-        earlier = graph.part(earlier, 1, 0, c2)
-    elif c1 < c2:
-        earlier = graph.node("Pad", earlier, graph.integers(0, 0, 0, 0, 0, c2 - c1, 0, 0))
-    out = graph.node("Add", graph.times(before, o.alpha), graph.times(earlier, o.beta))
-    return _activate(graph, layer.activation, out)
+    earlier = _fit_channels(graph, earlier, c1, c2)
+    return graph.node("Add", graph.times(before, o.alpha), graph.times(earlier, o.beta))
 
 
 @converts("upsample")
@@ -486,6 +553,8 @@ def _upsample(graph: Graph, layer: Layer, x: str) -> str:
 
 
 @converts("dropout")
+@converts("empty")
+@converts("contrastive")
 @converts("cost")
 def _same(graph: Graph, layer: Layer, x: str) -> str:
     return x

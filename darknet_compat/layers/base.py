@@ -90,6 +90,8 @@ class Layer(nn.Module):
     """True where Darknet writes into the layer before (dropout)."""
     resizable: bool = True
     """False where Darknet's resize_network refuses the type."""
+    trained: ClassVar[bool] = True
+    """False where training a network with such a section is not built."""
     untrained: ClassVar[tuple[str, ...]] = ()
     """Options with which training is not built, beside those that every section has."""
 

@@ -165,7 +165,9 @@ class Batchnorm(Normalised):
     biases in its file, before the rest.
     """
 
-    resizable = False
+    @property
+    def resizable(self) -> bool:
+        return self.program == ALEXEYAB  # pjreddie's resize_network passes over it
 
     def __init__(self, section: Section, place: Place) -> None:
         super().__init__(section, place)

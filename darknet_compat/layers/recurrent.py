@@ -37,7 +37,7 @@ class Recurrent(Layer):
 
     def __init__(self, section: Section, place: Place) -> None:
         super().__init__(section, place)
-        self.place = place
+        self.place = replace(place, index=0, shapes=(), layers=())
         self.time_steps = place.time_steps
         self.batch_normalize = bool(self.o.batch_normalize)
         # As many streams as the last call had; no .weights file holds it.
@@ -54,7 +54,7 @@ class Recurrent(Layer):
 
     def part_place(self, inputs: Shape) -> Place:
         """As if the sub-layer were the first of a network."""
-        return replace(self.place, index=0, shapes=(), image=inputs)
+        return replace(self.place, image=inputs)
 
     def parts(self) -> list[tuple[str, Normalised]]:
         return [(name, getattr(self, name)) for name in self.order[self.program]]
@@ -106,6 +106,10 @@ class Recurrent(Layer):
     def folded(self) -> dict[str, Tensor]:
         """As :meth:`Normalised.folded`, of all sub-layers."""
         return {f"{name}.{key}": tensor for name, part in self.parts() for key, tensor in part.folded().items()}
+
+    def plain_section(self) -> Section:
+        """As :meth:`Normalised.plain_section`."""
+        return self.section.with_option("batch_normalize", "0")
 
     def start(self) -> None:
         for _, part in self.parts():

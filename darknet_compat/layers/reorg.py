@@ -55,7 +55,8 @@ class Reorg(Layer):
         s, (n, c, h, w) = self.o.stride, x.shape
         if self.o.flatten:
             sizes = (h * w, c) if self.o.reverse else (c, h * w)
-            return x.reshape(n, *sizes).transpose(1, 2).reshape(n, *self._sizes(c, h, w))
+            # By way of a flat vector: torch.compile would make a program of each size of the direct one.
+            return x.reshape(n, *sizes).transpose(1, 2).flatten(1).view(n, *self._sizes(c, h, w))
         if self.o.extra:
             return F.pad(x.flatten(1), (0, self.o.extra))[:, :, None, None]
         if self.o.reverse:

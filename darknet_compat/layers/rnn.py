@@ -36,7 +36,8 @@ class Rnn(Recurrent):
 
     def shape(self) -> Shape:
         self.at_least("output", 1)
-        self.at_least("hidden", 1)
+        if self.program == ALEXEYAB:
+            self.at_least("hidden", 1)
         return Shape(self.o.output, 1, 1)
 
     def state_shape(self) -> Shape:

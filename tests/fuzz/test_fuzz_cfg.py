@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from darknet_compat.cfg import SECTIONS, parse_cfg
 from darknet_compat.layers import TYPES
-from darknet_compat.layers.base import COMMON
+from darknet_compat.layers.base import ALEXEYAB, PJREDDIE
 from darknet_compat.layers.net import OPTIONS
 from darknet_compat.network import Network
 from tests.compare import net
@@ -27,14 +27,18 @@ NUMBERS = [
 ]  # fmt: skip
 LINES = [
     "[net]", "[conv]", "[maxpool]", "[reorg]", "[route]", "[shortcut]", "[upsample]", "[softmax]", "[connected]",
-    "[batchnorm]", "[dropout]", "[avgpool]", "[cost]", "[activation]", "[region]", "[yolo]", "[bogus]", "[", "=",
+    "[batchnorm]", "[dropout]", "[avgpool]", "[cost]", "[activation]", "[local]", "[crop]",
+    "[rnn]", "[gru]", "[region]", "[yolo]", "[bogus]", "[", "=",
     "x", "#", "stride=2", "size=3", "padding=1", "groups=2", "from=-1", "layers=-1", "layers=0,-1", "reverse=1",
     "tree=/dev/zero", "map=/dev/zero", "tree=/etc/passwd", "map=/etc/passwd", "num=1", "classes=1", "coords=4",
     "anchors=1,1", "activation=elu", "batch_normalize=1", "inputs=10", "flatten=1", "numload=1", "flipped=1",
     "spatial=1", "softmax=1", "background=1", "output=3", "filters=6", "temperature=0", "probability=.9", "scale=2",
 ]  # fmt: skip
 # Section type -> the options that it reads.
-KNOWN = {"net": sorted(OPTIONS), **{name: sorted({**COMMON, **layer.options}) for name, layer in TYPES.items()}}
+KNOWN = {
+    "net": sorted(OPTIONS),
+    **{name: sorted({**layer.options_of(PJREDDIE), **layer.options_of(ALEXEYAB)}) for name, layer in TYPES.items()},
+}
 # Small enough to be run: one network of each section that is built.
 SMALL = [
     net(12, 8, 3, "[conv]\nfilters=8\nsize=3\npad=1\nbatch_normalize=1", "[maxpool]\nsize=2\nstride=2",
@@ -42,6 +46,11 @@ SMALL = [
         "[region]\nnum=2\nclasses=1\nanchors=1,2,3,4"),
     net(9, 9, 4, "[conv]\nfilters=4\ngroups=2", "[batchnorm]", "[shortcut]\nfrom=-2\nactivation=leaky",
         "[activation]", "[avgpool]", "[connected]\noutput=6", "[dropout]", "[softmax]\ngroups=3", "[cost]"),
+    net(9, 8, 3, "[crop]\ncrop_height=7\ncrop_width=6", "[local]\nfilters=4\nsize=3\npad=1", "[lrn]\nsize=3",
+        "[deconv]\nfilters=2\nsize=2\nstride=2\nbatch_normalize=1", "[l2norm]", "[reorg]\nflatten=1",
+        "[reorg]\nextra=2", "[logistic]"),
+    net(4, 4, 2, "[crnn]\noutput_filters=3\nhidden_filters=2\nbatch_normalize=1", "[rnn]\noutput=4\nhidden=4",
+        "[gru]\noutput=3\nbatch_normalize=1", "[lstm]\noutput=3"),
 ]  # fmt: skip
 
 

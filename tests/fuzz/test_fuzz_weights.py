@@ -21,6 +21,8 @@ NETWORKS = {
         "convolutional": net(8, 8, 3, "[conv]\nfilters=4\nsize=3\npad=1\nbatch_normalize=1", "[conv]\nfilters=6"),
         "flipped": net(8, 8, 2, "[conv]\nfilters=4\nsize=3\nflipped=1", "[batchnorm]", "[conv]\nfilters=2\ngroups=2"),
         "connected": net(4, 4, 2, "[connected]\noutput=5\nbatch_normalize=1", "[dropout]", "[connected]\noutput=3"),
+        "local": net(4, 4, 2, "[local]\nfilters=2\nsize=3", "[deconv]\nsize=2\nstride=2\nbatch_normalize=1"),
+        "recurrent": net(4, 4, 2, "[gru]\noutput=3\nbatch_normalize=1", "[lstm]\noutput=2", "[crnn]"),
         "without numbers": net(4, 4, 2, "[maxpool]\nstride=2"),
     }.items()
 }

@@ -26,7 +26,7 @@ def test_twenty_steps_and_the_file_are_darknets(library, tmp_path, options):
     check_steps(library, text_of(section, section), tmp_path)
 
 
-@pytest.mark.parametrize("options", ["size=1", "size=5\npad=1", "size=3\npadding=1\ngroups=2"])
+@pytest.mark.parametrize("options", ["size=1", "size=5\npad=1", "padding=1\ngroups=2", "pad=1\ndilation=2"])
 def test_other_convolutions_are_alexeyabs(alexeyab_darknet, tmp_path, options):
     section = f"[crnn]\n{options}\noutput=4\nhidden=6\nactivation=leaky"
     check_steps(alexeyab_darknet, text_of(section, width=5, height=3), tmp_path)

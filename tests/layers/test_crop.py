@@ -72,10 +72,11 @@ def test_without_flip_nothing_is_mirrored():
     assert all(torch.equal(network(x), x) for _ in range(20))
 
 
+@pytest.mark.parametrize("crop", [(7, 7), (4, 6)])
 @pytest.mark.parametrize("size", [(20, 18), (15, 12)])
-def test_a_resize_keeps_the_share(darknet, tmp_path, size):
+def test_a_resize_keeps_the_share(darknet, tmp_path, crop, size):
     """resize_crop_layer: both sides by crop_height / h, cut to whole numbers."""
-    network, cfg, weights = network_of(net(10, 10, 3, CROP.format(7, 7), CONV), tmp_path)
+    network, cfg, weights = network_of(net(10, 10, 3, CROP.format(*crop), CONV), tmp_path)
     reference = darknet.load_network(cfg, weights)
     reference.resize(*size)
     network.resize(*size)

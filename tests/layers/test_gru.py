@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from darknet_compat.errors import CfgWarning
 from tests.layers.recurrent_oracle import check_steps, check_steps_in_one_call, text_of
 
 GRU = "[gru]\noutput=6\n{}"
@@ -14,6 +15,11 @@ def test_twenty_steps_and_the_file_are_darknets(library, tmp_path, options):
 
 def test_tanh_is_pjreddies(darknet, tmp_path):
     check_steps(darknet, text_of(GRU.format("tanh=1")), tmp_path)
+
+
+def test_alexeyabs_has_no_tanh(alexeyab_darknet, tmp_path):
+    with pytest.warns(CfgWarning, match="tanh=1: unknown option of"):
+        check_steps(alexeyab_darknet, text_of(GRU.format("tanh=1")), tmp_path)
 
 
 def test_several_steps_in_a_call(library, tmp_path):

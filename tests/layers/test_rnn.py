@@ -38,6 +38,8 @@ def test_pjreddie_passes_over_hidden(darknet, tmp_path):
 def test_what_does_not_fit_is_refused():
     with pytest.raises(CfgError, match="output=0: output is 0; expected 1 or more"):
         Network(parse_cfg(net(4, 3, 2, "[rnn]\noutput=0")))
+    with pytest.raises(CfgError, match="hidden=0: hidden is 0; expected 1 or more"):
+        Network(parse_cfg(net(4, 3, 2, "[rnn]\nhidden=0")), program="alexeyab")
     with pytest.raises(CfgError, match="activation=swoosh: no activation is called 'swoosh'"):
         Network(parse_cfg(net(4, 3, 2, "[rnn]\nactivation=swoosh")))
     with pytest.raises(CfgError, match=r"<text>:6: \[rnn\]: the layer would hold [0-9,]+ numbers in one tensor"):

@@ -75,6 +75,10 @@ class AlexeyABNetwork(OracleNetwork):
         last = self.layers[-1]
         return last.inputs if last.type == "cost" else last.truths or last.outputs
 
+    def resize(self, w, h):
+        super().resize(w, h)
+        self.number("inputs", self.channels * h * w)  # his resize_network leaves the old number
+
     def fuse(self):
         """fuse_conv_batchnorm, which his verbs test, valid, map and demo run."""
         with self.oracle.capture():
