@@ -9,6 +9,7 @@ import torch
 
 from darknet_compat import load_network
 from darknet_compat.cfg import read_cfg
+from darknet_compat.layers import batchnorm
 from darknet_compat.network import Network
 from darknet_compat.weights import save_weights
 
@@ -70,6 +71,39 @@ def worst_layer(network: Network, reference, x: np.ndarray) -> tuple[float, int]
         difference = np.abs(output.numpy() - expected).max() / max(np.abs(expected).max(), 1e-30)
         # No comparison with NaN is true, so max() would pass over it.
         worst = max(worst, (float(np.nan_to_num(difference, nan=np.inf)), layer.index))
+    return worst
+
+
+def calibrate(network: Network, x: torch.Tensor, weights: Path) -> None:
+    """Let every batch norm have the statistics of ``x``, so that values keep their size through hundreds of layers."""
+    before = batchnorm.MOMENTUM
+    batchnorm.MOMENTUM = 1.0
+    try:
+        with torch.no_grad():
+            network.train()(x)
+    finally:
+        batchnorm.MOMENTUM = before
+    save_weights(network.eval(), weights)
+
+
+def worst_step(network: Network, reference, x: np.ndarray) -> tuple[float, int]:
+    """As :func:`worst_layer`, but each layer gets what the reference's layers gave: its own rounding alone.
+
+    In deep random networks rounding grows from layer to layer, to any size.
+    """
+    reference.set_batch(len(x))
+    reference.predict(x)
+    given = {-1: torch.from_numpy(x)}
+    worst = (0.0, -1)
+    with torch.inference_mode():
+        for layer in network.layers:
+            if layer.type == "cost":
+                continue
+            output = layer(*(given[source] for source in layer.sources))
+            expected = reference.layer_output(layer.index).reshape(output.shape)
+            given[layer.index] = torch.from_numpy(expected)
+            difference = np.abs(output.numpy() - expected).max() / max(np.abs(expected).max(), 1e-30)
+            worst = max(worst, (float(np.nan_to_num(difference, nan=np.inf)), layer.index))
     return worst
 
 

@@ -222,6 +222,25 @@ def test_convolutions_of_alexeyabs_kinds(tmp_path, program):
         assert start_engine(network, batch=batch)(x)[0].shape == expected[-1].shape
 
 
+@pytest.mark.parametrize("precision", ["float32", pytest.param("bf16", marks=pytest.mark.bf16)])
+def test_sections_of_alexeyabs_program(tmp_path, precision):
+    """All that reads an earlier layer, and all that has numbers of its own, in one network."""
+    sections = [
+        CONV.format(16), "[maxpool]\nsize=3\nstride=2\nantialiasing=1", "[route]\nlayers=-1\ngroups=2\ngroup_id=1",
+        "[conv]\nfilters=8\nsize=3\npad=1\nbatch_normalize=1\nactivation=mish",
+        "[shortcut]\nfrom=-2\nactivation=swish\nweights_type=per_channel\nweights_normalization=softmax",
+        "[avgpool]", "[conv]\nfilters=8\nactivation=logistic", "[scale_channels]\nfrom=-3\nactivation=leaky",
+        "[implicit]\nfilters=8", "[scale_channels]\nfrom=-2", "[conv]\nfilters=8\nactivation=logistic",
+        "[sam]\nfrom=-2", "[reorg3d]\nstride=2", "[local_avgpool]\nsize=3\nstride=1", "[empty]",
+    ]  # fmt: skip
+    network, _, _ = network_of(net(32, 32, 3, *sections), tmp_path, numerics="gpu")
+    x = torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        expected, [found] = network(x), start_engine(network, precision=precision, batch=2)(x)
+    assert found.shape == expected.shape
+    assert float((found - expected).abs().max() / expected.abs().max()) <= {"float32": 1e-5, "bf16": 0.05}[precision]
+
+
 @pytest.mark.parametrize("tile", sorted(packed.POINTS))
 def test_winograds_matrices_correlate(tile):
     a, g, b = packed.winograd_matrices(tile)

@@ -210,7 +210,11 @@ class Convolutional(Normalised):
         if self.shared:
             return
         fan_in = self.o.size * self.o.size * self.input.c // self.groups
-        nn.init.normal_(self.weights, std=(2 / fan_in) ** 0.5)
+        bound = (2 / fan_in) ** 0.5
+        if self.program == ALEXEYAB:
+            nn.init.uniform_(self.weights, -bound, bound)
+        else:
+            nn.init.normal_(self.weights, std=bound)
         self.start_biases()
 
     def row(self) -> str:

@@ -289,6 +289,20 @@ def test_errors_name_the_line(options, found):
     assert "\n" not in str(error.value)
 
 
+def test_start_values_are_alexeyabs(alexeyab_darknet, tmp_path):
+    """Uniform up to sqrt(2 / (size*size*c/groups)); the rest as in pjreddie's program."""
+    cfg = tmp_path / "net.cfg"
+    cfg.write_text(net(9, 9, 48, "[conv]\nfilters=64\nsize=5\ngroups=4\nbatch_normalize=1"))
+    theirs = alexeyab_darknet.load_network(cfg).layer_tensor(0, "weights")
+    torch.manual_seed(0)
+    layer = Network(parse_cfg(cfg.read_text()), program="alexeyab").start().layers[0]
+    ours = layer.weights.detach().numpy()
+    for weights in (theirs, ours):
+        assert np.abs(weights).max() == pytest.approx((2 / (25 * 12)) ** 0.5, rel=0.001)
+        assert weights.std() == pytest.approx((2 / (25 * 12)) ** 0.5 / 3**0.5, rel=0.02)
+    assert float(layer.scales.min()) == float(layer.scales.max()) == 1
+
+
 @pytest.mark.parametrize("groups", [1, 4])
 def test_start_values_are_darknets(groups):
     """make_convolutional_layer: normal of sqrt(2 / (size*size*c/groups)), biases and running figures 0, scales 1."""
