@@ -114,8 +114,9 @@ class Detection(Head):
         classes = graph.node("Softmax", classes, axis=3) if o.softmax else classes
         probabilities = graph.node("Mul", classes, graph.reshape(confidence, 0, cells, o.num, 1))
         box = graph.reshape(box, 0, cells, o.num, 4)
-        row, column = divmod(torch.arange(cells), o.side)
-        xy = graph.node("Add", graph.part(box, 3, 0, 2), graph.constant(torch.stack([column, row], 1)[None, :, None]))
+        cell = torch.arange(cells)
+        column_row = graph.constant(torch.stack([cell % o.side, cell // o.side], 1)[None, :, None], "cells")
+        xy = graph.node("Add", graph.part(box, 3, 0, 2), column_row)
         wh = graph.part(box, 3, 2, 4)
         wh = graph.node("Mul", wh, wh) if o.sqrt else wh
         boxes = graph.node("Concat", graph.times(xy, 1 / o.side), wh, axis=3)
