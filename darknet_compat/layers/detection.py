@@ -113,6 +113,7 @@ class Detection(Head):
         classes = graph.reshape(classes, 0, cells, 1, o.classes)
         classes = graph.node("Softmax", classes, axis=3) if o.softmax else classes
         probabilities = graph.node("Mul", classes, graph.reshape(confidence, 0, cells, o.num, 1))
+        probabilities = graph.node("Relu", probabilities)  # what is under 0 is under every threshold
         box = graph.reshape(box, 0, cells, o.num, 4)
         cell = torch.arange(cells)
         column_row = graph.constant(torch.stack([cell % o.side, cell // o.side], 1)[None, :, None], "cells")
