@@ -62,7 +62,8 @@ class Network(nn.Module):
         self.layers = nn.ModuleList()
         shapes: list[Shape] = []
         for index, section in enumerate(cfg.layers):
-            layer = layer_type(section)(section, Place(index, shapes, self.input, numerics, self.program))
+            place = Place(index, shapes, self.input, numerics, self.program, self.layers)
+            layer = layer_type(section)(section, place)
             self.layers.append(layer)
             shapes.append(layer.output)
         if not self.layers:
@@ -283,7 +284,7 @@ class Network(nn.Module):
         ``batch_normalize=0``: Darknet runs that cfg with the .weights file written of it.
         """
         sections = [
-            section.with_option("batch_normalize", "0") if getattr(layer, "batch_normalize", False) else section
+            layer.plain_section() if getattr(layer, "batch_normalize", False) else section
             for section, layer in zip(self.cfg.layers, self.layers, strict=True)
         ]
         fused = Network(replace(self.cfg, sections=(self.cfg.net, *sections)), self.numerics, program=self.program)

@@ -25,7 +25,7 @@ from darknet_compat.detect import detect_files
 from darknet_compat.engines import ENGINES, Engine, exported, packed, start_engine
 from darknet_compat.errors import ExportError
 from darknet_compat.images import letterbox_image, load_image
-from darknet_compat.layers.activation import ACTIVATIONS
+from darknet_compat.layers.activation import ACROSS_CHANNELS, ACTIVATIONS
 from darknet_compat.network import Network
 from tests.compare import TOLERANCE, net, network_of, randomise
 from tests.conftest import ROOT, SHAPES
@@ -173,11 +173,53 @@ def test_convolutions_of_every_kind(tmp_path, activation):
     network, _, _ = network_of(text, tmp_path)
     for batch in (1, 3):
         x = torch.rand(batch, 3, 52, 52, generator=torch.Generator().manual_seed(0))
-        assert packed.winograd_tile(network.layers[3], batch) > 0
+        assert (packed.winograd_tile(network.layers[3], batch) > 0) == (activation not in ACROSS_CHANNELS)
         with torch.inference_mode():
             expected = network(x)
             [found] = start_engine(network, batch=batch)(x)
         assert float((found - expected).abs().max() / expected.abs().max()) <= 1e-5
+
+
+@pytest.mark.parametrize("program", ["pjreddie", "alexeyab"])
+def test_convolutions_of_alexeyabs_kinds(tmp_path, program):
+    """Those that both programs have, and those of AlexeyAB's alone: no layer of them may take Winograd's way."""
+    kinds = ["binary=1", "xnor=1", "xnor=1\ngroups=4"]
+    if program == "alexeyab":
+        kinds += ["dilation=2", "share_index=0", "stride_x=2", "antialiasing=1", "stride=2\nantialiasing=2"]
+    batch, conv = 1, "[conv]\nfilters=256\nsize=3\npad=1\nactivation=leaky\n"
+    # Each beside the one that may be shared: the signs of what only rounding tells apart would go on to the next.
+    text = net(26, 26, 256, conv, *(f"[route]\nlayers=0\n{conv}{kind}" for kind in kinds))
+    network, _, _ = network_of(text, tmp_path, numerics="gpu", program=program)
+    x = torch.rand(batch, 256, 26, 26, generator=torch.Generator().manual_seed(0)) - 0.5
+    fused = network.fuse()
+    assert packed.winograd_tile(fused.layers[0], batch)
+    with torch.inference_mode():
+        read, *expected = network.outputs(x)
+        for layer, output in zip(fused.layers[2::2], expected[1::2], strict=True):
+            assert layer.shared or not packed.winograd_tile(layer, batch)
+            layer.separate()
+            found = packed._convolution(layer, batch)(read)
+            assert float((found - output).abs().max() / output.abs().max()) <= 1e-5
+        assert start_engine(network, batch=batch)(x)[0].shape == expected[-1].shape
+
+
+@pytest.mark.parametrize("precision", ["float32", pytest.param("bf16", marks=pytest.mark.bf16)])
+def test_sections_of_alexeyabs_program(tmp_path, precision):
+    """All that reads an earlier layer, and all that has numbers of its own, in one network."""
+    sections = [
+        CONV.format(16), "[maxpool]\nsize=3\nstride=2\nantialiasing=1", "[route]\nlayers=-1\ngroups=2\ngroup_id=1",
+        "[conv]\nfilters=8\nsize=3\npad=1\nbatch_normalize=1\nactivation=mish",
+        "[shortcut]\nfrom=-2\nactivation=swish\nweights_type=per_channel\nweights_normalization=softmax",
+        "[avgpool]", "[conv]\nfilters=8\nactivation=logistic", "[scale_channels]\nfrom=-3\nactivation=leaky",
+        "[implicit]\nfilters=8", "[scale_channels]\nfrom=-2", "[conv]\nfilters=8\nactivation=logistic",
+        "[sam]\nfrom=-2", "[reorg3d]\nstride=2", "[local_avgpool]\nsize=3\nstride=1", "[empty]",
+    ]  # fmt: skip
+    network, _, _ = network_of(net(32, 32, 3, *sections), tmp_path, numerics="gpu")
+    x = torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        expected, [found] = network(x), start_engine(network, precision=precision, batch=2)(x)
+    assert found.shape == expected.shape
+    assert float((found - expected).abs().max() / expected.abs().max()) <= {"float32": 1e-5, "bf16": 0.05}[precision]
 
 
 @pytest.mark.parametrize("tile", sorted(packed.POINTS))

@@ -244,6 +244,9 @@ SECTIONS = {
     "maxpool padding": ["[maxpool]\nsize=2\nstride=2\npadding=0"],
     "maxpool wide padding": ["[maxpool]\nsize=2\nstride=2\npadding=3"],
     "convolution": ["[conv]\nfilters=6\nsize=3\nstride=2\npadding=2\ngroups=2\nactivation=relu\nbatch_normalize=1"],
+    "dilation": [CONV.format(4), CONV.format(4) + "\ndilation=2\nshare_index=-1", "[conv]\nfilters=2\nstride_x=2"],
+    "antialiasing": [f"{CONV.format(4)}\nstride=2\nantialiasing={kind}" for kind in (1, 2)],
+    "xnor": [f"{CONV.format(4)}\nxnor=1\nstream=0", CONV.format(3) + "\nbinary=1"],
     "batchnorm": ["[batchnorm]"],
     "connected": ["[connected]\noutput=7\nbatch_normalize=1\nactivation=tanh"],
     "classifier": ["[avgpool]", "[dropout]\nprobability=.5", "[softmax]\ngroups=2\ntemperature=2", "[cost]\ntype=sse"],
@@ -252,6 +255,30 @@ SECTIONS = {
     "upsample": ["[upsample]\nstride=3\nscale=.5"],
     "downsample": ["[upsample]\nstride=-2"],
     "shortcut": [CONV.format(4), "[shortcut]\nfrom=-2\nactivation=leaky\nalpha=.5\nbeta=2"],
+    "maxpool of AlexeyAB's": [
+        "[maxpool]\nsize=3\nstride_x=2\nstride_y=1",
+        "[maxpool]\nsize=2\nstride=2\nantialiasing=1",
+        "[maxpool]\nmaxpool_depth=1\nout_channels=3",
+    ],
+    "local_avgpool": ["[local_avgpool]\nsize=3\nstride=2", "[local_avgpool]\nsize=2\nstride=1\nstride_x=2"],
+    "route of groups": [CONV.format(6), "[route]\nlayers=-1,-2\ngroups=2\ngroup_id=1"],
+    "route of groups and sizes": ["[maxpool]\nsize=2\nstride=2", "[route]\nlayers=-1,-2\ngroups=2\ngroup_id=1"],
+    "shortcut of several": [
+        CONV.format(6),
+        CONV.format(4),
+        "[shortcut]\nfrom=-2,-3\nactivation=leaky\nweights_type=none",
+        "[shortcut]\nfrom=-2,-3,-4\nactivation=linear\nweights_type=per_channel\nweights_normalization=softmax",
+        "[shortcut]\nfrom=-5\nactivation=mish\nweights_type=per_feature\nweights_normalization=relu",
+    ],
+    "scale_channels": [
+        "[avgpool]",
+        "[scale_channels]\nfrom=-2\nactivation=relu",
+        "[conv]\nfilters=1\nactivation=logistic",
+        "[scale_channels]\nfrom=-2\nscale_wh=1",
+    ],
+    "sam": [CONV.format(4) + "\nactivation=logistic", "[sam]\nfrom=-2\nactivation=leaky"],
+    "reorg3d": ["[reorg3d]\nstride=2", "[reorg3d]\nstride=2\nreverse=1", "[reorg3d]\nstride=3", "[empty]"],
+    "implicit": ["[implicit]\nfilters=4", "[scale_channels]\nfrom=0", "[silence]", "[contrastive]"],
     "shortcut to fewer": ["[conv]\nfilters=2\nsize=3\nstride=2\npad=1", "[shortcut]\nfrom=-2\nbeta=2"],
     "shortcut to more": ["[conv]\nfilters=9\nsize=3\nstride=2\npad=1", "[shortcut]\nfrom=-2"],
     **{name: [f"[activation]\nactivation={name}"] for name in ACTIVATIONS},
@@ -358,6 +385,24 @@ def test_every_header_comes_back(tmp_path, suffix, version):
     save_weights(back, tmp_path / "back.weights")
     assert (tmp_path / "back.weights").read_bytes() == weights.read_bytes()
     assert back.numerics == "gpu"
+
+
+@pytest.mark.parametrize("suffix", [".pt2", ".safetensors"])
+def test_numbers_that_two_layers_share_come_back(tmp_path, suffix):
+    if suffix == ".safetensors":
+        need("safetensors")
+    first = CONV.format(3) + "\nbatch_normalize=1"
+    network, _, weights = network_of(net(8, 8, 3, first, first + "\nshare_index=0"), tmp_path)
+    export(network, tmp_path / f"net{suffix}")
+    back = read_export(tmp_path / f"net{suffix}")
+    save_weights(back, tmp_path / "back.weights")
+    assert (tmp_path / "back.weights").read_bytes() == weights.read_bytes()
+    x = torch.rand(1, 3, 8, 8)
+    with torch.inference_mode():
+        torch.testing.assert_close(back(x), network(x))
+        if suffix == ".pt2":
+            found = torch.export.load(tmp_path / "net.pt2").module()(x)
+            torch.testing.assert_close(found, network(x), atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("dynamic", [False, True])

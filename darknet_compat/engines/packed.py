@@ -15,21 +15,33 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..layers.activation import ACTIVATIONS
-from ..layers.convolutional import Convolutional
+from ..layers.activation import ACROSS_CHANNELS, ACTIVATIONS
+from ..layers.blur import blur
+from ..layers.convolutional import Convolutional, signs
 from ..network import Network
 
 Function = Callable[[Tensor], Tensor]
 Predict = Callable[[Tensor], list[Tensor]]  # as Network.predict
 
-# What oneDNN applies to a sum before it is stored: torch's name and its constant.
+# What oneDNN applies to a sum before it is stored: torch's name, its constants and its form. (mish is none of them.)
 POINTWISE = {
-    "linear": ("none", []),
-    "leaky": ("leaky_relu", [0.1]),
-    "relie": ("leaky_relu", [0.01]),
-    "relu": ("relu", []),
-    "logistic": ("sigmoid", []),
-    "tanh": ("tanh", []),
+    "linear": ("none", [], ""),
+    "leaky": ("leaky_relu", [0.1], ""),
+    "revleaky": ("leaky_relu", [0.1], ""),
+    "relie": ("leaky_relu", [0.01], ""),
+    "relu": ("relu", [], ""),
+    "relu6": ("hardtanh", [0.0, 6.0], ""),
+    "hardtan": ("hardtanh", [-1.0, 1.0], ""),
+    "logistic": ("sigmoid", [], ""),
+    "tanh": ("tanh", [], ""),
+    "swish": ("swish", [], ""),
+    "gelu": ("gelu", [], "tanh"),
+}
+# On values that nothing else reads, these need no second map.
+IN_PLACE: dict[str, Function] = {
+    "leaky": functools.partial(F.leaky_relu_, negative_slope=0.1),
+    "mish": functools.partial(F.mish, inplace=True),
+    "swish": functools.partial(F.silu, inplace=True),
 }
 # Winograd's method for 3x3: outputs per tile and side -> the points of its polynomials, besides infinity. Those of 4
 # lose the fewest digits (Barabasz et al., Error analysis and improving the accuracy of Winograd convolution, 2018).
@@ -46,6 +58,9 @@ def pack(network: Network, precision: str, batch: int) -> Predict:
     """
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     fused = network.fuse()
+    for layer in fused.layers:
+        if isinstance(layer, Convolutional):
+            layer.separate()
     into_heads = [fused.layers[head.sources[0]] for head in fused.heads if head.sources[0] >= 0]
     ends = {fused.layers[0]: dtype, **dict.fromkeys(into_heads, torch.float32)}
     exact = {layer: after for layer, after in ends.items() if isinstance(layer, Convolutional)}
@@ -113,23 +128,31 @@ def has_onednn() -> bool:
     try:
         weights = torch.ones(1, 1, 1, 1)
         weights = torch.ops.mkldnn._reorder_convolution_weight(weights, [0, 0], [1, 1], [1, 1], 1, [1, 1, 1, 1])
-        return _onednn(torch.ones(1, 1, 1, 1), weights, None, 0, 1, 1, "linear").item() == 1
+        return _onednn(torch.ones(1, 1, 1, 1), weights, None, 0, (1, 1), 1, 1, "linear").item() == 1
     except (AttributeError, RuntimeError, NotImplementedError):
         return False
 
 
 def _onednn(
-    x: Tensor, weights: Tensor, biases: Tensor | None, padding: int, stride: int, groups: int, activation: str
+    x: Tensor,
+    weights: Tensor,
+    biases: Tensor | None,
+    padding: int,
+    strides: tuple[int, int],
+    dilation: int,
+    groups: int,
+    activation: str,
 ) -> Tensor:
-    name, constants = POINTWISE[activation]
     return torch.ops.mkldnn._convolution_pointwise(
-        x, weights, biases, [padding] * 2, [stride] * 2, [1, 1], groups, name, constants, ""
+        x, weights, biases, [padding] * 2, strides, [dilation] * 2, groups, *POINTWISE[activation]
     )
 
 
-def _reordered(weights: Tensor, padding: int, stride: int, groups: int, shape: list[int]) -> Tensor:
+def _reordered(
+    weights: Tensor, padding: int, strides: tuple[int, int], dilation: int, groups: int, shape: list[int]
+) -> Tensor:
     return torch.ops.mkldnn._reorder_convolution_weight(
-        weights.detach(), [padding] * 2, [stride] * 2, [1, 1], groups, shape
+        weights.detach(), [padding] * 2, strides, [dilation] * 2, groups, shape
     )
 
 
@@ -138,18 +161,37 @@ def _convolution(layer: Convolutional, batch: int) -> Function:
     tile = winograd_tile(layer, batch)
     if tile:
         return winograd(layer, tile, batch)
-    o, padding, biases = layer.o, layer.padding, layer.biases.detach()
-    weights = _reordered(layer.weights, padding, o.stride, o.groups, [batch, *layer.input])
-    if layer.activation in POINTWISE:
-        return lambda x: _onednn(x, weights, biases, padding, o.stride, o.groups, layer.activation)
-    activate = ACTIVATIONS[layer.activation]
-    return lambda x: activate(_onednn(x, weights, biases, padding, o.stride, o.groups, "linear"))
+    o, biases, around = layer.o, layer.biases.detach(), layer.padding if layer.outside else 0
+    how = layer.padding - around, layer.own_strides, layer.dilation, layer.groups
+    c, h, w = layer.input
+    weights = _reordered(layer.used_weights(), *how, [batch, c, h + 2 * around, w + 2 * around])
+    inside = layer.activation if layer.activation in POINTWISE else "linear"
+    activate = activation_in_place(layer)
+
+    def forward(x: Tensor) -> Tensor:
+        if o.xnor:
+            x = F.pad(signs(x), [around] * 4, value=layer.outside)
+        x = _onednn(x, weights, biases, *how, inside)
+        if inside != layer.activation:
+            x = activate(x)
+        return blur(x, o.antialiasing, layer.strides) if o.antialiasing else x
+
+    return forward
+
+
+def activation_in_place(layer: Convolutional) -> Function:
+    """The layer's activation, for values that nothing else reads."""
+    return IN_PLACE.get(layer.activation, ACTIVATIONS[layer.activation])
 
 
 def winograd_tile(layer: Convolutional, batch: int) -> int:
     """The side of Winograd's tiles that needs the least time for a layer; 0 where plain convolution does."""
     o, (c, _, _), (filters, h, w) = layer.o, layer.input, layer.output
-    if (o.size, o.stride, layer.padding, o.groups) != (3, 1, 1, 1) or layer.weights.dtype != torch.float32:
+    if (o.size, layer.strides, layer.padding, layer.groups) != (3, (1, 1), 1, 1):
+        return 0
+    if layer.dilation > 1 or o.binary or o.xnor or o.antialiasing or layer.weights.dtype != torch.float32:
+        return 0
+    if layer.activation in ACROSS_CHANNELS:  # what comes out of the tiles has its channels elsewhere
         return 0
     costs = {0: 9 * batch * h * w * c * filters}
     for tile in POINTS:
@@ -189,14 +231,12 @@ def winograd(layer: Convolutional, tile: int, batch: int) -> Function:
     together = max(count for count in range(1, batch + 1) if batch % count == 0 and (count == 1 or count <= wanted))
     # One 1x1 convolution of n*n groups multiplies all of them, over the tiles as its image.
     weights = (g @ layer.weights.detach().reshape(-1, 9).T).reshape(n * n * filters, c, 1, 1)
-    weights = _reordered(weights, 0, 1, n * n, [1, n * n * c, together * tiles, 1])
+    weights = _reordered(weights, 0, (1, 1), 1, n * n, [1, n * n * c, together * tiles, 1])
     # The values of point 1 go into every output with factor 1, so the biases can be added there.
     biases = torch.zeros(n * n, filters)
     biases[n + 1] = layer.biases.detach()
     biases = biases.flatten()
-    activate = ACTIVATIONS[layer.activation]
-    if layer.activation == "leaky":
-        activate = functools.partial(F.leaky_relu_, negative_slope=0.1)
+    activate = activation_in_place(layer)
 
     def forward(x: Tensor) -> Tensor:
         images, _, h, w = x.shape
@@ -206,7 +246,7 @@ def winograd(layer: Convolutional, tile: int, batch: int) -> Function:
         x = F.pad(x, (1, across * tile + 1 - w, 1, down * tile + 1 - h)).permute(0, 2, 3, 1)
         x = x.unfold(1, n, tile).unfold(2, n, tile).permute(0, 1, 2, 4, 5, 3)
         x = (b @ x.reshape(-1, n * n, c)).reshape(1, -1, 1, n * n * c).permute(0, 3, 1, 2)
-        x = _onednn(x, weights, biases, 0, 1, n * n, "linear")
+        x = _onednn(x, weights, biases, 0, (1, 1), 1, n * n, "linear")
         x = activate(a @ x.permute(0, 2, 3, 1).reshape(-1, n * n, filters))
         x = x.reshape(images, down, across, tile, tile, filters).transpose(2, 3)
         x = x.reshape(images, down * tile, across * tile, filters)

@@ -18,7 +18,10 @@ from onnx import TensorProto, helper, numpy_helper
 from .. import __version__
 from ..errors import ExportError
 from ..layers import Layer, Shape
+from ..layers.activation import EPS
+from ..layers.base import PJREDDIE
 from ..layers.batchnorm import root
+from ..layers.blur import blur_kernel, blur_size
 from ..layers.head import Head
 from ..network import Network
 
@@ -244,12 +247,29 @@ def _rank(name: str) -> list[None] | None:
 
 @converts("convolutional")
 def _convolutional(graph: Graph, layer: Layer, x: str) -> str:
-    o = layer.o
+    o, padding = layer.o, layer.padding
+    if o.xnor:
+        above = graph.node("Greater", x, graph.constant(0))
+        x = graph.node("Where", above, graph.constant(1), graph.constant(-1))
+        if layer.outside:
+            sides = (0, 0, padding, padding) * 2
+            x, padding = graph.node("Pad", x, graph.integers(*sides), graph.constant(layer.outside)), 0
     x = graph.node(
-        "Conv", x, graph.constant(layer.weights, "weights"), graph.constant(layer.biases, "biases"),
-        kernel_shape=[o.size] * 2, strides=[o.stride] * 2, pads=[layer.padding] * 4, group=o.groups,
+        "Conv", x, graph.constant(layer.used_weights(), "weights"), graph.constant(layer.owner.biases, "biases"),
+        kernel_shape=[o.size] * 2, strides=layer.own_strides, pads=[padding] * 4, dilations=[layer.dilation] * 2,
+        group=layer.groups,
     )  # fmt: skip
-    return _activate(graph, layer.activation, x)
+    return _blur(graph, layer, _activate(graph, layer.activation, x))
+
+
+def _blur(graph: Graph, layer: Layer, x: str) -> str:
+    if not layer.o.antialiasing:
+        return x
+    (size, padding), channels = blur_size(layer.o.antialiasing), layer.output.c
+    return graph.node(
+        "Conv", x, graph.constant(blur_kernel(layer.o.antialiasing, channels), "blur"), kernel_shape=[size] * 2,
+        strides=layer.strides, pads=[padding] * 4, group=channels,
+    )  # fmt: skip
 
 
 @converts("connected")
@@ -275,14 +295,30 @@ def _activation(graph: Graph, layer: Layer, x: str) -> str:
 
 
 def _activate(graph: Graph, activation: str, x: str) -> str:
-    """src/activations.h in ONNX's operators."""
+    """src/activations.h in ONNX's operators, and AlexeyAB's src/activations.c."""
     if activation == "linear":
         return x
     plain = {"logistic": "Sigmoid", "relu": "Relu", "tanh": "Tanh", "elu": "Elu"}
     if activation in plain:
         return graph.node(plain[activation], x)
-    if activation in ("leaky", "relie"):
-        return graph.node("LeakyRelu", x, alpha=0.1 if activation == "leaky" else 0.01)
+    if activation in ("leaky", "revleaky", "relie"):
+        return graph.node("LeakyRelu", x, alpha=0.01 if activation == "relie" else 0.1)
+    if activation == "swish":
+        return graph.node("Mul", x, graph.node("Sigmoid", x))
+    if activation == "mish":
+        return graph.node("Mul", x, graph.node("Tanh", graph.node("Softplus", x)))
+    if activation == "hard_mish":
+        half = graph.plus(graph.times(x, 0.5), 1)
+        return graph.node("Mul", x, graph.node("Clip", half, graph.constant(0), graph.constant(1)))
+    if activation == "gelu":
+        cube = graph.node("Mul", x, graph.plus(graph.times(graph.node("Mul", x, x), 0.044715), 1))
+        return graph.node("Mul", x, graph.node("Sigmoid", graph.times(cube, 2 * (2 / np.pi) ** 0.5)))
+    if activation.startswith("normalize_channels"):
+        if activation.endswith("maxval"):
+            x = graph.node("Sub", x, graph.node("ReduceMax", x, axes=[1]))
+        x = graph.node("Exp" if "softmax" in activation else "Relu", x)
+        total = graph.node("ReduceSum", x, graph.integers(1))
+        return graph.node("Div", x, graph.plus(total, EPS))
     if activation == "selu":
         return graph.node("Selu", x, alpha=1.6732, gamma=1.0507)
     if activation == "loggy":
@@ -295,7 +331,9 @@ def _activate(graph: Graph, activation: str, x: str) -> str:
         odd = graph.node("Sub", step, graph.times(half, 2))
         return graph.node("Add", half, graph.node("Mul", odd, graph.node("Sub", x, step)))
     # The others are straight between two bounds, and flatter beyond them.
-    low, high, flat = {"hardtan": (-1, 1, 0), "lhtan": (0, 1, 0.001), "plse": (-4, 4, 0.01)}[activation]
+    low, high, flat = {"hardtan": (-1, 1, 0), "relu6": (0, 6, 0), "lhtan": (0, 1, 0.001), "plse": (-4, 4, 0.01)}[
+        activation
+    ]
     middle = graph.node("Clip", x, graph.constant(low), graph.constant(high))
     inside = graph.plus(graph.times(middle, 0.125), 0.5) if activation == "plse" else middle
     if not flat:
@@ -303,16 +341,33 @@ def _activate(graph: Graph, activation: str, x: str) -> str:
     return graph.node("Add", inside, graph.times(graph.node("Sub", x, middle), flat))
 
 
-@converts("maxpool")
-def _maxpool(graph: Graph, layer: Layer, x: str) -> str:
+def _windows(graph: Graph, layer: Layer, operator: str, x: str, **attributes: Any) -> str:
+    """MaxPool or AveragePool over a layer's windows."""
     before = layer.padding // 2
     after = layer.padding - before
     pads = [before, before, after, after]
-    if after >= layer.size:  # which MaxPool does not take
+    if after >= layer.size:  # which neither takes; the windows of an AveragePool are never so
         least = graph.constant(np.finfo(np.float32).min)
         x = graph.node("Pad", x, graph.integers(0, 0, *pads[:2], 0, 0, *pads[2:]), least)
         pads = [0] * 4
-    return graph.node("MaxPool", x, kernel_shape=[layer.size] * 2, strides=[layer.o.stride] * 2, pads=pads)
+    return graph.node(operator, x, kernel_shape=[layer.size] * 2, strides=layer.own_strides, pads=pads, **attributes)
+
+
+@converts("maxpool")
+def _maxpool(graph: Graph, layer: Layer, x: str) -> str:
+    if not layer.o.maxpool_depth:
+        return _blur(graph, layer, _windows(graph, layer, "MaxPool", x))
+    (c, _, _), out, (height, width) = layer.input, layer.o.out_channels, graph.size(x, layer)
+    if c % out:
+        least = graph.constant(np.finfo(np.float32).min)
+        x = graph.node("Pad", x, graph.integers(0, 0, 0, 0, 0, -c % out, 0, 0), least)
+    x = graph.reshape(x, 0, -(-c // out), out, height, width)
+    return graph.node("ReduceMax", x, axes=[1], keepdims=0)
+
+
+@converts("local_avgpool")
+def _local_avgpool(graph: Graph, layer: Layer, x: str) -> str:
+    return _windows(graph, layer, "AveragePool", x, count_include_pad=0)
 
 
 @converts("avgpool")
@@ -322,6 +377,10 @@ def _avgpool(graph: Graph, layer: Layer, x: str) -> str:
 
 @converts("route")
 def _route(graph: Graph, layer: Layer, *sources: str) -> str:
+    if layer.o.groups > 1:
+        sources = tuple(
+            graph.part(source, 1, *layer.part(shape.c)) for source, shape in zip(sources, layer.inputs, strict=True)
+        )
     if len(sources) == 1:
         return sources[0]
     if layer.output[1:] != layer.input[1:]:
@@ -339,20 +398,66 @@ def _reorg(graph: Graph, layer: Layer, x: str) -> str:
     return graph.reshape(x, 0, layer.output.c, graph.compute("Div", height, s), graph.compute("Div", width, s))
 
 
+@converts("reorg3d")
+def _reorg3d(graph: Graph, layer: Layer, x: str) -> str:
+    s, (c, _, _), (height, width) = layer.o.stride, layer.input, graph.size(x, layer)
+    if layer.o.reverse:
+        x = graph.node("Transpose", graph.reshape(x, 0, s, s, c // (s * s), height, width), perm=[0, 3, 4, 1, 5, 2])
+        return graph.reshape(x, 0, layer.output.c, graph.compute("Mul", height, s), graph.compute("Mul", width, s))
+    height, width = graph.compute("Div", height, s), graph.compute("Div", width, s)
+    x = graph.node("Transpose", graph.reshape(x, 0, c, height, s, width, s), perm=[0, 3, 5, 1, 2, 4])
+    return graph.reshape(x, 0, layer.output.c, height, width)
+
+
+@converts("implicit")
+def _implicit(graph: Graph, layer: Layer, x: str) -> str:
+    images = graph.part(graph.node("Shape", x), 0, 0, 1)
+    shape = graph.node("Concat", images, graph.integers(*layer.output), axis=0)
+    return graph.node("Expand", graph.constant(layer.weights.unsqueeze(0), "weights"), shape)
+
+
+@converts("scale_channels")
+@converts("sam")
+def _product(graph: Graph, layer: Layer, before: str, earlier: str) -> str:
+    return _activate(graph, layer.activation, graph.node("Mul", earlier, before))
+
+
+def _fit_channels(graph: Graph, x: str, found: int, wanted: int) -> str:
+    """The first channels of ``x``, or ``x`` with channels of zeros behind."""
+    if found > wanted:
+        return graph.part(x, 1, 0, wanted)
+    if found < wanted:
+        return graph.node("Pad", x, graph.integers(0, 0, 0, 0, 0, wanted - found, 0, 0))
+    return x
+
+
 @converts("shortcut")
-def _shortcut(graph: Graph, layer: Layer, before: str, earlier: str) -> str:
+def _shortcut(graph: Graph, layer: Layer, before: str, *earlier: str) -> str:
+    if layer.program == PJREDDIE:
+        out = _strided_shortcut(graph, layer, before, *earlier)
+    else:
+        maps = [
+            _fit_channels(graph, x, shape.c, layer.output.c)
+            for x, shape in zip((before, *earlier), layer.inputs, strict=True)
+        ]
+        if layer.weighted:
+            factors = zip(maps, layer.factors(), strict=True)
+            maps = [graph.node("Mul", x, graph.constant(factor, "weights")) for x, factor in factors]
+        out = maps[0]
+        for x in maps[1:]:
+            out = graph.node("Add", out, x)
+    return _activate(graph, layer.activation, out)
+
+
+def _strided_shortcut(graph: Graph, layer: Layer, before: str, earlier: str) -> str:
     o, ((c2, h2, w2), (c1, h1, w1)) = layer.o, layer.inputs
     stride = max(w1 // w2, 1)
     if (h2, w2) != (-(-h1 // stride), -(-w1 // stride)) or (o.alpha != 1 and c1 < c2):
         raise graph.refuse(layer, "a [shortcut] between maps of these sizes has no ONNX form here")
     if stride > 1:
         earlier = graph.part(graph.part(earlier, 2, 0, LARGEST, stride), 3, 0, LARGEST, stride)
-    if c1 > c2:
-        earlier = graph.part(earlier, 1, 0, c2)
-    elif c1 < c2:
-        earlier = graph.node("Pad", earlier, graph.integers(0, 0, 0, 0, 0, c2 - c1, 0, 0))
-    out = graph.node("Add", graph.times(before, o.alpha), graph.times(earlier, o.beta))
-    return _activate(graph, layer.activation, out)
+    earlier = _fit_channels(graph, earlier, c1, c2)
+    return graph.node("Add", graph.times(before, o.alpha), graph.times(earlier, o.beta))
 
 
 @converts("upsample")
@@ -369,6 +474,8 @@ def _upsample(graph: Graph, layer: Layer, x: str) -> str:
 
 
 @converts("dropout")
+@converts("empty")
+@converts("contrastive")
 @converts("cost")
 def _same(graph: Graph, layer: Layer, x: str) -> str:
     return x

@@ -1,6 +1,6 @@
-"""[activation]: one function on every value; and the table of all of Darknet's activations.
+"""[activation]: one function on every value; and the table of all of both Darknets' activations.
 
-Source: ``src/activations.h``, ``src/activation_layer.c``.
+Source: ``src/activations.h``, ``src/activation_layer.c``; ``src/activations.c`` of AlexeyAB's program.
 """
 
 from __future__ import annotations
@@ -28,7 +28,29 @@ def _lhtan(x: Tensor) -> Tensor:
     return torch.where(x < 0, 0.001 * x, torch.where(x > 1, 0.001 * (x - 1) + 1, x))
 
 
-# The constants are those of src/activations.h. Its gradients are the true derivatives, so autograd gives them.
+def _hard_mish(x: Tensor) -> Tensor:
+    return x * ((x + 2) / 2).clamp(0, 1)
+
+
+EPS = 1e-4  # activate_array_normalize_channels
+
+
+def _normalize_channels(x: Tensor) -> Tensor:
+    x = F.relu(x)
+    return x / (EPS + x.sum(1, keepdim=True))
+
+
+def _normalize_channels_softmax(x: Tensor) -> Tensor:
+    x = x.exp()
+    return x / (EPS + x.sum(1, keepdim=True))
+
+
+def _normalize_channels_softmax_maxval(x: Tensor) -> Tensor:
+    return _normalize_channels_softmax(x - x.amax(1, keepdim=True))
+
+
+# The constants are those of src/activations.h. Of pjreddie's, its gradients are the true derivatives, so autograd gives
+# them. Of AlexeyAB's some are not, and autograd gives the true ones (docs/DIFFERENCES.md).
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "logistic": torch.sigmoid,
     "loggy": lambda x: 2 * torch.sigmoid(x) - 1,
@@ -44,14 +66,22 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "stair": _stair,
     "hardtan": F.hardtanh,
     "lhtan": _lhtan,
+    "gelu": lambda x: F.gelu(x, approximate="tanh"),
+    "hard_mish": _hard_mish,
+    "mish": F.mish,
+    "normalize_channels": _normalize_channels,
+    "normalize_channels_softmax": _normalize_channels_softmax,
+    "normalize_channels_softmax_maxval": _normalize_channels_softmax_maxval,
+    "relu6": F.relu6,
+    "revleaky": lambda x: F.leaky_relu(x, 0.1),
+    "swish": F.silu,
 }
 
 
+# Those that look at all channels of a place; every other one maps a value to a value.
+ACROSS_CHANNELS = ("normalize_channels", "normalize_channels_softmax", "normalize_channels_softmax_maxval")
 # Those that AlexeyAB's program alone knows.
-ALEXEYAB_ACTIVATIONS = (
-    *("gelu", "hard_mish", "mish", "normalize_channels", "normalize_channels_softmax"),
-    *("normalize_channels_softmax_maxval", "relu6", "revleaky", "swish"),
-)
+ALEXEYAB_ACTIVATIONS = ("gelu", "hard_mish", "mish", *ACROSS_CHANNELS, "relu6", "revleaky", "swish")
 
 
 def activation_name(section: Section, name: str, program: str) -> str:

@@ -48,6 +48,8 @@ class Place:
     """Whose batch normalisation: "cudnn", "gpu" or "cpu" (see batchnorm.py)."""
     program: str = PJREDDIE
     """Which of the two Darknets the network follows."""
+    layers: Sequence[Layer] = ()
+    """All layers before this one, in order."""
 
     def shape(self, index: int) -> Shape:
         """Output shape of layer ``index``; -1 is the image."""
@@ -86,6 +88,10 @@ class Layer(nn.Module):
     """True where Darknet writes into the layer before (dropout)."""
     resizable: ClassVar[bool] = True
     """False where Darknet's resize_network refuses the type."""
+    trained: ClassVar[bool] = True
+    """False where training a network with such a section is not built."""
+    untrained: ClassVar[tuple[str, ...]] = ()
+    """Options with which training is not built, beside those that every section has."""
 
     def __init__(self, section: Section, place: Place) -> None:
         super().__init__()

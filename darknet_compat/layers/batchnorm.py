@@ -136,6 +136,10 @@ class Normalised(Layer):
             training=self.training,
         )
 
+    def plain_section(self) -> Section:
+        """The section of a layer like this one, without batch normalisation."""
+        return self.section.with_option("batch_normalize", "0").with_option("cbn", "0")
+
     def folded(self) -> dict[str, Tensor]:
         """Weights and biases of a layer with ``batch_normalize=0`` that gives this one's values in inference."""
         return fold(self.weights, self.biases, self.scales, self.rolling_mean, self.rolling_variance, self.numerics)
@@ -150,7 +154,9 @@ class Batchnorm(Normalised):
     biases in its file, before the rest.
     """
 
-    resizable = False
+    @property
+    def resizable(self) -> bool:
+        return self.program == ALEXEYAB  # pjreddie's resize_network passes over it
 
     def __init__(self, section: Section, place: Place) -> None:
         super().__init__(section, place)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from .base import Layer, Shape, register
+from .base import ALEXEYAB, Layer, Shape, register
 
 
 @register("dropout")
@@ -19,7 +19,10 @@ class Dropout(Layer):
     pjreddie = {"probability": 0.5}
     alexeyab = {"probability": 0.2, "dropblock": 0, "dropblock_size_rel": 0.0, "dropblock_size_abs": 0.0}
     replaces_input = True
-    resizable = False
+
+    @property
+    def resizable(self) -> bool:
+        return self.program == ALEXEYAB  # pjreddie's resize_network refuses it
 
     def shape(self) -> Shape:
         if not 0 <= self.o.probability < 1:

@@ -55,7 +55,9 @@ def freeze(network: Network) -> None:
                 f"training with {name} is not built here; expected no such line, to train without it", name
             )
     for layer in network.layers:
-        for name in ("clip", "dont_update", "burnin_update", "train_only_bn"):
+        if not layer.trained:
+            raise layer.section.error(f"training with [{layer.type}] is not built here; expected no such section")
+        for name in ("clip", "dont_update", "burnin_update", "train_only_bn", *layer.untrained):
             if getattr(layer.o, name):
                 raise layer.section.error(f"training with {name} is not built here; expected no such line", name)
         if layer.o.onlyforward:

@@ -11,14 +11,13 @@ from darknet_compat.cfg import parse_cfg, read_cfg
 from darknet_compat.errors import CfgError
 from darknet_compat.network import Network
 from tests.compare import net
-from tests.oracle import ACTIVATIONS
 
 COMMON = {
     **{name: name for name in ("truth", "onlyforward", "stopbackward", "dontsave", "dontload", "numload", "smooth")},
     "dontloadscales": "dontloadscales",
     "learning_rate": "learning_rate_scale",
 }
-NEEDED = {"route": "layers=-1", "shortcut": "from=0"}
+NEEDED = {"route": "layers=-1", **dict.fromkeys(("shortcut", "sam", "scale_channels"), "from=0")}
 # Section -> our option's name -> the field of Darknet's struct layer that it fills.
 DEFAULTS = {
     "conv": {"filters": "n", "pad": "pad", "padding": "pad", "activation": "activation"}
@@ -43,15 +42,54 @@ DEFAULTS = {
 
 @pytest.mark.parametrize("section", DEFAULTS)
 def test_defaults_are_darknets(darknet, tmp_path, section):
-    """Of a section with no more options than it needs, libdarknet's layer and ours hold the same numbers."""
-    cfg = tmp_path / "net.cfg"
-    cfg.write_text(net(4, 4, 3, "[conv]\nfilters=25\nactivation=linear", f"[{section}]\n{NEEDED.get(section, '')}"))
-    ours = Network(parse_cfg(cfg.read_text())).layers[1].o
-    theirs = darknet.load_network(cfg).layers[1]
-    for option, field in {**COMMON, **DEFAULTS[section]}.items():
+    check_defaults(darknet, tmp_path, section, {**COMMON, **DEFAULTS[section]})
+
+
+# The same for AlexeyAB's program. A default of None is another option's value.
+ALEXEYAB_COMMON = {
+    **{name: name for name in ("onlyforward", "stopbackward", "dontload", "dontloadscales", "clip")},
+    **{name: name for name in ("dont_update", "burnin_update", "train_only_bn")},
+    "learning_rate": "learning_rate_scale",
+}
+ALEXEYAB_DEFAULTS = {
+    "conv": {"filters": "n", "pad": "pad", "padding": "pad", "activation": "activation", "bin_output": "use_bin_output"}
+    | {name: name for name in ("size", "stride", "groups", "batch_normalize", "binary", "xnor", "flipped", "dot")}
+    | {name: name for name in ("dilation", "antialiasing", "sway", "rotate", "stretch", "stretch_sway", "grad_centr")}
+    | {name: name for name in ("coordconv", "angle", "reverse", "assisted_excitation", "stream")}
+    | {"wait_stream": "wait_stream_id"},
+    "connected": DEFAULTS["connected"],
+    "maxpool": {name: name for name in ("stride", "maxpool_depth", "out_channels", "antialiasing")}
+    | {"maxpool_zero_nonmax": "maxpool_zero_nonmax"},
+    "local_avgpool": {"stride": "stride"},
+    "dropout": {name: name for name in ("probability", "dropblock", "dropblock_size_rel", "dropblock_size_abs")},
+    "cost": {"scale": "scale"},
+    "reorg": {"stride": "stride", "reverse": "reverse"},
+    "reorg3d": {"stride": "stride", "reverse": "reverse"},
+    "upsample": {"stride": "stride", "scale": "scale"},
+    "route": {"groups": "groups", "group_id": "group_id", "stream": "stream", "wait_stream": "wait_stream_id"},
+    "shortcut": {"activation": "activation"},
+    "sam": {"activation": "activation"},
+    "scale_channels": {"activation": "activation", "scale_wh": "scale_wh"},
+    "implicit": {"filters": "out_c", "atoms": "out_h"},
+}
+
+
+@pytest.mark.parametrize("section", ALEXEYAB_DEFAULTS)
+def test_defaults_are_alexeyabs(alexeyab_darknet, tmp_path, section):
+    check_defaults(alexeyab_darknet, tmp_path, section, {**ALEXEYAB_COMMON, **ALEXEYAB_DEFAULTS[section]})
+
+
+def check_defaults(darknet, folder, section, options):
+    """Of a section with no more options than it needs, Darknet's layer and ours hold the same numbers."""
+    before = "[conv]\nfilters=25\nactivation=linear" + ("\n[avgpool]" if section == "scale_channels" else "")
+    cfg = folder / "net.cfg"
+    cfg.write_text(net(4, 4, 3, before, f"[{section}]\n{NEEDED.get(section, '')}"))
+    ours = Network(parse_cfg(cfg.read_text()), program=darknet.program).layers[-1].o
+    theirs = darknet.load_network(cfg).layers[-1]
+    for option, field in options.items():
         found = getattr(ours, option)
         if option == "activation":
-            found = ACTIVATIONS.index(found)
+            found = darknet.ACTIVATIONS.index(found)
         assert found == pytest.approx(theirs.number(field), rel=1e-6), option
 
 

@@ -1,8 +1,17 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
-from tests.compare import check_layers, net
+from darknet_compat.cfg import parse_cfg
+from darknet_compat.errors import CfgError
+from darknet_compat.network import Network
+from darknet_compat.train.optimizer import freeze
+from tests.compare import EXACT, check_gradients, check_layers, net
+
+CONV = "[conv]\nfilters=4\nactivation=linear"
+# His blur needs memory that only a convolution of its size asks for.
+AFTER = "[conv]\nfilters=3\nsize=3\npad=1\nactivation=linear"
 
 
 @pytest.mark.parametrize(
@@ -14,3 +23,50 @@ from tests.compare import check_layers, net
 def test_outputs_are_darknets(darknet, tmp_path, options, size):
     # A convolution first, so that values below zero are pooled too.
     check_layers(darknet, net(*size, 3, "[conv]\nfilters=4\nactivation=linear", f"[maxpool]\n{options}"), tmp_path)
+
+
+@pytest.mark.parametrize(
+    "options",
+    ["size=2\nstride=2", "size=13\nstride=1", "size=3\nstride=2\npadding=1", "size=3\nstride_x=2", "stride_y=2",
+     "stride=3\nstride_y=1\nsize=2", "size=2\nstride=2\nantialiasing=1", "size=3\nstride=2\nantialiasing=2",
+     "size=2\nstride_x=2\nantialiasing=1", "maxpool_depth=1\nout_channels=2", "maxpool_depth=1\nout_channels=3\nsize=5",
+     "maxpool_depth=1", "size=2\nstride=2\nmaxpool_zero_nonmax=1"],
+)  # fmt: skip
+@pytest.mark.parametrize("size", [(16, 16), (13, 11), (14, 9)])
+def test_outputs_are_alexeyabs(alexeyab_darknet, tmp_path, options, size):
+    text = net(*size, 3, CONV, f"[maxpool]\n{options}", AFTER)
+    check_layers(alexeyab_darknet, text, tmp_path, tolerance=EXACT)
+    if "antialiasing" not in options:  # whose blur he forgets when he resizes, or trains on a CPU
+        check_gradients(alexeyab_darknet, text, tmp_path)
+    if "antialiasing" not in options and "depth" not in options:
+        check_layers(alexeyab_darknet, text, tmp_path, tolerance=EXACT, size=(12, 10))
+
+
+@pytest.mark.parametrize(
+    ("options", "found"),
+    [
+        ("stride_x=0", "stride_x is 0; expected 1 or more"),
+        ("maxpool_depth=1\nout_channels=5", "out_channels is 5; expected 1 to the input's 4"),
+        ("maxpool_depth=1\nout_channels=0", "out_channels is 0; expected 1 to the input's 4"),
+        ("maxpool_depth=1\nantialiasing=1", "maxpool_depth has no windows to blur; expected antialiasing=0"),
+    ],
+)
+def test_errors_name_the_line(options, found):
+    with pytest.raises(CfgError, match=r"<text>:\d+: .*") as error:
+        Network(parse_cfg(net(8, 8, 3, CONV, f"[maxpool]\n{options}")))
+    assert found in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_depth_resizes_and_its_channels_need_not_divide():
+    network = Network(parse_cfg(net(8, 8, 7, "[maxpool]\nmaxpool_depth=1\nout_channels=3")))
+    network.resize(6, 4)
+    x = torch.randn(2, 7, 4, 6)
+    expected = torch.stack([x[:, [0, 3, 6]].amax(1), x[:, [1, 4]].amax(1), x[:, [2, 5]].amax(1)], 1)
+    assert torch.equal(network(x), expected)
+
+
+def test_what_alexeyabs_gpu_alone_does_is_refused_in_training():
+    network = Network(parse_cfg(net(8, 8, 3, CONV, "[maxpool]\nmaxpool_zero_nonmax=1")))
+    with pytest.raises(CfgError, match="maxpool_zero_nonmax=1: training with maxpool_zero_nonmax is not built here"):
+        freeze(network)

@@ -7,14 +7,19 @@ import torch
 
 from darknet_compat.cfg import parse_cfg
 from darknet_compat.errors import CfgError
-from darknet_compat.layers.activation import ACTIVATIONS
+from darknet_compat.layers.activation import ACROSS_CHANNELS, ACTIVATIONS, ALEXEYAB_ACTIVATIONS
 from darknet_compat.network import Network
-from tests.compare import check_layers, net
+from tests.compare import check_layers, net, network_of
+from tests.oracle import ACTIVATIONS as PJREDDIES
 
 CONV = "[conv]\nfilters=4\nactivation=linear"
 
 
-@pytest.mark.parametrize("activation", sorted(ACTIVATIONS))
+def test_every_activation_is_in_one_list():
+    assert sorted([*PJREDDIES, *ALEXEYAB_ACTIVATIONS]) == sorted(ACTIVATIONS)
+
+
+@pytest.mark.parametrize("activation", sorted(PJREDDIES))
 def test_activation_values_and_gradients_are_darknets(darknet, activation):
     x = torch.linspace(-6.031, 6.013, 1001, requires_grad=True)
     y = ACTIVATIONS[activation](x)
@@ -25,7 +30,64 @@ def test_activation_values_and_gradients_are_darknets(darknet, activation):
     torch.testing.assert_close(x.grad, torch.from_numpy(gradient), atol=1e-3, rtol=1e-3)
 
 
-def test_activation_layer(darknet, tmp_path):
+# Around every bound, and far beyond: softplus is the value itself from 20 on.
+SPAN = torch.tensor([*torch.linspace(-7.03, 7.01, 701).tolist(), -30.5, -19.9, 19.9, 20.1, 30.5])
+
+
+def formula(name: str, x: torch.Tensor) -> torch.Tensor:
+    """activations.c of AlexeyAB's program, in float64."""
+    x = x.double()
+    if name == "hard_mish":
+        return torch.where(x > 0, x, torch.where(x > -2, x * x / 2 + x, torch.zeros_like(x)))
+    return {
+        "relu6": lambda: x.clamp(0, 6),
+        "gelu": lambda: 0.5 * x * (1 + torch.tanh(0.797885 * x + 0.035677 * x**3)),
+        "mish": lambda: x * torch.tanh(torch.where(x > 20, x, torch.log1p(torch.exp(x.clamp(max=20))))),
+        "swish": lambda: x / (1 + torch.exp(-x)),
+        "revleaky": lambda: torch.where(x > 0, x, 0.1 * x),
+    }[name]()
+
+
+@pytest.mark.parametrize("activation", sorted(set(ALEXEYAB_ACTIVATIONS) - set(ACROSS_CHANNELS)))
+def test_activations_of_alexeyabs_program_and_their_true_gradients(activation):
+    """The formulas of his activations.c; the gradient is the formula's, also where his own is another (gelu)."""
+    x, exact = SPAN.clone().requires_grad_(), SPAN.double().requires_grad_()
+    y, expected = ACTIVATIONS[activation](x), formula(activation, exact)
+    torch.testing.assert_close(y.double(), expected, atol=1e-5, rtol=1e-5)
+    gradients = [torch.autograd.grad(out.sum(), inputs)[0].double() for out, inputs in ((y, x), (expected, exact))]
+    torch.testing.assert_close(*gradients, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("activation", ACROSS_CHANNELS)
+def test_gradients_across_channels_are_the_derivatives(activation):
+    x = torch.randn(2, 5, 2, 3, dtype=torch.double, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    assert torch.autograd.gradcheck(ACTIVATIONS[activation], x)
+
+
+def test_relu6_is_not_what_alexeyabs_cpu_makes_of_it(alexeyab_darknet):
+    """activate() lacks the case and gives 0; relu6_activate, which the GPU runs, clamps."""
+    x = torch.tensor([-1.0, 0.5, 7.0])
+    assert alexeyab_darknet.activate(x.numpy(), "relu6").tolist() == [0, 0, 0]
+    assert ACTIVATIONS["relu6"](x).tolist() == [0, 0.5, 6]
+
+
+@pytest.mark.parametrize("section", ["[connected]\noutput=7", "[activation]"])
+@pytest.mark.parametrize("activation", ["swish", "mish", "hard_mish", "normalize_channels"])
+def test_activations_work_after_every_section(alexeyab_darknet, tmp_path, section, activation):
+    """His [connected] and [activation] give 0 for these on the CPU."""
+    sections = (CONV, f"{section}\nactivation={activation}")
+    network, cfg, weights = network_of(net(6, 5, 3, *sections), tmp_path)
+    reference = alexeyab_darknet.load_network(cfg, weights)
+    x = torch.rand(2, 3, 5, 6)
+    assert not reference.predict(x.numpy()).any()
+    plain = Network(parse_cfg(net(6, 5, 3, CONV, f"{section}\nactivation=linear"))).eval()
+    plain.load_state_dict(network.state_dict())
+    torch.testing.assert_close(network(x), ACTIVATIONS[activation](plain(x)))
+
+
+@pytest.mark.parametrize("library", ["darknet", "alexeyab_darknet"])
+def test_activation_layer(request, library, tmp_path):
+    darknet = request.getfixturevalue(library)
     check_layers(darknet, net(6, 5, 3, CONV, "[activation]\nactivation=leaky"), tmp_path)
 
 

@@ -17,6 +17,10 @@ static int layer_number(layer *s, const char *field, double *value, int write)
     NUMBER(type) NUMBER(activation) NUMBER(batch_normalize) NUMBER(batch) NUMBER(inputs) NUMBER(outputs) NUMBER(nweights)
     NUMBER(truths) NUMBER(h) NUMBER(w) NUMBER(c) NUMBER(out_h) NUMBER(out_w) NUMBER(out_c) NUMBER(n) NUMBER(total) NUMBER(max_boxes)
     NUMBER(groups) NUMBER(group_id) NUMBER(size) NUMBER(stride) NUMBER(stride_x) NUMBER(stride_y) NUMBER(dilation) NUMBER(antialiasing)
+    NUMBER(maxpool_depth) NUMBER(maxpool_zero_nonmax) NUMBER(out_channels) NUMBER(coordconv) NUMBER(use_bin_output) NUMBER(scale_wh)
+    NUMBER(sway) NUMBER(rotate) NUMBER(stretch) NUMBER(stretch_sway) NUMBER(angle) NUMBER(grad_centr) NUMBER(assisted_excitation)
+    NUMBER(stream) NUMBER(wait_stream_id) NUMBER(dropblock) NUMBER(dropblock_size_rel) NUMBER(dropblock_size_abs)
+    NUMBER(dont_update) NUMBER(burnin_update) NUMBER(train_only_bn) NUMBER(dot)
     NUMBER(pad) NUMBER(index) NUMBER(reverse) NUMBER(flipped) NUMBER(steps) NUMBER(hidden) NUMBER(train) NUMBER(clip)
     NUMBER(jitter) NUMBER(resize) NUMBER(learning_rate_scale) NUMBER(softmax) NUMBER(classes) NUMBER(coords) NUMBER(background) NUMBER(rescore)
     NUMBER(alpha) NUMBER(beta) NUMBER(coord_scale) NUMBER(object_scale) NUMBER(noobject_scale) NUMBER(class_scale)
@@ -110,12 +114,13 @@ void oracle_free_network(network *net)
 
 float oracle_network_rate(network *net) { return get_current_rate(*net); }
 
-/* train_network_datum. `update`: 0 never, 1 always, -1 when due. His trainer counts the updates itself. */
+/* train_network_datum. `update`: 0 never, 1 always, -1 when due. His trainer counts the updates itself.
+ * A layer whose maker does not set `train` ([route], [avgpool], ...) would on a CPU never have its delta cleared; on a GPU it always has. */
 float oracle_train(network *net, float *x, float *truth, int update)
 {
     int i;
     net->train = 1;
-    for (i = 0; i < net->n; ++i) net->layers[i].train = 1;
+    for (i = 0; i < net->n; ++i) if (!net->layers[i].onlyforward) net->layers[i].train = 1;
     float cost = train_network_datum(*net, x, truth);
     if (update < 0) update = (*net->seen/net->batch) % net->subdivisions == 0;
     if (update) {

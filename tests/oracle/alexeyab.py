@@ -5,6 +5,7 @@ Both libraries export the same names. Each is loaded by its own path and with lo
 
 from __future__ import annotations
 
+import ctypes
 import functools
 from pathlib import Path
 
@@ -29,7 +30,10 @@ def load_alexeyab(folder: Path) -> AlexeyAB:
 
 
 class AlexeyAB(Program):
-    """His libdarknet: networks, and NMS in all kinds."""
+    """His libdarknet: networks, and NMS in all kinds.
+
+    He divides by the number of layers that see a map of more than 1 x 1 (``avg_outputs``): a network needs one.
+    """
 
     # blas.c, normalize_cpu has eps 1e-5 in the root, as the GPU's of both programs.
     program, numerics = "alexeyab", "gpu"
@@ -39,6 +43,12 @@ class AlexeyAB(Program):
         *("stair", "hardtan", "lhtan", "selu", "gelu", "swish", "mish", "hard_mish", "normalize_channels"),
         *("normalize_channels_softmax", "normalize_channels_softmax_maxval"),
     ]
+
+    def __init__(self, accessors, library):
+        super().__init__(accessors, library)
+        ctypes.c_int.in_dll(
+            self.lib, "gpu_index"
+        ).value = -1  # as main() of a build without GPU; else bits are inverted
 
     def network(self, handle):
         return AlexeyABNetwork(self, handle)
@@ -61,7 +71,12 @@ class AlexeyABNetwork(OracleNetwork):
 
     @property
     def truths(self):
-        return self.layers[-1].truths  # his parser leaves that of the network 0
+        last = self.layers[-1]  # his parser leaves that of the network 0
+        return last.inputs if last.type == "cost" else last.truths
+
+    def resize(self, w, h):
+        super().resize(w, h)
+        self.number("inputs", self.channels * h * w)  # his resize_network leaves the old number
 
     def fuse(self):
         """fuse_conv_batchnorm, which his verbs test, valid, map and demo run."""
