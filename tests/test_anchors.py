@@ -8,8 +8,11 @@ import numpy as np
 import pytest
 
 from darknet_compat.anchors import cfg_line, iou, kmeans, network_boxes, settle
+from darknet_compat.cfg import read_cfg
 from darknet_compat.cli import anchors as verb
 from darknet_compat.errors import DataError, ImageError
+from darknet_compat.network import Network
+from tests.compare import net
 from tests.evaluate.test_annotations import png_header
 
 
@@ -102,6 +105,20 @@ def test_cfg_line():
     anchors = np.array([[10.6, 31.2], [64, 96]])
     assert cfg_line(anchors, 32) == "anchors = 0.3312,0.9750, 2.0000,3.0000"
     assert cfg_line(anchors, None) == "anchors = 11,31, 64,96"
+
+
+def test_the_line_is_that_of_the_sections(darknet, alexeyab_darknet, tmp_path):
+    """[yolo] of both programs reads it in pixels of the network's input, [region] in cells."""
+    anchors, cfg = np.array([[10.6, 31.2], [64, 96]]), tmp_path / "net.cfg"
+    for section, stride in (("yolo", None), ("region", 32)):
+        head = f"[{section}]\nnum=2\n{cfg_line(anchors, stride)}\n"
+        cfg.write_text(net(32, 64, 3, "[conv]\nfilters=50\nactivation=linear", head))
+        for library in (darknet, alexeyab_darknet):
+            ours = Network(read_cfg(cfg), program=library.program).detector.anchors.flatten().tolist()
+            assert library.load_network(cfg).layer_tensor(1, "biases").tolist() == ours
+            np.testing.assert_allclose(
+                np.multiply(ours, stride or 1), anchors.flatten(), atol=0.5 if not stride else 0.01
+            )
 
 
 SIZES = (640, 480), (300, 700), (416, 416)

@@ -68,6 +68,32 @@ def test_real_boxes(detector, name, batch):
         assert off_by(network, engine, torch.rand(images, *network.input, generator=generator)) <= ALIKE
 
 
+HEAD = "[{}]\nmask={}\nanchors=10,14, 23,27, 37.5,58, 81,82\nclasses=4\nnum=4\n{}"
+
+
+@pytest.mark.parametrize(
+    ("section", "planes", "activation", "options"),
+    [
+        ("yolo", 9, "linear", ""),
+        ("yolo", 9, "logistic", "new_coords=1\nscale_x_y=2\nnms_kind=diounms"),
+        ("Gaussian_yolo", 13, "linear", "scale_x_y=1.05"),
+    ],
+)
+@pytest.mark.parametrize("name", ENGINES)
+def test_several_heads(name, section, planes, activation, options):
+    need(name)
+    last = f"[conv]\nfilters={{}}\nactivation={activation}"
+    text = net(
+        64, 96, 3, CONV.format(8), "[maxpool]\nsize=8\nstride=8", CONV.format(8), CONV.format(8),
+        last.format(3 * planes), HEAD.format(section, "1,2,3", options),
+        "[route]\nlayers=-4", last.format(planes), HEAD.format(section, "0", options),
+    )  # fmt: skip
+    network = randomise(Network(parse_cfg(text)))
+    engine, generator = start_engine(network, name, batch=2), torch.Generator().manual_seed(0)
+    for images in (1, 2, 3):
+        assert off_by(network, engine, torch.rand(images, *network.input, generator=generator)) <= ALIKE
+
+
 @pytest.mark.parametrize("numerics", ["cudnn", "cpu"])
 @pytest.mark.parametrize("name", ["yolov2-tiny-voc", "yolov2-voc"])
 def test_the_torch_engine_on_stock_networks(name, numerics):

@@ -27,8 +27,9 @@ from darknet_compat import load_network, save_weights
 from darknet_compat.boxes import nms_sort
 from darknet_compat.cfg import parse_cfg, read_cfg
 from darknet_compat.cli import main
+from darknet_compat.detect.defaults import MAP
 from darknet_compat.errors import CfgError, DarknetError, ExportError
-from darknet_compat.export import NMS, THRESH, export, read_export
+from darknet_compat.export import export, read_export
 from darknet_compat.images import load_image
 from darknet_compat.layers.activation import ACTIVATIONS
 from darknet_compat.network import Network
@@ -141,8 +142,8 @@ def test_suppression_inside_the_graph(runtime, shapes, darknet_share, tmp_path, 
     found = runtime(tmp_path / "net.onnx", images)
     check_boxes(found, shapes, images)
     with torch.inference_mode():
-        boxes, objectness, prob = shapes.boxes(shapes.predict(torch.from_numpy(images)), THRESH)
-        kept, _ = nms_sort(boxes, objectness, prob, NMS)
+        boxes, objectness, prob = shapes.boxes(shapes.predict(torch.from_numpy(images)), MAP["pjreddie"].thresh)
+        kept, _ = nms_sort(boxes, objectness, prob, MAP["pjreddie"].nms)
     expected = {(n, k, b) for n, b, k in kept.nonzero().tolist()}
     # OpenVINO fills up with rows of -1.
     selected = [tuple(row) for row in np.asarray(found["selected"]).astype(int).tolist() if row[0] >= 0]
@@ -159,6 +160,83 @@ def test_the_stock_networks(runtime, tmp_path, name):
     images = np.random.default_rng(0).random((1, *network.input), np.float32)
     export(network, tmp_path / "net.onnx")
     check_boxes(runtime(tmp_path / "net.onnx", images), network, images)
+
+
+YOLO = "mask={}\nanchors=3,5, 8,6, 14,20, 30,25\nclasses=3\nnum=4\n{}"
+HEADS = {
+    "v3": ("[yolo]", 8, "linear", ""),
+    "scaled": ("[yolo]", 8, "linear", "scale_x_y=1.2"),
+    "new coords": ("[yolo]", 8, "logistic", "new_coords=1\nscale_x_y=2.0"),
+    "gaussian": ("[Gaussian_yolo]", 12, "linear", "scale_x_y=1.1\nnms_kind=cornersnms"),
+    "gaussian corner": ("[Gaussian_yolo]", 12, "linear", "yolo_point=left_top"),
+}
+
+
+def two_heads(section, planes, activation, options):
+    """Heads on maps of 8 and 16 pixels per cell, of two and of one box per cell."""
+    last = f"[conv]\nfilters={{}}\nactivation={activation}"
+    body = [CONV.format(8) + "\nbatch_normalize=1\nstride=1", "[maxpool]\nsize=4\nstride=4",
+            CONV.format(8) + "\n", "[maxpool]\nsize=2\nstride=2"]  # fmt: skip
+    return net(
+        64, 32, 3, *body, last.format(2 * planes), f"{section}\n{YOLO.format('2,3', options)}",
+        "[route]\nlayers=-3", "[maxpool]\nsize=2\nstride=2", last.format(planes),
+        f"{section}\n{YOLO.format('1', options)}",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("head", HEADS.values(), ids=HEADS)
+def test_heads_decode_in_every_program(runtime, head, tmp_path):
+    network = randomise(Network(parse_cfg(two_heads(*head))))
+    images = np.random.default_rng(0).random((1, *network.input), np.float32)
+    export(network, tmp_path / "net.onnx")
+    found = runtime(tmp_path / "net.onnx", images)
+    assert found["boxes"].shape == (1, 4 * 8 * 2 + 2 * 4, 4)
+    check_boxes(found, network, images)
+    export(network, tmp_path / "any.onnx", dynamic=True, nms=True)
+    network.resize(96, 64)
+    images = np.random.default_rng(1).random((2, *network.input), np.float32)
+    found = runtime(tmp_path / "any.onnx", images)
+    check_boxes(found, network, images)
+    with torch.inference_mode():
+        boxes, objectness, prob = network.boxes(network.predict(torch.from_numpy(images)), 0.005)
+        kept, _ = nms_sort(boxes, objectness, prob, 0.45)
+    selected = [tuple(row) for row in np.asarray(found["selected"]).astype(int).tolist() if row[0] >= 0]
+    assert sorted(selected) == sorted((n, k, b) for n, b, k in kept.nonzero().tolist())
+
+
+@pytest.mark.parametrize("options", ["sqrt=1", "softmax=1"])
+def test_the_head_of_yolov1_decodes_in_every_program(runtime, options, tmp_path):
+    head = f"[detection]\nclasses=3\ncoords=4\nnum=2\nside=4\n{options}"
+    text = net(
+        32, 32, 3, CONV.format(4), "[maxpool]\nsize=4\nstride=4", "[connected]\noutput=208\nactivation=linear", head
+    )
+    network = randomise(Network(parse_cfg(text)))
+    images = np.random.default_rng(0).random((1, *network.input), np.float32)
+    export(network, tmp_path / "net.onnx")
+    check_boxes(runtime(tmp_path / "net.onnx", images), network, images)
+
+
+@pytest.mark.parametrize("head", HEADS.values(), ids=HEADS)
+def test_heads_are_in_the_torch_program(head, tmp_path):
+    network = randomise(Network(parse_cfg(two_heads(*head))))
+    images = torch.rand(3, *network.input, generator=torch.Generator().manual_seed(0))
+    export(network, tmp_path / "net.pt2", dynamic=True)
+    boxes, probabilities = torch.export.load(tmp_path / "net.pt2").module()(images)
+    expected = network.boxes(network.predict(images), 0.0)
+    torch.testing.assert_close(boxes, expected.xywh)
+    torch.testing.assert_close(probabilities, expected.prob)
+    assert torch.equal(read_export(tmp_path / "net.pt2")(images), network(images))
+
+
+@pytest.mark.parametrize("kind", ["greedynms", "diounms"])
+def test_suppression_that_onnx_does_not_know_is_refused(kind, tmp_path):
+    need("onnx")
+    network = randomise(Network(parse_cfg(two_heads(*HEADS["v3"][:3], f"nms_kind={kind}"), "net.cfg")))
+    with pytest.raises(ExportError, match=rf"net\.cfg:\d+: nms_kind={kind}: .*; expected no -nms: .*nms_sort") as error:
+        export(network, tmp_path / "net.onnx", nms=True)
+    assert "\n" not in str(error.value)
+    assert list(tmp_path.iterdir()) == []
+    export(network, tmp_path / "net.onnx")
 
 
 SECTIONS = {

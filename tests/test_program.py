@@ -20,17 +20,7 @@ from tests.oracle import LIBRARY
 HIS_OPTIONS = sorted(ALEXEYAB_OPTIONS.keys() - OPTIONS.keys() - PJREDDIE_OPTIONS.keys())
 # Words of his options that stand in pjreddie's library for other reasons: options of other sections, names of files.
 ELSEWHERE = {
-    "clip",
-    "flip",
-    "resize",
-    "mean",
-    "std",
-    "filters",
-    "atoms",
-    "size",
-    "angle",
-    "reverse",
-    "stream",
+    *("clip", "flip", "resize", "mean", "std", "filters", "atoms", "size", "angle", "reverse", "stream", "groups"),
     "logistic",
 }
 

@@ -36,9 +36,6 @@ ABOUT = "darknet.json"  # the file inside a .pt that holds what a .safetensors h
 WEIGHTS = "archive/data/weights/"  # the folder inside a .pt with the tensors' bytes, and their names and shapes
 # Of a network with a hundred layers both have some 100 KB; a cfg of MAX_BYTES, written in ASCII, up to six times that.
 MOST_JSON = 8 * MAX_BYTES
-# examples/detector.c, validate_detector. A higher threshold can be applied afterwards: the boxes that a box falls to
-# are more probable than it is.
-THRESH, NMS = 0.005, 0.45
 
 
 def export(network: Network, path: str | os.PathLike[str], *, dynamic: bool = False, nms: bool = False) -> None:
@@ -46,7 +43,8 @@ def export(network: Network, path: str | os.PathLike[str], *, dynamic: bool = Fa
 
     .onnx: for inference, batch normalisation folded; see :func:`darknet_compat.export.graph.build` for inputs and
     outputs. ``dynamic``: any batch, height and width; else one image of the network's size. ``nms``: the outputs have
-    a third, what non-maximum suppression leaves of the boxes (probability over .005, IOU up to .45).
+    a third, what non-maximum suppression leaves of the boxes (probability over .005, IOU up to .45), where the
+    network's own kind of it is the plain one.
 
     .pt or .pt2: a program of torch.export with the same input and outputs. ``dynamic``: any batch.
 
@@ -183,10 +181,25 @@ def _onnx(network: Network, dynamic: bool, nms: bool) -> bytes:
         from .graph import build
     except ModuleNotFoundError:
         raise ExportError("an .onnx file needs the package onnx: pip install 'darknet_compat[onnx]'") from None
-    suppress = (THRESH, NMS) if nms and network.detector else None
+    # A higher threshold can be applied afterwards: the boxes that a box falls to are more probable than it is.
+    suppress = _plain_suppression(network) if nms else None
     model = build(network.fuse(), batch="batch" if dynamic else 1, dynamic=dynamic, nms=suppress)
     content: bytes = model.SerializeToString()
     return content
+
+
+def _plain_suppression(network: Network) -> tuple[float, float]:
+    """The thresholds of ONNX's NonMaxSuppression, which knows the IOU and no other measure."""
+    from ..detect.defaults import MAP
+
+    head = network.detector
+    if head.nms_kind in ("greedynms", "diounms"):
+        error = head.section.error(f"nms_kind={head.nms_kind} has no ONNX form", "nms_kind")
+        raise ExportError(
+            f"{error}; expected no -nms: darknet_compat.boxes.nms_sort does it behind the graph, and so does "
+            "detector test -engine onnxruntime"
+        )
+    return MAP[network.program]
 
 
 class _Program(nn.Module):

@@ -69,13 +69,13 @@ class Detection(Head):
     def row(self) -> str:
         return "Detection Layer"
 
-    def forward(self, map: Tensor) -> Tensor:
+    def forward(self, raw: Tensor) -> Tensor:
         """The input; with ``softmax`` the classes of each cell through one (forward_detection_layer on the CPU)."""
         if not self.o.softmax:
-            return map
-        classes, rest = self._parts(map.flatten(1), 1)
+            return raw
+        classes, rest = self._parts(raw.flatten(1), 1)
         classes = classes.unflatten(1, (-1, self.o.classes)).softmax(2).flatten(1)
-        return torch.cat([classes, rest], 1).reshape(map.shape)
+        return torch.cat([classes, rest], 1).reshape(raw.shape)
 
     def _parts(self, values: Tensor, dim: int) -> tuple[Tensor, Tensor]:
         """The classes, and what stands behind them."""
@@ -83,12 +83,12 @@ class Detection(Head):
         classes, rest = values.split([count, values.shape[dim] - count], dim)
         return classes, rest
 
-    def boxes(self, output: Tensor, thresh: float, hier: float = 0.5, map: Sequence[int] | None = None) -> Boxes:
+    def boxes(self, output: Tensor, thresh: float, hier: float = 0.5, class_map: Sequence[int] | None = None) -> Boxes:
         """What the output says (get_detection_detections): boxes, confidences and probabilities.
 
         Returns xywh (N, B, 4) relative to the network's input, cell by cell, and prob (N, B, classes), confidence times
         the class's value, 0 where it is not over ``thresh``. The objectness (N, B) is the confidence as it is, which
-        may be under 0. ``hier`` and ``map`` are not looked at.
+        may be under 0. ``hier`` and ``class_map`` are not looked at.
         """
         o = self.o
         classes, rest = self._parts(output.flatten(1), 1)
@@ -114,9 +114,11 @@ class Detection(Head):
         classes = graph.reshape(classes, 0, cells, 1, o.classes)
         classes = graph.node("Softmax", classes, axis=3) if o.softmax else classes
         probabilities = graph.node("Mul", classes, graph.reshape(confidence, 0, cells, o.num, 1))
+        probabilities = graph.node("Relu", probabilities)  # what is under 0 is under every threshold
         box = graph.reshape(box, 0, cells, o.num, 4)
-        row, column = divmod(torch.arange(cells), o.side)
-        xy = graph.node("Add", graph.part(box, 3, 0, 2), graph.constant(torch.stack([column, row], 1)[None, :, None]))
+        cell = torch.arange(cells)
+        column_row = graph.constant(torch.stack([cell % o.side, cell // o.side], 1)[None, :, None], "cells")
+        xy = graph.node("Add", graph.part(box, 3, 0, 2), column_row)
         wh = graph.part(box, 3, 2, 4)
         wh = graph.node("Mul", wh, wh) if o.sqrt else wh
         boxes = graph.node("Concat", graph.times(xy, 1 / o.side), wh, axis=3)

@@ -99,10 +99,6 @@ class Recurrent(Layer):
             for key, tensor in part.numbers(transposed=transposed, loading=loading)
         ]
 
-    def plain_section(self) -> Section:
-        """The section of a layer like this one, without batch normalisation."""
-        return self.section.with_option("batch_normalize", "0")
-
     def folded(self) -> dict[str, Tensor]:
         """As :meth:`Normalised.folded`, of all sub-layers."""
         return {f"{name}.{key}": tensor for name, part in self.parts() for key, tensor in part.folded().items()}

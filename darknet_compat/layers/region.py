@@ -3,7 +3,8 @@
 Source: ``src/region_layer.c``.
 
 The map is (N, num*(coords+1+classes), h, w): for each of ``num`` anchors the planes x, y, w, h, those of a mask where
-coords > 4, objectness, and one for each class. Boxes are numbered as in Darknet: anchor*h*w + row*w + column.
+coords > 4, objectness, and one for each class. Boxes are numbered as in Darknet: anchor*h*w + row*w + column; as
+AlexeyAB's program lists them (row*w + column)*num + anchor.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from torch import Tensor
 from ..boxes import iou
 from ..cfg import Section
 from ..tree import Hierarchy, read_tree
-from .base import Place, Shape, register
+from .base import ALEXEYAB, Place, Shape, register
 from .head import Boxes, Head, HeadLoss, average_mirrored, check_anchors, fill_anchors, read_class_map
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ PRIOR_IMAGES = 12800
 PRIOR_SCALE = 0.01
 CLASS_ONLY = 100000  # a truth with x and y above says what the image shows, and not where
 RECALL_IOU = 0.5
+HIS_HIER = 0.5  # get_region_boxes of AlexeyAB's program, whatever -hier says
 
 
 class RegionFigures(NamedTuple):
@@ -60,11 +62,9 @@ class Region(Head):
         "num": 1,
         "anchors": [float],
         "softmax": 0,
-        "background": 0,
         "tree": str,
         "map": str,
         # for the loss
-        "max": 30,
         "thresh": 0.5,
         "rescore": 0,
         "bias_match": 0,
@@ -76,12 +76,13 @@ class Region(Head):
         "mask_scale": 1.0,
         # for the loader of images
         "jitter": 0.2,
-        "random": 0,
         # which Darknet reads and does not use
         "log": 0,
         "sqrt": 0,
         "absolute": 0,
     }
+    pjreddie = {"background": 0, "max": 30, "random": 0}
+    alexeyab = {"max": 200, "random": 0.0, "resize": 1.0, "focal_loss": 0}
 
     finds_boxes = True
     Figures = RegionFigures
@@ -135,6 +136,9 @@ class Region(Head):
         x, y, objectness and masks pass the logistic; classes a softmax, one per group of the tree, or without
         ``softmax`` and ``tree`` the logistic. w and h stay. With ``background`` objectness is the background's
         class instead, and takes part in the softmax.
+
+        In AlexeyAB's program classes without ``softmax`` and ``tree`` stay too. The planes of its own output lie the
+        other way round, and x and y of it have not passed the logistic yet.
         """
         o = self.o
         xy, wh, mask, objectness, classes = self._planes(raw).split([2, 2, o.coords - 4, 1, o.classes], 2)
@@ -147,7 +151,8 @@ class Region(Head):
             parts.append(torch.cat([objectness, classes], 2).softmax(2))
         else:
             parts.append(objectness if o.background else objectness.sigmoid())
-            parts.append(classes.softmax(2) if o.softmax else classes.sigmoid())
+            raw = self.program == ALEXEYAB
+            parts.append(classes.softmax(2) if o.softmax else classes if raw else classes.sigmoid())
         return torch.cat(parts, 2).flatten(1, 2)
 
     def _planes(self, raw: Tensor) -> Tensor:
@@ -164,7 +169,12 @@ class Region(Head):
         With a tree prob is of one class only: where :meth:`Hierarchy.top` ends with ``hier``, and it is the
         objectness. Or with ``class_map``, a list of classes of the tree, prob is (N, B, len(class_map)), the
         probabilities of these. Without a tree ``class_map`` is not looked at.
+
+        AlexeyAB's program (get_region_boxes, custom_get_region_detections) lists cell by cell, and gives every box an
+        objectness of 1. With a tree the last class with a probability over .5 counts, by that probability.
         """
+        if self.program == ALEXEYAB:
+            return self._his_boxes(output, thresh, class_map)
         planes = self._planes(output)
         xywh = self._xywh(*planes[:, :, :4].unbind(2))
         scale = planes[:, :, self.o.coords]
@@ -186,6 +196,25 @@ class Region(Head):
                 prob = objectness[:, :, None] * (number == top[:, :, None])
         prob = prob.movedim(2, -1).flatten(1, 3)
         return Boxes(xywh.flatten(1, 3), objectness.flatten(1), prob)
+
+    def _his_boxes(self, output: Tensor, thresh: float, class_map: Sequence[int] | None) -> Boxes:
+        planes = self._planes(output)
+        xywh = self._xywh(*planes[:, :, :4].unbind(2)).permute(0, 2, 3, 1, 4).flatten(1, 3)
+        planes = planes.permute(0, 3, 4, 1, 2).flatten(1, 3)
+        scale, classes = planes[..., self.o.coords, None], planes[..., self.o.coords + 1 :]
+        if self.hierarchy is not None:
+            classes = self.hierarchy.predictions(classes, 2)
+        if self.hierarchy is not None and class_map is None:
+            number = torch.arange(self.o.classes, device=output.device)
+            last = torch.where(classes > HIS_HIER, number, -1).amax(2, keepdim=True)
+            prob = torch.where((number == last) & (scale > thresh), classes, 0)
+        else:
+            chosen = (
+                classes if self.hierarchy is None else classes[..., torch.as_tensor(class_map, device=output.device)]
+            )
+            prob = scale * chosen
+            prob = torch.where(prob > thresh, prob, 0)
+        return Boxes(xywh, torch.ones_like(scale[..., 0]), prob)
 
     def average_mirrored(self, output: Tensor, mirrored: Tensor) -> Tensor:
         return average_mirrored(output, mirrored, self.o.num)
@@ -314,13 +343,20 @@ class Region(Head):
         wh = graph.node("Exp", graph.part(planes, 4, 2, 4))
         objectness = graph.node("Sigmoid", graph.part(planes, 4, o.coords, o.coords + 1))
         classes = graph.part(planes, 4, o.coords + 1, o.coords + 1 + o.classes)
-        classes = graph.node("Softmax", classes, axis=4) if o.softmax else graph.node("Sigmoid", classes)
+        his = self.program == ALEXEYAB
+        if o.softmax or not his:
+            classes = graph.node("Softmax", classes, axis=4) if o.softmax else graph.node("Sigmoid", classes)
         cells, size = graph.cells(height, width)
         anchors = graph.constant(self.anchors.reshape(1, o.num, 1, 1, 2), "anchors")
         xy = graph.node("Div", graph.node("Add", xy, cells), size)
         wh = graph.node("Div", graph.node("Mul", wh, anchors), size)
         boxes = graph.node("Concat", xy, wh, axis=4)
         probabilities = graph.node("Mul", classes, objectness)
+        if his:
+            probabilities = probabilities if o.softmax else graph.node("Relu", probabilities)
+            boxes, probabilities = (
+                graph.node("Transpose", values, perm=[0, 2, 3, 1, 4]) for values in (boxes, probabilities)
+            )
         return {
             "boxes": graph.reshape(boxes, 0, -1, 4),
             "probabilities": graph.reshape(probabilities, 0, -1, o.classes),

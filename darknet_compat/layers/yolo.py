@@ -10,7 +10,7 @@ anchor, (row*w + column)*n + anchor.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 COLUMNS = ("avg_iou", "class", "obj", "no_obj", "recall50", "recall75", "count")
 ALEXEYAB_COLUMNS = ("avg_iou", "class_loss", "iou_loss", "total_loss", "count")
-KINDS = ("default", "greedynms", "diounms")  # of suppression; [yolo] knows no cornersnms
 
 
 @register("yolo")
@@ -80,6 +79,11 @@ class Yolo(Head):
 
     finds_boxes = True
     lists_all = False
+    kinds: ClassVar[tuple[str, ...]] = ("default", "greedynms", "diounms")
+    """Of suppression."""
+    coords: ClassVar[int] = 4
+    """Planes of a box."""
+
     anchors: Tensor
     """(num, 2) widths and heights in pixels of the network's input; further ones where ``mask`` names them."""
     mask: Tensor | None
@@ -102,8 +106,8 @@ class Yolo(Head):
         wrong = next((number for number in self.o.mask if not 0 <= number < num), None)
         if wrong is not None:
             raise section.error(f"mask names anchor {wrong}; expected 0 to {num - 1}", "mask")
-        if self.o.nms_kind not in KINDS:
-            raise section.error(f"nms_kind is {self.o.nms_kind!r}; expected {', '.join(KINDS)}", "nms_kind")
+        if self.o.nms_kind not in self.kinds:
+            raise section.error(f"nms_kind is {self.o.nms_kind!r}; expected {', '.join(self.kinds)}", "nms_kind")
         his = self.program == ALEXEYAB
         self.Figures, self.columns = (AlexeyABFigures, ALEXEYAB_COLUMNS) if his else (Figures, COLUMNS)
         self.nms_kind, self.beta_nms = self.o.nms_kind, self.o.beta_nms
@@ -158,11 +162,11 @@ class Yolo(Head):
         o = self.o
         for name in ("num", "classes", "max"):
             self.at_least(name, 1)
-        expected = self.n * (5 + o.classes)
+        expected = self.n * (self.coords + 1 + o.classes)
         if self.input.c != expected:
             raise self.section.error(
                 f"the layer before gives {self.input.c} channels; expected filters={expected} in the layer before: "
-                f"{self.n} anchors * (5+classes)"
+                f"{self.n} anchors * ({self.coords + 1}+classes)"
             )
         return self.input
 
@@ -182,14 +186,16 @@ class Yolo(Head):
         xy, wh, rest = self.planes(raw).split([2, 2, 1 + self.o.classes], 2)
         if not self.o.new_coords:
             xy, rest = xy.sigmoid(), rest.sigmoid()
-        s = self.o.scale_x_y
-        xy = xy if s == 1 else s * xy - 0.5 * (s - 1)
-        return torch.cat([xy, wh, rest], 2).flatten(1, 2)
+        return torch.cat([self._scaled(xy), wh, rest], 2).flatten(1, 2)
 
     def planes(self, raw: Tensor) -> Tensor:
         """(N, n*planes, h, w) -> (N, n, planes, h, w)."""
-        planes: Tensor = raw.unflatten(1, (self.n, 5 + self.o.classes))
+        planes: Tensor = raw.unflatten(1, (self.n, self.coords + 1 + self.o.classes))
         return planes
+
+    def _scaled(self, xy: Tensor) -> Tensor:
+        s = self.o.scale_x_y
+        return xy if s == 1 else s * xy - 0.5 * (s - 1)
 
     def boxes(self, output: Tensor, thresh: float, hier: float = 0.5, class_map: Sequence[int] | None = None) -> Boxes:
         """What the activated map says (get_yolo_detections): boxes, objectness and probabilities.
@@ -199,11 +205,15 @@ class Yolo(Head):
         ``hier`` and ``class_map`` are not looked at.
         """
         planes = self.planes(output).permute(0, 3, 4, 1, 2)
-        box, objectness, classes = planes.split([4, 1, self.o.classes], -1)
+        box, objectness, classes = planes.split([self.coords, 1, self.o.classes], -1)
         objectness = torch.where(objectness > thresh, objectness, 0)
-        prob = objectness * classes
+        prob = objectness * self._weighed(classes, box)
         prob = torch.where(prob > thresh, prob, 0)
         return Boxes(self.xywh(box).flatten(1, 3), objectness.flatten(1), prob.flatten(1, 3))
+
+    def _weighed(self, classes: Tensor, box: Tensor) -> Tensor:
+        """The classes' values, as far as the planes of their box let them count."""
+        return classes
 
     def xywh(self, box: Tensor) -> Tensor:
         """Boxes (N, h, w, n, 4) from their activated planes, which are last (get_yolo_box)."""
@@ -274,11 +284,12 @@ class Yolo(Head):
     def graph(self, graph: Graph, x: str) -> dict[str, str]:
         o, n = self.o, self.n
         height, width = graph.size(x, self)
-        planes = graph.reshape(x, 0, n, 5 + o.classes, height, width)
+        planes = graph.reshape(x, 0, n, self.coords + 1 + o.classes, height, width)
         planes = graph.node("Transpose", planes, perm=[0, 1, 3, 4, 2])
-        rest = graph.part(planes, 4, 4, 5 + o.classes)
+        rest = graph.part(planes, 4, self.coords, self.coords + 1 + o.classes)
         rest = rest if o.new_coords else graph.node("Sigmoid", rest)
-        xy, wh = graph.part(planes, 4, 0, 2), graph.part(planes, 4, 2, 4)
+        box, weight = self._graph_box(graph, planes)
+        xy, wh = graph.part(box, 4, 0, 2), graph.part(box, 4, 2, 4)
         xy = xy if o.new_coords else graph.node("Sigmoid", xy)
         if o.scale_x_y != 1:
             xy = graph.plus(graph.times(xy, o.scale_x_y), -0.5 * (o.scale_x_y - 1))
@@ -288,7 +299,9 @@ class Yolo(Head):
         anchors = graph.constant(self.own_anchors.reshape(1, n, 1, 1, 2), "anchors")
         wh = graph.node("Div", graph.node("Mul", wh, anchors), graph.image_size(self.image))
         probabilities = graph.node("Mul", graph.part(rest, 4, 1, 1 + o.classes), graph.part(rest, 4, 0, 1))
-        boxes = graph.node("Concat", xy, wh, axis=4)
+        if weight is not None:
+            probabilities = graph.node("Mul", probabilities, weight)
+        boxes = graph.node("Concat", self._graph_centre(graph, xy, wh), wh, axis=4)
         boxes, probabilities = (
             graph.node("Transpose", values, perm=[0, 2, 3, 1, 4]) for values in (boxes, probabilities)
         )
@@ -296,3 +309,11 @@ class Yolo(Head):
             "boxes": graph.reshape(boxes, 0, -1, 4),
             "probabilities": graph.reshape(probabilities, 0, -1, o.classes),
         }
+
+    def _graph_box(self, graph: Graph, planes: str) -> tuple[str, str | None]:
+        """The raw x, y, w, h, last, and what the probabilities are multiplied by."""
+        return planes, None
+
+    def _graph_centre(self, graph: Graph, xy: str, wh: str) -> str:
+        """The centre of boxes of the size ``wh``, of the point ``xy`` that the map gives."""
+        return xy

@@ -4,8 +4,10 @@ import json
 import os
 import re
 import shutil
+import subprocess
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -36,6 +38,24 @@ def test_one_image_prints_darknets_lines(darknet, darknet_share, detector, tmp_p
     assert lines[0].startswith(f"{image}: Predicted in ")
     assert lines[1:] == expected
     assert (tmp_path / "predictions.jpg").stat().st_size > 10_000
+
+
+@pytest.mark.real_data
+def test_a_v4_network_finds_what_alexeyabs_program_finds(alexeyab, shared, darknet_share, verb, data, tmp_path, capsys):
+    """Over .25, his default; he prints what he finds from left to right."""
+    cv2.imwrite(str(tmp_path / "dog.png"), cv2.imread(str(darknet_share / "data/dog.jpg")))
+    names = (alexeyab / "cfg/coco.names").read_text().splitlines()[:80]
+    (tmp_path / "the.names").write_text("".join(f"{name}\n" for name in names))
+    file = data([], classes=80, names=tmp_path / "the.names")
+    files = [shared / f"yolo-fastest/yolo-fastest-1.1.{suffix}" for suffix in ("cfg", "weights")]
+    theirs = subprocess.run(
+        [alexeyab / "darknet", "detector", "test", file, *files, "dog.png", "-dont_show"],
+        check=True, capture_output=True, text=True, stdin=subprocess.DEVNULL, cwd=tmp_path,
+    ).stdout  # fmt: skip
+    expected = [line for line in theirs.splitlines() if re.fullmatch(r"[a-z ]+: \d+%", line)]
+    assert "dog: 65%" in expected
+    assert verb("detector", "test", file, *files, "dog.png", "-numerics", "gpu") == 0
+    assert sorted(capsys.readouterr().out.splitlines()[1:]) == sorted(expected)
 
 
 def test_many_images_write_one_json(darknet_share, tmp_path):

@@ -10,11 +10,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from darknet_compat.boxes import iou, unletterbox
 from darknet_compat.cfg import parse_cfg
+from darknet_compat.detect import detect
 from darknet_compat.errors import CfgError, CfgWarning, DataError
 from darknet_compat.layers.base import Place, Shape
 from darknet_compat.layers.region import RegionFigures
 from darknet_compat.network import Network
 from darknet_compat.tree import read_tree
+from tests.compare import net, network_of
 from tests.layers.region_oracle import Options, plain_loss
 from tests.test_tree import random_tree, write_tree
 
@@ -157,6 +159,46 @@ def test_loss_is_that_of_the_plain_loops(tmp_path, part):
         difference = np.abs(gradient.reshape(expected.gradient.shape) - expected.gradient).max()
         assert difference <= 1e-5 * np.abs(expected.gradient).max()
         check_figures(figures, expected.figures, expected.figures["cost"])
+
+
+@pytest.mark.parametrize("tree", [False, True])
+@pytest.mark.parametrize("softmax", [0, 1])
+def test_boxes_are_alexeyabs(alexeyab_darknet, tmp_path, softmax, tree):
+    """The order in which he lists boxes and leaves them, and what he makes of a tree."""
+    rng = np.random.default_rng(2 * softmax + tree)
+    options = f"num=2\nclasses=7\nanchors=1,2,3,1.5\nsoftmax={softmax}\n"
+    if tree:
+        options += f"tree={write_tree(tmp_path / 'a.tree', ['a -1', 'b -1', 'c 0', 'd 0', 'e 2', 'f 2', 'g 1'])}\n"
+    text = net(96, 64, 3, "[conv]\nfilters=24\nsize=3\nstride=16\npad=1\nactivation=linear", f"[region]\n{options}",
+               batch=1)  # fmt: skip
+    network, *files = network_of(text, tmp_path, 3, "gpu", "alexeyab")
+    reference, x = alexeyab_darknet.load_network(*files), 4 * rng.random((1, 3, 64, 96), np.float32)
+    with torch.inference_mode():
+        outputs = network.predict(torch.from_numpy(x))
+    for thresh in (0.01, 0.3):
+        for nms in (0.0, 0.3):
+            reference.predict(x)  # each time, as he multiplies the tree in place
+            expected = reference.boxes(50, 80, thresh, nms=nms)
+            boxes, objectness, prob = network.listed_boxes(outputs, thresh)
+            boxes = unletterbox(boxes, [(50, 80)], (96, 64), letter_box=False)
+            np.testing.assert_array_equal(objectness[0], expected.objectness)
+            np.testing.assert_allclose(boxes[0], expected.boxes, rtol=1e-4, atol=1e-5)
+            if nms:
+                (found,) = detect(network, torch.from_numpy(x), [(50, 80)], [""], thresh=thresh, nms=nms)
+                kept = [number for number in expected.order if expected.prob[number].any()]
+                assert 0 < len(kept) < 48
+                np.testing.assert_allclose(found.boxes, expected.boxes[kept], rtol=1e-4, atol=1e-5)
+                np.testing.assert_allclose(found.prob, expected.prob[kept], rtol=1e-4, atol=1e-6)
+            else:
+                np.testing.assert_allclose(prob[0], expected.prob, rtol=1e-4, atol=1e-6)
+
+
+def test_defaults_of_alexeyabs(alexeyab_darknet, tmp_path):
+    network, cfg, _ = network_of(net(8, 8, 3, "[conv]\nfilters=25", "[region]"), tmp_path, program="alexeyab")
+    ours, theirs = network.detector.o, alexeyab_darknet.load_network(cfg).layers[1]
+    fields = {"max": "max_boxes", "random": "random", "resize": "resize", "jitter": "jitter", "thresh": "thresh"}
+    for option, field in fields.items():
+        assert getattr(ours, option) == pytest.approx(theirs.number(field), rel=1e-6), option
 
 
 @pytest.mark.parametrize(("x", "y"), [(1.05, 0.5), (0.5, 1.05)])

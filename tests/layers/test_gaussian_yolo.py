@@ -1,0 +1,78 @@
+"""[Gaussian_yolo] against AlexeyAB's library."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from darknet_compat.cfg import parse_cfg, read_cfg
+from darknet_compat.detect import detect
+from darknet_compat.errors import CfgError, CfgWarning
+from darknet_compat.network import Network
+from tests.compare import check_layers, net, network_of
+
+CONV = "[conv]\nfilters={}\nsize=3\nstride={}\npad=1\nactivation=leaky"
+HEAD = "[Gaussian_yolo]\nmask={}\nanchors=10,14, 23,27, 37.5,58, 81,82, 135,169\nclasses=4\nnum=5\n{}"
+OPTIONS = ["", "scale_x_y=1.1\nyolo_point=left_top\nnms_kind=cornersnms", "yolo_point=right_bottom\nnms_kind=diounms"]
+
+
+def two_heads(options=""):
+    last = "[conv]\nfilters={}\nactivation=linear"
+    return net(
+        96, 64, 3, CONV.format(8, 4), CONV.format(16, 2), CONV.format(16, 2),
+        last.format(39), HEAD.format("2,3,4", options),
+        "[route]\nlayers=-4", last.format(26), HEAD.format("0,1", options), batch=1,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+def test_forward_is_darknets(alexeyab_darknet, tmp_path, options):
+    check_layers(alexeyab_darknet, two_heads(options), tmp_path, batch=1)
+
+
+@pytest.mark.parametrize("letter_box", [True, False])
+@pytest.mark.parametrize("options", OPTIONS)
+def test_boxes_are_darknets(alexeyab_darknet, tmp_path, options, letter_box):
+    network, *files = network_of(two_heads(options), tmp_path, 1, "gpu", "alexeyab")
+    reference = alexeyab_darknet.load_network(*files)
+    x = np.random.default_rng(3).random((1, *network.input), np.float32)
+    last = network.detector
+    assert (last.nms_kind, last.beta_nms) == (options.partition("nms_kind=")[2] or "default", 0.6)
+    for thresh in (0.5, 0.2, 0.01):
+        with torch.inference_mode():
+            listed = network.listed_boxes(network.predict(torch.from_numpy(x)), thresh)
+        reference.predict(x)
+        expected = reference.boxes(96, 64, thresh)
+        assert len(expected.objectness) == listed.objectness.shape[1] > 0
+        np.testing.assert_allclose(listed.xywh[0], expected.boxes, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(listed.prob[0], expected.prob, rtol=1e-4, atol=1e-6)
+        (found,) = detect(
+            network, torch.from_numpy(x), [(33, 200)], [""], thresh=thresh, nms=0.3, letter_box=letter_box
+        )
+        expected = reference.boxes(33, 200, thresh, nms=0.3, kind=last.nms_kind, beta=last.beta_nms, letter=letter_box)
+        kept = [number for number in expected.order if expected.prob[number].any()]
+        np.testing.assert_allclose(found.boxes, expected.boxes[kept], rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(found.prob, expected.prob[kept], rtol=1e-4, atol=1e-6)
+    assert 0 < len(kept) < listed.objectness.shape[1]
+
+
+@pytest.mark.filterwarnings("ignore:.*max_epochs")
+def test_the_stock_network_builds(alexeyab):
+    network = Network(read_cfg(alexeyab / "cfg/Gaussian_yolov3_BDD.cfg"), device="meta")
+    assert [(head.type, head.n, head.coords) for head in network.heads] == [("Gaussian_yolo", 3, 8)] * 3
+    assert network.program == "alexeyab"
+
+
+def test_sections_that_do_not_fit():
+    def build(options, filters=26):
+        return Network(parse_cfg(net(8, 8, 3, f"[conv]\nfilters={filters}", HEAD.format("0,1", options))))
+
+    with pytest.raises(CfgError, match=r"expected filters=26 in the layer before: 2 anchors \* \(9\+classes\)"):
+        build("", 18)
+    with pytest.raises(CfgError, match="yolo_point is 'centre'; expected center, left_top, right_bottom"):
+        build("yolo_point=centre")
+    with pytest.raises(CfgError, match="nms_kind is 'soft'; expected default, greedynms, diounms, cornersnms"):
+        build("nms_kind=soft")
+    with pytest.warns(CfgWarning, match="new_coords=1: unknown option"):
+        assert build("new_coords=1").detector.o.new_coords == 0
