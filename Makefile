@@ -1,7 +1,7 @@
 # make test        all tests but the slow ones
 # make test-slow   the slow ones too
 # make fuzz        damaged files of every kind: read, or refused in one line; some minutes
-# make lint        ruff and mypy, as CI runs them
+# make lint        ruff and mypy, as CI runs them; on Python 3.11 or newer
 # make mutants     changes the source in one place at a time: does a test notice? Hours; MUTANTS="FILES" for some files
 # make quickstart  from made data to a trained, exported, scored detector, under runs/quickstart
 #

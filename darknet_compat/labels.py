@@ -169,7 +169,7 @@ def _sound_objects(image: str, classes: int | None, class_only: bool, found: Lab
         return nothing
     names, boxes = objects[:, 0], objects[:, 1:]
     known = (names >= 0) & (names < (np.inf if classes is None else classes)) & (names == names.round())
-    inside: Any = ((boxes >= 0) & (boxes <= 1)).all(1)
+    inside: Any = ((boxes >= 0) & (boxes <= 1)).all(1)  # an array, as there are two dimensions
     placed = class_only | (boxes[:, :2] != 0).any(1)
     good = known & inside & placed
     for row in np.flatnonzero(~good):
