@@ -27,7 +27,7 @@ from darknet_compat import load_network, save_weights
 from darknet_compat.boxes import nms_sort
 from darknet_compat.cfg import parse_cfg, read_cfg
 from darknet_compat.cli import main
-from darknet_compat.detect.defaults import MAP
+from darknet_compat.defaults import MAP
 from darknet_compat.errors import CfgError, DarknetError, ExportError
 from darknet_compat.export import export, read_export
 from darknet_compat.images import load_image

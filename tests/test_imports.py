@@ -15,7 +15,7 @@ ROAD = [
     {"labels", "images"},
     {"tree", "boxes", "anchors"},
     {"layers"},
-    {"program"},
+    {"program", "defaults"},
     {"network"},
     {"weights"},
     {"engines", "export", "evaluate"},

@@ -18,11 +18,11 @@ import torch
 from torch import Tensor
 
 from ..boxes import nms_sort, unletterbox
+from ..defaults import HIER, TEST
 from ..engines import Engine
 from ..errors import ImageError
 from ..images import letterbox_image, load_image, resize_image
 from ..network import Network
-from .defaults import HIER, TEST
 
 
 @dataclass(frozen=True)

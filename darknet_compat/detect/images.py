@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..cfg import read_list
+from ..defaults import HIER
 from ..errors import ImageError, ResultsError
 from ..images import SUFFIXES, load_image, save_image
 from ..stock import find_stock
-from .defaults import HIER
 from .detections import Detections
 from .detector import Detector
 from .draw import draw_detections

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from ..defaults import MAP, MAP_HIER, RECALL
 from ..evaluate.annotations import LabelBoxes, read_difficult, read_label_files
 from ..evaluate.darknet_map import MapTable, RecallTable, detector_map, recall_counts
-from .defaults import MAP, MAP_HIER, RECALL
 from .detections import Detections
 from .detector import Detector
 from .progress import Progress, unseen

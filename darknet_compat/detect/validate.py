@@ -9,9 +9,9 @@ import os
 import warnings
 from pathlib import Path
 
+from ..defaults import VALID
 from ..labels import image_ids
 from ..tree import read_map
-from .defaults import VALID
 from .detector import Detector
 from .progress import Progress, unseen
 from .results import ResultFiles, coco_image_id

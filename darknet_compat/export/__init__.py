@@ -190,7 +190,7 @@ def _onnx(network: Network, dynamic: bool, nms: bool) -> bytes:
 
 def _plain_suppression(network: Network) -> tuple[float, float]:
     """The thresholds of ONNX's NonMaxSuppression, which knows the IOU and no other measure."""
-    from ..detect.defaults import MAP
+    from ..defaults import MAP
 
     head = network.detector
     if head.nms_kind in ("greedynms", "diounms"):

@@ -27,8 +27,14 @@ from ..layers.convolutional import Convolutional
 from ..layers.crop import Crop
 from ..layers.deconvolutional import Deconvolutional
 from ..layers.head import Head
+from ..layers.implicit import Implicit
 from ..layers.local import Local
+from ..layers.local_avgpool import LocalAvgpool
+from ..layers.maxpool import Maxpool, Windows
 from ..layers.normalization import Normalization
+from ..layers.route import Route
+from ..layers.sam import Sam
+from ..layers.scale_channels import ScaleChannels
 from ..layers.shortcut import Shortcut
 from ..network import Network
 
@@ -270,7 +276,7 @@ def _convolutional(graph: Graph, layer: Convolutional, x: str) -> str:
     return _blur(graph, layer, _activate(graph, layer.activation, x))
 
 
-def _blur(graph: Graph, layer: Convolutional, x: str) -> str:
+def _blur(graph: Graph, layer: Convolutional | Maxpool, x: str) -> str:
     if not layer.o.antialiasing:
         return x
     (size, padding), channels = blur_size(layer.o.antialiasing), layer.output.c
@@ -413,7 +419,7 @@ def _activate(graph: Graph, activation: str, x: str) -> str:
     return graph.node("Add", inside, graph.times(graph.node("Sub", x, middle), flat))
 
 
-def _windows(graph: Graph, layer: Layer, operator: str, x: str, **attributes: Any) -> str:
+def _windows(graph: Graph, layer: Windows, operator: str, x: str, **attributes: Any) -> str:
     """MaxPool or AveragePool over a layer's windows."""
     before = layer.padding // 2
     after = layer.padding - before
@@ -426,7 +432,7 @@ def _windows(graph: Graph, layer: Layer, operator: str, x: str, **attributes: An
 
 
 @converts("maxpool")
-def _maxpool(graph: Graph, layer: Layer, x: str) -> str:
+def _maxpool(graph: Graph, layer: Maxpool, x: str) -> str:
     if not layer.o.maxpool_depth:
         return _blur(graph, layer, _windows(graph, layer, "MaxPool", x))
     (c, _, _), out, (height, width) = layer.input, layer.o.out_channels, graph.size(x, layer)
@@ -438,7 +444,7 @@ def _maxpool(graph: Graph, layer: Layer, x: str) -> str:
 
 
 @converts("local_avgpool")
-def _local_avgpool(graph: Graph, layer: Layer, x: str) -> str:
+def _local_avgpool(graph: Graph, layer: LocalAvgpool, x: str) -> str:
     return _windows(graph, layer, "AveragePool", x, count_include_pad=0)
 
 
@@ -448,7 +454,7 @@ def _avgpool(graph: Graph, layer: Layer, x: str) -> str:
 
 
 @converts("route")
-def _route(graph: Graph, layer: Layer, *sources: str) -> str:
+def _route(graph: Graph, layer: Route, *sources: str) -> str:
     if layer.o.groups > 1:
         sources = tuple(
             graph.part(source, 1, *layer.part(shape.c)) for source, shape in zip(sources, layer.inputs, strict=True)
@@ -489,7 +495,7 @@ def _reorg3d(graph: Graph, layer: Layer, x: str) -> str:
 
 
 @converts("implicit")
-def _implicit(graph: Graph, layer: Layer, x: str) -> str:
+def _implicit(graph: Graph, layer: Implicit, x: str) -> str:
     images = graph.part(graph.node("Shape", x), 0, 0, 1)
     shape = graph.node("Concat", images, graph.integers(*layer.output), axis=0)
     return graph.node("Expand", graph.constant(layer.weights.unsqueeze(0), "weights"), shape)
@@ -497,7 +503,7 @@ def _implicit(graph: Graph, layer: Layer, x: str) -> str:
 
 @converts("scale_channels")
 @converts("sam")
-def _product(graph: Graph, layer: Layer, before: str, earlier: str) -> str:
+def _product(graph: Graph, layer: ScaleChannels | Sam, before: str, earlier: str) -> str:
     return _activate(graph, layer.activation, graph.node("Mul", earlier, before))
 
 

@@ -165,12 +165,9 @@ class Batchnorm(Normalised):
     biases in its file, before the rest.
     """
 
-    @property
-    def resizable(self) -> bool:
-        return self.program == ALEXEYAB  # pjreddie's resize_network passes over it
-
     def __init__(self, section: Section, place: Place) -> None:
         super().__init__(section, place)
+        self.resizable = self.program == ALEXEYAB  # pjreddie's resize_network passes over it
         self.numerics = place.numerics
         c = self.input.c
         # Where no file holds them they stay 0.

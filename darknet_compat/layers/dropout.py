@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from .base import ALEXEYAB, Layer, Shape, register
+from ..cfg import Section
+from .base import ALEXEYAB, Layer, Place, Shape, register
 
 
 @register("dropout")
@@ -20,9 +21,9 @@ class Dropout(Layer):
     alexeyab = {"probability": 0.2, "dropblock": 0, "dropblock_size_rel": 0.0, "dropblock_size_abs": 0.0}
     replaces_input = True
 
-    @property
-    def resizable(self) -> bool:
-        return self.program == ALEXEYAB  # pjreddie's resize_network refuses it
+    def __init__(self, section: Section, place: Place) -> None:
+        super().__init__(section, place)
+        self.resizable = self.program == ALEXEYAB  # pjreddie's resize_network refuses it
 
     def shape(self) -> Shape:
         if not 0 <= self.o.probability < 1:

@@ -58,9 +58,9 @@ class Head(Layer):
     nms_kind: str = "default"
     """The kind of suppression (``boxes.py``, nms_sort), and its exponent; the network's last head decides."""
     beta_nms: float = 0.6
-    Figures: ClassVar[type]
+    Figures: type
     """A NamedTuple of what is logged of a mini-batch; its first field is ``cost``, what Darknet prints as the loss."""
-    columns: ClassVar[tuple[str, ...]]
+    columns: tuple[str, ...]
     """Names of the head's columns in the log's table."""
     chooses_classes: bool = False
     """Does ``class_map`` of :meth:`boxes` choose among the classes (of a tree)?"""

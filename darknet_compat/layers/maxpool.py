@@ -103,7 +103,8 @@ class Maxpool(Windows):
         o, lowest = self.o, float("-inf")
         if o.maxpool_depth:
             x = F.pad(x, (0, 0, 0, 0, 0, -x.shape[1] % o.out_channels), value=lowest)
-            return x.unflatten(1, (-1, o.out_channels)).max(1).values
+            depth: Tensor = x.unflatten(1, (-1, o.out_channels)).max(1).values
+            return depth
         around = self.around(*x.shape[2:])
         if any(around):
             x = F.pad(x, around, value=lowest)

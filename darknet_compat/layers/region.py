@@ -151,8 +151,8 @@ class Region(Head):
             parts.append(torch.cat([objectness, classes], 2).softmax(2))
         else:
             parts.append(objectness if o.background else objectness.sigmoid())
-            raw = self.program == ALEXEYAB
-            parts.append(classes.softmax(2) if o.softmax else classes if raw else classes.sigmoid())
+            his = self.program == ALEXEYAB
+            parts.append(classes.softmax(2) if o.softmax else classes if his else classes.sigmoid())
         return torch.cat(parts, 2).flatten(1, 2)
 
     def _planes(self, raw: Tensor) -> Tensor:

@@ -70,7 +70,7 @@ class Shortcut(Layer):
 
     def factors(self) -> Tensor:
         """The normalised weights (maps, 1 or c, 1, 1). In inference they are those that fuse_conv_batchnorm makes."""
-        weights = self.weights
+        weights: Tensor = self.weights
         if self.o.weights_normalization == "softmax":
             weights = (weights - weights.amax(0)).exp()
         else:
@@ -95,7 +95,8 @@ class Shortcut(Layer):
     def _strided(self, before: Tensor, earlier: Tensor) -> Tensor:
         (c2, h2, w2), (c1, h1, w1) = before.shape[1:], earlier.shape[1:]
         if (c1, h1, w1) == (c2, h2, w2):
-            return self.o.alpha * before + self.o.beta * earlier
+            both: Tensor = self.o.alpha * before + self.o.beta * earlier
+            return both
         stride, sample = max(w1 // w2, 1), max(w2 // w1, 1)
         c, h, w = min(c1, c2), min(h1, h2), min(w1, w2)
         out = before.clone()

@@ -44,7 +44,7 @@ class Figures(NamedTuple):
     recall50: Tensor
     """The share of truths with an IOU over .5, and over .75."""
     recall75: Tensor
-    count: Tensor
+    count: Tensor  # type: ignore[assignment]  # tuple.count is not used
     """The number of truths whose best anchor is this head's, an integer."""
 
 
@@ -54,7 +54,7 @@ class AlexeyABFigures(NamedTuple):
     cost: Tensor
     avg_iou: Tensor
     """Mean over all boxes that a truth took; 0 where there is none."""
-    count: Tensor
+    count: Tensor  # type: ignore[assignment]  # tuple.count is not used
     """How many these are; 1 where there is none, as he prints it."""
     class_loss: Tensor
     iou_loss: Tensor
@@ -70,9 +70,15 @@ class Deltas(torch.autograd.Function):
         return value.clone()
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         (delta,) = ctx.saved_tensors
         return -gradient * delta, None, None
+
+
+def with_delta(raw: Tensor, delta: Tensor, value: Tensor) -> Tensor:
+    """``value``, whose gradient in ``raw`` is minus ``delta``."""
+    loss: Tensor = Deltas.apply(raw, delta, value)  # type: ignore[no-untyped-call]  # torch's own
+    return loss
 
 
 class _Taken(NamedTuple):
@@ -147,7 +153,7 @@ def pjreddie_loss(head: Yolo, raw: Tensor, truth: Tensor) -> HeadLoss:
             recall75=(taken.takes & (overlap > 0.75)).sum() / count,
             count=count,
         )
-    return HeadLoss(Deltas.apply(raw, delta.reshape_as(raw), figures.cost), figures)
+    return HeadLoss(with_delta(raw, delta.reshape_as(raw), figures.cost), figures)
 
 
 def alexeyab_loss(head: Yolo, raw: Tensor, truth: Tensor) -> HeadLoss:
@@ -219,7 +225,7 @@ def alexeyab_loss(head: Yolo, raw: Tensor, truth: Tensor) -> HeadLoss:
             total_loss=total / images,
         )
         delta = o.delta_normalizer * delta
-    return HeadLoss(Deltas.apply(raw, delta.reshape_as(raw), figures.cost), figures)
+    return HeadLoss(with_delta(raw, delta.reshape_as(raw), figures.cost), figures)
 
 
 def _activated(head: Yolo, raw: Tensor) -> tuple[Tensor, Tensor]:
@@ -339,10 +345,11 @@ def _square_deltas(head: Yolo, at: Tensor, taken: _Taken) -> Tensor:
 def _box_deltas(head: Yolo, at: Tensor, box: Tensor, taken: _Taken, multiplier: Tensor) -> Tensor:
     """(N, A, 4): delta_yolo_box, before truths of one slot add up."""
     o = head.o
-    normalizer = (o.iou_normalizer * multiplier)[..., None]
+    normalizer: Tensor = (o.iou_normalizer * multiplier)[..., None]
     if o.iou_loss == "mse":
         scale = (2 - taken.truth[..., 2] * taken.truth[..., 3])[..., None]
-        return scale * _square_deltas(head, at, taken) * normalizer
+        square: Tensor = scale * _square_deltas(head, at, taken) * normalizer
+        return square
     found = iou_deltas(box, taken.truth[..., :4], o.iou_loss)
     if not o.new_coords:
         found = torch.cat([found[..., :2], found[..., 2:] * at[..., 2:4].exp()], 2)
@@ -407,4 +414,5 @@ def _fitting(head: Yolo, planes: Tensor, predicted: Tensor, truth: Tensor, known
     box = _square_deltas(head, at, taken) * (2 - truth[..., 2] * truth[..., 3])[..., None]
     classes = _one_hot(known, head.o.classes).float() - at[..., 5:]
     rows = torch.cat([box, torch.zeros_like(box[..., :1]), torch.where(fits[..., None], classes, 0)], 2)
-    return rows.unflatten(1, (n, cells)).transpose(2, 3)
+    planes_first: Tensor = rows.unflatten(1, (n, cells)).transpose(2, 3)
+    return planes_first

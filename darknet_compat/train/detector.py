@@ -17,8 +17,8 @@ from typing import Any, Literal
 import torch
 
 from ..cfg import check_names, read_cfg, read_data, read_list, read_names
+from ..defaults import MAP, MAP_HIER
 from ..detect import detect_files
-from ..detect.defaults import MAP, MAP_HIER
 from ..detect.scores import map_of
 from ..device import find_device
 from ..errors import DarknetError, ToldError, TrainingError

@@ -187,3 +187,14 @@ def test_what_is_not_built_is_said(tmp_path):
     raw, truth = random_case(np.random.default_rng(0), network, 3, 1, False)
     with pytest.raises(CfgError, match="truth_thresh under 1 is not built"):
         deltas(network, raw, truth)
+
+
+def test_delta_normalizer_scales_the_gradient(tmp_path):
+    """And nothing that is printed, as in his GPU build; his CPU build passes over it."""
+    plain = made(text("iou_loss=ciou"), tmp_path, "alexeyab")
+    scaled = made(text("iou_loss=ciou\ndelta_normalizer=.5"), tmp_path, "alexeyab")
+    raw, truth = random_case(np.random.default_rng(3), plain, 20, 2, False)
+    whole, figures = deltas(plain, raw, truth)
+    half, others = deltas(scaled, raw, truth)
+    np.testing.assert_allclose(half, whole / 2, rtol=1e-6)
+    assert [float(one) for one in figures] == [float(one) for one in others]

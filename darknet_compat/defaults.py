@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from ..layers.base import ALEXEYAB, PJREDDIE
+from .layers.base import ALEXEYAB, PJREDDIE
 
 
 class Thresholds(NamedTuple):
