@@ -80,10 +80,24 @@ def test_every_layer_of_stock_classifiers(alexeyab, alexeyab_darknet, tmp_path, 
     check_weights(alexeyab_darknet, text, tmp_path)
 
 
-def test_a_small_stock_detectors_body(alexeyab, alexeyab_darknet, tmp_path):
-    """yolov4-tiny as far as its first head: groups, routes and all."""
-    text = stock(alexeyab, "yolov4-tiny.cfg", 96).partition("[yolo]")[0]
+DEEP = ("Gaussian_yolov3_BDD", "yolov4", "yolov4-csp", "yolov3-spp")
+DETECTORS = ["yolov4-tiny", "yolov7-tiny", *(pytest.param(name, marks=pytest.mark.slow) for name in DEEP)]
+
+
+@pytest.mark.filterwarnings("ignore::darknet_compat.errors.CfgWarning")
+@pytest.mark.parametrize("name", DETECTORS)
+def test_every_layer_of_stock_detectors(alexeyab, alexeyab_darknet, tmp_path, name):
+    """Each layer by itself, heads too; and the boxes of his maps, in his order."""
+    text = stock(alexeyab, f"{name}.cfg", 96)
     network, cfg, weights = network_of(text, tmp_path, numerics="gpu", program="alexeyab")
     x = np.random.default_rng(0).random((1, *network.input), np.float32)
-    difference, index = worst_step(network, alexeyab_darknet.load_network(cfg, weights), x)
+    calibrate(network, torch.from_numpy(np.concatenate([x, 1 - x])), weights)
+    reference = alexeyab_darknet.load_network(cfg, weights)
+    difference, index = worst_step(network, reference, x)
     assert difference <= EXACT, f"layer {index} [{network.layers[index].type}]"
+    maps = [torch.from_numpy(reference.layer_output(head.index)).reshape(1, *head.output) for head in network.heads]
+    for thresh in (0.5, 0.05):
+        found, expected = network.listed_boxes(maps, thresh), reference.boxes(96, 96, thresh)
+        assert len(expected.boxes) == found.xywh.shape[1] > 0
+        np.testing.assert_allclose(found.xywh[0], expected.boxes, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(found.prob[0], expected.prob, rtol=1e-5, atol=1e-6)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 
 import numpy as np
@@ -15,7 +16,7 @@ from darknet_compat.layers.head import Head
 from darknet_compat.layers.yolo import Yolo
 from darknet_compat.network import Network
 from darknet_compat.train.step import Trainer
-from tests.compare import check_layers, net, network_of
+from tests.compare import EXACT, calibrate, check_layers, net, network_of, worst_step
 from tests.oracle.alexeyab import IOU_LOSSES, NMS_KINDS
 
 # Two heads, of 8 and 16 pixels, that share one line of anchors as v3's do.
@@ -135,6 +136,31 @@ def test_stock_networks_build(darknet_share, name, heads):
     network = Network(read_cfg(darknet_share / f"cfg/{name}.cfg"), device="meta")
     assert [head.type for head in network.heads] == ["yolo"] * heads
     assert (network.program, network.detector.n) == ("pjreddie", 3)
+
+
+SLOW = ("yolov3", "yolov3-spp", "yolov3-openimages", "yolov3-voc")
+
+
+@pytest.mark.filterwarnings("ignore:.*repeated option")
+@pytest.mark.parametrize("name", ["yolov3-tiny", *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)])
+def test_every_layer_of_stock_networks(darknet, darknet_share, tmp_path, name):
+    """Each layer by itself, heads too, and the boxes of libdarknet's maps, in its order; on a small input."""
+    text = (darknet_share / f"cfg/{name}.cfg").read_text()
+    for option, value in {"width": 96, "height": 96, "batch": 1, "subdivisions": 1}.items():
+        text = re.sub(rf"(?m)^{option} *=.*$", f"{option}={value}", text)
+    network, cfg, weights = network_of(text, tmp_path)
+    x = random_image(network)
+    calibrate(network, torch.from_numpy(np.concatenate([x, 1 - x])), weights)
+    reference = darknet.load_network(cfg, weights)
+    difference, index = worst_step(network, reference, x)
+    print(f"{name}: worst layer {index}, {difference:.2g}")
+    assert difference <= EXACT
+    maps = [torch.from_numpy(reference.layer_output(head.index)).reshape(1, *head.output) for head in network.heads]
+    for thresh in (0.5, 0.05):
+        found, expected = network.listed_boxes(maps, thresh), reference.boxes(96, 96, thresh)
+        assert len(expected.boxes) == found.xywh.shape[1] > 0
+        np.testing.assert_allclose(found.xywh[0], expected.boxes, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(found.prob[0], expected.prob, rtol=1e-5, atol=1e-6)
 
 
 FIELDS = {
