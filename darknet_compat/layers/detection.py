@@ -129,7 +129,7 @@ class Detection(Head):
         return Boxes(xywh.flatten(1, 3), confidence, prob.flatten(1, 2))
 
     def loss(self, raw: Tensor, truth: Tensor, seen: int | Tensor) -> HeadLoss:
-        """The loss of the values that enter, in float32 (forward_detection_layer in training, without the softmax).
+        """The loss of the values that enter, in float32 (forward_detection_layer).
 
         ``truth`` (N, T, 5) holds rows x, y, w, h, class, relative to the image; an image's rows end at the first x of
         0. The first of a cell counts, as ``fill_truth_region`` has it; one whose centre is outside of the image, or
@@ -139,7 +139,7 @@ class Detection(Head):
         o = self.o
         with torch.autocast(raw.device.type, enabled=False), torch.no_grad():
             cells = o.side**2
-            values = raw.float().flatten(1)
+            values = self(raw.float()).flatten(1)
             classes, confidence, box = values.split([cells * o.classes, cells * o.num, cells * o.num * 4], 1)
             classes = classes.unflatten(1, (cells, -1))
             confidence, box = confidence.unflatten(1, (cells, -1)), box.unflatten(1, (cells, -1, 4))

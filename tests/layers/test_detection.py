@@ -14,8 +14,10 @@ from darknet_compat.detect import detect, detect_files
 from darknet_compat.errors import CfgError
 from darknet_compat.images import load_image, resize_image
 from darknet_compat.network import Network
-from darknet_compat.train.step import Trainer
+from darknet_compat.train.detector import Training
+from darknet_compat.weights import save_weights
 from tests.compare import check_layers, net, network_of
+from tests.train.nets import data_set
 
 HEAD = "[detection]\nclasses=3\ncoords=4\nnum=2\nside=4\n{}"
 OPTIONS = ["", "sqrt=1", "softmax=1", "sqrt=1\nsoftmax=1\nrescore=1"]
@@ -152,12 +154,16 @@ def test_the_row_is_darknets(darknet, darknet_share):
     assert "Detection Layer" in printed[-1]
 
 
-def test_it_takes_no_other_size_and_no_training():
-    network = Network(parse_cfg(v1().replace("batch=1", "batch=2\nmax_batches=9")))
+def test_it_takes_no_other_size():
     with pytest.raises(CfgError, match="cannot take another size"):
-        network.resize(64, 48)
-    with pytest.raises(CfgError, match=r"the loss of \[detection\] is not built here yet"):
-        Trainer(network)
+        Network(parse_cfg(v1())).resize(64, 48)
+
+
+def test_training_from_files_is_refused_until_its_loader_is_there(tmp_path):
+    data_set(tmp_path)
+    (tmp_path / "v1.cfg").write_text(v1().replace("batch=1", "batch=2\nmax_batches=9"))
+    with pytest.raises(CfgError, match=r"the loader of \[detection\] is not built here yet"):
+        Training(tmp_path / "set.data", tmp_path / "v1.cfg", device="cpu")
 
 
 LOSSES = {
@@ -186,11 +192,16 @@ def grid_of(truth, side, classes):
 def test_loss_is_darknets(darknet, tmp_path, options):
     rng = np.random.default_rng(5)
     side, classes, outputs = 4, 3, 208
-    text = net(outputs, 1, 1, "[activation]\nactivation=linear", HEAD.format(options), batch=2)
-    network, *files = network_of(text, tmp_path, 1, darknet.numerics, darknet.program)
-    head, reference, count = network.heads[0], darknet.load_network(*files), 0
+    text = net(1, 1, outputs, f"[conv]\nfilters={outputs}\nactivation=linear", HEAD.format(options), batch=2)
+    network = Network(parse_cfg(text), "cpu").start()
+    with torch.no_grad():  # what enters the head is the network's input as it is
+        network.layers[0].weights.copy_(torch.eye(outputs)[..., None, None])
+    (tmp_path / "net.cfg").write_text(text)
+    save_weights(network, tmp_path / "net.weights")
+    head, reference = network.heads[0], darknet.load_network(tmp_path / "net.cfg", tmp_path / "net.weights")
+    count = 0
     for _ in range(15):
-        raw = rng.normal(0.2, 0.4, (2, 1, 1, outputs)).astype(np.float32)
+        raw = rng.normal(0.2, 0.4, (2, outputs, 1, 1)).astype(np.float32)
         truth = np.zeros((2, 9, 5), np.float32)
         for rows in truth:
             objects = rng.integers(0, 9)
@@ -248,3 +259,15 @@ def test_forced_needs_a_second_box():
     network = Network(parse_cfg(v1("forced=1", outputs=128).replace("num=2", "num=1")))
     with pytest.raises(CfgError, match="forced=1 takes the second box of a cell; expected num=2 or more"):
         network.heads[0].loss(torch.zeros(1, 128, 1, 1), torch.zeros(1, 1, 5), 0)
+
+
+def test_a_diverged_network_writes_nowhere_else():
+    """Boxes further than 20 from their truth: Darknet finds none, and its index stays -1."""
+    network = Network(parse_cfg(v1()))
+    raw = torch.full((1, 208, 1, 1), 50.0).requires_grad_()
+    found = network.heads[0].loss(raw, torch.tensor([[[0.4, 0.4, 0.3, 0.3, 1]]]), 0)
+    (gradient,) = torch.autograd.grad(found.loss, raw)
+    assert int(found.figures.count) == 1
+    boxes = gradient.flatten()[80:].reshape(16, 2, 4)
+    assert boxes[5, 0].all()
+    assert not boxes[5, 1].any()
