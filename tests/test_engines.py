@@ -203,6 +203,17 @@ def test_convolutions_of_alexeyabs_kinds(tmp_path, program):
         assert start_engine(network, batch=batch)(x)[0].shape == expected[-1].shape
 
 
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_mish_in_place(layout):
+    """Of several parts, over all that a float32 holds; -0 is 0 times something positive."""
+    x = torch.cat([torch.randn(2 * packed.MISH_PART - 6) * 8, torch.tensor([-3e38, -100, -20, 20, 100, 3e38])])
+    x = x.reshape(2, 8, 128, 128).to(memory_format=layout)
+    expected = F.mish(x.double()).float()
+    found = packed.mish_(x)
+    assert found.data_ptr() == x.data_ptr()
+    torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-6)
+
+
 @pytest.mark.parametrize("precision", ["float32", pytest.param("bf16", marks=pytest.mark.bf16)])
 def test_sections_of_alexeyabs_program(tmp_path, precision):
     """All that reads an earlier layer, and all that has numbers of its own, in one network."""

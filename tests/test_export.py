@@ -416,6 +416,24 @@ def test_the_program_gives_boxes(shapes, darknet_share, tmp_path, dynamic):
     check_boxes({"boxes": boxes.numpy(), "probabilities": probabilities.numpy()}, shapes, images)
 
 
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_a_program_of_alexeyabs_sections(tmp_path, dynamic):
+    sections = [
+        CONV.format(8), "[maxpool]\nsize=3\nstride_x=2\nstride_y=2\nantialiasing=1", "[conv]\nfilters=8\ndilation=2",
+        "[route]\nlayers=-1,-2\ngroups=2\ngroup_id=1", "[local_avgpool]\nsize=3\nstride=1",
+        "[shortcut]\nfrom=-2,-3\nactivation=mish\nweights_type=per_channel\nweights_normalization=relu",
+        "[avgpool]", "[scale_channels]\nfrom=-2", "[implicit]\nfilters=8", "[scale_channels]\nfrom=-2",
+        "[conv]\nfilters=8\nxnor=1\nactivation=swish", "[sam]\nfrom=-2", "[reorg3d]\nstride=2",
+        "[maxpool]\nmaxpool_depth=1\nout_channels=5", "[empty]",
+    ]  # fmt: skip
+    network, _, _ = network_of(net(32, 32, 3, *sections), tmp_path, numerics="gpu")
+    x = torch.rand(1 + dynamic, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    export(network, tmp_path / "net.pt2", dynamic=dynamic)
+    with torch.inference_mode():
+        found = torch.export.load(tmp_path / "net.pt2").module()(x)
+        torch.testing.assert_close(found, network(x), atol=1e-4, rtol=1e-4)
+
+
 def test_safetensors_names_and_metadata(shapes, tmp_path):
     need("safetensors")
     from safetensors import safe_open

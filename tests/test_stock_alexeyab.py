@@ -63,10 +63,7 @@ def stock(alexeyab, name: str, size: int) -> str:
 
 
 # Without relu6 (efficientnet-lite3) and shortcuts by strides (resnet50 and its like), which his program cannot do.
-CLASSIFIERS = [
-    "efficientnet_b0", "csdarknet53-omega", "cspx-p7-mish-omega", "densenet201", "darknet53", "resnext152-32x4d",
-    "darknet19", "extraction",
-]  # fmt: skip
+CLASSIFIERS = ["efficientnet_b0", "csdarknet53-omega", "densenet201", "darknet53", "darknet19", "extraction"]
 
 
 @pytest.mark.slow

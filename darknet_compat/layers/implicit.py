@@ -28,7 +28,7 @@ class Implicit(Layer):
         return Shape(self.o.filters, self.o.atoms, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.weights.repeat(len(x), 1, 1, 1)
+        return self.weights.repeat(x.shape[0], 1, 1, 1)  # len() would be a constant in torch.export
 
     def numbers(self, *, transposed: bool = False, loading: bool = False) -> list[tuple[str, Tensor]]:
         return [("weights", self.weights)]
