@@ -63,6 +63,11 @@ def deltas(network, raw, truth):
     return -gradient.numpy(), figures
 
 
+def distance(found, expected):
+    """In parts of the largest delta; infinite where one is no number."""
+    return float(np.nan_to_num(np.abs(found - expected).max() / np.abs(expected).max(), nan=np.inf))
+
+
 PJREDDIE = {
     "plain": "",
     "thresh": "ignore_thresh=.7",
@@ -76,20 +81,22 @@ def test_deltas_are_pjreddies(darknet, tmp_path, options, crowded):
     rng = np.random.default_rng(0)
     network = made(text(options), tmp_path, "pjreddie")
     reference = darknet.load_network(tmp_path / "net.cfg", tmp_path / "net.weights")
-    count = 0
+    count, worst = 0, 0.0
     for _ in range(12):
         raw, truth = random_case(rng, network, 90, 2, crowded)
         with darknet.capture() as printed:
             cost = reference.train_step(raw, truth.reshape(2, -1), update=False).cost
         expected = reference.layer_tensor(1, "delta").reshape(raw.shape)
         found, figures = deltas(network, raw, truth)
-        np.testing.assert_allclose(found, expected, atol=2e-5 * np.abs(expected).max())
+        worst = max(worst, distance(found, expected))
         assert float(figures.cost) == pytest.approx(cost, rel=1e-4)
         (line,) = [line for line in printed.lines if line.startswith("Region")]
         assert numbers(network.heads[0].line(figures)) == pytest.approx(numbers(line), abs=2e-5, nan_ok=True)
         assert re.sub(r"-?[\d.]+|-nan", "#", network.heads[0].line(figures)) == re.sub(r"-?[\d.]+|-nan", "#", line)
         count += int(figures.count)
     assert count > 40
+    assert worst < 2e-5
+    print(f"{count} truths: worst delta {worst:.2g}")
 
 
 def numbers(line):
@@ -121,6 +128,7 @@ def test_deltas_are_alexeyabs(alexeyab_darknet, tmp_path, options, crowded, capf
     new = "new_coords" in options
     network = made(text(options), tmp_path, "alexeyab")
     reference = alexeyab_darknet.load_network(tmp_path / "net.cfg", tmp_path / "net.weights")
+    count, worst = 0, 0.0
     for _ in range(8):
         raw, truth = random_case(rng, network, 200, 2, crowded)
         if new:  # the convolution before has the logistic
@@ -129,8 +137,12 @@ def test_deltas_are_alexeyabs(alexeyab_darknet, tmp_path, options, crowded, capf
         cost = reference.train_step(raw, rows.reshape(2, -1), update=False).cost
         expected = reference.layer_tensor(1, "delta").reshape(raw.shape)
         found, figures = deltas(network, raw, truth)
-        np.testing.assert_allclose(found, expected, atol=3e-5 * np.abs(expected).max())
+        worst = max(worst, distance(found, expected))
         assert float(figures.cost) == pytest.approx(cost, rel=1e-4)
+        count += int(figures.count)
+    assert count > 25
+    assert worst < 3e-5
+    print(f"{count} truths: worst delta {worst:.2g}")
 
 
 def test_both_agree_on_what_no_truth_is(darknet, tmp_path):

@@ -94,6 +94,7 @@ def test_20_updates_are_pjreddies(darknet, tmp_path):
     assert pair.ours.seen == pair.theirs.seen == 160
     names = ("weights", "biases", "scales", "rolling_mean", "rolling_variance")
     assert pair.worst(names)[0] < 1e-3, pair.worst(names)
+    print("worst tensor {:.2g} ({})".format(*pair.worst(names)))
 
 
 @pytest.mark.parametrize(
@@ -114,3 +115,4 @@ def test_12_updates_are_alexeyabs(alexeyab_darknet, tmp_path, options):
     assert pair.ours.program == "alexeyab"
     check(pair.train(12))
     assert pair.worst(("weights", "biases"))[0] < 1e-3, pair.worst(("weights", "biases"))
+    print("worst tensor {:.2g} ({})".format(*pair.worst(("weights", "biases"))))
