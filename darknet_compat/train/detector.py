@@ -25,7 +25,7 @@ from ..errors import DarknetError, ToldError, TrainingError
 from ..evaluate.annotations import read_label_files
 from ..files import clear_parts
 from ..network import Network
-from ..program import read_program
+from ..program import ALEXEYAB, read_program
 from ..stock import find_stock
 from ..weights import load_network
 from .augment import Augmentation
@@ -165,6 +165,15 @@ class Training:
             raise head.section.error(
                 f"the loader of [{head.type}] is not built here yet; expected a data set of your own and train.Trainer"
             )
+        if network.program == ALEXEYAB:
+            # What his loader and his loop do with these is not what pjreddie's do.
+            for name, built in (("resize", 1), ("random", 0)):
+                if getattr(head.o, name, built) != built:
+                    raise head.section.error(
+                        f"{name}={getattr(head.o, name):g} of AlexeyAB's program is not built here yet; "
+                        f"expected {name}={built}",
+                        name,
+                    )
         if self.on_device and not net.letter_box:
             raise network.cfg.net.error(
                 "letter_box=0 cuts rectangles out of the images in bytes, which only the loader does; expected "

@@ -7,9 +7,11 @@ import pytest
 import torch
 
 from darknet_compat import load_network, read_cfg
+from darknet_compat.errors import CfgError
+from darknet_compat.train.detector import Training
 from darknet_compat.train.step import Trainer, network_cost
 from darknet_compat.weights import save_weights
-from tests.train.nets import batches
+from tests.train.nets import batches, data_set
 
 # Two heads that share one line of anchors, as v3's do. What is read twice is followed by a [route]: on a CPU a
 # convolution overwrites the gradient of its input, in AlexeyAB's program every one (col2im_cpu_ext), in pjreddie's one
@@ -44,6 +46,14 @@ def cfg_of(norm="", options="", rate=0.001):
         HEAD.format("0,1,2", ANCHORS + options),
     ]  # fmt: skip
     return NET.format(rate=rate) + "\n".join(sections)
+
+
+@pytest.mark.parametrize(("option", "found"), [("resize=1.5", "resize=1.5"), ("random=1.4", "random=1.4")])
+def test_what_alexeyabs_loader_does_is_refused_where_it_is_not_built(tmp_path, option, found):
+    data_set(tmp_path)
+    (tmp_path / "net.cfg").write_text(cfg_of(options=f"iou_loss=ciou\n{option}\n"))
+    with pytest.raises(CfgError, match=f"{found} of AlexeyAB's program is not built here yet; expected {found[:6]}="):
+        Training(tmp_path / "set.data", tmp_path / "net.cfg", device="cpu")
 
 
 class Pair:
