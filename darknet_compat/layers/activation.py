@@ -54,8 +54,9 @@ def _normalize_channels_softmax_maxval(x: Tensor) -> Tensor:
     return _normalize_channels_softmax(x - x.amax(1, keepdim=True))
 
 
-# The constants are those of src/activations.h. Of pjreddie's, its gradients are the true derivatives, so autograd gives
-# them; where two pieces meet it is its choice of the two. Of AlexeyAB's some are not, and autograd gives the true ones (docs/DIFFERENCES.md).
+# The constants are those of src/activations.h. Of pjreddie's, its gradients are the true derivatives, and where two
+# pieces meet its choice of the two, so autograd gives them. Of AlexeyAB's some are not, and autograd gives the true
+# ones (docs/DIFFERENCES.md).
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "logistic": torch.sigmoid,
     "loggy": lambda x: 2 * torch.sigmoid(x) - 1,

@@ -440,7 +440,7 @@ def test_shape_row_and_resize():
 def test_what_a_tree_and_a_map_say_of_classes(tmp_path):
     """Only with a tree may boxes ask for classes, and truths have no place; the map says how many truths may name."""
     (tmp_path / "a.map").write_text("1\n0\n1\n3\n2\n0\n")
-    for options, tree, truths in (({}, False, 4), ({"map": tmp_path / "a.map"}, True, 6)):
+    for options, truths in (({}, 4), ({"map": tmp_path / "a.map"}, 6)):
         plain = build(3, 4, [1, 2, 3, 4], 4, **options)
         assert (plain.chooses_classes, plain.class_only, plain.truth_classes) == (False, False, truths)
         region = tree_region(tmp_path, **options)

@@ -123,6 +123,10 @@ def test_many_bad_lines_are_counted(paths, tmp_path):
         check_labels(paths, 3, labels="warn")
     assert len(caught) == 6
     assert str(caught[-1].message).startswith("7 more bad label lines")
+    (tmp_path / "labels" / "4.txt").write_text("9 .5 .5 .2 .2\n" * 5)
+    with warnings.catch_warnings(record=True) as caught:
+        check_labels(paths, 3, labels="warn")
+    assert [":5: " in str(one.message) for one in caught] == [False] * 4 + [True]
 
 
 def test_missing_label_files_mean_no_objects(paths, tmp_path):
@@ -144,6 +148,8 @@ def test_a_list_without_use_is_an_error(paths, tmp_path):
         DataError, match=r"gone\.jpg: no such image; missing are 1 of the 8 in the list; paths in it count from .*/"
     ):
         check_labels([*paths, str(tmp_path / "images" / "gone.jpg")], 3)
+    with pytest.raises(DataError, match=r"first\.jpg: no such image; missing are 2 of the 9 in the list"):
+        check_labels([*paths, *(str(tmp_path / "images" / f"{name}.jpg") for name in ("first", "second"))], 3)
     odd = tmp_path / "odd.webp"
     odd.write_bytes(b"")
     with pytest.raises(DataError, match="no label file belongs"):
@@ -223,6 +229,22 @@ def test_size_may_change(paths):
     sizes = [(32, 32), (32, 32), (64, 48), (96, 96)]
     batches = load_batches(training_set(paths), 2, sizes.__getitem__, (96, 96), stop=4, workers=2)
     assert [tuple(batch.images.shape) for batch in batches] == [(2, 3, h, w) for w, h in sizes]
+
+
+def test_an_input_higher_than_wide_has_its_memory(paths):
+    (batch,) = load_batches(training_set(paths), 2, lambda index: (32, 96), (32, 96), stop=1)
+    assert batch.images.shape == (2, 3, 96, 32)
+
+
+@pytest.mark.parametrize("cache", [False, True])
+def test_the_pixels_of_the_largest_image(paths, tmp_path, cache):
+    for name, (w, h) in (("2", (90, 20)), ("5", (30, 70))):
+        cv2.imwrite(str(tmp_path / "images" / f"{name}.jpg"), np.zeros((h, w, 3), np.uint8))
+    assert training_set(paths, cache=cache).most_pixels == 2100
+
+
+def test_the_first_seed_is_0(paths):
+    assert_equal_batches(collect(training_set(paths), 1), collect(training_set(paths, seed=0), 1))
 
 
 def test_what_is_cached_is_the_same(paths):

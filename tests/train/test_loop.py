@@ -169,6 +169,29 @@ def test_random_sizes_change_every_ten_updates_and_end_at_608(tmp_path, monkeypa
     assert [[row[name] for name in names] for row in resumed.rows()] == [[row[name] for name in names] for row in whole]
 
 
+def test_the_device_augments_only_where_it_is_asked_to(tmp_path, monkeypatch):
+    given, load_batches = [], loop.load_batches
+
+    def recorded(*arguments, **options):
+        given.append(options["device"])
+        return load_batches(*arguments, **options)
+
+    monkeypatch.setattr(loop, "load_batches", recorded)
+    for folder, options in (("a", {}), ("b", {"on_device": False}), ("c", {"on_device": True})):
+        (tmp_path / folder).mkdir()
+        training = Training(tmp_path / folder, "max_batches=1")
+        training.run(**options)
+        assert given.pop() == (training.trainer.device if options.get("on_device") else None)
+
+
+def test_only_waiting_is_counted_as_waiting():
+    waited = loop.Waited()
+    with loop.Stopping() as stopping:
+        taken = list(waited.take(iter("abc"), 2, stopping))
+    assert taken == ["a", "b"]
+    assert 0 <= waited.seconds < 0.5
+
+
 def test_any_number_of_processes_goes_on_with_one_count_of_updates(tmp_path, monkeypatch):
     """11 updates alone, 10 of three processes, 9 of two, 9 alone: what is fed has the network's size, and no gap."""
     monkeypatch.setattr("darknet_compat.train.schedule.SIZES", range(32, 161, 32))
