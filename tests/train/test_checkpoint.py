@@ -52,6 +52,7 @@ def test_a_multiple_that_several_gpus_step_over_counts(tmp_path):
     assert [batch for batch in range(3, 400, 3) if passed(batch - 3, batch, 100)] == [102, 201, 300]
     assert {path.name for path in snapshots.due(99, 102)} == {"net.backup", "net_102.weights"}
     assert snapshots.due(102, 105) == []
+    assert {path.name for path in snapshots.due(899, 999)} == {"net.backup", "net_999.weights"}
 
 
 def test_the_folder_is_made_with_those_above_it(tmp_path):
