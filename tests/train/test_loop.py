@@ -256,6 +256,28 @@ def test_the_last_heads_random_counts(last):
     assert loop.Sizes(SimpleNamespace(network=SimpleNamespace(heads=heads, seen=0), net=net, updates=0)).drawn == last
 
 
+def test_only_random_draws_sizes():
+    """Of the last of any number of heads, and of one that has such an option; then images of 608 x 608 must fit."""
+    net = SimpleNamespace(width=32, height=64)
+    for last, drawn, largest in (
+        ({"random": 1}, True, (608, 608)),
+        ({"random": 0}, False, (32, 64)),
+        ({}, False, (32, 64)),
+    ):
+        heads = [SimpleNamespace(o=SimpleNamespace(**o)) for o in ({"random": 1}, {"random": 0}, last)]
+        trainer = SimpleNamespace(network=SimpleNamespace(heads=heads, seen=0), net=net, updates=0)
+        sizes = loop.Sizes(trainer)
+        assert (sizes.drawn, sizes.largest) == (drawn, largest)
+
+
+def test_all_processes_start_from_the_first_ones_numbers(tmp_path, monkeypatch):
+    sent = []
+    monkeypatch.setattr(Alike, "broadcast", lambda _, tensor: sent.append(tensor.data_ptr()))
+    training = Training(tmp_path, "max_batches=1")
+    training.run()
+    assert sorted(sent) == sorted(tensor.data_ptr() for tensor in training.network.state_dict().values())
+
+
 def test_resume_writes_the_final_weights_that_a_kill_kept_from_being_written(tmp_path, monkeypatch):
     class Killed(BaseException):
         pass
