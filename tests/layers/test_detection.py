@@ -158,3 +158,8 @@ def test_it_takes_no_other_size_and_no_training():
         network.resize(64, 48)
     with pytest.raises(CfgError, match=r"the loss of \[detection\] is not built here yet"):
         Trainer(network)
+
+
+def test_a_head_without_a_tree_takes_truths_of_its_classes():
+    head = Network(parse_cfg(v1())).detector
+    assert (head.truth_classes, head.chooses_classes, head.class_only) == (3, False, False)
