@@ -192,6 +192,16 @@ def test_only_waiting_is_counted_as_waiting():
     assert 0 <= waited.seconds < 0.5
 
 
+def test_seconds_are_those_of_work_and_those_of_waiting(tmp_path, monkeypatch):
+    """By a clock that is read before and behind each of two waits, and before and behind the update."""
+    clock = iter([0.0, 1.0, 3.0, 10.0, 14.0, 100.0])
+    monkeypatch.setattr(loop, "time", SimpleNamespace(perf_counter=lambda: next(clock), monotonic=time.monotonic))
+    training = Training(tmp_path, "max_batches=1")
+    training.run()
+    [row] = training.rows()
+    assert (float(row["seconds"]), float(row["loading_seconds"])) == (94, 6)
+
+
 def test_any_number_of_processes_goes_on_with_one_count_of_updates(tmp_path, monkeypatch):
     """11 updates alone, 10 of three processes, 9 of two, 9 alone: what is fed has the network's size, and no gap."""
     monkeypatch.setattr("darknet_compat.train.schedule.SIZES", range(32, 161, 32))
@@ -244,6 +254,7 @@ def test_the_last_batches_see_the_largest_size_after_other_processes_began():
     )  # fmt: skip
     sizes = loop.Sizes(trainer)
     assert len({sizes.of(update) for update in range(300, 430)}) > 5, "up to batch 780 of 1000"
+    assert all(len({sizes.of(first + i) for i in range(10)}) == 1 for first in range(300, 430, 10))
     assert {sizes.of(update) for update in range(430, 475)} == {(608, 608)}, "from batch 820 on"
     assert [sizes.of_batch(index) for index in (0, 19, 20)] == [sizes.of(update) for update in (300, 309, 310)]
 
