@@ -423,6 +423,19 @@ def test_workers_end_with_a_training_that_was_killed(paths, tmp_path):
     assert len(workers) == 2
 
 
+def test_a_worker_that_does_not_answer_is_ended(paths):
+    data = training_set(paths)
+    data.fill = lambda *_: time.sleep(60)  # as a disk that does not answer
+    worker = module._start_worker(module._Ring(data, 1, SIZE, 2))
+    try:
+        worker.ask(module._Request(0, 0, *SIZE))
+        module._end_workers([worker])
+        assert not alive(worker.pid)
+    finally:
+        if alive(worker.pid):
+            os.kill(worker.pid, signal.SIGKILL)
+
+
 def test_workers_do_not_run_ahead_without_bound_and_end(paths, workers):
     asked = []
 
