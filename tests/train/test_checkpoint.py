@@ -60,7 +60,9 @@ def test_the_folder_is_made_with_those_above_it(tmp_path):
     snapshots.folder = tmp_path / "a" / "b"
     for _ in range(2):
         snapshots.make_folder()
+    assert snapshots.last is None
     snapshots.save(trainer, snapshots.backup)
+    assert snapshots.last == f"{snapshots.backup} (batch 0)"
     assert {path.name for path in snapshots.folder.iterdir()} == {"net.backup", "net.backup.state"}
     snapshots.folder = snapshots.backup
     with pytest.raises(TrainingError, match=r"net\.backup: cannot make the folder for snapshots: File exists"):

@@ -251,6 +251,14 @@ def test_what_is_cached_is_the_same(paths):
     assert_equal_batches(collect(training_set(paths), 5), collect(training_set(paths, cache=True), 5, workers=2))
 
 
+def test_what_is_cached_is_read_once(paths):
+    data = training_set(paths, cache=True)
+    expected = collect(data, 2)
+    for path in paths:
+        os.unlink(path)
+    assert_equal_batches(expected, collect(data, 2))
+
+
 def test_truth_belongs_to_the_image(tmp_path):
     """A white box on black: the truth lies on it, whatever the augmentation."""
     (tmp_path / "images").mkdir()
