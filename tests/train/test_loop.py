@@ -557,6 +557,18 @@ def test_a_second_ctrl_c_stops_at_once_unless_it_comes_with_the_first(monkeypatc
     assert {signal.getsignal(number) for number in data.STOPPING} == {signal.SIG_IGN}, "up to the end of the process"
 
 
+def test_a_second_signal_does_not_break_off_what_the_first_one_undoes(handlers):
+    undone = []
+    with loop.Stopping() as stopping, pytest.raises(loop.Stopped), stopping.breaks_off():
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        except loop.Stopped:
+            os.kill(os.getpid(), signal.SIGTERM)
+            undone.append(True)
+            raise
+    assert undone
+
+
 def test_nohup_is_respected(handlers):
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     with loop.Stopping() as stopping:
