@@ -166,21 +166,6 @@ def test_receptive_field_is_where_the_gradient_reaches():
     assert field - 1 <= int(reached[-1] - reached[0]) + 1 <= field
 
 
-def test_sections_not_built_yet_are_named(darknet_share):
-    built, refused = 0, []
-    for cfg in sorted((darknet_share / "cfg").glob("*.cfg")):
-        try:
-            Network(read_cfg(cfg), device="meta")
-            built += 1
-        except CfgError as error:
-            refused.append(str(error))
-    assert built + len(refused) == 45
-    for message in refused:
-        assert "\n" not in message
-        assert message.split(":")[1].isdigit(), message
-        assert "not built" in message or "No such file" in message or "tree" in message, message
-
-
 def test_a_network_of_terabytes_is_refused_before_it_is_allocated():
     text = net(8, 8, 3, "[connected]\noutput=100000", "[connected]\noutput=20000", "[connected]\noutput=100000")
     text = text.replace("output=100000", "output=10000000", 1)
