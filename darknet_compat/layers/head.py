@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -64,8 +64,15 @@ class Head(Layer):
     """Names of the head's columns in the log's table."""
     chooses_classes: bool = False
     """Does ``class_map`` of :meth:`boxes` choose among the classes (of a tree)?"""
+    gradient: Literal["darknet", "true"] = "darknet"
+    """How to train by losses whose delta in Darknet is not their derivative: by that delta, or by the derivative."""
     class_only: bool = False
     """May a truth have a class and no place?"""
+
+    @property
+    def has_own_delta(self) -> bool:
+        """Is the delta of this head's loss in Darknet another than the loss's derivative (see :attr:`gradient`)?"""
+        return False
 
     @property
     def truth_classes(self) -> int:
