@@ -377,7 +377,7 @@ def true_deltas(head: Yolo, raw: Tensor, trained: Sequence[Taken]) -> Tensor:
             loss = 1 - agreement(predicted[image, taken.slot], truth, o.iou_loss)
             factor = o.iou_normalizer * head.multipliers[taken.known.clamp_min(0)]
             lost.append((factor * torch.where(taken.takes, loss, 0)).sum())
-    (gradient,) = torch.autograd.grad(torch.stack(lost).sum(), raw)
+    (gradient,) = torch.autograd.grad(lost, raw)
     return -head.planes(gradient)[:, :, : head.coords].flatten(3)
 
 
