@@ -103,6 +103,10 @@ class Head(Layer):
         """What Darknet prints of a mini-batch."""
         raise NotImplementedError
 
+    def rewritten(self, figures: Any) -> tuple[float, float]:
+        """How many boxes were trained toward more than one truth, and how many at all, where Darknet counts that."""
+        return 0, 0
+
     def totals(self, figures: Sequence[Any]) -> dict[str, float]:
         """The columns of an update, from the figures of its mini-batches; NaN where there is none."""
         raise NotImplementedError

@@ -272,6 +272,9 @@ class Yolo(Head):
             f"count: {figures.count:.0f}, {losses}total_loss = {figures.total_loss:f} "
         )
 
+    def rewritten(self, figures: Any) -> tuple[float, float]:
+        return (figures.rewritten, figures.trained) if isinstance(figures, AlexeyABFigures) else (0, 0)
+
     def totals(self, figures: Sequence[Figures] | Sequence[AlexeyABFigures]) -> dict[str, float]:
         """Means over the truths of all mini-batches; of ``no_obj`` and of the losses the means of the means."""
         rows = torch.tensor(list(figures), dtype=torch.float64)
@@ -285,7 +288,7 @@ class Yolo(Head):
         found = {
             name: float(values.mean()) if name in whole else mean(values)
             for name, values in columns.items()
-            if name not in ("cost", "count")
+            if name not in ("cost", "count", "trained", "rewritten")
         }
         names = {"avg_class": "class"}
         return {**{names.get(name, name): value for name, value in found.items()}, "count": int(count.sum())}

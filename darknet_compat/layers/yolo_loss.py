@@ -60,6 +60,9 @@ class AlexeyABFigures(NamedTuple):
     class_loss: Tensor
     iou_loss: Tensor
     total_loss: Tensor
+    trained: Tensor
+    """How many times a truth trained a box, and how many of these a box that another truth had trained before."""
+    rewritten: Tensor
 
 
 class Taken(NamedTuple):
@@ -215,6 +218,8 @@ def alexeyab_loss(head: Yolo, raw: Tensor, truth: Tensor) -> HeadLoss:
             class_loss=class_loss / images,
             iou_loss=(total - class_loss) / images,
             total_loss=total / images,
+            trained=count + fits.sum(),
+            rewritten=(taken.takes & (same.tril(-1).any(2) | fits.gather(1, taken.slot))).sum(),
         )
         delta = o.delta_normalizer * delta
     return HeadLoss(with_delta(raw, delta.reshape_as(raw), figures.cost), figures)
