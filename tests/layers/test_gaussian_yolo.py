@@ -123,3 +123,25 @@ def test_deltas_are_darknets(alexeyab_darknet, tmp_path, options, crowded):
     assert count > 25
     assert worst < 3e-5
     print(f"{count} truths: worst delta {worst:.2g}")
+
+
+def test_a_truth_outside_or_of_no_class(tmp_path):
+    rng = np.random.default_rng(2)
+    for options, taken in (("", 0), ("yolo_point=left_top", 1)):
+        network = made(loss_text(options), tmp_path, "alexeyab")
+        raw, _ = random_case(rng, network, 1, 1, False)
+        for x, number, count in ((0.5, 1, 1), (1.5, 1, taken), (0.5, 7, 0), (0.5, -1, 0)):
+            found, figures = deltas(network, raw, np.array([[[x, 0.5, 0.25, 0.5, number]]], np.float32))
+            boxes = network.heads[0].planes(torch.from_numpy(found))[:, :, :8]
+            assert int(figures.count) == boxes.any(2).sum() == count
+
+
+def test_delta_normalizer_scales_the_gradient(tmp_path):
+    """And nothing that is printed, as in his GPU build; his CPU build passes over it."""
+    plain = made(loss_text("iou_loss=ciou"), tmp_path, "alexeyab")
+    scaled = made(loss_text("iou_loss=ciou\ndelta_normalizer=.5"), tmp_path, "alexeyab")
+    raw, truth = random_case(np.random.default_rng(3), plain, 20, 2, False)
+    whole, figures = deltas(plain, raw, truth)
+    half, others = deltas(scaled, raw, truth)
+    np.testing.assert_allclose(half, whole / 2, rtol=1e-6)
+    assert [float(one) for one in figures] == [float(one) for one in others]
