@@ -77,7 +77,7 @@ class Training:
     every image once in each epoch, where Darknet draws with replacement. ``labels`` "warn" leaves bad label lines out.
     ``workers`` processes load images (default: 1 on a CPU, up to 8 on a GPU), ``cache`` decodes all at the start,
     ``augment`` "device" places and recolours them a batch at a time where torch runs. ``device``, ``numerics``,
-    ``program``, ``amp``, ``fast`` and ``seed`` are those of :func:`darknet_compat.load_network` and
+    ``program``, ``amp``, ``fast``, ``gradient`` and ``seed`` are those of :func:`darknet_compat.load_network` and
     :class:`darknet_compat.train.step.Trainer`. ``processes`` are the others that train too; ``command`` gives the
     words that start this training anew or, called with True, go on with it.
 
@@ -98,6 +98,7 @@ class Training:
         program: str | None = None,
         amp: str | None = None,
         fast: bool = False,
+        gradient: Literal["darknet", "true"] = "darknet",
         seed: int | None = None,
         epochs: bool = False,
         labels: Literal["error", "warn"] = "error",
@@ -123,6 +124,7 @@ class Training:
             images = read_list(find_stock(self.data.source("train", "data/train.list")))
             settings = {
                 "numerics": numerics, "program": program or read_program(read)[0], "amp": amp, "epochs": epochs,
+                "gradient": gradient,
             }  # fmt: skip
             self.snapshots = Snapshots(self.data.get("backup", "backup"), read, settings, snapshot)
             self.snapshots.make_folder()
@@ -135,7 +137,7 @@ class Training:
             network = load_network(read, weights, numerics=numerics, program=program, clear=clear)
             network.check_images()
             self._check_classes(network.detector.o.classes)
-            self.trainer = Trainer(network, self.processes, amp=amp, fast=fast, seed=seed)
+            self.trainer = Trainer(network, self.processes, amp=amp, fast=fast, gradient=gradient, seed=seed)
             extra, self.changed = self.snapshots.resume(self.trainer) if resume else ({}, [])
             if not resume:
                 self._check_batches()
