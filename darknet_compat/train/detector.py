@@ -28,7 +28,7 @@ from ..network import Network
 from ..program import read_program
 from ..stock import find_stock
 from ..weights import load_network
-from .augment import Augmentation
+from .augment import Augmentation, Fit
 from .checkpoint import Snapshots
 from .data import TrainingSet, check_labels
 from .distributed import Processes
@@ -161,23 +161,17 @@ class Training:
         self, images: list[str], labels: Literal["error", "warn"], epochs: bool, cache: bool
     ) -> TrainingSet:
         network, net, head = self.trainer.network, self.trainer.net, self.trainer.network.detector
-        if head.stretches:
-            raise head.section.error(
-                f"the loader of [{head.type}] is not built here yet; expected a data set of your own and train.Trainer"
-            )
-        if self.on_device and not net.letter_box:
+        fit: Fit = "stretch" if head.stretches else "place" if net.letter_box else "crop"
+        if self.on_device and fit == "crop":
             raise network.cfg.net.error(
                 "letter_box=0 cuts rectangles out of the images in bytes, which only the loader does; expected "
                 "letter_box=1, or no -augment device",
                 "letter_box",
             )
         found = check_labels(images, head.truth_classes, labels, class_only=head.class_only)
-        augmentation = Augmentation(
-            head.o.jitter, net.hue, net.saturation, net.exposure, bool(net.flip), bool(net.letter_box)
-        )
-        made = TrainingSet(
-            images, found, augmentation, head.o.max, self.trainer.seed, replacement=not epochs, cache=cache
-        )
+        augmentation = Augmentation(head.o.jitter, net.hue, net.saturation, net.exposure, bool(net.flip), fit)
+        most = found.most if fit == "stretch" else head.o.max  # fill_truth_region looks at all
+        made = TrainingSet(images, found, augmentation, most, self.trainer.seed, replacement=not epochs, cache=cache)
         if self.on_device:
             _ = made.most_pixels  # reads the head of every image, now rather than before the first batch
         return made

@@ -232,7 +232,9 @@ class Sizes:
 
     def __init__(self, trainer: Trainer) -> None:
         self.trainer = trainer
-        self.drawn = bool(getattr(trainer.network.heads[-1].o, "random", 0))
+        head = trainer.network.heads[-1]
+        # One that takes no other size means something else by it ([detection]).
+        self.drawn = head.resizable and bool(getattr(head.o, "random", 0))
         self.given = trainer.net.width, trainer.net.height
         self.largest = (SIZES[-1], SIZES[-1]) if self.drawn else self.given
         self.begun, self.seen = trainer.updates, trainer.network.seen
