@@ -1,7 +1,7 @@
-"""Training a detector from a .data file, as ``detector train`` does it.
+"""Training a detector from a .data file, as ``detector train`` and ``yolo train`` do it.
 
-Source: ``examples/detector.c, train_detector``; the rhythm of mAP while training is that of AlexeyAB's
-``src/detector.c, train_detector``.
+Source: ``examples/detector.c, train_detector``; ``examples/yolo.c, train_yolo``; the rhythm of mAP while training is
+that of AlexeyAB's ``src/detector.c, train_detector``.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any, Literal
 import torch
 
 from ..cfg import check_names, read_cfg, read_data, read_list, read_names
-from ..defaults import MAP, MAP_HIER
+from ..defaults import MAP, MAP_HIER, Verbs
 from ..detect import detect_files
 from ..detect.scores import map_of
 from ..device import find_device
@@ -29,7 +29,7 @@ from ..program import read_program
 from ..stock import find_stock
 from ..weights import load_network
 from .augment import Augmentation, Fit
-from .checkpoint import Snapshots
+from .checkpoint import NUMBERED, Snapshots
 from .data import TrainingSet, check_labels
 from .distributed import Processes
 from .log import Log
@@ -78,7 +78,8 @@ class Training:
     ``workers`` processes load images (default: 1 on a CPU, up to 8 on a GPU), ``cache`` decodes all at the start,
     ``augment`` "device" places and recolours them a batch at a time where torch runs. ``device``, ``numerics``,
     ``program``, ``amp``, ``fast`` and ``seed`` are those of :func:`darknet_compat.load_network` and
-    :class:`darknet_compat.train.step.Trainer`. ``processes`` are the others that train too; ``command`` gives the
+    :class:`darknet_compat.train.step.Trainer`. ``verbs`` "yolo" takes YOLOv1's networks alone, and writes numbered
+    snapshots more often. ``processes`` are the others that train too; ``command`` gives the
     words that start this training anew or, called with True, go on with it.
 
     Raises :class:`DarknetError` in one line that names file and place. Of several processes the first raises what any
@@ -107,6 +108,7 @@ class Training:
         workers: int | None = None,
         cache: bool = False,
         augment: Literal["loader", "device"] = "loader",
+        verbs: Verbs = "detector",
         processes: Processes | None = None,
         command: Callable[[bool], str] | None = None,
     ) -> None:
@@ -124,7 +126,8 @@ class Training:
             settings = {
                 "numerics": numerics, "program": program or read_program(read)[0], "amp": amp, "epochs": epochs,
             }  # fmt: skip
-            self.snapshots = Snapshots(self.data.get("backup", "backup"), read, settings, snapshot)
+            folder = self.data.get("backup", "backup")
+            self.snapshots = Snapshots(folder, read, settings, snapshot, NUMBERED[verbs])
             self.snapshots.make_folder()
 
             seed = int.from_bytes(os.urandom(4), "little") if seed is None else seed
@@ -134,6 +137,7 @@ class Training:
                 strict()
             network = load_network(read, weights, numerics=numerics, program=program, clear=clear)
             network.check_images()
+            network.check_verbs(verbs)
             self._check_classes(network.detector.o.classes)
             self.trainer = Trainer(network, self.processes, amp=amp, fast=fast, seed=seed)
             extra, self.changed = self.snapshots.resume(self.trainer) if resume else ({}, [])

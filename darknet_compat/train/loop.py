@@ -156,8 +156,7 @@ def _updates(
         size = sizes.of(trainer.updates)
         if sizes.drawn and trainer.updates % RESIZE_EVERY == 0 and log:
             log.detail(f"Resizing\n{size[0]}")
-        if size != (network.width, network.height):
-            network.resize(*size)
+        network.resize(*size)
         clock, waited = time.perf_counter(), Waited()
         try:
             update = trainer.update(waited.take(batches, net.subdivisions, stopping))
