@@ -9,6 +9,8 @@ from darknet_compat import load_network
 from darknet_compat.cli import build_parser
 from darknet_compat.detect import detect, detector
 from tests.cli.conftest import CFG, WEIGHTS, data, verb, wide  # noqa: F401
+from tests.compare import network_of
+from tests.train.test_detection import v1
 
 
 class Reached(Exception):
@@ -24,22 +26,22 @@ def asked(verb, data, wide, monkeypatch):  # noqa: F811
 
     monkeypatch.setattr(detector, "detect_files", detect_files)
 
-    def run(name, *flags):
+    def run(name, *flags, verbs="detector", files=(CFG, WEIGHTS)):
         images = (wide,) if name == "test" else ()
         with pytest.raises(Reached) as reached:
-            verb("detector", name, data([wide], {wide: "0 .5 .5 .2 .2\n"}), CFG, WEIGHTS, *images, *flags)
+            verb(verbs, name, data([wide], {wide: "0 .5 .5 .2 .2\n"}), *files, *images, *flags)
         options = reached.value.args[0]
         return options.get("thresh"), options.get("nms"), options.get("letter_box")
 
     return run
 
 
-# examples/detector.c of pjreddie's, src/detector.c of AlexeyAB's; where detect() itself decides there is None.
+# examples/detector.c of pjreddie's, src/detector.c of AlexeyAB's.
 @pytest.mark.parametrize(
     ("name", "program", "expected"),
     [
-        ("test", "pjreddie", (None, None, True)),
-        ("test", "alexeyab", (None, None, False)),
+        ("test", "pjreddie", (0.5, 0.45, True)),
+        ("test", "alexeyab", (0.25, 0.45, False)),
         ("valid", "pjreddie", (0.005, 0.45, True)),
         ("valid2", "pjreddie", (0.005, 0.45, True)),
         ("valid", "alexeyab", (0.001, 0.6, False)),
@@ -51,6 +53,14 @@ def asked(verb, data, wide, monkeypatch):  # noqa: F811
 )
 def test_each_programs_thresholds(asked, name, program, expected):
     assert asked(name, "-program", program) == expected
+
+
+@pytest.mark.parametrize("program", ["pjreddie", "alexeyab"])
+@pytest.mark.parametrize(("name", "expected"), [("test", (0.2, 0.4)), ("valid", (0.001, 0.5)), ("recall", (0.001, 0))])
+def test_the_thresholds_of_the_verbs_yolo(asked, tmp_path, name, expected, program):
+    """examples/yolo.c, the same in both programs."""
+    _, *files = network_of(v1(classes=6, output=256), tmp_path)
+    assert asked(name, "-program", program, verbs="yolo", files=files) == (*expected, False)
 
 
 def test_flags_count_more(asked):

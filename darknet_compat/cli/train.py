@@ -1,4 +1,4 @@
-"""The verb ``detector train``."""
+"""The verbs ``detector train`` and ``yolo train``."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ REPEATED = {"gpus": None, "device": None, "numerics": "cudnn", "program": None, 
             "snapshot": 100, "tensorboard": False, "gradient": "darknet"}  # fmt: skip
 
 
-def add(detector_verbs: Any) -> None:
-    """Make the verb known to ``detector``."""
+def add(verbs: Any, example: str = "detector train cfg/voc.data cfg/yolov2-voc.cfg darknet19_448.conv.23") -> None:
+    """Make the verb known to a family of verbs."""
     from .arguments import add_program, count, positive
 
-    parser = detector_verbs.add_parser(
+    parser = verbs.add_parser(
         "train",
         help="train a detection network",
         description="Train CFG on the train list of DATA, from WEIGHTS (which may end early) or from nothing. "
         "Snapshots go to the folder that backup= names: NAME.backup, NAME_100.weights ..., NAME_final.weights, and "
         "with them NAME.log, NAME.csv and the chart NAME.png. Ctrl-C, SIGTERM and SIGHUP save and say how to go on.",
-        epilog="example: darknet-compat detector train cfg/voc.data cfg/yolov2-voc.cfg darknet19_448.conv.23",
+        epilog=f"example: darknet-compat {example}",
         allow_abbrev=False,
     )
     parser.add_argument("data", metavar="DATA", help=".data file: train=, backup=, valid=, names=, classes=")
@@ -85,7 +85,7 @@ def _seed(text: str) -> int:
 
 
 def train(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
-    """``examples/detector.c, train_detector``; 128 + its number where a signal stopped it: 130, 143, 129."""
+    """``train_detector``, ``train_yolo``; 128 + its number where a signal stopped it: 130, 143, 129."""
     if options.resume and options.weights:
         parser.error("-resume goes on from backup/NAME.backup.state, WEIGHTS starts anew: give one of them")
     if options.resume and options.clear:
@@ -110,7 +110,7 @@ def train(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
             fast=options.fast, gradient=options.gradient, seed=options.seed, epochs=options.epochs,
             labels=options.labels, map_every=options.map, snapshot=options.snapshot,
             tensorboard=options.tensorboard, workers=options.workers, cache=options.cache, augment=options.augment,
-            processes=processes,
+            verbs=options.verbs, processes=processes,
             command=lambda resume: shlex.join(["darknet-compat", *_arguments(options, resume)]),
         )  # fmt: skip
     except ToldError:
@@ -127,7 +127,7 @@ def train(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
 
 def _arguments(options: argparse.Namespace, resume: bool) -> list[str]:
     """The command's words, as given or to go on with."""
-    words = ["detector", "train", options.data, options.cfg]
+    words = [options.verbs, "train", options.data, options.cfg]
     if resume:
         words.append("-resume")
     else:

@@ -435,27 +435,25 @@ class Oracle(Program):
 
     def load_data_detection(self, paths, n, w, h, boxes, classes, jitter, hue, saturation, exposure, seed=None):
         """load_data_detection -> images (n, 3, h, w), truth (n, boxes, 5). ``seed`` goes to srand first."""
+        augmentation = jitter, hue, saturation, exposure
+        return self._load_data(0, (boxes, 5), paths, n, w, h, boxes, classes, augmentation, seed)
+
+    def load_data_region(self, paths, n, w, h, side, classes, jitter, hue, saturation, exposure, seed=None):
+        """load_data_region -> images (n, 3, h, w), truth (n, side, side, 1 + classes + 4)."""
+        augmentation = jitter, hue, saturation, exposure
+        return self._load_data(1, (side, side, 5 + classes), paths, n, w, h, side, classes, augmentation, seed)
+
+    def _load_data(self, region, shape, paths, n, w, h, boxes, classes, augmentation, seed):
         names = [os.fsencode(path) for path in paths]
         array = (ctypes.c_char_p * len(names))(*names)
         x = np.empty((n, 3, h, w), np.float32)
-        truth = np.empty((n, boxes, 5), np.float32)
+        truth = np.empty((n, *shape), np.float32)
         if seed is not None:
             self.srand(seed)
+        floats = map(_f, augmentation)
         with self.capture():
-            self.a.oracle_load_detection(
-                n,
-                array,
-                len(names),
-                w,
-                h,
-                boxes,
-                classes,
-                _f(jitter),
-                _f(hue),
-                _f(saturation),
-                _f(exposure),
-                _pointer(x),
-                _pointer(truth),
+            self.a.oracle_load_data(
+                region, n, array, len(names), w, h, boxes, classes, *floats, _pointer(x), _pointer(truth)
             )
         return x, truth
 

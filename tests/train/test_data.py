@@ -22,7 +22,7 @@ from darknet_compat.errors import DataError, ImageError, LostProcessError, Train
 from darknet_compat.images import load_image
 from darknet_compat.memory import keep_memory
 from darknet_compat.train import data as module
-from darknet_compat.train.augment import Augmentation
+from darknet_compat.train.augment import LEAST, Augmentation
 from darknet_compat.train.data import STOPPING, TrainingSet, check_labels, load_batches
 from tests.oracle import load_oracle
 
@@ -268,8 +268,8 @@ def test_truth_belongs_to_the_image(tmp_path):
     cv2.imwrite(str(tmp_path / "images" / "a.png"), image)
     (tmp_path / "labels" / "a.txt").write_text("2 .7 .5 .4 .33333333\n")
     paths = [str(tmp_path / "images" / "a.png")]
-    for letter_box in (True, False):
-        data = TrainingSet(paths, check_labels(paths, 3), Augmentation(0.3, letter_box=letter_box))
+    for fit in LEAST:
+        data = TrainingSet(paths, check_labels(paths, 3), Augmentation(0.3, fit=fit))
         for batch in load_batches(data, 8, lambda index: (96, 64), (96, 64), stop=4):
             for planes, truth in zip(batch.images, batch.truth, strict=True):
                 rows, columns = (np.flatnonzero((planes[0] > 0.55).any(axis).numpy()) for axis in (1, 0))

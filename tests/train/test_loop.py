@@ -262,9 +262,13 @@ def test_the_last_batches_see_the_largest_size_after_other_processes_began():
 @pytest.mark.parametrize("last", [0, 1])
 def test_the_last_heads_random_counts(last):
     """train_detector: layer l = net->layers[net->n - 1]; l.random."""
-    heads = [SimpleNamespace(o=SimpleNamespace(random=number)) for number in (1 - last, last)]
-    net = SimpleNamespace(width=32, height=32)
-    assert loop.Sizes(SimpleNamespace(network=SimpleNamespace(heads=heads, seen=0), net=net, updates=0)).drawn == last
+    heads = [SimpleNamespace(o=SimpleNamespace(random=number), resizable=True) for number in (1 - last, last)]
+    trainer = SimpleNamespace(
+        network=SimpleNamespace(heads=heads, seen=0), net=SimpleNamespace(width=32, height=32), updates=0
+    )
+    assert loop.Sizes(trainer).drawn == last
+    heads[-1].resizable = False  # [detection], whose random is about something else
+    assert not loop.Sizes(trainer).drawn
 
 
 def test_only_random_draws_sizes():
