@@ -267,6 +267,16 @@ def test_the_last_heads_random_counts(last):
     assert loop.Sizes(SimpleNamespace(network=SimpleNamespace(heads=heads, seen=0), net=net, updates=0)).drawn == last
 
 
+def test_the_network_takes_the_size_that_is_drawn(tmp_path, monkeypatch):
+    """A [yolo] measures its anchors by it. The last batches see the largest, and here there is but one."""
+    monkeypatch.setattr("darknet_compat.train.schedule.SIZES", range(64, 97, 32))
+    monkeypatch.setattr(loop, "SIZES", range(64, 97, 32))
+    training = Training(tmp_path, "max_batches=1", random=1)
+    assert (training.network.width, training.network.height) == (32, 32)
+    training.run()
+    assert (training.network.width, training.network.height) == (96, 96)
+
+
 def test_only_random_draws_sizes():
     """Of the last of any number of heads, and of one that has such an option; then images of 608 x 608 must fit."""
     net = SimpleNamespace(width=32, height=64)
