@@ -569,13 +569,18 @@ def test_a_second_ctrl_c_stops_at_once_unless_it_comes_with_the_first(monkeypatc
 
 def test_a_second_signal_does_not_break_off_what_the_first_one_undoes(handlers):
     undone = []
-    with loop.Stopping() as stopping, pytest.raises(loop.Stopped), stopping.breaks_off():
-        try:
-            os.kill(os.getpid(), signal.SIGTERM)
-        except loop.Stopped:
-            os.kill(os.getpid(), signal.SIGTERM)
-            undone.append(True)
-            raise
+
+    def broken_off(stopping):
+        with stopping.breaks_off():
+            try:
+                os.kill(os.getpid(), signal.SIGTERM)
+            except loop.Stopped:
+                os.kill(os.getpid(), signal.SIGTERM)
+                undone.append(True)
+                raise
+
+    with loop.Stopping() as stopping, pytest.raises(loop.Stopped):
+        broken_off(stopping)
     assert undone
 
 
