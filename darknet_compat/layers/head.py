@@ -108,6 +108,26 @@ class Head(Layer):
         raise NotImplementedError
 
 
+class _Delta(torch.autograd.Function):
+    """``value``, whose gradient in the raw map is minus ``delta``."""
+
+    @staticmethod
+    def forward(ctx: Any, raw: Tensor, delta: Tensor, value: Tensor) -> Tensor:
+        ctx.save_for_backward(delta)
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        (delta,) = ctx.saved_tensors
+        return -gradient * delta, None, None
+
+
+def with_delta(raw: Tensor, delta: Tensor, value: Tensor) -> Tensor:
+    """``value``, whose gradient in ``raw`` is minus ``delta``."""
+    loss: Tensor = _Delta.apply(raw, delta, value)  # type: ignore[no-untyped-call]  # torch's own
+    return loss
+
+
 def average_mirrored(output: Tensor, mirrored: Tensor, num: int) -> Tensor:
     """The mean of an activated map of ``num`` boxes per cell and of the mirrored image's, as ``valid2`` has it.
 

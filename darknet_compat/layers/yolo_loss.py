@@ -4,22 +4,22 @@ Source: ``src/yolo_layer.c, forward_yolo_layer`` of pjreddie's program; ``proces
 delta_yolo_class`` of AlexeyAB's, and his ``src/box.c, dx_box_iou``.
 
 Both write down a *delta*: what is added to the gradient buffer, minus the gradient. AlexeyAB's is not the derivative of
-any loss, so both are computed as they stand and handed to autograd by :class:`Deltas`. Deltas have the map's layout,
-(N, n*(5+classes), h, w), and boxes are numbered anchor*h*w + cell here.
+any loss, so both are computed as they stand and handed to autograd by :func:`..head.with_delta`. Deltas have the map's
+layout, (N, n*(5+classes), h, w), and boxes are numbered anchor*h*w + cell here.
 
 Truths are looked at side by side, and what a later one of a slot changes is found by comparing all pairs.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ..boxes import iou
-from .head import HeadLoss
+from .head import HeadLoss, with_delta
 from .iou_loss import iou_deltas, ious
 
 if TYPE_CHECKING:
@@ -59,26 +59,6 @@ class AlexeyABFigures(NamedTuple):
     class_loss: Tensor
     iou_loss: Tensor
     total_loss: Tensor
-
-
-class Deltas(torch.autograd.Function):
-    """``value``, whose gradient in the raw map is minus ``delta``."""
-
-    @staticmethod
-    def forward(ctx: Any, raw: Tensor, delta: Tensor, value: Tensor) -> Tensor:
-        ctx.save_for_backward(delta)
-        return value.clone()
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        (delta,) = ctx.saved_tensors
-        return -gradient * delta, None, None
-
-
-def with_delta(raw: Tensor, delta: Tensor, value: Tensor) -> Tensor:
-    """``value``, whose gradient in ``raw`` is minus ``delta``."""
-    loss: Tensor = Deltas.apply(raw, delta, value)  # type: ignore[no-untyped-call]  # torch's own
-    return loss
 
 
 class _Taken(NamedTuple):

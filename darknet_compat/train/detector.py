@@ -161,6 +161,10 @@ class Training:
         self, images: list[str], labels: Literal["error", "warn"], epochs: bool, cache: bool
     ) -> TrainingSet:
         network, net, head = self.trainer.network, self.trainer.net, self.trainer.network.detector
+        if head.stretches:
+            raise head.section.error(
+                f"the loader of [{head.type}] is not built here yet; expected a data set of your own and train.Trainer"
+            )
         if self.on_device and not net.letter_box:
             raise network.cfg.net.error(
                 "letter_box=0 cuts rectangles out of the images in bytes, which only the loader does; expected "

@@ -14,8 +14,10 @@ from darknet_compat.detect import detect, detect_files
 from darknet_compat.errors import CfgError
 from darknet_compat.images import load_image, resize_image
 from darknet_compat.network import Network
-from darknet_compat.train.step import Trainer
+from darknet_compat.train.detector import Training
+from darknet_compat.weights import save_weights
 from tests.compare import check_layers, net, network_of
+from tests.train.nets import data_set
 
 HEAD = "[detection]\nclasses=3\ncoords=4\nnum=2\nside=4\n{}"
 OPTIONS = ["", "sqrt=1", "softmax=1", "sqrt=1\nsoftmax=1\nrescore=1"]
@@ -152,12 +154,123 @@ def test_the_row_is_darknets(darknet, darknet_share):
     assert "Detection Layer" in printed[-1]
 
 
-def test_it_takes_no_other_size_and_no_training():
-    network = Network(parse_cfg(v1().replace("batch=1", "batch=2\nmax_batches=9")))
+def test_it_takes_no_other_size():
     with pytest.raises(CfgError, match="cannot take another size"):
-        network.resize(64, 48)
-    with pytest.raises(CfgError, match=r"the loss of \[detection\] is not built here yet"):
-        Trainer(network)
+        Network(parse_cfg(v1())).resize(64, 48)
+
+
+def test_training_from_files_is_refused_until_its_loader_is_there(tmp_path):
+    data_set(tmp_path)
+    (tmp_path / "v1.cfg").write_text(v1().replace("batch=1", "batch=2\nmax_batches=9"))
+    with pytest.raises(CfgError, match=r"the loader of \[detection\] is not built here yet"):
+        Training(tmp_path / "set.data", tmp_path / "v1.cfg", device="cpu")
+
+
+LOSSES = {
+    "stock": "rescore=1\nsqrt=1\nnoobject_scale=.5\ncoord_scale=5",
+    "plain": "",
+    "forced": "forced=1\nclass_scale=2\nobject_scale=3",
+    "softmax": "softmax=1\nsqrt=1",
+}
+
+
+def grid_of(truth, side, classes):
+    """Darknet's own layout of rows: the first of a cell counts (src/data.c, fill_truth_region)."""
+    grid = np.zeros((len(truth), side, side, 1 + classes + 4), np.float32)
+    for image, rows in zip(grid, truth, strict=True):
+        for x, y, w, h, number in rows:
+            if x == 0:
+                break
+            column, row = int(np.float32(x * side)), int(np.float32(y * side))
+            if not image[row, column, 0]:
+                image[row, column, 0] = image[row, column, 1 + int(number)] = 1
+                image[row, column, -4:] = x * side - column, y * side - row, w, h
+    return grid.reshape(len(truth), -1)
+
+
+@pytest.mark.parametrize("options", LOSSES.values(), ids=LOSSES)
+def test_loss_is_darknets(darknet, tmp_path, options):
+    rng = np.random.default_rng(5)
+    side, classes, outputs = 4, 3, 208
+    text = net(1, 1, outputs, f"[conv]\nfilters={outputs}\nactivation=linear", HEAD.format(options), batch=2)
+    network = Network(parse_cfg(text), "cpu").start()
+    with torch.no_grad():  # what enters the head is the network's input as it is
+        network.layers[0].weights.copy_(torch.eye(outputs)[..., None, None])
+    (tmp_path / "net.cfg").write_text(text)
+    save_weights(network, tmp_path / "net.weights")
+    head, reference = network.heads[0], darknet.load_network(tmp_path / "net.cfg", tmp_path / "net.weights")
+    count = 0
+    for _ in range(15):
+        raw = rng.normal(0.2, 0.4, (2, outputs, 1, 1)).astype(np.float32)
+        truth = np.zeros((2, 9, 5), np.float32)
+        for rows in truth:
+            objects = rng.integers(0, 9)
+            rows[:objects, :4] = rng.uniform(0.03, 0.97, (objects, 4))
+            rows[:objects, 4] = rng.integers(0, classes, objects)
+        with darknet.capture() as printed:
+            cost = reference.train_step(raw, grid_of(truth, side, classes), update=False).cost
+        values = torch.from_numpy(raw).requires_grad_()
+        loss, figures = head.loss(values, torch.from_numpy(truth), 0)
+        (gradient,) = torch.autograd.grad(loss, values)
+        expected = reference.layer_tensor(1, "delta").reshape(raw.shape)
+        np.testing.assert_allclose(-gradient.numpy(), expected, atol=1e-5 * np.abs(expected).max())
+        assert float(figures.cost) == pytest.approx(cost, rel=1e-4)
+        (line,) = [line for line in printed.lines if line.startswith("Detection")]
+        words, ours = line.split(), head.line(figures).split()
+        assert len(words) == len(ours)
+        for word, own in zip(words, ours, strict=True):
+            if word.strip(",").replace("-", "").replace(".", "").isdigit():
+                assert float(own.strip(",")) == pytest.approx(float(word.strip(",")), abs=3e-6)
+            else:
+                assert own == word
+        count += int(figures.count)
+    assert count > 40
+
+
+def test_a_box_is_drawn_until_64000_images_were_seen(tmp_path):
+    network = Network(parse_cfg(v1("random=1\nsqrt=1")))
+    raw, truth = torch.full((1, 208, 1, 1), 0.5), torch.tensor([[[0.4, 0.4, 0.3, 0.3, 1]]])
+
+    def responsible(seen):
+        values = raw.clone().requires_grad_()
+        (gradient,) = torch.autograd.grad(network.heads[0].loss(values, truth, seen).loss, values)
+        confidence = gradient.flatten()[48:80].reshape(16, 2)[5]
+        return int(confidence.argmin())  # the only one that is to grow
+
+    torch.manual_seed(0)
+    assert {responsible(63_999) for _ in range(20)} == {0, 1}
+    assert {responsible(64_000) for _ in range(20)} == {0}
+
+
+def test_truths_that_take_no_cell(tmp_path):
+    network = Network(parse_cfg(v1("sqrt=1")))
+    raw = torch.rand(1, 208, 1, 1, generator=torch.Generator().manual_seed(0))
+    for row, count in (([0.4, 0.4, 0.3, 0.3, 1], 1), ([1.0, 0.4, 0.3, 0.3, 1], 0), ([0.4, 0.4, 0.3, 0.3, 3], 0)):
+        figures = network.heads[0].loss(raw, torch.tensor([[row]]), 0).figures
+        assert int(figures.count) == count
+        assert float(figures.any_obj) == pytest.approx(float(raw.flatten()[48:80].mean()))
+    first = [0.4, 0.4, 0.3, 0.3, 1]
+    both = network.heads[0].loss(raw, torch.tensor([[first, [0.41, 0.41, 0.5, 0.5, 2]]]), 0).figures
+    alone = network.heads[0].loss(raw, torch.tensor([[first]]), 0).figures
+    assert [float(one) for one in both] == [float(one) for one in alone], "the first of a cell counts"
+
+
+def test_forced_needs_a_second_box():
+    network = Network(parse_cfg(v1("forced=1", outputs=128).replace("num=2", "num=1")))
+    with pytest.raises(CfgError, match="forced=1 takes the second box of a cell; expected num=2 or more"):
+        network.heads[0].loss(torch.zeros(1, 128, 1, 1), torch.zeros(1, 1, 5), 0)
+
+
+def test_a_diverged_network_writes_nowhere_else():
+    """Boxes further than 20 from their truth: Darknet finds none, and its index stays -1."""
+    network = Network(parse_cfg(v1()))
+    raw = torch.full((1, 208, 1, 1), 50.0).requires_grad_()
+    found = network.heads[0].loss(raw, torch.tensor([[[0.4, 0.4, 0.3, 0.3, 1]]]), 0)
+    (gradient,) = torch.autograd.grad(found.loss, raw)
+    assert int(found.figures.count) == 1
+    boxes = gradient.flatten()[80:].reshape(16, 2, 4)
+    assert boxes[5, 0].all()
+    assert not boxes[5, 1].any()
 
 
 def test_a_head_without_a_tree_takes_truths_of_its_classes():
