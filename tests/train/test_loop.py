@@ -194,7 +194,7 @@ def test_only_waiting_is_counted_as_waiting():
 
 def test_seconds_are_those_of_work_and_those_of_waiting(tmp_path, monkeypatch):
     """By a clock that is read before and behind each of two waits, and before and behind the update."""
-    clock = iter([0.0, 1.0, 3.0, 10.0, 14.0, 100.0])
+    clock = iter([5.0, 6.0, 8.0, 15.0, 19.0, 105.0])
     monkeypatch.setattr(loop, "time", SimpleNamespace(perf_counter=lambda: next(clock), monotonic=time.monotonic))
     training = Training(tmp_path, "max_batches=1")
     training.run()
