@@ -21,9 +21,9 @@ ASSERTS = (
     "parse_shortcut: Assertion `params.w == net.layers[index].out_w && params.h == net.layers[index].out_h' failed"
 )
 STOPS = {
-    **dict.fromkeys(["resnet50.cfg", "resnet101.cfg", "resnet152.cfg", "resnext152-32x4d.cfg"], (signal.SIGABRT, ASSERTS)),
+    **{f"{name}.cfg": (signal.SIGABRT, ASSERTS) for name in ("resnet50", "resnet101", "resnet152", "resnext152-32x4d")},
     # parse_network_cfg_custom divides by the number of layers that have a map of over 1x1.
-    **dict.fromkeys(["rnn.cfg", "rnn.train.cfg", "gru.cfg", "lstm.train.cfg", "crnn.train.cfg"], (signal.SIGFPE, "")),
+    **{f"{name}.cfg": (signal.SIGFPE, "") for name in ("rnn", "rnn.train", "gru", "lstm.train", "crnn.train")},
     # Without data/9k.tree, which is not in his archive's folder data.
     "yolo9000.cfg": (signal.SIGSEGV, ""),
 }
