@@ -214,6 +214,34 @@ def place_image(
     The image part of `src/data.c, load_data_detection`.
     """
     where = placement((image.shape[1], image.shape[0]), (slot.shape[2], slot.shape[1]), w, h, dx, dy, mirror)
+    _fill(image, slot, where, hue, saturation, exposure)
+
+
+def stretch_image(
+    image: np.ndarray,
+    slot: np.ndarray,
+    left: int,
+    top: int,
+    w: int,
+    h: int,
+    hue: float = 0.0,
+    saturation: float = 1.0,
+    exposure: float = 1.0,
+    mirror: bool = False,
+) -> None:
+    """``crop``, ``resize``, ``distort`` and, where ``mirror``, ``flip``, from a uint8 image into ``slot`` (3, H, W).
+
+    The rectangle (left, top, w, h) may reach beyond the image, whose edge pixels are repeated there. The image part of
+    `src/data.c, load_data_region`.
+    """
+    size = slot.shape[2], slot.shape[1]
+    where = stretching((image.shape[1], image.shape[0]), size, left, top, w, h, mirror)
+    _fill(image, slot, where, hue, saturation, exposure)
+
+
+def _fill(
+    image: np.ndarray, slot: np.ndarray, where: Placement, hue: float, saturation: float, exposure: float
+) -> None:
     x, y = where.x, where.y
     grey = min(max(GREY * exposure, 0), 1)  # the grey around the image is distorted with it
     for margin in (slot[:, : y.start], slot[:, y.stop :], slot[:, y, : x.start], slot[:, y, x.stop :]):
@@ -252,6 +280,18 @@ def placement(
     if mirror:
         across = across.part(slice(None, None, -1))
     return Placement(x, y, across.part(columns), _place_taps(image[1], h).part(rows))
+
+
+def stretching(
+    image: tuple[int, int], size: tuple[int, int], left: int, top: int, w: int, h: int, mirror: bool = False
+) -> Placement:
+    """Where :func:`stretch_image` takes what fills an input of ``size`` from, in an image of (width, height)."""
+    columns, rows = _resize_columns(w, size[0]), _resize_rows(h, size[1])
+    across = Taps((columns.index + left).clip(0, image[0] - 1), columns.weight)
+    down = Taps((rows.index + top).clip(0, image[1] - 1), rows.weight)
+    if mirror:
+        across = across.part(slice(None, None, -1))
+    return Placement(slice(0, size[0]), slice(0, size[1]), across, down)
 
 
 def crop_image(

@@ -122,6 +122,11 @@ class Labels:
     def __len__(self) -> int:
         return len(self.starts) - 1
 
+    @property
+    def most(self) -> int:
+        """Of the objects of one image."""
+        return int(np.diff(self.starts).max())
+
     def bad_lines(self) -> str:
         """The first bad line, and how many there are: how an error about them begins."""
         return f"{self.bad[0]}; bad lines in all: {len(self.bad)}"

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from .cfg import Cfg, Section
+from .defaults import YOLO, Verbs
 from .errors import CfgError
 from .layers import TYPES, Layer, Place, Shape, layer_type
 from .layers.base import MOST_NUMBERS, Layers
@@ -168,6 +169,17 @@ class Network(nn.Module):
         """Are images fitted into the input, or stretched over it? [net] says so, or a head that was made to stretch."""
         return bool(self.net.letter_box) and not any(head.stretches for head in self.heads)
 
+    def check_verbs(self, verbs: Verbs) -> None:
+        """Refuse the verbs ``yolo`` where the head was not made for images as they fit them, stretched over the input.
+
+        Of other heads the C program takes memory for what it is not (``examples/yolo.c``: l.side, l.n).
+        """
+        if verbs == YOLO and not self.detector.stretches:
+            known = sorted(name for name, kind in TYPES.items() if issubclass(kind, Head) and kind.stretches)
+            raise self.detector.section.error(
+                f"the verbs `yolo` are for networks that end in [{'] or ['.join(known)}]; expected `detector`"
+            )
+
     def check_images(self) -> None:
         """Refuse an input that image files cannot fill: they are read as RGB, three planes.
 
@@ -286,6 +298,8 @@ class Network(nn.Module):
 
         Raises :class:`CfgError` where a layer's numbers depend on the size, or where the size does not fit.
         """
+        if (width, height) == (self.width, self.height):
+            return
         stuck = next((layer for layer in self.layers if not layer.resizable), None)
         if stuck is not None:
             raise stuck.section.error(f"a network with [{stuck.type}] cannot take another size than its cfg's")
@@ -310,8 +324,7 @@ class Network(nn.Module):
         fused = Network(replace(self.cfg, sections=(self.cfg.net, *sections)), self.numerics, program=self.program)
         for layer, plain in zip(self.layers, fused.layers, strict=True):
             plain.load_state_dict(layer.folded() if getattr(layer, "batch_normalize", False) else layer.state_dict())
-        if fused.input != self.input:
-            fused.resize(self.width, self.height)
+        fused.resize(self.width, self.height)
         fused.seen, fused.version = self.seen, self.version
         return fused.eval().to(next((tensor.device for tensor in self.state_dict().values()), None))
 

@@ -367,6 +367,17 @@ def test_the_older_sections_in_every_program(runtime, tmp_path):
     np.testing.assert_allclose(runtime(tmp_path / "net.onnx", x.numpy())["output"], expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("option", ["tree", "background"])
+def test_a_region_that_has_no_onnx_form_says_so(option, tmp_path):
+    need("onnx")
+    (tmp_path / "a.tree").write_text("a -1\nb -1\n")
+    line = f"tree={tmp_path / 'a.tree'}" if option == "tree" else "background=1"
+    network, _, _ = network_of(net(4, 4, 3, CONV.format(7), f"[region]\nclasses=2\n{line}"), tmp_path)
+    with pytest.raises(ExportError, match=r"\[region\] with tree= or background=1 has no ONNX form here"):
+        export(network, tmp_path / "net.onnx")
+    assert not (tmp_path / "net.onnx").exists()
+
+
 RECURRENT = ["rnn", "gru", "lstm", "crnn"]
 
 

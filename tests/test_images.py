@@ -171,6 +171,19 @@ def test_crop_and_stretch(rng, rectangle):
         np.testing.assert_allclose(slot[:, :, ::-1] if mirror else slot, expected, atol=1.5 / 255)
 
 
+@pytest.mark.parametrize("size", [(32, 24), (1, 1), (90, 70)])
+@pytest.mark.parametrize("rectangle", [(0, 0, 40, 30), (-5, 3, 47, 20), (4, -6, 31, 50), (7, 8, 1, 1), (50, 40, 9, 9)])
+def test_stretching_repeats_the_edge(rng, rectangle, size):
+    """To the bit what resize_image makes of a rectangle that was cut out with its image's edge pixels around it."""
+    image, (left, top, w, h) = random_image(rng, 30, 40), rectangle
+    cut = image[np.arange(top, top + h).clip(0, 29)][:, np.arange(left, left + w).clip(0, 39)]
+    expected, slot = np.empty((2, 3, size[1], size[0]), np.float32)
+    images.resize_image(np.ascontiguousarray(cut), expected)
+    for mirror in (False, True):
+        images.stretch_image(image, slot, *rectangle, mirror=mirror)
+        np.testing.assert_array_equal(slot[:, :, ::-1] if mirror else slot, expected)
+
+
 def test_stretched_colours_are_not_rounded_to_bytes(rng):
     """AlexeyAB distorts bytes; here it is float32, as in Darknet's own augmentation."""
     image = random_image(rng, 24, 32)

@@ -36,7 +36,13 @@ def measured(darknet, cfg: Path, weights: Path, x_of) -> tuple[float, int]:
     return worst_layer(network, darknet.load_network(cfg, weights), x_of(network))
 
 
-@pytest.mark.parametrize("name", CFGS)
+# The same layers stand in yolov2-voc and darknet19, of smaller images.
+LARGE = {"yolov2", "darknet19_448"}
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in LARGE else name for name in CFGS]
+)
 def test_every_layer_is_darknets(darknet, darknet_share, tmp_path, name):
     """Random weights and a real photograph; the worst per net stands in docs/RESULTS.md."""
     cfg, weights = ROOT / "cfg" / f"{name}.cfg", tmp_path / "random.weights"

@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from ..detect.detector import Detector
 
 
+# Of each family of verbs a network, for the examples in the help.
+EXAMPLE = {"detector": "cfg/yolov2-voc.cfg yolov2-voc.weights", "yolo": "cfg/yolov1.cfg yolov1.weights"}
+
+
 def add_network(parser: argparse.ArgumentParser) -> None:
     """The arguments and flags that all verbs share which run a network on images."""
     parser.add_argument("data", metavar="DATA", help=".data file: names=, valid=, results= ...")
@@ -87,7 +91,7 @@ def load(options: argparse.Namespace) -> Detector:
     detector = load_detector(
         options.data, options.cfg, options.weights, device=options.device, numerics=options.numerics,
         program=options.program, letter_box=None if asked is None else bool(asked), engine=options.engine,
-        precision=options.precision, batch=options.batch,
+        precision=options.precision, batch=options.batch, verbs=options.verbs,
     )  # fmt: skip
     print(detector.network.report, file=sys.stderr)
     return detector

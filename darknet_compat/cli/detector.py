@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..images import SUFFIXES
-from .arguments import add_letter_box, add_network, bar, fraction, load
+from .arguments import EXAMPLE, add_letter_box, add_network, bar, fraction, load
 
 if TYPE_CHECKING:
     from ..detect import Detections
@@ -22,29 +22,29 @@ def add(verbs: Any) -> None:
     from . import anchors, train, valid
 
     parser = verbs.add_parser("detector", help="detect, train, validate and score with a detection network")
+    parser.set_defaults(verbs="detector")
     detector = parser.add_subparsers(title="verbs", metavar="VERB", required=True, parser_class=type(parser))
-    _add_test(detector)
+    parser = add_test(detector, "detector", "default .5; of AlexeyAB's program .25", "default .45")
+    add_letter_box(parser)
+    parser.add_argument("-hier", "--hier", type=fraction, default=0.5, help="how sure a tree must be (default .5)")
     for family in (valid, train, anchors):
         family.add(detector)
 
 
-def _add_test(verbs: Any) -> None:
-    parser = verbs.add_parser(
+def add_test(verbs: Any, family: str, thresh: str, nms: str) -> argparse.ArgumentParser:
+    """Make ``test`` known to a family of verbs, whose thresholds the two texts say."""
+    parser: argparse.ArgumentParser = verbs.add_parser(
         "test",
         help="detect in images, draw and list what is found",
         description="Detect in images. One: prints each class and its probability, and draws predictions.jpg. "
         "Many: writes one JSON file, and with -out a drawing of each.",
-        epilog="example: darknet-compat detector test cfg/voc.data cfg/yolov2-voc.cfg yolov2-voc.weights dog.jpg",
+        epilog=f"example: darknet-compat {family} test cfg/voc.data {EXAMPLE[family]} dog.jpg",
         allow_abbrev=False,
     )
     add_network(parser)
-    add_letter_box(parser)
     parser.add_argument("images", metavar="IMAGE", nargs="+", help="image, folder, pattern, or .txt list of paths")
-    parser.add_argument(
-        "-thresh", "--thresh", type=fraction, help="least probability (default .5; of AlexeyAB's program .25)"
-    )
-    parser.add_argument("-nms", "--nms", type=fraction, help="most IOU of two boxes (default .45; 0: off)")
-    parser.add_argument("-hier", "--hier", type=fraction, default=0.5, help="how sure a tree must be (default .5)")
+    parser.add_argument("-thresh", "--thresh", type=fraction, help=f"least probability ({thresh})")
+    parser.add_argument("-nms", "--nms", type=fraction, help=f"most IOU of two boxes ({nms}; 0: off)")
     parser.add_argument(
         "-out", "--out", type=_folder, metavar="FOLDER", help="folder for the drawings (one image: default here)"
     )
@@ -55,6 +55,7 @@ def _add_test(verbs: Any) -> None:
         "the first; what was found before it is written)",
     )  # fmt: skip
     parser.set_defaults(run=test)
+    return parser
 
 
 def _folder(text: str) -> str:
@@ -65,7 +66,7 @@ def _folder(text: str) -> str:
 
 
 def test(options: argparse.Namespace) -> int:
-    """``examples/detector.c, test_detector``; 1 where ``-skip`` passed over an image."""
+    """``test_detector``, ``test_yolo``; 1 where ``-skip`` passed over an image."""
     from ..detect.images import detect_images, find_images
 
     paths = find_images(options.images)
@@ -73,8 +74,9 @@ def test(options: argparse.Namespace) -> int:
     detector = load(options)
     out = options.out or ("" if one else None)
     file = options.json or (None if one else "predictions.json")
+    hier = {"hier": options.hier} if "hier" in options else {}
     found = detect_images(
-        detector, options.images, thresh=options.thresh, nms=options.nms, hier=options.hier, out=out, json=file,
+        detector, options.images, thresh=options.thresh, nms=options.nms, **hier, out=out, json=file,
         skip=options.skip, progress=partial(_print_found, names=detector.names) if one else bar,
     )  # fmt: skip
     if not one:

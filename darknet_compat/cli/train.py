@@ -1,4 +1,4 @@
-"""The verb ``detector train``."""
+"""The verbs ``detector train`` and ``yolo train``."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ FAILED = 1
 # The flags that a command to go on repeats: name -> its default.
 REPEATED = {"gpus": None, "device": None, "numerics": "cudnn", "program": None, "seed": None, "map": None, "amp": None,
             "fast": False, "workers": None, "cache": False, "augment": "loader", "epochs": False, "labels": "error",
-            "snapshot": 100, "tensorboard": False}  # fmt: skip
+            "snapshot": 100, "tensorboard": False, "gradient": "darknet"}  # fmt: skip
 
 
-def add(detector_verbs: Any) -> None:
-    """Make the verb known to ``detector``."""
+def add(verbs: Any, example: str = "detector train cfg/voc.data cfg/yolov2-voc.cfg darknet19_448.conv.23") -> None:
+    """Make the verb known to a family of verbs."""
     from .arguments import add_program, count, positive
 
-    parser = detector_verbs.add_parser(
+    parser = verbs.add_parser(
         "train",
         help="train a detection network",
         description="Train CFG on the train list of DATA, from WEIGHTS (which may end early) or from nothing. "
         "Snapshots go to the folder that backup= names: NAME.backup, NAME_100.weights ..., NAME_final.weights, and "
         "with them NAME.log, NAME.csv and the chart NAME.png. Ctrl-C, SIGTERM and SIGHUP save and say how to go on.",
-        epilog="example: darknet-compat detector train cfg/voc.data cfg/yolov2-voc.cfg darknet19_448.conv.23",
+        epilog=f"example: darknet-compat {example}",
         allow_abbrev=False,
     )
     parser.add_argument("data", metavar="DATA", help=".data file: train=, backup=, valid=, names=, classes=")
@@ -47,6 +47,9 @@ def add(detector_verbs: Any) -> None:
     flag("amp", choices=("bf16", "fp16"), help="run the layers at half precision; the loss stays in float32")
     flag("fast", action="store_true",
          help="channels last, torch.compile, on a GPU TF32 too: quicker, other last digits")  # fmt: skip
+    flag("gradient", choices=("darknet", "true"), default="darknet",
+         help="IOU losses of AlexeyAB's program train by its own deltas (default), or by the losses' true "
+         "derivatives")  # fmt: skip
     flag("seed", type=_seed, metavar="N", help="of all random numbers (default: a new one, which is printed)")
     flag("epochs", action="store_true", help="show every image once in each epoch; Darknet draws with replacement")
     flag("labels", choices=("error", "warn"), default="error",
@@ -82,7 +85,7 @@ def _seed(text: str) -> int:
 
 
 def train(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
-    """``examples/detector.c, train_detector``; 128 + its number where a signal stopped it: 130, 143, 129."""
+    """``train_detector``, ``train_yolo``; 128 + its number where a signal stopped it: 130, 143, 129."""
     if options.resume and options.weights:
         parser.error("-resume goes on from backup/NAME.backup.state, WEIGHTS starts anew: give one of them")
     if options.resume and options.clear:
@@ -104,9 +107,10 @@ def train(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
         done = train_detector(
             options.data, options.cfg, options.weights, clear=options.clear, resume=options.resume,
             device=options.device, numerics=options.numerics, program=options.program, amp=options.amp,
-            fast=options.fast, seed=options.seed, epochs=options.epochs, labels=options.labels, map_every=options.map,
-            snapshot=options.snapshot, tensorboard=options.tensorboard, workers=options.workers, cache=options.cache,
-            augment=options.augment, processes=processes,
+            fast=options.fast, gradient=options.gradient, seed=options.seed, epochs=options.epochs,
+            labels=options.labels, map_every=options.map, snapshot=options.snapshot,
+            tensorboard=options.tensorboard, workers=options.workers, cache=options.cache, augment=options.augment,
+            verbs=options.verbs, processes=processes,
             command=lambda resume: shlex.join(["darknet-compat", *_arguments(options, resume)]),
         )  # fmt: skip
     except ToldError:
@@ -123,7 +127,7 @@ def train(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
 
 def _arguments(options: argparse.Namespace, resume: bool) -> list[str]:
     """The command's words, as given or to go on with."""
-    words = ["detector", "train", options.data, options.cfg]
+    words = [options.verbs, "train", options.data, options.cfg]
     if resume:
         words.append("-resume")
     else:

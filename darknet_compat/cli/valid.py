@@ -1,7 +1,7 @@
 """The verbs that run a network over the ``valid`` list: valid, valid2, map, recall.
 
 Source: ``examples/detector.c, validate_detector, validate_detector_flip, validate_detector_recall``; AlexeyAB's
-``src/detector.c, validate_detector_map``.
+``src/detector.c, validate_detector_map``; ``examples/yolo.c, validate_yolo, validate_yolo_recall``.
 """
 
 from __future__ import annotations
@@ -12,38 +12,29 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from .arguments import add_letter_box, add_network, bar, fraction, load
+from .arguments import EXAMPLE, add_letter_box, add_network, bar, fraction, load
 
 if TYPE_CHECKING:
     from ..detect import Detections
 
 
 def add(verbs: Any) -> None:
-    """Make the verbs known to the command line."""
-    for name, run, what in (
-        ("valid", valid, "write Darknet's result files for the images of DATA's valid list"),
-        ("valid2", valid2, "as valid, with the output for the mirrored image averaged in, as Darknet does it"),
-    ):
-        parser = verbs.add_parser(
-            name,
-            help=what,
-            description=f"Run over the valid list and {what.split(',')[0].replace('as valid', 'write result files')}: "
-            "one comp4 file per class (eval=voc), coco_results.json (eval=coco) or imagenet-detection.txt "
-            "(eval=imagenet), in the folder that results= names.",
-            epilog=f"example: darknet-compat detector {name} cfg/voc.data cfg/yolov2-voc.cfg yolov2-voc.weights",
-            allow_abbrev=False,
-        )
-        add_network(parser)
-        add_letter_box(parser)
-        parser.add_argument("-out", "--out", metavar="PREFIX", help="start of the result files' names")
-        parser.set_defaults(run=run)
+    """Make the verbs known to ``detector``."""
+    forms = (
+        "one comp4 file per class (eval=voc), coco_results.json (eval=coco) or imagenet-detection.txt (eval=imagenet)"
+    )
+    add_letter_box(add_valid(verbs, "detector", forms))
+    what = "as valid, with the output for the mirrored image averaged in, as Darknet does it"
+    parser = add_valid(verbs, "detector", forms, "valid2", what)
+    add_letter_box(parser)
+    parser.set_defaults(run=valid2)
 
     parser = verbs.add_parser(
         "map",
         help="AlexeyAB's mAP table over the valid list",
         description="Detect in the images of the valid list, hold the boxes against the label files, and print "
         "AlexeyAB's table. It is not voc_eval: docs/scores.md says how the two differ.",
-        epilog="example: darknet-compat detector map cfg/voc.data cfg/yolov2-voc.cfg yolov2-voc.weights -points 11",
+        epilog=f"example: darknet-compat detector map cfg/voc.data {EXAMPLE['detector']} -points 11",
         allow_abbrev=False,
     )
     add_network(parser)
@@ -55,12 +46,39 @@ def add(verbs: Any) -> None:
     )
     parser.set_defaults(run=map_)
 
+    add_recall(verbs, "detector", "Images are stretched and boxes suppressed by objectness over IOU .4")
+
+
+def add_valid(
+    verbs: Any,
+    family: str,
+    forms: str,
+    name: str = "valid",
+    what: str = "write Darknet's result files for the images of DATA's valid list",
+) -> argparse.ArgumentParser:
+    """Make ``valid``, or one like it, known to a family of verbs. ``forms``: the files that it writes."""
+    parser: argparse.ArgumentParser = verbs.add_parser(
+        name,
+        help=what,
+        description=f"Run over the valid list and {what.split(',')[0].replace('as valid', 'write result files')}: "
+        f"{forms}, in the folder that results= names.",
+        epilog=f"example: darknet-compat {family} {name} cfg/voc.data {EXAMPLE[family]}",
+        allow_abbrev=False,
+    )
+    add_network(parser)
+    parser.add_argument("-out", "--out", metavar="PREFIX", help="start of the result files' names")
+    parser.set_defaults(run=valid)
+    return parser
+
+
+def add_recall(verbs: Any, family: str, boxes: str) -> None:
+    """Make ``recall`` known to a family of verbs. ``boxes``: which ones it takes."""
     parser = verbs.add_parser(
         "recall",
         help="Darknet's recall over the valid list",
         description="For each image of the valid list: proposals, truths found, their IOU and recall so far. "
-        "Images are stretched and boxes suppressed by objectness over IOU .4, as in Darknet.",
-        epilog="example: darknet-compat detector recall cfg/voc.data cfg/yolov2-voc.cfg yolov2-voc.weights",
+        f"{boxes}, as in Darknet.",
+        epilog=f"example: darknet-compat {family} recall cfg/voc.data {EXAMPLE[family]}",
         allow_abbrev=False,
     )
     add_network(parser)

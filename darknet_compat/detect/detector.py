@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from ..cfg import DataFile, check_names, read_data, read_list, read_names
+from ..defaults import YOLO, Verbs
 from ..device import find_device
 from ..engines import start_engine
 from ..network import Network
@@ -34,6 +35,13 @@ class Detector:
     engine: str
     precision: str
     batch: int
+    verbs: Verbs
+    """Of which family the job is."""
+
+    @property
+    def rules(self) -> str:
+        """Whose thresholds count (``defaults.py``): those of the network's program, or of the verbs ``yolo``."""
+        return YOLO if self.verbs == YOLO else self.network.program
 
     @property
     def valid_file(self) -> str:
@@ -67,13 +75,15 @@ def load_detector(
     engine: str = "torch",
     precision: str = "float32",
     batch: int = BATCH,
+    verbs: Verbs = "detector",
 ) -> Detector:
     """Read a .data file, and the network that ``cfg`` and ``weights`` hold.
 
     ``letter_box`` None does as the cfg says, or the program it is for. ``device`` None takes a GPU where there is one
     and ``engine`` is "torch". ``engine`` and ``precision`` are those of :func:`darknet_compat.engines.start_engine`,
     ``batch`` is how many images go through the network at a time, the rest is that of
-    :func:`darknet_compat.load_network`.
+    :func:`darknet_compat.load_network`. ``verbs``: for a job as the C program does it by these verbs; "yolo" takes
+    YOLOv1's networks alone.
 
     Raises :class:`DarknetError` in one line that names file and place.
     """
@@ -83,6 +93,7 @@ def load_detector(
     # The other engines run on the processor, so a GPU is theirs only by mistake.
     where = find_device(device or (None if engine == "torch" else "cpu"))
     network = load_network(cfg, weights, device=where, numerics=numerics, program=program)
+    network.check_verbs(verbs)
     check_names(read, names, network.detector.o.classes, os.fspath(cfg))
     fitted = network.letter_box if letter_box is None else letter_box
-    return Detector(read, names, names_file, network, fitted, engine, precision, batch)
+    return Detector(read, names, names_file, network, fitted, engine, precision, batch, verbs)

@@ -1,4 +1,6 @@
-"""Detection in image files, with drawings and a JSON file. Source: ``examples/detector.c, test_detector``."""
+"""Detection in image files, with drawings and a JSON file. Source: ``examples/detector.c, test_detector``;
+``examples/yolo.c, test_yolo``.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..cfg import read_list
-from ..defaults import HIER
+from ..defaults import HIER, TEST
 from ..errors import ImageError, ResultsError
 from ..images import SUFFIXES, load_image, save_image
 from ..stock import find_stock
@@ -60,7 +62,8 @@ def detect_images(
 
     ``json`` writes them to a file, and ``out`` drawings into a folder: that of one image as predictions.jpg, those of
     several under the images' names. ``skip`` passes over images that cannot be read, with a warning each. The rest is
-    that of :func:`detect`, ``progress`` that of :func:`validate`.
+    that of :func:`detect`, ``progress`` that of :func:`validate`. ``thresh`` and ``nms`` None are those of the
+    detector's verbs.
 
     Raises :class:`ImageError` for an image that cannot be read; what was found before it is written. Raises
     :class:`ResultsError` before the first image where the files could not be written, or would take the place of one
@@ -77,6 +80,8 @@ def detect_images(
             raise ImageError(f"{error}; or add -skip to pass over such images")
         warnings.warn(f"{error}; passed over", stacklevel=2)
 
+    usual = TEST[detector.rules]
+    thresh, nms = (usual.thresh if thresh is None else thresh), (usual.nms if nms is None else nms)
     found: list[Detections] = []
     problem = None
     try:

@@ -1,6 +1,7 @@
 """Detections into files: Darknet's result files, and JSON. Each file is written whole or not at all.
 
-Source: ``examples/detector.c, print_detector_detections, print_cocos, print_imagenet_detections``.
+Source: ``examples/detector.c, print_detector_detections, print_cocos, print_imagenet_detections``;
+``examples/yolo.c, print_yolo_detections``.
 """
 
 from __future__ import annotations
@@ -60,12 +61,12 @@ def drawing_names(paths: Sequence[str]) -> dict[str, str]:
     return names
 
 
-def _clipped(detections: Detections, least: float, shift: float) -> np.ndarray:
-    """Corners (M, 4) in pixels, shifted, then clipped to least..width and least..height."""
+def _clipped(detections: Detections, first: int) -> np.ndarray:
+    """Corners (M, 4) in pixels counted from ``first``, clipped to first..width and first..height."""
     centre, size = detections.boxes[:, :2].astype(np.float64), detections.boxes[:, 2:].astype(np.float64)
     # In C the sum is of doubles (w/2.) and lands in a float.
-    corners = np.concatenate([centre - size / 2 + shift, centre + size / 2 + shift], 1).astype(np.float32)
-    corners[:, :2] = np.maximum(corners[:, :2], least)
+    corners = np.concatenate([centre - size / 2 + first, centre + size / 2 + first], 1).astype(np.float32)
+    corners[:, :2] = np.maximum(corners[:, :2], first)
     corners[:, 2:] = np.minimum(corners[:, 2:], (detections.width, detections.height))
     return corners
 
@@ -75,7 +76,8 @@ class ResultFiles:
 
     ``eval`` is "voc" (FOLDER/PREFIX<name>.txt per class), "coco" (FOLDER/PREFIX.json) or "imagenet"
     (FOLDER/PREFIX.txt). All files appear together when the block ends well; otherwise none does, and those that stood
-    there stay. ``names_file`` is where ``names`` come from, for errors.
+    there stay. ``names_file`` is where ``names`` come from, for errors; ``first_pixel`` is the number of an
+    image's first column and row in files of "voc".
 
     Raises :class:`ResultsError`, before anything is written, where names cannot be those of files, or what stands in a
     file's place is no plain file; and where the files cannot be written.
@@ -91,8 +93,10 @@ class ResultFiles:
         names: Sequence[str],
         prefix: str | os.PathLike[str] | None = None,
         names_file: str = "names",
+        first_pixel: int = 1,
     ) -> None:
         self.eval = eval
+        self.first_pixel = first_pixel
         prefix = os.fspath(prefix or self.PREFIX[eval])
         if eval == "voc":
             _check_names(names, Path(prefix).name, names_file)
@@ -176,11 +180,11 @@ class ResultFiles:
         prob = detections.prob[rows, classes]
         if self.eval == "voc":
             name = basecfg(detections.path)
-            corners = _clipped(detections, 1, 1)[rows]
+            corners = _clipped(detections, self.first_pixel)[rows]
             for index, p, (left, top, right, bottom) in zip(classes, prob, corners, strict=True):
                 self._files[index].write(f"{name} {p:f} {left:f} {top:f} {right:f} {bottom:f}\n")
             return
-        corners = _clipped(detections, 0, 0)[rows]
+        corners = _clipped(detections, 0)[rows]
         if self.eval == "coco":
             image = coco_image_id(detections.path)
             for index, p, (left, top, right, bottom) in zip(classes, prob, corners, strict=True):

@@ -62,15 +62,15 @@ def mean_average_precision(
 
 
 def recall(detector: Detector, *, progress: Progress = unseen) -> RecallTable:
-    """Darknet's recall over the ``valid`` list (``examples/detector.c, validate_detector_recall``).
+    """Darknet's recall over the ``valid`` list (``validate_detector_recall``, ``validate_yolo_recall``).
 
-    Stretched images, every box over objectness .001 whatever its class, IOU .4. ``progress`` is that of
-    :func:`validate`.
+    Stretched images, every box over objectness .001 whatever its class; suppressed over an IOU of .4, for the verbs
+    ``yolo`` not at all. ``progress`` is that of :func:`validate`.
     """
     paths = detector.valid_images()
     truths = read_label_files(paths, detector.network.detector.o.classes)
     image, objectness, box = [], [], []
-    found = detector.detect(paths, letter_box=False, by_objectness=True, **RECALL[detector.network.program]._asdict())
+    found = detector.detect(paths, letter_box=False, by_objectness=True, **RECALL[detector.rules]._asdict())
     for index, detections in enumerate(progress(found, len(paths))):
         image.append(np.full(len(detections.prob), index))
         objectness.append(detections.prob[:, 0])

@@ -1,6 +1,6 @@
 """The network over the ``valid`` list, into Darknet's result files.
 
-Source: ``examples/detector.c, validate_detector, validate_detector_flip``.
+Source: ``examples/detector.c, validate_detector, validate_detector_flip``; ``examples/yolo.c, validate_yolo``.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import os
 import warnings
 from pathlib import Path
 
-from ..defaults import VALID
+from ..defaults import VALID, YOLO
 from ..labels import image_ids
 from ..tree import read_map
 from .detector import Detector
@@ -29,12 +29,14 @@ def validate(
     One comp4 file per class (``eval=voc``), coco_results.json (``eval=coco``) or imagenet-detection.txt
     (``eval=imagenet``), in the folder that ``results=`` names; ``out`` is the start of their names. ``mirrored``
     averages in the output for the mirrored image, as ``valid2`` does. ``progress`` takes the detections and their
-    number and hands them on.
+    number and hands them on. For the verbs ``yolo`` the files are comp4 ones whatever ``eval=`` says, and their first
+    pixel is 0 and not 1.
 
     Raises :class:`DarknetError` before the first image where files could not be written, or not be scored.
     """
     data, head, paths = detector.data, detector.network.detector, detector.valid_images()
-    kind = data.get("eval", "voc")
+    yolo = detector.verbs == YOLO
+    kind = "voc" if yolo else data.get("eval", "voc")
     if kind not in ResultFiles.PREFIX:
         raise data.error("eval", f"eval is {kind!r}; expected one of {', '.join(ResultFiles.PREFIX)}")
     if kind == "voc":
@@ -51,8 +53,8 @@ def validate(
     if classes != expected:
         raise data.error("eval", f"{classes} classes would be written; expected the {expected} of eval={kind}")
     folder = data.get("results", "results")
-    with ResultFiles(folder, kind, detector.names, out, detector.names_file) as files:
-        thresholds = VALID[detector.network.program]._asdict()
+    with ResultFiles(folder, kind, detector.names, out, detector.names_file, first_pixel=0 if yolo else 1) as files:
+        thresholds = VALID[detector.rules]._asdict()
         found = detector.detect(paths, mirrored=mirrored, relative=False, class_map=asked, **thresholds)
         for detections in progress(found, len(paths)):
             files.add(detections)

@@ -1,7 +1,7 @@
 """Snapshots of a training: .weights by Darknet's names, and beside them a .state to go on from.
 
-Source: ``examples/detector.c, train_detector`` for names and rhythm. Darknet keeps the weights only, so its trainings
-go on without their momentum; the .state holds all that the next update hangs on.
+Source: ``examples/detector.c, train_detector`` and ``examples/yolo.c, train_yolo`` for names and rhythm. Darknet keeps
+the weights only, so its trainings go on without their momentum; the .state holds all that the next update hangs on.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from ..cfg import Cfg
+from ..defaults import YOLO, Verbs
 from ..errors import TrainingError, first_line
 from ..files import regular_file, whole_file
 from ..labels import basecfg
@@ -27,6 +28,8 @@ from .step import Trainer
 FORMAT = b"darknet_compat training state 2\n"
 DIGEST = 64
 INSTEAD = "start anew without -resume, perhaps from the .backup as WEIGHTS"
+# Batches between numbered .weights files, from 1000 on.
+NUMBERED: dict[Verbs, int] = {"detector": 10000, YOLO: 1000}
 # What of [net] may be changed in a training that goes on.
 SCHEDULE = {"learning_rate", "policy", "steps", "scales", "step", "scale", "gamma", "power", "burn_in", "max_batches",
             "momentum", "decay", "angle", "hue", "saturation", "exposure", "flip", "clip"}  # fmt: skip
@@ -38,15 +41,27 @@ def passed(before: int, after: int, every: int) -> bool:
 
 
 class Snapshots:
-    """Where the files of one training stand: ``folder``/``name``.backup, ``name``_100.weights, ``name``.csv ..."""
+    """Where the files of one training stand: ``folder``/``name``.backup, ``name``_100.weights, ``name``.csv ...
 
-    def __init__(self, folder: str | os.PathLike[str], cfg: Cfg, settings: dict[str, Any], every: int = 100) -> None:
+    The .backup is written every ``every`` batches, numbered .weights every 100 up to 1000 and every ``numbered``
+    from there on.
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        cfg: Cfg,
+        settings: dict[str, Any],
+        every: int = 100,
+        numbered: int = NUMBERED["detector"],
+    ) -> None:
         self.folder = Path(folder)
         self.name = basecfg(cfg.file)
         self.cfg = cfg
         self.settings = settings
         """The command's own choices that a training must go on with."""
         self.every = every
+        self.numbered = numbered
         self.last: str | None = None
         """The snapshot written last, and its batch."""
 
@@ -70,7 +85,7 @@ class Snapshots:
     def due(self, before: int, after: int) -> list[Path]:
         """The .weights files that Darknet writes after batch number ``after``."""
         due = []
-        if passed(before, after, 10000) or (after < 1000 and passed(before, after, 100)):
+        if passed(before, after, self.numbered) or (after < 1000 and passed(before, after, 100)):
             due.append(self.path(f"_{after}.weights"))
         if passed(before, after, self.every):
             due.append(self.backup)

@@ -90,7 +90,7 @@ def check_labels(
 class TrainingSet:
     """Augmented images and their truth, by sample number.
 
-    ``most``: truths per image, the region section's ``max``. ``replacement``: every sample is drawn from all
+    ``most``: truths per image, the head's ``max``. ``replacement``: every sample is drawn from all
     images, as Darknet draws; otherwise each epoch shows every image once. ``cache``: all images are decoded
     beforehand and kept in memory (width x height x 3 bytes each).
     """
@@ -221,7 +221,7 @@ class _DecodedRing(_Ring):
     def __init__(
         self, data: TrainingSet, count: int, largest: tuple[int, int], batches: int, device: torch.device
     ) -> None:
-        if not data.options.letter_box:
+        if data.options.fit == "crop":
             raise TrainingError("images are augmented on a device only with letter_box=1")
         self.device = device
         super().__init__(data, count, largest, batches)
@@ -348,7 +348,7 @@ def load_batches(
 
     The workers are killed when the iterator is closed. Raises ImageError where an image cannot be read,
     LostProcessError where a worker process dies, and TrainingError where memory is short, and with a ``device`` where
-    the data set has no ``letter_box``.
+    the data set crops.
     """
     places = workers * prefetch + 2
     ring = _DecodedRing(data, count, largest, places, device) if device else _Ring(data, count, largest, places)

@@ -1,7 +1,7 @@
-"""Training a detector from a .data file, as ``detector train`` does it.
+"""Training a detector from a .data file, as ``detector train`` and ``yolo train`` do it.
 
-Source: ``examples/detector.c, train_detector``; the rhythm of mAP while training is that of AlexeyAB's
-``src/detector.c, train_detector``.
+Source: ``examples/detector.c, train_detector``; ``examples/yolo.c, train_yolo``; the rhythm of mAP while training is
+that of AlexeyAB's ``src/detector.c, train_detector``.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any, Literal
 import torch
 
 from ..cfg import check_names, read_cfg, read_data, read_list, read_names
-from ..defaults import MAP, MAP_HIER
+from ..defaults import MAP, MAP_HIER, Verbs
 from ..detect import detect_files
 from ..detect.scores import map_of
 from ..device import find_device
@@ -25,11 +25,11 @@ from ..errors import DarknetError, ToldError, TrainingError
 from ..evaluate.annotations import read_label_files
 from ..files import clear_parts
 from ..network import Network
-from ..program import read_program
+from ..program import ALEXEYAB, read_program
 from ..stock import find_stock
 from ..weights import load_network
-from .augment import Augmentation
-from .checkpoint import Snapshots
+from .augment import Augmentation, Fit
+from .checkpoint import NUMBERED, Snapshots
 from .data import TrainingSet, check_labels
 from .distributed import Processes
 from .log import Log
@@ -77,8 +77,9 @@ class Training:
     every image once in each epoch, where Darknet draws with replacement. ``labels`` "warn" leaves bad label lines out.
     ``workers`` processes load images (default: 1 on a CPU, up to 8 on a GPU), ``cache`` decodes all at the start,
     ``augment`` "device" places and recolours them a batch at a time where torch runs. ``device``, ``numerics``,
-    ``program``, ``amp``, ``fast`` and ``seed`` are those of :func:`darknet_compat.load_network` and
-    :class:`darknet_compat.train.step.Trainer`. ``processes`` are the others that train too; ``command`` gives the
+    ``program``, ``amp``, ``fast``, ``gradient`` and ``seed`` are those of :func:`darknet_compat.load_network` and
+    :class:`darknet_compat.train.step.Trainer`. ``verbs`` "yolo" takes YOLOv1's networks alone, and writes numbered
+    snapshots more often. ``processes`` are the others that train too; ``command`` gives the
     words that start this training anew or, called with True, go on with it.
 
     Raises :class:`DarknetError` in one line that names file and place. Of several processes the first raises what any
@@ -98,6 +99,7 @@ class Training:
         program: str | None = None,
         amp: str | None = None,
         fast: bool = False,
+        gradient: Literal["darknet", "true"] = "darknet",
         seed: int | None = None,
         epochs: bool = False,
         labels: Literal["error", "warn"] = "error",
@@ -107,6 +109,7 @@ class Training:
         workers: int | None = None,
         cache: bool = False,
         augment: Literal["loader", "device"] = "loader",
+        verbs: Verbs = "detector",
         processes: Processes | None = None,
         command: Callable[[bool], str] | None = None,
     ) -> None:
@@ -123,8 +126,10 @@ class Training:
             images = read_list(find_stock(self.data.source("train", "data/train.list")))
             settings = {
                 "numerics": numerics, "program": program or read_program(read)[0], "amp": amp, "epochs": epochs,
+                "gradient": gradient,
             }  # fmt: skip
-            self.snapshots = Snapshots(self.data.get("backup", "backup"), read, settings, snapshot)
+            folder = self.data.get("backup", "backup")
+            self.snapshots = Snapshots(folder, read, settings, snapshot, NUMBERED[verbs])
             self.snapshots.make_folder()
 
             seed = int.from_bytes(os.urandom(4), "little") if seed is None else seed
@@ -134,8 +139,9 @@ class Training:
                 strict()
             network = load_network(read, weights, numerics=numerics, program=program, clear=clear)
             network.check_images()
+            network.check_verbs(verbs)
             self._check_classes(network.detector.o.classes)
-            self.trainer = Trainer(network, self.processes, amp=amp, fast=fast, seed=seed)
+            self.trainer = Trainer(network, self.processes, amp=amp, fast=fast, gradient=gradient, seed=seed)
             extra, self.changed = self.snapshots.resume(self.trainer) if resume else ({}, [])
             if not resume:
                 self._check_batches()
@@ -161,23 +167,26 @@ class Training:
         self, images: list[str], labels: Literal["error", "warn"], epochs: bool, cache: bool
     ) -> TrainingSet:
         network, net, head = self.trainer.network, self.trainer.net, self.trainer.network.detector
-        if head.stretches:
-            raise head.section.error(
-                f"the loader of [{head.type}] is not built here yet; expected a data set of your own and train.Trainer"
-            )
-        if self.on_device and not net.letter_box:
+        if network.program == ALEXEYAB:
+            # What his loader and his loop do with these is not what pjreddie's do.
+            for name, built in (("resize", 1), ("random", 0)):
+                if getattr(head.o, name, built) != built:
+                    raise head.section.error(
+                        f"{name}={getattr(head.o, name):g} of AlexeyAB's program is not built here yet; "
+                        f"expected {name}={built}",
+                        name,
+                    )
+        fit: Fit = "stretch" if head.stretches else "place" if net.letter_box else "crop"
+        if self.on_device and fit == "crop":
             raise network.cfg.net.error(
                 "letter_box=0 cuts rectangles out of the images in bytes, which only the loader does; expected "
                 "letter_box=1, or no -augment device",
                 "letter_box",
             )
         found = check_labels(images, head.truth_classes, labels, class_only=head.class_only)
-        augmentation = Augmentation(
-            head.o.jitter, net.hue, net.saturation, net.exposure, bool(net.flip), bool(net.letter_box)
-        )
-        made = TrainingSet(
-            images, found, augmentation, head.o.max, self.trainer.seed, replacement=not epochs, cache=cache
-        )
+        augmentation = Augmentation(head.o.jitter, net.hue, net.saturation, net.exposure, bool(net.flip), fit)
+        most = found.most if fit == "stretch" else head.o.max  # fill_truth_region looks at all
+        made = TrainingSet(images, found, augmentation, most, self.trainer.seed, replacement=not epochs, cache=cache)
         if self.on_device:
             _ = made.most_pixels  # reads the head of every image, now rather than before the first batch
         return made

@@ -156,8 +156,7 @@ def _updates(
         size = sizes.of(trainer.updates)
         if sizes.drawn and trainer.updates % RESIZE_EVERY == 0 and log:
             log.detail(f"Resizing\n{size[0]}")
-        if size != (network.width, network.height):
-            network.resize(*size)
+        network.resize(*size)
         clock, waited = time.perf_counter(), Waited()
         try:
             update = trainer.update(waited.take(batches, net.subdivisions, stopping))
@@ -232,7 +231,9 @@ class Sizes:
 
     def __init__(self, trainer: Trainer) -> None:
         self.trainer = trainer
-        self.drawn = bool(getattr(trainer.network.heads[-1].o, "random", 0))
+        head = trainer.network.heads[-1]
+        # One that takes no other size means something else by it ([detection]).
+        self.drawn = head.resizable and bool(getattr(head.o, "random", 0))
         self.given = trainer.net.width, trainer.net.height
         self.largest = (SIZES[-1], SIZES[-1]) if self.drawn else self.given
         self.begun, self.seen = trainer.updates, trainer.network.seen

@@ -1,7 +1,7 @@
 """Augmentation of whole batches where torch runs, for ``detector train -augment device``.
 
 The processes that load images then only decode them. They leave the bytes of a batch one image after another, and
-say of each column and row of the network's input which bytes it is mixed of. The rest of ``load_data_detection`` is
+say of each column and row of the network's input which bytes it is mixed of. The rest of Darknet's loaders is
 done here for all images at once, and agrees with ``augment.py`` within 1e-5.
 """
 
@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..images import GREY, placement
-from .augment import Draws
+from ..images import GREY
+from .augment import Draws, sources
 
 OUTSIDE = -1  # the index of a column or row that the image does not reach
 
@@ -57,7 +57,7 @@ class Decoded(NamedTuple):
         first = int(self.used[0]) if i else 0
         self.used[0] = first + height * width
         self.pixels[first : first + height * width] = image.reshape(-1, 3)
-        where = placement((width, height), (w, h), draws.width, draws.height, draws.dx, draws.dy, draws.flip)
+        where = sources((width, height), draws, (w, h))
         self.columns[i], self.rows[i] = OUTSIDE, OUTSIDE
         self.columns[i, where.x], self.across[i, where.x] = where.columns
         self.rows[i, where.y], self.down[i, where.y] = where.rows.index * width + first, where.rows.weight

@@ -14,10 +14,9 @@ from darknet_compat.detect import detect, detect_files
 from darknet_compat.errors import CfgError
 from darknet_compat.images import load_image, resize_image
 from darknet_compat.network import Network
-from darknet_compat.train.detector import Training
 from darknet_compat.weights import save_weights
 from tests.compare import check_layers, net, network_of
-from tests.train.nets import data_set
+from tests.train.nets import grid_of
 
 HEAD = "[detection]\nclasses=3\ncoords=4\nnum=2\nside=4\n{}"
 OPTIONS = ["", "sqrt=1", "softmax=1", "sqrt=1\nsoftmax=1\nrescore=1"]
@@ -159,33 +158,12 @@ def test_it_takes_no_other_size():
         Network(parse_cfg(v1())).resize(64, 48)
 
 
-def test_training_from_files_is_refused_until_its_loader_is_there(tmp_path):
-    data_set(tmp_path)
-    (tmp_path / "v1.cfg").write_text(v1().replace("batch=1", "batch=2\nmax_batches=9"))
-    with pytest.raises(CfgError, match=r"the loader of \[detection\] is not built here yet"):
-        Training(tmp_path / "set.data", tmp_path / "v1.cfg", device="cpu")
-
-
 LOSSES = {
     "stock": "rescore=1\nsqrt=1\nnoobject_scale=.5\ncoord_scale=5",
     "plain": "",
     "forced": "forced=1\nclass_scale=2\nobject_scale=3",
     "softmax": "softmax=1\nsqrt=1",
 }
-
-
-def grid_of(truth, side, classes):
-    """Darknet's own layout of rows: the first of a cell counts (src/data.c, fill_truth_region)."""
-    grid = np.zeros((len(truth), side, side, 1 + classes + 4), np.float32)
-    for image, rows in zip(grid, truth, strict=True):
-        for x, y, w, h, number in rows:
-            if x == 0:
-                break
-            column, row = int(np.float32(x * side)), int(np.float32(y * side))
-            if not image[row, column, 0]:
-                image[row, column, 0] = image[row, column, 1 + int(number)] = 1
-                image[row, column, -4:] = x * side - column, y * side - row, w, h
-    return grid.reshape(len(truth), -1)
 
 
 @pytest.mark.parametrize("options", LOSSES.values(), ids=LOSSES)
@@ -271,3 +249,8 @@ def test_a_diverged_network_writes_nowhere_else():
     boxes = gradient.flatten()[80:].reshape(16, 2, 4)
     assert boxes[5, 0].all()
     assert not boxes[5, 1].any()
+
+
+def test_a_head_without_a_tree_takes_truths_of_its_classes():
+    head = Network(parse_cfg(v1())).detector
+    assert (head.truth_classes, head.chooses_classes, head.class_only) == (3, False, False)

@@ -14,6 +14,7 @@ void rgb_to_hsv(image im);
 void hsv_to_rgb(image im);
 void correct_boxes(box_label *boxes, int n, float dx, float dy, float sx, float sy, int flip);
 data load_data_detection(int n, char **paths, int m, int w, int h, int boxes, int classes, float jitter, float hue, float saturation, float exposure);
+data load_data_region(int n, char **paths, int m, int w, int h, int size, int classes, float jitter, float hue, float saturation, float exposure);
 layer make_region_layer(int batch, int w, int h, int n, int classes, int coords);
 void forward_region_layer(const layer l, network net);
 char *get_layer_string(LAYER_TYPE a);
@@ -330,11 +331,13 @@ void oracle_correct_boxes(int n, float *rows, float dx, float dy, float sx, floa
     free(boxes);
 }
 
-void oracle_load_detection(int n, char **paths, int m, int w, int h, int boxes, int classes, float jitter, float hue, float saturation,
-                           float exposure, float *x, float *truth)
+/* load_data_region where `region`, else load_data_detection: `boxes` is then the side of the grid, or the truths per image. */
+void oracle_load_data(int region, int n, char **paths, int m, int w, int h, int boxes, int classes, float jitter, float hue,
+                      float saturation, float exposure, float *x, float *truth)
 {
     int i;
-    data d = load_data_detection(n, paths, m, w, h, boxes, classes, jitter, hue, saturation, exposure);
+    data (*load)(int, char **, int, int, int, int, int, float, float, float, float) = region ? load_data_region : load_data_detection;
+    data d = load(n, paths, m, w, h, boxes, classes, jitter, hue, saturation, exposure);
     for (i = 0; i < n; ++i) {
         memcpy(x + (long)i*d.X.cols, d.X.vals[i], sizeof(float)*d.X.cols);
         memcpy(truth + (long)i*d.y.cols, d.y.vals[i], sizeof(float)*d.y.cols);

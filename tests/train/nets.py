@@ -146,6 +146,20 @@ def batches(seed, updates, subdivisions=2, count=4, size=32, classes=3):
     return made
 
 
+def grid_of(truth, side, classes):
+    """Darknet's own layout of rows: the first of a cell counts (src/data.c, fill_truth_region)."""
+    grid = np.zeros((len(truth), side, side, 1 + classes + 4), np.float32)
+    for image, rows in zip(grid, truth, strict=True):
+        for x, y, w, h, number in rows:
+            if x == 0:
+                break
+            column, row = int(np.float32(x * side)), int(np.float32(y * side))
+            if not image[row, column, 0]:
+                image[row, column, 0] = image[row, column, 1 + int(number)] = 1
+                image[row, column, -4:] = x * side - column, y * side - row, w, h
+    return grid.reshape(len(truth), -1)
+
+
 def data_set(folder, images=12, classes=3):
     """Write images with bright boxes, their labels, lists and a .data file; returns the .data file's path."""
     import cv2

@@ -1,4 +1,4 @@
-"""augment.py against load_data_detection, fed with the same random numbers of C."""
+"""augment.py against load_data_detection and load_data_region, fed with the same random numbers of C."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ import pytest
 from darknet_compat import load_network
 from darknet_compat.cfg import parse_cfg
 from darknet_compat.images import load_image
-from darknet_compat.train.augment import Augmentation, Draws, augment_image, augment_truth, draw
+from darknet_compat.train.augment import LEAST, Augmentation, Draws, augment_image, augment_truth, draw
+from tests.train.nets import grid_of
+
+WHOLE = 0, 0, 416, 416  # of an image
 
 
 class CRandom:
@@ -29,6 +32,10 @@ class CRandom:
 
 @pytest.fixture
 def images(tmp_path, darknet_share):
+    return make_images(tmp_path, darknet_share)
+
+
+def make_images(tmp_path, darknet_share, class_only=True):
     """Photographs of both aspects, and a small noisy one, with labels in Darknet's layout."""
     rng = np.random.default_rng(2)
     paths, labels = [], []
@@ -44,7 +51,7 @@ def images(tmp_path, darknet_share):
         cv2.imwrite(str(path), image)
         boxes = np.column_stack([rng.integers(0, 20, 40), rng.random((40, 2)), rng.random((40, 2)) * 0.7])
         boxes[5, 3:] = 0.0004
-        boxes[6, 1:3] = 0
+        boxes[6, 1:3] *= not class_only
         boxes = boxes[: rng.integers(1, 41)]
         text = "".join(" ".join(f"{v:.6f}" if i else f"{v:.0f}" for i, v in enumerate(row)) + "\n" for row in boxes)
         (tmp_path / "labels" / f"{name}.txt").write_text(text)
@@ -54,7 +61,7 @@ def images(tmp_path, darknet_share):
 
 
 def replay(darknet, paths, labels, n, size, most, options, seed):
-    """What load_data_detection would make of this seed, by our own functions."""
+    """What load_data_detection or load_data_region would make of this seed, by our own functions."""
     random = CRandom(darknet)
     darknet.srand(seed)
     chosen = [random.randrange(len(paths)) for _ in range(n)]
@@ -97,11 +104,29 @@ def test_equals_with_strong_jitter_and_few_boxes(darknet, images):
     assert_same_images(mine[0], theirs[0])
 
 
+@pytest.mark.parametrize(("size", "side"), [((448, 448), 7), ((320, 192), 4), ((96, 160), 11)])
+@pytest.mark.parametrize("jitter", [0.2, 0.45])
+@pytest.mark.parametrize("colour", [(0.0, 1.0, 1.0), (0.1, 1.5, 1.5)])
+def test_equals_load_data_region(darknet, darknet_share, tmp_path, size, side, jitter, colour):
+    """YOLOv1's loader: a rectangle that may reach beyond the image, stretched; of a cell the first truth.
+
+    Truths without a place make the C program write outside its memory.
+    """
+    paths, labels = make_images(tmp_path, darknet_share, class_only=False)
+    options = Augmentation(jitter, *colour, fit="stretch")
+    for seed in range(2):
+        theirs = darknet.load_data_region(paths, 12, *size, side, 20, jitter, *colour, seed=seed)
+        x, truth = replay(darknet, paths, labels, 12, size, 50, options, seed)
+        np.testing.assert_allclose(grid_of(truth, side, 20).reshape(theirs[1].shape), theirs[1], atol=1e-6 * side)
+        assert_same_images(x, theirs[0])
+        assert 12 < theirs[1][..., 0].sum() < (truth[..., 0] > 0).sum()
+
+
 def test_boxes_are_moved_as_correct_boxes_moves_them(darknet):
     rng = np.random.default_rng(0)
     labels = np.column_stack([np.arange(200) % 20, rng.random((200, 4))])
     for flip in (False, True):
-        draws = Draws(*map(np.float32, (300.5, 220.25, 60.75, 90.5)), None, 0, 1, 1, flip, np.arange(200))
+        draws = Draws("place", WHOLE, *map(np.float32, (300.5, 220.25, 60.75, 90.5)), 0, 1, 1, flip, np.arange(200))
         theirs = darknet.correct_boxes(labels, -60.75 / 416, -90.5 / 416, 300.5 / 416, 220.25 / 416, flip)
         kept = theirs[(theirs[:, 3:] >= 0.001).all(1)]
         mine = augment_truth(labels, draws, (416, 416), 200)
@@ -121,12 +146,27 @@ def test_what_is_left_out_of_the_truth_is_what_darknet_leaves_out(darknet):
             [5, 0, 0, 0.5, 0.5],
         ]
     )
-    draws = Draws(*map(np.float32, (64, 64, 0, 0)), None, 0, 1, 1, False, np.arange(6))
+    draws = Draws("place", WHOLE, *map(np.float32, (64, 64, 0, 0)), 0, 1, 1, False, np.arange(6))
     theirs = darknet.correct_boxes(labels, 0, 0, 1, 1, False)
     # fill_truth_detection compares a float with the double .001.
     kept = theirs[(theirs[:, 3:].astype(np.float64) >= 0.001).all(1)]
     assert kept[:, 0].tolist() == [0, 1, 3, 4, 5]
     np.testing.assert_array_equal(augment_truth(labels, draws, (64, 64), 6)[:5], kept[:, [1, 2, 3, 4, 0]])
+
+
+def test_what_yolov1s_loader_leaves_out_of_the_truth(darknet, tmp_path):
+    """Boxes under .005: at .005 itself, whose float is less, too."""
+    (tmp_path / "images").mkdir()
+    (tmp_path / "labels").mkdir()
+    path = tmp_path / "images/one.png"
+    cv2.imwrite(str(path), np.zeros((64, 64, 3), np.uint8))
+    rows = [(0, 0.1, 0.1, 0.005, 0.5), (1, 0.4, 0.1, 0.0051, 0.5), (2, 0.7, 0.1, 0.5, 0.004), (3, 0.5, 0.5, 0.3, 0.3)]
+    (tmp_path / "labels/one.txt").write_text("".join("{} {} {} {} {}\n".format(*row) for row in rows))
+    theirs = darknet.load_data_region([path], 1, 64, 64, 7, 4, 0, 0, 1, 1)[1][0]
+    draws = draw(Random(0), (64, 64), (64, 64), 4, Augmentation(0, fit="stretch"))
+    assert sorted(theirs[theirs[..., 0] == 1][:, 1:5].argmax(1)) == [1, 3]
+    truth = augment_truth(np.array(rows), draws, (64, 64), 4)
+    assert sorted(truth[truth[:, 0] != 0, 4]) == [1, 3]
 
 
 class Extreme:
@@ -154,9 +194,10 @@ class Extreme:
         ((40, 20), 0.975, (1, 0, 1, 0), (39, 19, 40, 20)),
     ],
 )
-def test_a_rectangle_of_nothing_is_the_whole_image(image, jitter, most, crop):
-    """left, right, top, bottom are drawn in turns, as AlexeyAB's program does; a margin can take all there is."""
-    draws = draw(Extreme(*most), image, (32, 32), 0, Augmentation(jitter, letter_box=False))
+@pytest.mark.parametrize("fit", ["crop", "stretch"])
+def test_a_rectangle_of_nothing_is_the_whole_image(image, jitter, most, crop, fit):
+    """left, right, top, bottom are drawn in turns, as both programs do; a margin can take all there is."""
+    draws = draw(Extreme(*most), image, (32, 32), 0, Augmentation(jitter, fit=fit))
     assert draws.crop == crop
     left, top, width, height = crop
     np.testing.assert_allclose((draws.width, draws.height), np.multiply(image, 32) / (width, height), rtol=1e-6)
@@ -167,8 +208,9 @@ def test_the_defaults_are_those_of_a_cfg_that_gives_nothing():
     network = load_network(parse_cfg("[net]\nwidth=1\nheight=1\nchannels=3\n[conv]\nfilters=25\n[region]\n"))
     net = network.net
     assert Augmentation() == Augmentation(
-        network.layers[-1].o.jitter, net.hue, net.saturation, net.exposure, bool(net.flip), bool(net.letter_box)
+        network.layers[-1].o.jitter, net.hue, net.saturation, net.exposure, bool(net.flip), "place"
     )
+    assert net.letter_box
 
 
 def test_draws_follow_darknets_distributions():
@@ -200,25 +242,27 @@ def test_nothing_to_do_is_nothing():
     assert not augment_truth(np.zeros((0, 5)), plain, (416, 416), 30).any()
 
 
-def test_flip_can_be_turned_off():
+@pytest.mark.parametrize("fit", LEAST)
+def test_flip_can_be_turned_off(fit):
     random = Random(0)
-    assert not any(draw(random, (50, 40), (32, 32), 0, Augmentation(flip=False)).flip for _ in range(50))
+    assert not any(draw(random, (50, 40), (32, 32), 0, Augmentation(flip=False, fit=fit)).flip for _ in range(50))
 
 
-@pytest.mark.parametrize("letter_box", [True, False])
-def test_boxes_under_a_pixel_stay_from_a_thousandth_on(letter_box):
+@pytest.mark.parametrize("fit", ["place", "crop"])
+def test_boxes_under_a_pixel_stay_from_a_thousandth_on(fit):
     """As in pjreddie's program; AlexeyAB's drops what is under a pixel."""
-    draws = draw(Random(0), (320, 240), (128, 96), 2, Augmentation(0, flip=False, letter_box=letter_box))
+    draws = draw(Random(0), (320, 240), (128, 96), 2, Augmentation(0, flip=False, fit=fit))
     labels = np.array([[0, 0.5, 0.5, 0.003, 0.003], [1, 0.5, 0.5, 0.0009, 0.5]])
     truth = augment_truth(labels, draws, (128, 96), 5)
     assert truth[:, 4].tolist() == [0] * 5
     assert (truth[:, 2] > 0).tolist() == [True, False, False, False, False]
 
 
-def test_stretch():
-    """Without letter_box: the truth follows the rectangle, and so do the pixels."""
+@pytest.mark.parametrize("fit", ["crop", "stretch"])
+def test_the_truth_follows_the_rectangle(fit):
+    """And so do the pixels."""
     random = Random(3)
-    options = Augmentation(0.3, letter_box=False)
+    options = Augmentation(0.3, fit=fit)
     image = np.zeros((240, 320, 3), np.uint8)
     image[60:120, 80:240] = 255  # a white box, in the middle of whose upper half is (.5, .375)
     labels = np.array([[4, 0.5, 0.375, 0.5, 0.25]])

@@ -41,6 +41,7 @@ def both_ways(images, size, options, seed, device):
         Augmentation(jitter=0.2, hue=0.1, saturation=1.5, exposure=1.5),
         Augmentation(jitter=0.0, hue=0.0, saturation=1.0, exposure=1.0, flip=False),
         Augmentation(jitter=0.9, hue=0.5, saturation=4.0, exposure=4.0),
+        Augmentation(jitter=0.4, hue=0.1, saturation=1.5, exposure=1.5, fit="stretch"),
     ],
 )
 def test_equals_the_loaders_augmentation(darknet_share, size, options, device):
@@ -90,7 +91,7 @@ def test_every_colour_is_distorted_as_by_opencv(device):
 
 def test_what_cannot_be_is_one_line(tmp_path):
     data = training_set(make_set(tmp_path))
-    data.options = Augmentation(letter_box=False)
+    data.options = Augmentation(fit="crop")
     with pytest.raises(TrainingError, match="letter_box=1"):
         collect(data, 1, device=torch.device("cpu"))
     data = training_set(data.names.astype(str))
