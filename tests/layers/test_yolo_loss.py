@@ -10,6 +10,7 @@ import torch
 
 from darknet_compat.cfg import parse_cfg
 from darknet_compat.errors import CfgError
+from darknet_compat.layers.iou_loss import agreement, iou_deltas
 from darknet_compat.network import Network
 from darknet_compat.train.log import rewritten_line
 from darknet_compat.weights import save_weights
@@ -171,9 +172,10 @@ def test_deltas_are_alexeyabs(alexeyab_darknet, tmp_path, options, crowded):
         raw, truth = random_case(rng, network, 200, 2, crowded)
         if new:  # the convolution before has the logistic
             raw = 1 / (1 + np.exp(-raw))
-            # An objectness that is just right has no delta, which he takes for none given.
-            objectness = raw.reshape(2, 3, 8, H * W)[:, :, 4]
+            # An objectness that is just right has no delta, which he takes for none given; a side of 0 counts as 1.
+            sides, objectness = np.split(raw.reshape(2, 3, 8, H * W)[:, :, 2:5], [2], 2)
             objectness[...] = np.where(rng.random(objectness.shape) < 0.4, objectness.round(), objectness)
+            sides[rng.random(sides.shape) < 0.1] = 0
         rows = np.concatenate([truth, np.zeros((*truth.shape[:2], 1), np.float32)], 2)  # track_id
         with alexeyab_darknet.capture() as printed:
             cost = reference.train_step(raw, rows.reshape(2, -1), update=False).cost
@@ -207,6 +209,13 @@ def test_boxes_of_more_than_one_truth_are_counted_as_alexeyabs(alexeyab_darknet,
         if trained:
             check_line(rewritten_line(rewritten, trained), *lines, " total_bbox")
     assert 0 < rewritten < trained
+
+
+def test_a_box_that_is_its_truth_has_deltas():
+    """CIOU's weight is 0 there, not 0/0."""
+    box = torch.tensor([0.5, 0.25, 0.125, 0.5])
+    assert torch.equal(iou_deltas(box, box, "ciou"), iou_deltas(box, box, "iou"))
+    assert agreement(box, box, "ciou") == 1
 
 
 def test_both_agree_on_what_no_truth_is(darknet, tmp_path):
