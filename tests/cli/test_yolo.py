@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from darknet_compat.weights import save_weights
 from tests.cli.conftest import CFG, NAMES, WEIGHTS
 from tests.cli.test_valid import check_lines, read_lines
 from tests.compare import network_of
+from tests.train.nets import data_set
 from tests.train.test_detection import v1
 
 PHOTOGRAPHS = ("dog", "horses", "person", "eagle")
@@ -127,6 +129,20 @@ def overlap(one, two):
     right, bottom = np.minimum(one[:2] + one[2:] / 2, two[:2] + two[2:] / 2)
     inside = max(right - left, 0) * max(bottom - top, 0)
     return inside / (one[2] * one[3] + two[2] * two[3] - inside)
+
+
+def test_train_prints_the_c_programs_lines(verb, tmp_path, capsys):
+    """train_yolo: the names of its lines, two of [detection] for two subdivisions."""
+    data_set(tmp_path)
+    (tmp_path / "v1.cfg").write_text(v1("max_batches=2"))
+    assert verb("yolo", "train", "set.data", "v1.cfg", "-workers", 0, "-device", "cpu") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:2] == ["v1", "Learning Rate: 0.0005, Momentum: 0.9, Decay: 0.0005"]
+    update = [r"Loaded: \d\.\d{6} seconds", *2 * [r"Detection Avg IOU: .*, Any Obj: .*, count: \d+"]]
+    update.append(r"{}: [\d.]+, [\d.]+ avg, 0\.000500 rate, [\d.]+ seconds, {} images")
+    expected = [line.format(number, 8 * number) if "avg" in line else line for number in (1, 2) for line in update]
+    assert all(re.fullmatch(*pair) for pair in zip(expected, lines[3:-2], strict=True))
+    assert (tmp_path / "backup/v1_final.weights").exists()
 
 
 @pytest.mark.parametrize("name", ["test", "valid", "recall"])

@@ -248,8 +248,9 @@ def test_ctrl_c_in_the_last_update_is_made_good_by_resume(tmp_path):
 def test_the_last_batches_see_the_largest_size_after_other_processes_began():
     """300 updates of 2 images alone are 300 batches; from there each of four processes' updates counts 4."""
     net = SimpleNamespace(width=32, height=32, mini_batch=1, subdivisions=2, max_batches=1000)
+    head = SimpleNamespace(o=SimpleNamespace(random=1), resizable=True)
     trainer = SimpleNamespace(
-        net=net, network=SimpleNamespace(seen=600, heads=[SimpleNamespace(o=SimpleNamespace(random=1))]),
+        net=net, network=SimpleNamespace(seen=600, heads=[head]),
         updates=300, images=600, images_per_update=8, seed=0,
     )  # fmt: skip
     sizes = loop.Sizes(trainer)
