@@ -462,6 +462,7 @@ def test_a_graph_has_a_name_for_all_that_it_is_made_of(monkeypatch, tmp_path):
         exported._place(network, "openvino", "float32"),
         exported._place(network, "openvino", "bf16"),
         exported._place(load_network(tmp_path / "relu.cfg", SHAPES[1]), "onnxruntime", "float32"),
+        exported._place(load_network(*SHAPES, program="alexeyab"), "onnxruntime", "float32"),
     ]
     (tmp_path / "graph.py").write_text("# another program that makes the graph")
     for target, name, value in (

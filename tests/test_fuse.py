@@ -70,3 +70,8 @@ def test_darknet_runs_the_fused_network(darknet, tmp_path):
     assert "batch_normalize=1" not in cfg.read_text()
     x = np.random.default_rng(0).random((2, *network.input), np.float32)
     assert worst_layer(load_network(cfg, weights), darknet.load_network(cfg, weights), x)[0] <= TOLERANCE
+
+
+def test_the_program_stays():
+    network = Network(parse_cfg(SMALL), program="alexeyab").start()
+    assert network.fuse().program == "alexeyab"

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from darknet_compat import load_network, save_weights
 from darknet_compat import weights as weights_module
 from darknet_compat.cfg import parse_cfg, read_cfg
+from darknet_compat.cli import main
 from darknet_compat.errors import (
     DarknetError,
     WeightsEndError,
@@ -488,3 +489,14 @@ def test_loading_is_as_fast_as_reading(tmp_path):
 def test_parse_cfg_network_saves_without_a_file_name(tmp_path):
     network = Network(parse_cfg(SMALL)).start()
     assert len(saved(network, tmp_path / "x.weights")) == 20 + 4 * sum(t.numel() for t in network.state_dict().values())
+
+
+def test_partial_and_net_follow_the_program_that_is_asked_for(tmp_path, capsys):
+    cfg, weights, out = tmp_path / "net.cfg", tmp_path / "net.weights", tmp_path / "part.weights"
+    cfg.write_text(net(8, 8, 3, "[conv]\nfilters=4", "[dropout]"))
+    save_weights(load_network(cfg), weights)
+    for flags, version, chance in (((), (0, 2, 0), "0.50"), (("-program", "alexeyab"), (0, 2, 5), "0.20")):
+        assert main(["partial", str(cfg), str(weights), str(out), "1", *flags]) == 0
+        assert struct.unpack("<3i", out.read_bytes()[:12]) == version
+        assert main(["net", str(cfg), *flags]) == 0
+        assert f"p = {chance}" in capsys.readouterr().out

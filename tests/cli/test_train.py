@@ -26,7 +26,7 @@ from darknet_compat.train.checkpoint import Snapshots
 from darknet_compat.train.detector import Training
 from darknet_compat.train.distributed import Processes
 from darknet_compat.train.step import Trainer
-from darknet_compat.weights import load_weights
+from darknet_compat.weights import load_weights, read_header
 from tests.cli.conftest import CFG, WEIGHTS
 from tests.train.nets import batches as made_batches
 from tests.train.nets import data_set, dropping, small
@@ -354,6 +354,19 @@ def test_flags_that_change_the_numbers_change_them(run, monkeypatch):
     assert len({weights[flags] for flags in ("", "-amp bf16", "-numerics cpu", "-seed 5")}) == 4
 
 
+def test_the_program_is_the_flags_or_else_the_cfgs(run):
+    """Of a .weights file the version says whose it is."""
+    for flags, cfg, version in (
+        ((), "max_batches=2", (0, 2, 0)),
+        (("-program", "alexeyab"), "max_batches=2", (0, 2, 5)),
+        ((), "max_batches=2\nletter_box=1", (0, 2, 5)),
+    ):
+        Path("small.cfg").write_text(small(cfg))
+        assert run("-seed", "4", *flags)[0] == 0
+        with open("backup/small_final.weights", "rb") as file:
+            assert read_header(file, "").version == version
+
+
 def test_tensorboard_is_asked_for_by_its_flag(run, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     assert run("-seed", "4")[0] == 0
@@ -362,7 +375,9 @@ def test_tensorboard_is_asked_for_by_its_flag(run, monkeypatch):
     assert error.startswith("darknet-compat: -tensorboard needs a package")
 
 
-@pytest.mark.parametrize(("flag", "value"), [("-epochs", ()), ("-amp", ("bf16",)), ("-numerics", ("cpu",))])
+@pytest.mark.parametrize(
+    ("flag", "value"), [("-epochs", ()), ("-amp", ("bf16",)), ("-numerics", ("cpu",)), ("-program", ("alexeyab",))]
+)
 def test_resume_takes_the_flags_that_the_training_had(run, flag, value):
     assert run("-seed", "4")[0] == 0
     code, _, error = run("-resume", flag, *value)

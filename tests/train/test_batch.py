@@ -11,14 +11,15 @@ from darknet_compat.train import collate
 
 
 def sample(objects, value):
-    return torch.full((3, 4, 6), value), torch.full((objects, 5), value)
+    """Rows that begin with ``value``, a half of it, a quarter ..."""
+    return torch.full((3, 4, 6), value), torch.full((objects, 5), value) / 2 ** torch.arange(objects)[:, None]
 
 
 def test_truth_is_filled_up_with_rows_of_0():
     images, truth, paths = collate([sample(2, 0.5), sample(0, 0.25), sample(1, 0.75)])
     assert (images.shape, truth.shape, paths) == ((3, 3, 4, 6), (3, 2, 5), ())
     assert images[:, 0, 0, 0].tolist() == [0.5, 0.25, 0.75]
-    assert truth[..., 0].tolist() == [[0.5, 0.5], [0, 0], [0.75, 0]]
+    assert truth[..., 0].tolist() == [[0.5, 0.25], [0, 0], [0.75, 0]]
     assert truth.dtype == images.dtype == torch.float32
 
 
