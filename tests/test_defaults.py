@@ -73,6 +73,7 @@ def test_detect_alone_is_detector_test(program, thresh, letter_box):
     network = load_network(CFG, WEIGHTS, program=program)
     images = torch.rand(1, 3, 128, 128, generator=torch.Generator().manual_seed(0)).mul_(0.2)
     images[:, :, 30:70, 20:60] += 0.7
+    images[:, :2, 80:100, 70:110] += 0.5  # which the network is not sure of
     given = (network, images, [(200, 100)], [""])
     (plain,) = detect(*given)
     (said,) = detect(*given, thresh=thresh, nms=0.45, letter_box=letter_box)
@@ -80,6 +81,7 @@ def test_detect_alone_is_detector_test(program, thresh, letter_box):
     assert plain.prob.tolist() == said.prob.tolist()
     (all_of_them,) = detect(*given, thresh=0.001, letter_box=letter_box)
     probabilities = all_of_them.prob[all_of_them.prob > 0]
+    assert ((probabilities > 0.25) & (probabilities < 0.5)).any(), "where the programs part"
     assert probabilities.min() < thresh / 2
     assert (plain.prob > 0).sum() == (probabilities > thresh).sum()
 

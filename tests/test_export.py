@@ -152,14 +152,39 @@ def test_suppression_inside_the_graph(runtime, shapes, darknet_share, tmp_path, 
     assert len(selected) == len(expected)
 
 
-@pytest.mark.parametrize("name", ["yolov2-voc", "yolov2-tiny-voc"])
-def test_the_stock_networks(runtime, tmp_path, name):
-    """With reorg and routes, and a maxpool that pads; random weights."""
+def stock_detector(name: str) -> Network:
+    """Random weights; small, for speed."""
     network = randomise(Network(read_cfg(ROOT / f"cfg/{name}.cfg")))
     network.resize(160, 128)
+    return network
+
+
+def stock_classifier(name: str) -> Network:
+    text = re.sub(r"(?m)^(width|height)=.*", r"\1=64", (ROOT / f"cfg/{name}.cfg").read_text())
+    return randomise(Network(parse_cfg(text)))
+
+
+@pytest.mark.parametrize("name", ["yolov2-voc", "yolov2-tiny-voc", "yolov3-tiny", "yolov4-tiny", "yolov7-tiny"])
+def test_the_stock_networks(runtime, tmp_path, name):
+    """With reorg, routes, of a part of the planes too, and a maxpool that pads; one to three heads."""
+    network = stock_detector(name)
     images = np.random.default_rng(0).random((1, *network.input), np.float32)
     export(network, tmp_path / "net.onnx")
     check_boxes(runtime(tmp_path / "net.onnx", images), network, images)
+
+
+def check_output(found, network, images):
+    with torch.inference_mode():
+        expected = network(torch.from_numpy(images)).numpy()
+    np.testing.assert_allclose(found["output"], expected, atol=1e-5 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("name", ["darknet19", "resnet18", "extraction"])
+def test_stock_classifiers(runtime, tmp_path, name):
+    network = stock_classifier(name)
+    images = np.random.default_rng(0).random((1, *network.input), np.float32)
+    export(network, tmp_path / "net.onnx")
+    check_output(runtime(tmp_path / "net.onnx", images), network, images)
 
 
 YOLO = "mask={}\nanchors=3,5, 8,6, 14,20, 30,25\nclasses=3\nnum=4\n{}"
@@ -204,13 +229,15 @@ def test_heads_decode_in_every_program(runtime, head, tmp_path):
     assert sorted(selected) == sorted((n, k, b) for n, b, k in kept.nonzero().tolist())
 
 
+def first_yolo(options):
+    head = f"[detection]\nclasses=3\ncoords=4\nnum=2\nside=4\n{options}"
+    body = [CONV.format(4), "[maxpool]\nsize=4\nstride=4", "[connected]\noutput=208\nactivation=linear"]
+    return net(32, 32, 3, *body, head)
+
+
 @pytest.mark.parametrize("options", ["sqrt=1", "softmax=1"])
 def test_the_head_of_yolov1_decodes_in_every_program(runtime, options, tmp_path):
-    head = f"[detection]\nclasses=3\ncoords=4\nnum=2\nside=4\n{options}"
-    text = net(
-        32, 32, 3, CONV.format(4), "[maxpool]\nsize=4\nstride=4", "[connected]\noutput=208\nactivation=linear", head
-    )
-    network = randomise(Network(parse_cfg(text)))
+    network = randomise(Network(parse_cfg(first_yolo(options))))
     images = np.random.default_rng(0).random((1, *network.input), np.float32)
     export(network, tmp_path / "net.onnx")
     check_boxes(runtime(tmp_path / "net.onnx", images), network, images)
@@ -340,6 +367,17 @@ def test_the_older_sections_in_every_program(runtime, tmp_path):
     np.testing.assert_allclose(runtime(tmp_path / "net.onnx", x.numpy())["output"], expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("option", ["tree", "background"])
+def test_a_region_that_has_no_onnx_form_says_so(option, tmp_path):
+    need("onnx")
+    (tmp_path / "a.tree").write_text("a -1\nb -1\n")
+    line = f"tree={tmp_path / 'a.tree'}" if option == "tree" else "background=1"
+    network, _, _ = network_of(net(4, 4, 3, CONV.format(7), f"[region]\nclasses=2\n{line}"), tmp_path)
+    with pytest.raises(ExportError, match=r"\[region\] with tree= or background=1 has no ONNX form here"):
+        export(network, tmp_path / "net.onnx")
+    assert not (tmp_path / "net.onnx").exists()
+
+
 RECURRENT = ["rnn", "gru", "lstm", "crnn"]
 
 
@@ -419,9 +457,10 @@ def test_opencv_4(shapes, darknet_share, tmp_path):
     venv.create(tmp_path / "venv", with_pip=True)
     python = tmp_path / "venv/bin/python"
     subprocess.run([python, "-m", "pip", "install", "-q", "opencv-python-headless<5", "numpy"], check=True)
-    voc = randomise(Network(read_cfg(ROOT / "cfg/yolov2-voc.cfg")))
-    voc.resize(160, 128)
-    for network in (shapes, voc):
+    stock = [stock_detector(name) for name in ("yolov2-voc", "yolov3-tiny", "yolov4-tiny", "yolov7-tiny")]
+    texts = [*(two_heads(*head) for head in HEADS.values()), first_yolo("sqrt=1"), first_yolo("softmax=1")]
+    heads = [randomise(Network(parse_cfg(text))) for text in texts]
+    for network in (shapes, *stock, *heads, stock_classifier("darknet19"), stock_classifier("resnet18")):
         images = photographs(darknet_share, network)[:1]
         export(network, tmp_path / "net.onnx")
         np.save(tmp_path / "images.npy", images)
@@ -429,7 +468,7 @@ def test_opencv_4(shapes, darknet_share, tmp_path):
         subprocess.run([python, "-c", OPENCV4, *files], check=True)
         outputs = np.load(tmp_path / "outputs.npz")
         assert str(outputs["version"]).startswith("4.")
-        check_boxes(outputs, network, images)
+        (check_boxes if network.heads else check_output)(outputs, network, images)
 
 
 # .pt2 and .safetensors, and back.

@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import struct
 import subprocess
 import sys
 import time
+import warnings
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from darknet_compat import load_network, save_weights
+from darknet_compat import weights as weights_module
 from darknet_compat.cfg import parse_cfg, read_cfg
 from darknet_compat.errors import (
     DarknetError,
@@ -218,6 +221,11 @@ def test_versions_are_read_as_darknet_reads_them(darknet, tmp_path, major, minor
         (struct.pack("<3ii", 0, 1, 0, -1), r"offset 12: the count of images seen reads -1; expected 0 or more"),
         (struct.pack("<3iI", 0, 2, 0, 0), r"offset 12: the file ends in the count of .* expected 8 bytes, found 4"),
         (struct.pack("<3ih", 0, 1, 0, 0), r"offset 12: the file ends in the count of .* expected 4 bytes, found 2"),
+        (
+            struct.pack("<5i", 0, 2, 0, 0, 0)[:-1],
+            r"offset 12: the file ends in the count of .* expected 8 bytes, found 7",
+        ),
+        (struct.pack("<4i", 0, 1, 0, 0)[:-1], r"offset 12: the file ends in the count of .* expected 4 bytes, found 3"),
         (b"12345678901", r"offset 0: the file has 11 bytes; expected a header of 16 or 20"),
     ],
 )
@@ -254,7 +262,9 @@ def test_numbers_whose_sum_overflows_are_finite(wide_file, tmp_path):
     _, cfg, weights = wide_file
     content = weights.read_bytes()[:420] + np.full(600_000, 3e38, np.float32).tobytes()
     (tmp_path / "large.weights").write_bytes(content)
-    assert bool((load_network(cfg, tmp_path / "large.weights").layers[0].weights == np.float32(3e38)).all())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # numpy's, of sums that overflow
+        assert bool((load_network(cfg, tmp_path / "large.weights").layers[0].weights == np.float32(3e38)).all())
 
 
 def test_short_reads_are_gone_on_with(wide_file, tmp_path, monkeypatch):
@@ -281,8 +291,8 @@ def test_what_is_said_of_a_loaded_file(tmp_path):
 
 def test_clear_forgets_the_images_seen(tmp_path):
     _, cfg, weights = network_of(SMALL, tmp_path)
-    assert load_into(Network(read_cfg(cfg)), weights).header.seen == 64_000
     network = Network(read_cfg(cfg))
+    assert load_into(network, weights).header.seen == network.seen == 64_000
     load_into(network, weights, clear=True)
     assert network.seen == 0
 
@@ -349,6 +359,28 @@ def test_a_file_of_another_network_is_recognised(tmp_path):
     save_weights(other, tmp_path / "cut.weights", 12)
     with pytest.raises(WeightsError, match=r"it fits the first 11 layers of tiny\.cfg|first 12 layers of tiny\.cfg"):
         load_network(ROOT / "cfg/yolov2-tiny-voc.cfg", tmp_path / "cut.weights")
+
+
+def test_where_a_stock_network_ends_is_counted_exactly(tmp_path, monkeypatch):
+    """And a stock cfg that cannot be built is passed over."""
+    (tmp_path / "a.cfg").write_text("no cfg")
+    (tmp_path / "b.cfg").write_text(SMALL)
+    monkeypatch.setattr(weights_module, "stock_files", lambda *_: [tmp_path / "a.cfg", tmp_path / "b.cfg"])
+    _, cfg, weights = network_of(net(8, 8, 3, "[conv]\nfilters=1000"), tmp_path)
+    target = Network(read_cfg(cfg))
+    for cutoff, fits in ((1, "the first 1 layers of b.cfg"), (4, "the first 4 layers of b.cfg"), (6, "b.cfg")):
+        save_weights(randomise(Network(parse_cfg(SMALL))), weights, cutoff)
+        with pytest.raises(WeightsError, match=rf"the cfg asks for 4,000; it fits {re.escape(fits)}$"):
+            load_weights(target, weights)
+
+
+def test_without_a_file_all_layers_have_start_values():
+    torch.manual_seed(0)
+    network = load_network(parse_cfg(SMALL))
+    assert network.report is None
+    for layer in (network.layers[0], network.layers[4]):
+        assert float(layer.weights.detach().std()) > 0.01
+        assert (layer.scales.unique().tolist(), layer.biases.unique().tolist()) == ([1], [0])
 
 
 def test_missing_file_and_folder(tmp_path):

@@ -14,7 +14,7 @@ FAILED = 1
 # The flags that a command to go on repeats: name -> its default.
 REPEATED = {"gpus": None, "device": None, "numerics": "cudnn", "program": None, "seed": None, "map": None, "amp": None,
             "fast": False, "workers": None, "cache": False, "augment": "loader", "epochs": False, "labels": "error",
-            "snapshot": 100, "tensorboard": False}  # fmt: skip
+            "snapshot": 100, "tensorboard": False, "gradient": "darknet"}  # fmt: skip
 
 
 def add(verbs: Any, example: str = "detector train cfg/voc.data cfg/yolov2-voc.cfg darknet19_448.conv.23") -> None:
@@ -47,6 +47,9 @@ def add(verbs: Any, example: str = "detector train cfg/voc.data cfg/yolov2-voc.c
     flag("amp", choices=("bf16", "fp16"), help="run the layers at half precision; the loss stays in float32")
     flag("fast", action="store_true",
          help="channels last, torch.compile, on a GPU TF32 too: quicker, other last digits")  # fmt: skip
+    flag("gradient", choices=("darknet", "true"), default="darknet",
+         help="IOU losses of AlexeyAB's program train by its own deltas (default), or by the losses' true "
+         "derivatives")  # fmt: skip
     flag("seed", type=_seed, metavar="N", help="of all random numbers (default: a new one, which is printed)")
     flag("epochs", action="store_true", help="show every image once in each epoch; Darknet draws with replacement")
     flag("labels", choices=("error", "warn"), default="error",
@@ -104,9 +107,10 @@ def train(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
         done = train_detector(
             options.data, options.cfg, options.weights, clear=options.clear, resume=options.resume,
             device=options.device, numerics=options.numerics, program=options.program, amp=options.amp,
-            fast=options.fast, seed=options.seed, epochs=options.epochs, labels=options.labels, map_every=options.map,
-            snapshot=options.snapshot, tensorboard=options.tensorboard, workers=options.workers, cache=options.cache,
-            augment=options.augment, verbs=options.verbs, processes=processes,
+            fast=options.fast, gradient=options.gradient, seed=options.seed, epochs=options.epochs,
+            labels=options.labels, map_every=options.map, snapshot=options.snapshot,
+            tensorboard=options.tensorboard, workers=options.workers, cache=options.cache, augment=options.augment,
+            verbs=options.verbs, processes=processes,
             command=lambda resume: shlex.join(["darknet-compat", *_arguments(options, resume)]),
         )  # fmt: skip
     except ToldError:

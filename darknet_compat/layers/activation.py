@@ -17,7 +17,7 @@ from .base import ALEXEYAB, Layer, Place, register
 
 def _stair(x: Tensor) -> Tensor:
     step = torch.floor(x)
-    return torch.where(step % 2 == 0, torch.floor(x / 2), x - step + torch.floor(x / 2))
+    return torch.where((step % 2 == 0) | (x == step), torch.floor(x / 2), x - step + torch.floor(x / 2))
 
 
 def _plse(x: Tensor) -> Tensor:
@@ -25,7 +25,12 @@ def _plse(x: Tensor) -> Tensor:
 
 
 def _lhtan(x: Tensor) -> Tensor:
-    return torch.where(x < 0, 0.001 * x, torch.where(x > 1, 0.001 * (x - 1) + 1, x))
+    return torch.where(x <= 0, 0.001 * x, torch.where(x >= 1, 0.001 * (x - 1) + 1, x))
+
+
+def _selu(x: Tensor) -> Tensor:
+    # Not F.elu, whose gradient at 0 is that below it. The clamp keeps an infinity out of the branch not taken.
+    return 1.0507 * torch.where(x >= 0, x, 1.6732 * torch.expm1(x.clamp(max=0)))
 
 
 def _hard_mish(x: Tensor) -> Tensor:
@@ -49,14 +54,15 @@ def _normalize_channels_softmax_maxval(x: Tensor) -> Tensor:
     return _normalize_channels_softmax(x - x.amax(1, keepdim=True))
 
 
-# The constants are those of src/activations.h. Of pjreddie's, its gradients are the true derivatives, so autograd gives
-# them. Of AlexeyAB's some are not, and autograd gives the true ones (docs/DIFFERENCES.md).
+# The constants are those of src/activations.h. Of pjreddie's, its gradients are the true derivatives, and where two
+# pieces meet its choice of the two, so autograd gives them. Of AlexeyAB's some are not, and autograd gives the true
+# ones (docs/DIFFERENCES.md).
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "logistic": torch.sigmoid,
     "loggy": lambda x: 2 * torch.sigmoid(x) - 1,
     "relu": F.relu,
     "elu": F.elu,
-    "selu": lambda x: 1.0507 * F.elu(x, alpha=1.6732),
+    "selu": _selu,
     "relie": lambda x: F.leaky_relu(x, 0.01),
     "ramp": lambda x: F.relu(x) + 0.1 * x,
     "linear": lambda x: x,

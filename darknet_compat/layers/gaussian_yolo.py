@@ -14,14 +14,15 @@ from torch import Tensor
 
 from ..cfg import Section
 from .base import ALEXEYAB, Place, register
-from .head import Head
-from .yolo import Yolo
+from .gaussian_yolo_loss import GaussianFigures, gaussian_loss
+from .yolo import COLUMNS, Yolo
 
 if TYPE_CHECKING:
     from ..export.graph import Graph
 
 # Where in a box the point lies that the map gives: what its centre is away from there, in sizes of the box.
 POINTS = {"center": 0.0, "left_top": 0.5, "right_bottom": -0.5}
+GAUSSIAN_COLUMNS = (*COLUMNS, "class_loss", "iou_loss", "uc_loss", "total_loss")
 # Options of [yolo] that its parser does not read.
 NOT_READ = (
     *("new_coords", "focal_loss", "show_details", "embedding_layer", "sim_thresh", "track_history_size"),
@@ -47,12 +48,39 @@ class GaussianYolo(Yolo):
         if self.o.yolo_point not in POINTS:
             raise section.error(f"yolo_point is {self.o.yolo_point!r}; expected {', '.join(POINTS)}", "yolo_point")
         self.o.new_coords = 0
+        self.Figures, self.columns = GaussianFigures, GAUSSIAN_COLUMNS
+        self.rule = gaussian_loss
 
     def row(self) -> str:
         # His program prints none: the line of its parameters goes without a layer's number.
         return "Gaussian_yolo"
 
-    loss = Head.loss  # that of [yolo] knows no uncertainties
+    @property
+    def away(self) -> float:
+        """How far a box's centre is from the point that the map gives, in sizes of the box."""
+        return POINTS[self.o.yolo_point]
+
+    def point(self, truth: Tensor) -> Tensor:
+        return truth[..., :2] - self.away * truth[..., 2:4]
+
+    def cells(self, truth: Tensor) -> Tensor:
+        cells = super().cells(truth)
+        if not self.away:
+            return cells
+        # A corner beyond the image belongs to the cell next to it.
+        return cells.clamp_min(0).minimum(cells.new_tensor([self.input.w - 1, self.input.h - 1]))
+
+    def line(self, figures: GaussianFigures) -> str:  # type: ignore[override]
+        """The line that the program prints (forward_gaussian_yolo_layer)."""
+        _, avg_iou, avg_class, obj, no_obj, recall50, recall75, count, class_loss, iou_loss, uc_loss, total = figures
+        means = (
+            f"Region {self.index} Avg IOU: {avg_iou:f}, Class: {avg_class:f}, Obj: {obj:f}, No Obj: {no_obj:f}, "
+            f".5R: {recall50:f}, .75R: {recall75:f},  count: {count:.0f}, "
+        ).replace("nan", "-nan")
+        return means + (
+            f"class_loss = {class_loss:.2f}, iou_loss = {iou_loss:.2f}, uc_loss = {uc_loss:.2f}, "
+            f"total_loss = {total:.2f} "
+        )
 
     def forward(self, raw: Tensor) -> Tensor:
         """The activated map, of the raw one's shape (forward_gaussian_yolo_layer): all but w, h pass the logistic."""
@@ -69,7 +97,7 @@ class GaussianYolo(Yolo):
     def xywh(self, box: Tensor) -> Tensor:
         """Boxes (N, h, w, n, 4) from their activated planes, which are last (get_gaussian_yolo_box)."""
         point, size = super().xywh(box[..., ::2]).split(2, -1)
-        return torch.cat([point + POINTS[self.o.yolo_point] * size, size], -1)
+        return torch.cat([point + self.away * size, size], -1)
 
     def _graph_box(self, graph: Graph, planes: str) -> tuple[str, str | None]:
         uncertain = graph.node("Sigmoid", graph.part(planes, 4, 1, 8, 2))
@@ -77,5 +105,4 @@ class GaussianYolo(Yolo):
         return graph.part(planes, 4, 0, 8, 2), graph.plus(graph.times(mean, -1), 1)
 
     def _graph_centre(self, graph: Graph, xy: str, wh: str) -> str:
-        away = POINTS[self.o.yolo_point]
-        return graph.node("Add", xy, graph.times(wh, away)) if away else xy
+        return graph.node("Add", xy, graph.times(wh, self.away)) if self.away else xy

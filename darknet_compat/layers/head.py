@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -64,8 +64,15 @@ class Head(Layer):
     """Names of the head's columns in the log's table."""
     chooses_classes: bool = False
     """Does ``class_map`` of :meth:`boxes` choose among the classes (of a tree)?"""
+    gradient: Literal["darknet", "true"] = "darknet"
+    """How to train by losses whose delta in Darknet is not their derivative: by that delta, or by the derivative."""
     class_only: bool = False
     """May a truth have a class and no place?"""
+
+    @property
+    def has_own_delta(self) -> bool:
+        """Is the delta of this head's loss in Darknet another than the loss's derivative (see :attr:`gradient`)?"""
+        return False
 
     @property
     def truth_classes(self) -> int:
@@ -95,6 +102,10 @@ class Head(Layer):
     def line(self, figures: Any) -> str:
         """What Darknet prints of a mini-batch."""
         raise NotImplementedError
+
+    def rewritten(self, figures: Any) -> tuple[float, float]:
+        """How many boxes were trained toward more than one truth, and how many at all, where Darknet counts that."""
+        return 0, 0
 
     def totals(self, figures: Sequence[Any]) -> dict[str, float]:
         """The columns of an update, from the figures of its mini-batches; NaN where there is none."""

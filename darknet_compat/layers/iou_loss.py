@@ -44,6 +44,31 @@ def _aspect(pw: Tensor, ph: Tensor, tw: Tensor, th: Tensor, overlap: Tensor) -> 
     return v, v / (1 - overlap + v + 0.000001)
 
 
+def agreement(pred: Tensor, truth: Tensor, kind: str) -> Tensor:
+    """IOU, GIOU, DIOU or CIOU of boxes (..., 4), for autograd: 1 minus it is the loss that is named after it.
+
+    As published: DIOU has no exponent here, and alpha of CIOU counts as a constant.
+    """
+    (px, py, pw, ph), (tx, ty, tw, th) = pred.unbind(-1), truth.unbind(-1)
+    left, right, top, bottom = px - pw / 2, px + pw / 2, py - ph / 2, py + ph / 2
+    t_left, t_right, t_top, t_bottom = tx - tw / 2, tx + tw / 2, ty - th / 2, ty + th / 2
+    shared_w = torch.minimum(right, t_right) - torch.maximum(left, t_left)
+    shared_h = torch.minimum(bottom, t_bottom) - torch.maximum(top, t_top)
+    shared = shared_w.clamp_min(0) * shared_h.clamp_min(0)
+    union = pw * ph + tw * th - shared
+    overlap = shared / union
+    around_w = torch.maximum(right, t_right) - torch.minimum(left, t_left)
+    around_h = torch.maximum(bottom, t_bottom) - torch.minimum(top, t_top)
+    if kind == "giou":
+        return overlap - (1 - union / (around_w * around_h))
+    if kind in ("diou", "ciou"):
+        apart = (px - tx).square() + (py - ty).square()
+        alike, alpha = _aspect(pw, ph, tw, th, overlap)
+        penalty = alpha.detach() * alike if kind == "ciou" else 0
+        return overlap - apart / (around_w.square() + around_h.square()) - penalty
+    return overlap
+
+
 def iou_deltas(pred: Tensor, truth: Tensor, kind: str) -> Tensor:
     """(..., 4): his delta in x, y, w and h of ``pred``, relative to the image (dx_box_iou)."""
     px, py, pw, ph = pred.unbind(-1)

@@ -9,8 +9,8 @@ anchor, (row*w + column)*n + anchor.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -110,6 +110,7 @@ class Yolo(Head):
             raise section.error(f"nms_kind is {self.o.nms_kind!r}; expected {', '.join(self.kinds)}", "nms_kind")
         his = self.program == ALEXEYAB
         self.Figures, self.columns = (AlexeyABFigures, ALEXEYAB_COLUMNS) if his else (Figures, COLUMNS)
+        self.rule: Callable[[Any, Tensor, Tensor], HeadLoss] = alexeyab_loss if his else pjreddie_loss
         self.nms_kind, self.beta_nms = self.o.nms_kind, self.o.beta_nms
         self.register_buffer("anchors", self.tensor(num, 2), persistent=False)
         self.register_buffer("mask", torch.tensor(self.o.mask) if self.o.mask else None, persistent=False)
@@ -169,6 +170,10 @@ class Yolo(Head):
                 f"{self.n} anchors * ({self.coords + 1}+classes)"
             )
         return self.input
+
+    @property
+    def has_own_delta(self) -> bool:
+        return self.program == ALEXEYAB and bool(self.o.iou_loss != "mse")
 
     @property
     def truth_classes(self) -> int:
@@ -237,9 +242,16 @@ class Yolo(Head):
 
         Gives the same bits in every run; waits for no device.
         """
-        rule = alexeyab_loss if self.program == ALEXEYAB else pjreddie_loss
         with torch.autocast(raw.device.type, enabled=False):
-            return rule(self, raw.float(), truth[:, : self.o.max].float())
+            return self.rule(self, raw.float(), truth[:, : self.o.max].float())
+
+    def cells(self, truth: Tensor) -> Tensor:
+        """(..., 2): column and row of the cell that a truth (..., 5) falls into, or beyond them all."""
+        return (self.point(truth) * self.anchors.new_tensor([self.input.w, self.input.h])).trunc()
+
+    def point(self, truth: Tensor) -> Tensor:
+        """(..., 2): where in a truth's box its point is that the map gives."""
+        return truth[..., :2]
 
     def line(self, figures: Figures | AlexeyABFigures) -> str:
         """The line that the program prints (forward_yolo_layer)."""
@@ -260,6 +272,9 @@ class Yolo(Head):
             f"count: {figures.count:.0f}, {losses}total_loss = {figures.total_loss:f} "
         )
 
+    def rewritten(self, figures: Any) -> tuple[float, float]:
+        return (figures.rewritten, figures.trained) if isinstance(figures, AlexeyABFigures) else (0, 0)
+
     def totals(self, figures: Sequence[Figures] | Sequence[AlexeyABFigures]) -> dict[str, float]:
         """Means over the truths of all mini-batches; of ``no_obj`` and of the losses the means of the means."""
         rows = torch.tensor(list(figures), dtype=torch.float64)
@@ -269,11 +284,11 @@ class Yolo(Head):
         def mean(values: Tensor) -> float:
             return float(torch.where(count > 0, values * count, 0).sum() / count.sum())
 
-        whole = ("no_obj", "class_loss", "iou_loss", "total_loss")
+        whole = ("no_obj", "class_loss", "iou_loss", "uc_loss", "total_loss")
         found = {
             name: float(values.mean()) if name in whole else mean(values)
             for name, values in columns.items()
-            if name not in ("cost", "count")
+            if name not in ("cost", "count", "trained", "rewritten")
         }
         names = {"avg_class": "class"}
         return {**{names.get(name, name): value for name, value in found.items()}, "count": int(count.sum())}

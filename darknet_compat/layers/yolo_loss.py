@@ -12,6 +12,7 @@ Truths are looked at side by side, and what a later one of a slot changes is fou
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -20,7 +21,7 @@ from torch import Tensor
 
 from ..boxes import iou
 from .head import HeadLoss, with_delta
-from .iou_loss import iou_deltas, ious
+from .iou_loss import agreement, iou_deltas, ious
 
 if TYPE_CHECKING:
     from .yolo import Yolo
@@ -59,9 +60,12 @@ class AlexeyABFigures(NamedTuple):
     class_loss: Tensor
     iou_loss: Tensor
     total_loss: Tensor
+    trained: Tensor
+    """How many times a truth trained a box, and how many of these a box that another truth had trained before."""
+    rewritten: Tensor
 
 
-class _Taken(NamedTuple):
+class Taken(NamedTuple):
     """Which boxes the truths take: A of them per image, in the order in which Darknet writes."""
 
     truth: Tensor
@@ -87,39 +91,35 @@ def pjreddie_loss(head: Yolo, raw: Tensor, truth: Tensor) -> HeadLoss:
     """The loss of a raw map, and the figures of the mini-batch."""
     o = head.o
     with torch.no_grad():
-        planes, predicted = _activated(head, raw)
-        truth = _ended(truth)
+        planes, predicted = activated(head, raw)
+        truth = ended(truth)
         objectness = planes[:, :, 4].flatten(1)
-        best, which = _best(predicted, truth, truth[..., 0] != 0)
+        best, which = best_truths(predicted, truth, truth[..., 0] != 0)
         delta_obj = torch.where(best > o.ignore_thresh, 0, -objectness)
-        taken = _assign(head, truth, raw.shape[2:])
+        taken = assign(head, truth, raw.shape[2:])
         same = taken.same
         image = torch.arange(len(raw), device=raw.device)[:, None]
-        at = _rows(planes, taken)
+        at = rows_at(planes, taken)
         overlap = iou(predicted[image, taken.slot], taken.truth[..., :4])
 
         delta = torch.zeros_like(planes)
-        goal = _one_hot(taken.known, o.classes)
         if o.truth_thresh < 1:
             # Boxes that fit a truth so well train toward it too, and a truth of the slot only adds its class.
             fits = best > o.truth_thresh
             delta_obj = torch.where(fits, 1 - objectness, delta_obj)
-            chosen = truth[image, which]
-            first = torch.where(fits, _class(head, chosen), -1)
-            delta += _fitting(head, planes, predicted, chosen, first, fits)
-            goal = goal | _one_hot(first[image, taken.slot], o.classes)
-        # The box is the last truth's, the classes are those of all from the last one on that set them anew.
+            fitting, says = all_boxes(head, planes, truth[image, which], fits)
+            box = square_deltas(head, says, fitting) * size_scale(fitting.truth)
+            classes = one_hot(fitting.known, o.classes).float() - says[..., 5:]
+            classes = torch.where((fitting.known >= 0)[..., None], classes, 0)
+            delta = map_of(planes, fitting, torch.cat([box, torch.zeros_like(box[..., :1]), classes], 2))
+        # The box is the last truth's.
         number = torch.arange(same.shape[1], device=raw.device)
         last = torch.where(same, number, -1).amax(2)
-        box = _square_deltas(head, at, taken) * (2 - taken.truth[..., 2] * taken.truth[..., 3])[..., None]
-        stays = ~_set_anew_later(at[..., 5], taken, same)
-        together = (same & stays[:, None]).float() @ goal.float() > 0
-        classes = torch.where(
-            (same & (taken.known >= 0)[:, None]).any(2, keepdim=True), together.float() - at[..., 5:], 0
-        )
-        _write(delta, taken, torch.cat([box[image, last.clamp_min(0)], 1 - at[..., 4:5], classes], 2))
+        box = square_deltas(head, at, taken) * size_scale(taken.truth)
+        classes = classes_by_first(at[..., 5:], rows_at(delta, taken)[..., 5:], taken, same)
+        write(delta, taken, torch.cat([box[image, last.clamp_min(0)], 1 - at[..., 4:5], classes], 2))
         delta_obj = delta_obj.reshape_as(planes[:, :, 4])
-        delta[:, :, 4] = torch.where(_slots_taken(taken, delta_obj), delta[:, :, 4], delta_obj)
+        delta[:, :, 4] = torch.where(slots_taken(taken, delta_obj), delta[:, :, 4], delta_obj)
 
         count = taken.takes.sum()
         of_class = at[..., 5:].gather(2, taken.known.clamp_min(0)[..., None]).squeeze(2)
@@ -139,17 +139,13 @@ def pjreddie_loss(head: Yolo, raw: Tensor, truth: Tensor) -> HeadLoss:
 def alexeyab_loss(head: Yolo, raw: Tensor, truth: Tensor) -> HeadLoss:
     """The loss of a raw map, and the figures of the mini-batch; ``delta_normalizer`` counts as in his GPU build."""
     o = head.o
-    if o.truth_thresh < 1:
-        raise head.section.error(
-            "the loss of AlexeyAB's program with truth_thresh under 1 is not built", "truth_thresh"
-        )
     with torch.no_grad():
-        planes, predicted = _activated(head, raw)
-        truth = _ended(truth)
+        planes, predicted = activated(head, raw)
+        truth = ended(truth)
         objectness = planes[:, :, 4].flatten(1)
         # A truth of a class that is none is passed over, with a warning in his program.
-        known = (truth[..., 0] != 0) & (truth[..., 4].trunc() >= 0) & (truth[..., 4].trunc() < o.classes)
-        best, _ = _best(predicted, truth, known)
+        known = counted(head, truth)
+        best, which = best_truths(predicted, truth, known)
         matched = torch.where((planes[:, :, 5:].amax(2) > MATCH).flatten(1), best, 0)
         delta_obj = -o.obj_normalizer * objectness
         if o.objectness_smooth:
@@ -157,35 +153,54 @@ def alexeyab_loss(head: Yolo, raw: Tensor, truth: Tensor) -> HeadLoss:
             delta_obj = torch.where(matched > o.ignore_thresh, smooth, delta_obj)
         else:
             delta_obj = torch.where(matched > o.ignore_thresh, 0, delta_obj)
-        taken = _assign(head, torch.where(known[..., None], truth, 0), raw.shape[2:])
+        taken = assign(head, torch.where(known[..., None], truth, 0), raw.shape[2:])
         same = taken.same
         image = torch.arange(len(raw), device=raw.device)[:, None]
-        at = _rows(planes, taken)
-        overlap, overlaps = ious(predicted[image, taken.slot], taken.truth[..., :4])
+        at = rows_at(planes, taken)
+        boxes = predicted[image, taken.slot]
+        overlap, overlaps = ious(boxes, taken.truth[..., :4])
         multiplier = head.multipliers[taken.known.clamp_min(0)]
 
         delta = torch.zeros_like(planes)
-        box = _box_deltas(head, at, predicted[image, taken.slot], taken, multiplier)
+        trained = [taken]
+        fits = best > o.truth_thresh if o.truth_thresh < 1 else torch.zeros_like(best, dtype=torch.bool)
+        if o.truth_thresh < 1:
+            # Boxes that fit a truth so well train toward it too.
+            goal = best.square() if o.objectness_smooth else torch.ones_like(best)
+            delta_obj = torch.where(fits, o.obj_normalizer * (goal - objectness), delta_obj)
+            fitting, says = all_boxes(head, planes, truth[image, which], fits)
+            factor = head.multipliers[fitting.known.clamp_min(0)]
+            box = _box_deltas(head, says, predicted, fitting, factor)
+            own = one_hot(fitting.known, o.classes)
+            classes = _first_classes(head, says[..., 5:], own)
+            if o.objectness_smooth:
+                classes = torch.where(own, factor[..., None] * (goal[..., None] - says[..., 5:]), classes)
+            delta = map_of(planes, fitting, torch.cat([box, torch.zeros_like(box[..., :1]), classes], 2))
+            trained.append(fitting)
+        before = rows_at(delta, taken)
         # All truths of a slot add up.
-        box = same.float() @ torch.where(taken.takes[..., None], box, 0)
-        classes = _class_deltas(head, at[..., 5:], taken, same, multiplier)
-        here = delta_obj[image, taken.slot]
+        box = _box_deltas(head, at, boxes, taken, multiplier)
+        box = before[..., :4] + same.float() @ torch.where(taken.takes[..., None], box, 0)
+        classes = _class_deltas(head, at[..., 5:], before[..., 5:], fits.gather(1, taken.slot), taken, same)
+        here = delta_obj.gather(1, taken.slot)
         object_delta = multiplier * o.obj_normalizer * (1 - at[..., 4])
+        number = torch.arange(same.shape[1], device=raw.device)
         if o.objectness_smooth:
             # He sets it only where nothing was set before: the first truth's.
-            number = torch.arange(same.shape[1], device=raw.device)
             first = torch.where(same, number, same.shape[1]).amin(2).clamp_max(same.shape[1] - 1)
             object_delta = torch.where(here == 0, object_delta.gather(1, first), here)
         else:
-            number = torch.arange(same.shape[1], device=raw.device)
             last = torch.where(same, number, -1).amax(2).clamp_min(0)
             object_delta = object_delta.gather(1, last)
-        if o.iou_thresh < 1:
-            positive = (classes > 0).sum(2, keepdim=True)
-            box = torch.where((positive > 0) & (object_delta != 0)[..., None], box / positive, box)
-        _write(delta, taken, torch.cat([box, object_delta[..., None], classes], 2))
+        write(delta, taken, torch.cat([box, object_delta[..., None], classes], 2))
         delta_obj = delta_obj.reshape_as(planes[:, :, 4])
-        delta[:, :, 4] = torch.where(_slots_taken(taken, delta_obj), delta[:, :, 4], delta_obj)
+        delta[:, :, 4] = torch.where(slots_taken(taken, delta_obj), delta[:, :, 4], delta_obj)
+        if head.has_own_delta and head.gradient == "true":
+            delta[:, :, :4] += true_deltas(head, raw, trained)
+        if o.iou_thresh < 1:
+            positive = (delta[:, :, 5:] > 0).sum(2, keepdim=True)
+            averaged = (positive > 0) & (delta[:, :, 4:5] != 0)
+            delta[:, :, :4] = torch.where(averaged, delta[:, :, :4] / positive, delta[:, :, :4])
 
         count = taken.takes.sum()
         some = count.clamp_min(1)
@@ -203,19 +218,21 @@ def alexeyab_loss(head: Yolo, raw: Tensor, truth: Tensor) -> HeadLoss:
             class_loss=class_loss / images,
             iou_loss=(total - class_loss) / images,
             total_loss=total / images,
+            trained=count + fits.sum(),
+            rewritten=(taken.takes & (same.tril(-1).any(2) | fits.gather(1, taken.slot))).sum(),
         )
         delta = o.delta_normalizer * delta
     return HeadLoss(with_delta(raw, delta.reshape_as(raw), figures.cost), figures)
 
 
-def _activated(head: Yolo, raw: Tensor) -> tuple[Tensor, Tensor]:
+def activated(head: Yolo, raw: Tensor) -> tuple[Tensor, Tensor]:
     """Activated planes (N, n, 5+classes, h*w), and the boxes (N, n*h*w, 4) that they say."""
     planes = head.planes(head(raw))
-    boxes = head.xywh(planes[:, :, :4].permute(0, 3, 4, 1, 2))
+    boxes = head.xywh(planes[:, :, : head.coords].permute(0, 3, 4, 1, 2))
     return planes.flatten(3), boxes.permute(0, 3, 1, 2, 4).flatten(1, 3)
 
 
-def _ended(truth: Tensor) -> Tensor:
+def ended(truth: Tensor) -> Tensor:
     """Zeros in the rows behind the first x of 0; on a CPU the rows behind the last image's end are cut off."""
     truth = torch.where((truth[:, :, :1] != 0).cumprod(1) != 0, truth, 0)
     if truth.device.type == "cpu":
@@ -223,7 +240,14 @@ def _ended(truth: Tensor) -> Tensor:
     return truth
 
 
-def _best(predicted: Tensor, truth: Tensor, counted: Tensor) -> tuple[Tensor, Tensor]:
+def counted(head: Yolo, truth: Tensor) -> Tensor:
+    """(N, T) bool: the truths that AlexeyAB's program looks at, those whose class there is."""
+    number = truth[..., 4].trunc()
+    there: Tensor = (truth[..., 0] != 0) & (number >= 0) & (number < head.o.classes)
+    return there
+
+
+def best_truths(predicted: Tensor, truth: Tensor, counted: Tensor) -> tuple[Tensor, Tensor]:
     """Each box's best IOU (N, B) with a truth that is ``counted``, and that truth's number."""
     at_once = max(1, MOST_VALUES // (truth.shape[1] * predicted.shape[1]))
     parts = [
@@ -235,7 +259,7 @@ def _best(predicted: Tensor, truth: Tensor, counted: Tensor) -> tuple[Tensor, Te
     return torch.cat([part.values for part in parts]), torch.cat([part.indices for part in parts])
 
 
-def _class(head: Yolo, truth: Tensor) -> Tensor:
+def class_of(head: Yolo, truth: Tensor) -> Tensor:
     """The class of truths (..., 5), through the map; -1 where it is none."""
     number = truth[..., 4].long()
     if head.map is not None:
@@ -243,11 +267,11 @@ def _class(head: Yolo, truth: Tensor) -> Tensor:
     return torch.where((number >= 0) & (number < head.o.classes), number, -1)
 
 
-def _assign(head: Yolo, truth: Tensor, grid: torch.Size) -> _Taken:
+def assign(head: Yolo, truth: Tensor, grid: torch.Size) -> Taken:
     """Which boxes each truth takes: that of its best anchor of all where it is this head's, and with ``iou_thresh``
     each other anchor of this head that fits."""
     rows, columns = grid
-    column, row = (truth[..., 0] * columns).trunc(), (truth[..., 1] * rows).trunc()
+    column, row = head.cells(truth).unbind(-1)
     inside = (truth[..., 0] != 0) & (column >= 0) & (column < columns) & (row >= 0) & (row < rows)
     cell = torch.where(inside, row * columns + column, 0).long()
     sizes = head.anchors / head.anchors.new_tensor([head.image.w, head.image.h])
@@ -267,9 +291,9 @@ def _assign(head: Yolo, truth: Tensor, grid: torch.Size) -> _Taken:
         takes = torch.cat([takes, more], 2)
     count = anchor.shape[2]
     slot = torch.where(takes, place * (rows * columns) + cell[..., None], 0)
-    return _Taken(
+    return Taken(
         truth.repeat_interleave(count, 1),
-        _class(head, truth).repeat_interleave(count, 1),
+        class_of(head, truth).repeat_interleave(count, 1),
         anchor.flatten(1),
         slot.flatten(1),
         torch.stack([column, row], -1).repeat_interleave(count, 1),
@@ -277,13 +301,13 @@ def _assign(head: Yolo, truth: Tensor, grid: torch.Size) -> _Taken:
     )
 
 
-def _rows(planes: Tensor, taken: _Taken) -> Tensor:
+def rows_at(planes: Tensor, taken: Taken) -> Tensor:
     """(N, A, 5+classes): what the boxes that are taken say."""
     image = torch.arange(len(planes), device=planes.device)[:, None]
     return planes[image, taken.slot // planes.shape[3], :, taken.slot % planes.shape[3]]
 
 
-def _write(delta: Tensor, taken: _Taken, rows: Tensor) -> None:
+def write(delta: Tensor, taken: Taken, rows: Tensor) -> None:
     """Put ``rows`` (N, A, 5+classes) where they belong. Truths of one slot bring equal rows."""
     image = torch.arange(len(delta), device=delta.device)[:, None].expand_as(taken.slot)
     # Those that take no slot write to the first truth's of the image that does, what that one writes; or 0 over 0.
@@ -296,7 +320,7 @@ def _write(delta: Tensor, taken: _Taken, rows: Tensor) -> None:
     delta[image, slot // delta.shape[3], :, slot % delta.shape[3]] = rows
 
 
-def _slots_taken(taken: _Taken, like: Tensor) -> Tensor:
+def slots_taken(taken: Taken, like: Tensor) -> Tensor:
     """(N, n, h*w): is the box some truth's?"""
     boxes = like[0].numel()
     # One column more, for the truths that take no slot.
@@ -304,32 +328,38 @@ def _slots_taken(taken: _Taken, like: Tensor) -> Tensor:
     return found.scatter(1, torch.where(taken.takes, taken.slot, boxes), True)[:, :-1].reshape_as(like)
 
 
-def _one_hot(number: Tensor, classes: int) -> Tensor:
+def one_hot(number: Tensor, classes: int) -> Tensor:
     """(..., classes) bool; all False for -1."""
     return number[..., None] == torch.arange(classes, device=number.device)
 
 
-def _square_deltas(head: Yolo, at: Tensor, taken: _Taken) -> Tensor:
-    """(N, A, 4): what is missing to the truth in x, y, w, h, as the map has them."""
+def size_scale(truth: Tensor) -> Tensor:
+    """(..., 1): by how much more the boxes of small truths count."""
+    return (2 - truth[..., 2] * truth[..., 3])[..., None]
+
+
+def square_deltas(head: Yolo, at: Tensor, taken: Taken) -> Tensor:
+    """(N, A, 4): what is missing to the truth in x, y, w, h, as the map has them; ``at`` begins with these."""
     o = head.o
     truth, anchor = taken.truth, head.anchors[taken.anchor]
     size = head.anchors.new_tensor([head.image.w, head.image.h])
     grid = head.anchors.new_tensor([head.input.w, head.input.h])
-    centre = truth[..., :2] * grid - taken.cell
+    centre = head.point(truth) * grid - taken.cell
     side = truth[..., 2:4] * size
     wh = (side / (4 * anchor)).sqrt() if o.new_coords else (side / anchor).log()
     # The goals of rows that are no truths may be infinite.
     return torch.where(taken.takes[..., None], torch.cat([centre, wh], 2) - at[..., :4], 0)
 
 
-def _box_deltas(head: Yolo, at: Tensor, box: Tensor, taken: _Taken, multiplier: Tensor) -> Tensor:
+def _box_deltas(head: Yolo, at: Tensor, box: Tensor, taken: Taken, multiplier: Tensor) -> Tensor:
     """(N, A, 4): delta_yolo_box, before truths of one slot add up."""
     o = head.o
     normalizer: Tensor = (o.iou_normalizer * multiplier)[..., None]
     if o.iou_loss == "mse":
-        scale = (2 - taken.truth[..., 2] * taken.truth[..., 3])[..., None]
-        square: Tensor = scale * _square_deltas(head, at, taken) * normalizer
+        square: Tensor = size_scale(taken.truth) * square_deltas(head, at, taken) * normalizer
         return square
+    if head.gradient == "true":
+        return torch.zeros_like(at[..., :4])  # true_deltas come in their place
     found = iou_deltas(box, taken.truth[..., :4], o.iou_loss)
     if not o.new_coords:
         found = torch.cat([found[..., :2], found[..., 2:] * at[..., 2:4].exp()], 2)
@@ -337,62 +367,110 @@ def _box_deltas(head: Yolo, at: Tensor, box: Tensor, taken: _Taken, multiplier: 
     return found if o.max_delta is None else found.clamp(-o.max_delta, o.max_delta)
 
 
-def _class_deltas(head: Yolo, p: Tensor, taken: _Taken, same: Tensor, multiplier: Tensor) -> Tensor:
-    """(N, A, classes): delta_yolo_class. The first truth of a slot sets all classes, those after it add their own."""
+def true_deltas(head: Yolo, raw: Tensor, trained: Sequence[Taken]) -> Tensor:
+    """Minus the derivative of the IOU losses, iou_normalizer * (1 - IOU) of each truth and box, in the raw map:
+    (N, n, coords, h*w). ``-gradient true`` trains by it in the place of :func:`iou_deltas`."""
     o = head.o
-    smooth = o.label_smooth_eps
-    yes, no = 1 - smooth / 2, smooth / 2
-    own = _one_hot(taken.known, o.classes) & taken.takes[..., None]
+    image = torch.arange(len(raw), device=raw.device)[:, None]
+    with torch.enable_grad():
+        raw = raw.detach().requires_grad_()
+        _, predicted = activated(head, raw)
+        lost = []
+        for taken in trained:
+            # What takes no box needs a truth all the same: its derivative must be a number.
+            truth = torch.where(taken.takes[..., None], taken.truth[..., :4], 0.5)
+            loss = 1 - agreement(predicted[image, taken.slot], truth, o.iou_loss)
+            factor = o.iou_normalizer * head.multipliers[taken.known.clamp_min(0)]
+            lost.append((factor * torch.where(taken.takes, loss, 0)).sum())
+    (gradient,) = torch.autograd.grad(lost, raw)
+    return -head.planes(gradient)[:, :, : head.coords].flatten(3)
+
+
+def _first_classes(head: Yolo, p: Tensor, own: Tensor) -> Tensor:
+    """(N, A, classes): delta_yolo_class of AlexeyAB's, where a slot has none yet; ``own`` is the truth's class."""
+    o = head.o
+    if o.focal_loss:
+        true = (p * own).sum(2, keepdim=True) + 1e-15
+        focal: Tensor = (own.float() - p) * 0.5 * -(1 - true) * (2 * true * true.log() + true - 1)
+        return focal
+    yes, no = class_goals(head)
+    return torch.where(own, (yes - p) * first_multipliers(head), no - p)
+
+
+def class_goals(head: Yolo) -> tuple[float, float]:
+    """Of a truth's class, and of the others."""
+    return 1 - head.o.label_smooth_eps / 2, head.o.label_smooth_eps / 2
+
+
+def first_multipliers(head: Yolo) -> Tensor:
+    """(classes,): of the class of the truth that sets all classes."""
+    normalizer: float = head.o.cls_normalizer if head.o.counters_per_class else 1
+    return head.multipliers * normalizer
+
+
+def _class_deltas(head: Yolo, p: Tensor, before: Tensor, has: Tensor, taken: Taken, same: Tensor) -> Tensor:
+    """(N, A, classes): delta_yolo_class of AlexeyAB's. The first truth of a slot sets all classes, unless the slot
+    ``has`` deltas ``before``; those after it add their own."""
+    yes, _ = class_goals(head)
+    own = one_hot(taken.known, head.o.classes) & taken.takes[..., None]
     number = torch.arange(same.shape[1], device=p.device)
     first = torch.where(same, number, same.shape[1]).amin(2).clamp_max(same.shape[1] - 1)
-    opener = own.gather(1, first[..., None].expand_as(own))
-    goals = (same.float() @ own.float()) > 0
-    added = goals & ~opener
-    again = (same.float() @ own.float() > 1) & opener
-    delta = torch.where(opener, yes - p, no - p)
-    if o.focal_loss:
-        true = (p * opener).sum(2, keepdim=True) + 1e-15
-        delta = (opener.float() - p) * 0.5 * -(1 - true) * (2 * true * true.log() + true - 1)
-    factor = torch.where(opener, head.multipliers * (o.cls_normalizer if o.counters_per_class else 1), 1)
-    if o.focal_loss:
-        factor = torch.ones_like(factor)
-    delta = delta * factor
+    opener = own.gather(1, first[..., None].expand_as(own)) & ~has[..., None]
+    delta = torch.where(has[..., None], before, _first_classes(head, p, opener))
     # A class that is set already gets the plain delta of its own, with its multiplier alone.
-    plain = (yes - p) * head.multipliers
-    return torch.where(added | again, plain, delta)
+    return torch.where(same.float() @ own.float() > opener, (yes - p) * head.multipliers, delta)
 
 
-def _set_anew_later(p0: Tensor, taken: _Taken, same: Tensor) -> Tensor:
-    """(N, A): does a later truth of the slot set all classes anew?
+def classes_by_first(
+    p: Tensor,
+    before: Tensor,
+    taken: Taken,
+    same: Tensor,
+    goals: tuple[float, float] = (1, 0),
+    multipliers: Tensor | float = 1,
+    first: Tensor | float = 1,
+) -> Tensor:
+    """(N, A, classes): delta_yolo_class of pjreddie's and delta_gaussian_yolo_class, for slots that have ``before``.
 
-    Darknet adds a class where the delta of class 0 is not 0: so all truths behind a slot's first one add, but where
-    ``p0``, class 0, is so far gone that its delta vanishes: at 0 while it was no goal, at 1 while it was one.
+    A truth adds its class where the delta of class 0 is not 0, else it sets all classes anew. So all truths behind a
+    slot's first one add, but where class 0 is so far gone that its delta vanishes: at the goal 0 while it was no
+    truth's, at 1 while it was. ``multipliers`` are for a class that is added, ``first`` for that of a truth that sets.
     """
+    yes, no = goals
     classed = taken.takes & (taken.known >= 0)
     same = same & classed[:, :, None] & classed[:, None]
     earlier = same.tril(-1)
     zero = (taken.known == 0)[:, None]
-    number = torch.arange(same.shape[1], device=p0.device)
-    before = torch.where(earlier, number, -1).amax(2, keepdim=True)
-    right_before = (earlier & zero & (number == before)).any(2)
-    anew = ((p0 == 0) & ~(earlier & zero).any(2)) | ((p0 == 1) & right_before)
-    opens = classed & earlier.any(2) & anew
-    return (same.triu(1) & opens[:, None]).any(2)
+    number = torch.arange(same.shape[1], device=p.device)
+    previous = torch.where(earlier, number, -1).amax(2, keepdim=True)
+    right_before = (earlier & zero & (number == previous)).any(2)
+    opened, p0 = before[..., 0] != 0, p[..., 0]
+    again = ((p0 == no) & ~opened & ~(earlier & zero).any(2)) | ((p0 == yes) & right_before)
+    sets = classed & torch.where(earlier.any(2), again, ~opened)
+    stays = ~(same.triu(1) & sets[:, None]).any(2)
+    own = one_hot(taken.known, before.shape[2]).float()
+    times = (same & stays[:, None]).float() @ own
+    setter = (same & (sets & stays)[:, None]).float() @ own
+    delta = torch.where((same & sets[:, None]).any(2)[..., None], no - p, before)
+    delta = torch.where(setter > 0, (yes - p) * first, delta)
+    return torch.where(times > setter, (yes - p) * multipliers, delta)
 
 
-def _fitting(head: Yolo, planes: Tensor, predicted: Tensor, truth: Tensor, known: Tensor, fits: Tensor) -> Tensor:
-    """With ``truth_thresh`` under 1: the deltas (N, n, 5+classes, h*w) of boxes toward the truths that they fit."""
+def all_boxes(head: Yolo, planes: Tensor, truth: Tensor, fits: Tensor) -> tuple[Taken, Tensor]:
+    """Every box against the truth (N, n*h*w, 5) that it fits best, where it ``fits``; and what the boxes say."""
     n, cells = planes.shape[1], planes.shape[3]
     number = torch.arange(n * cells, device=planes.device)
     own = torch.arange(n, device=planes.device) if head.mask is None else head.mask
     cell = torch.stack([number % cells % head.input.w, number % cells // head.input.w], -1)
-    taken = _Taken(
-        truth, known, own[number // cells].expand_as(fits), number.expand_as(fits),
-        cell.expand(*fits.shape, 2), fits,
+    taken = Taken(
+        truth, torch.where(fits, class_of(head, truth), -1), own[number // cells].expand_as(fits),
+        number.expand_as(fits), cell.expand(*fits.shape, 2), fits,
     )  # fmt: skip
-    at = planes.transpose(2, 3).flatten(1, 2)
-    box = _square_deltas(head, at, taken) * (2 - truth[..., 2] * truth[..., 3])[..., None]
-    classes = _one_hot(known, head.o.classes).float() - at[..., 5:]
-    rows = torch.cat([box, torch.zeros_like(box[..., :1]), torch.where(fits[..., None], classes, 0)], 2)
-    planes_first: Tensor = rows.unflatten(1, (n, cells)).transpose(2, 3)
-    return planes_first
+    return taken, planes.transpose(2, 3).flatten(1, 2)
+
+
+def map_of(planes: Tensor, boxes: Taken, rows: Tensor) -> Tensor:
+    """The rows (N, n*h*w, planes) of :func:`all_boxes`, 0 where a box fits no truth, as ``planes`` lie."""
+    rows = torch.where(boxes.takes[..., None], rows, 0)
+    lying: Tensor = rows.unflatten(1, (planes.shape[1], planes.shape[3])).transpose(2, 3).contiguous()
+    return lying

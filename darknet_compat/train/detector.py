@@ -25,7 +25,7 @@ from ..errors import DarknetError, ToldError, TrainingError
 from ..evaluate.annotations import read_label_files
 from ..files import clear_parts
 from ..network import Network
-from ..program import read_program
+from ..program import ALEXEYAB, read_program
 from ..stock import find_stock
 from ..weights import load_network
 from .augment import Augmentation, Fit
@@ -77,7 +77,7 @@ class Training:
     every image once in each epoch, where Darknet draws with replacement. ``labels`` "warn" leaves bad label lines out.
     ``workers`` processes load images (default: 1 on a CPU, up to 8 on a GPU), ``cache`` decodes all at the start,
     ``augment`` "device" places and recolours them a batch at a time where torch runs. ``device``, ``numerics``,
-    ``program``, ``amp``, ``fast`` and ``seed`` are those of :func:`darknet_compat.load_network` and
+    ``program``, ``amp``, ``fast``, ``gradient`` and ``seed`` are those of :func:`darknet_compat.load_network` and
     :class:`darknet_compat.train.step.Trainer`. ``verbs`` "yolo" takes YOLOv1's networks alone, and writes numbered
     snapshots more often. ``processes`` are the others that train too; ``command`` gives the
     words that start this training anew or, called with True, go on with it.
@@ -99,6 +99,7 @@ class Training:
         program: str | None = None,
         amp: str | None = None,
         fast: bool = False,
+        gradient: Literal["darknet", "true"] = "darknet",
         seed: int | None = None,
         epochs: bool = False,
         labels: Literal["error", "warn"] = "error",
@@ -125,6 +126,7 @@ class Training:
             images = read_list(find_stock(self.data.source("train", "data/train.list")))
             settings = {
                 "numerics": numerics, "program": program or read_program(read)[0], "amp": amp, "epochs": epochs,
+                "gradient": gradient,
             }  # fmt: skip
             folder = self.data.get("backup", "backup")
             self.snapshots = Snapshots(folder, read, settings, snapshot, NUMBERED[verbs])
@@ -139,7 +141,7 @@ class Training:
             network.check_images()
             network.check_verbs(verbs)
             self._check_classes(network.detector.o.classes)
-            self.trainer = Trainer(network, self.processes, amp=amp, fast=fast, seed=seed)
+            self.trainer = Trainer(network, self.processes, amp=amp, fast=fast, gradient=gradient, seed=seed)
             extra, self.changed = self.snapshots.resume(self.trainer) if resume else ({}, [])
             if not resume:
                 self._check_batches()
@@ -166,6 +168,15 @@ class Training:
     ) -> TrainingSet:
         network, net, head = self.trainer.network, self.trainer.net, self.trainer.network.detector
         fit: Fit = "stretch" if head.stretches else "place" if net.letter_box else "crop"
+        if network.program == ALEXEYAB and fit != "stretch":
+            # What his loader and his loop do with these is not what pjreddie's do; load_data_region is the same in both.
+            for name, built in (("resize", 1), ("random", 0)):
+                if getattr(head.o, name, built) != built:
+                    raise head.section.error(
+                        f"{name}={getattr(head.o, name):g} of AlexeyAB's program is not built here yet; "
+                        f"expected {name}={built}",
+                        name,
+                    )
         if self.on_device and fit == "crop":
             raise network.cfg.net.error(
                 "letter_box=0 cuts rectangles out of the images in bytes, which only the loader does; expected "

@@ -39,6 +39,11 @@ def update_line(update: Update, seconds: float, images: int) -> str:
     )
 
 
+def rewritten_line(rewritten: float, trained: float) -> str:
+    """The line that AlexeyAB's program prints of each mini-batch (``src/network.c, train_network_datum``)."""
+    return f" total_bbox = {trained:.0f}, rewritten_bbox = {100 * rewritten / trained:f} % "
+
+
 def head_columns(heads: Sequence[Head]) -> list[list[str]]:
     """The names of each head's columns; of several heads with the layer's number, as ``avg_iou_16``."""
     return [[name if len(heads) == 1 else f"{name}_{head.index}" for name in head.columns] for head in heads]
@@ -94,6 +99,7 @@ class Log:
     ) -> None:
         self.path = path
         self.heads = heads
+        self.rewritten = self.trained = 0.0  # boxes since this run began, as AlexeyAB's program counts
         self.table_columns = (*FIRST, *(name for names in head_columns(heads) for name in names), *LAST)
         self.columns = {name: array("d") for name in CHARTED}
         self.warned: set[str] = set()
@@ -197,6 +203,10 @@ class Log:
         for figures in update.figures:
             for head, one in zip(self.heads, figures, strict=True):
                 self.detail(head.line(one))
+                rewritten, trained = head.rewritten(one)
+                self.rewritten, self.trained = self.rewritten + rewritten, self.trained + trained
+            if self.trained:
+                self.detail(rewritten_line(self.rewritten, self.trained))
         self.detail(update_line(update, seconds, images))
         if self.bar is None:
             self._show(sys.stdout.flush)

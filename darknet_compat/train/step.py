@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
@@ -50,8 +50,10 @@ class Trainer:
     """A network in training, and all that goes on from one update to the next.
 
     ``amp`` ("bf16", "fp16") runs the layers before the head at half precision; the loss stays in float32. ``fast`` is
-    what :func:`speed_up` says. ``seed`` is for what an update draws itself (``policy=random``, [dropout]): torch's
-    random numbers start anew from the seed, the process and the mini-batch, so that a resumed training draws the same.
+    what :func:`speed_up` says. ``gradient`` "true" trains by the derivatives of AlexeyAB's IOU losses, where his
+    program and "darknet" have deltas of their own. ``seed`` is for what an update draws itself (``policy=random``,
+    [dropout]): torch's random numbers start anew from the seed, the process and the mini-batch, so that a resumed
+    training draws the same.
 
     Raises :class:`CfgError` where the cfg cannot be trained.
     """
@@ -63,6 +65,7 @@ class Trainer:
         *,
         amp: str | None = None,
         fast: bool = False,
+        gradient: Literal["darknet", "true"] = "darknet",
         seed: int = 0,
     ) -> None:
         if amp not in (None, *AMP):
@@ -79,6 +82,12 @@ class Trainer:
                 raise head.section.error(
                     f"the loss of [{head.type}] is not built here yet: the network detects, and cannot be trained"
                 )
+            head.gradient = gradient
+        if gradient == "true" and not any(head.has_own_delta for head in network.heads):
+            raise network.heads[-1].section.error(
+                "-gradient true is for heads with an IOU loss of AlexeyAB's program (iou_loss=ciou ...); here every "
+                "gradient is true"
+            )
         self.processes = processes or Processes(next(network.parameters()).device)
         self.device = self.processes.device
         self.amp = amp

@@ -6,18 +6,32 @@ from darknet_compat.cfg import format_cfg, parse_cfg, read_cfg, read_data, read_
 from tests.conftest import ROOT
 
 OURS = [
+    "alexnet",
     "darknet",
     "darknet19",
     "darknet19_448",
+    "darknet53",
+    "densenet201",
+    "extraction",
+    "resnet101",
+    "resnet152",
     "resnet18",
     "resnet34",
     "resnet50",
     "tiny",
+    "vgg-16",
+    "yolov1",
+    "yolov1-tiny",
     "yolov2",
     "yolov2-tiny",
     "yolov2-tiny-voc",
     "yolov2-voc",
+    "yolov3",
+    "yolov3-spp",
+    "yolov3-tiny",
 ]
+OURS_OF_ALEXEYAB = ["yolov4", "yolov4-csp", "yolov4-tiny", "yolov7-tiny"]
+OWN = ["yolov2-bccd", "yolov2-shapes"]  # networks of this project
 
 
 def test_all_stock_cfgs_parse(darknet_share):
@@ -47,6 +61,15 @@ def test_all_stock_data_files_parse(darknet_share):
 def test_our_cfg_means_the_same(name, darknet_share):
     ours, stock = ROOT / "cfg" / f"{name}.cfg", darknet_share / "cfg" / f"{name}.cfg"
     assert read_cfg(ours).meaning() == read_cfg(stock).meaning()
+
+
+@pytest.mark.parametrize("name", OURS_OF_ALEXEYAB)
+def test_our_cfg_means_the_same_as_alexeyabs(name, alexeyab):
+    assert read_cfg(ROOT / "cfg" / f"{name}.cfg").meaning() == read_cfg(alexeyab / "cfg" / f"{name}.cfg").meaning()
+
+
+def test_every_cfg_here_is_compared():
+    assert sorted(path.stem for path in (ROOT / "cfg").glob("*.cfg")) == sorted(OURS + OURS_OF_ALEXEYAB + OWN)
 
 
 @pytest.mark.parametrize("name", ["voc", "coco"])

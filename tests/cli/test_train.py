@@ -31,6 +31,7 @@ from tests.cli.conftest import CFG, WEIGHTS
 from tests.train.nets import batches as made_batches
 from tests.train.nets import data_set, dropping, small
 from tests.train.test_distributed import environment
+from tests.train.test_yolo import cfg_of
 
 
 def prepare(folder, net="max_batches=6", text=small):
@@ -370,6 +371,22 @@ def test_resume_takes_the_flags_that_the_training_had(run, flag, value):
     assert len(error.splitlines()) == 1
 
 
+def test_gradient_true_trains_otherwise_and_goes_on_so(run):
+    """Of a head with an IOU loss; those of the other tests have none."""
+    head = cfg_of(options="iou_loss=ciou").replace("max_batches=1000", "max_batches=2")
+    weights = []
+    for flags in ("", "-gradient darknet", "-gradient true"):
+        Path("small.cfg").write_text(head)
+        assert run("-seed", "4", *flags.split())[0] == 0
+        weights.append(Path("backup/small_final.weights").read_bytes())
+    assert weights[0] == weights[1] != weights[2]
+    Path("small.cfg").write_text(head.replace("max_batches=2", "max_batches=3"))
+    code, _, error = run("-resume")
+    assert code == 1
+    assert "that training has -gradient true, this command darknet" in error
+    assert run("-resume", "-gradient", "true")[0] == 0
+
+
 def test_the_best_map_and_the_seed_are_those_of_the_training_that_goes_on(run):
     job = made_ready(seed=4, map_every=0)
     job.trainer.update(made_batches(1, 1)[0])
@@ -510,12 +527,13 @@ def test_a_wrong_command_ends_with_2(run, flags, says):
 @pytest.mark.parametrize("verbs", ["detector", "yolo"])
 def test_the_command_to_go_on_repeats_its_flags(verbs):
     given = f"{verbs} train a.data b.cfg c.weights -clear -gpus 0,2 -amp bf16 -fast -seed 5 -epochs -map -snapshot 50"
-    given += " -tensorboard"
+    given += " -tensorboard -gradient true"
     options = build_parser().parse_args(given.split())
     again = _arguments(options, resume=False)
     assert vars(build_parser().parse_args(again)) | {"run": 0} == vars(options) | {"run": 0}
     assert " ".join(_arguments(options, resume=True)) == (
-        f"{verbs} train a.data b.cfg -resume -gpus 0,2 -map -amp bf16 -fast -epochs -snapshot 50 -tensorboard"
+        f"{verbs} train a.data b.cfg -resume -gpus 0,2 -map -amp bf16 -fast -epochs -snapshot 50 -tensorboard "
+        "-gradient true"
     )
 
 

@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections import Counter
@@ -130,6 +131,17 @@ def test_lines_are_the_c_programs(darknet, detector, tmp_path, images, request):
     assert result.returncode == 0, result.stderr
     ours = read_lines(tmp_path / "results")
     check_lines(f"{detector[0].stem}, {images}", ours, theirs, 100)
+
+
+def test_fewer_than_four_images_are_enough_here(darknet_share, photographs, tmp_path):
+    """pjreddie's program hands the first four lines of the list to four threads without a look at its length."""
+    data = data_file(tmp_path, photographs[:3])
+    done = subprocess.run(["darknet", "detector", "valid", data, *SHAPES], capture_output=True, cwd=tmp_path)
+    assert done.returncode in (-signal.SIGSEGV, -signal.SIGABRT)
+    result = run("detector", "valid", data, *SHAPES, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    rows = [row for path in (tmp_path / "results").iterdir() for row in path.read_text().splitlines()]
+    assert {row.split()[0] for row in rows} == {path.stem for path in photographs[:3]}
 
 
 # As v3: anchors shared between heads of two resolutions, a shortcut and an upsampled route.

@@ -8,11 +8,12 @@ import pytest
 import torch
 
 from darknet_compat import load_network
-from darknet_compat.cfg import parse_cfg
-from darknet_compat.detect import detect_files
+from darknet_compat.cfg import parse_cfg, read_cfg
+from darknet_compat.detect import detect_files, detections
 from darknet_compat.detect.detections import detect
 from darknet_compat.engines import Engine
 from darknet_compat.errors import CfgError, ImageError
+from darknet_compat.network import Network
 from darknet_compat.weights import save_weights
 from tests.conftest import ROOT, SHAPES
 
@@ -241,3 +242,18 @@ def test_valid2_averages_as_darknet_does(darknet, darknet_share, detector):
     (found,) = detect_files(network, [path], thresh=0.005, mirrored=True)
     np.testing.assert_allclose(found.prob, expected.prob[order], atol=PROBABILITY)
     np.testing.assert_allclose(found.boxes, expected.boxes[order], atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("device", "threads", "of_engine", "turns"),
+    [("cpu", 4, None, 1), ("cpu", 4, 1, 4), ("cpu", 5, 2, 2), ("cpu", 2, 4, 1), ("meta", 4, None, 1)],
+)
+def test_as_many_batches_run_at_a_time_as_there_are_threads_for(monkeypatch, device, threads, of_engine, turns):
+    """An engine of one thread on each; the network itself, which takes all, and a GPU one batch at a time."""
+    asked = []
+    monkeypatch.setattr(detections, "Semaphore", asked.append)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    monkeypatch.setattr(torch, "set_num_threads", lambda _: None)
+    network = Network(read_cfg(ROOT / "cfg/yolov2-shapes.cfg"), device=device)
+    assert not list(detect_files(network, [], engine=Engine(network.predict, of_engine) if of_engine else None))
+    assert asked == [turns]

@@ -211,6 +211,17 @@ def test_names_that_cannot_be_files(tmp_path, names, found):
         ResultFiles(str(tmp_path), kind, names)
 
 
+def test_of_a_long_name_60_letters_are_shown(tmp_path):
+    with pytest.raises(ResultsError, match=f"^the.names:1: '{'x' * 60}' cannot be part of a file's name"):
+        ResultFiles(str(tmp_path), "voc", ["x" * 237], names_file="the.names")
+
+
+def test_the_folder_is_made_with_those_above_it(tmp_path):
+    with ResultFiles(str(tmp_path / "a" / "b"), "voc", ["cat"]):
+        pass
+    assert [path.name for path in (tmp_path / "a" / "b").iterdir()] == ["comp4_det_test_cat.txt"]
+
+
 def test_the_longest_names_can_be_files(tmp_path):
     names = ["x" * 236, "ü" * 118, ".", ".."]
     with ResultFiles(str(tmp_path), "voc", names):

@@ -153,6 +153,34 @@ def test_a_tensor_or_an_output_over_what_an_int_counts():
         Network(parse_cfg(net(16384, 32768, 1, "[upsample]")), device="meta")
 
 
+def test_as_many_as_an_int_counts_are_taken():
+    """2,147,483,647 is a prime number, so one side of the input is all of them."""
+    for section in ("[maxpool]\nsize=1\nstride=1", "[connected]"):
+        layer = Network(parse_cfg(net(2147483647, 1, 1, section)), device="meta").layers[0]
+        assert layer.input.outputs == 2**31 - 1
+
+
+@pytest.mark.parametrize(
+    ("side", "section", "padded"),
+    [
+        (46336, "[conv]\nsize=5\nstride=5\npad=1", 46340),
+        (46337, "[conv]\nsize=5\nstride=5\npad=1", 46341),
+        (46336, "[maxpool]\nsize=5\nstride=5\npadding=4", 46340),
+        (46337, "[maxpool]\nsize=5\nstride=5\npadding=4", 46341),
+    ],
+)
+def test_an_input_that_padding_makes_too_large(side, section, padded):
+    """46340 * 46340 is the largest square that an int counts."""
+    cfg = parse_cfg(net(side, side, 1, section))
+    if padded == 46340:
+        Network(cfg, device="meta")
+    else:
+        with pytest.raises(CfgError, match="the padded input would be 46341 x 46341 x 1; expected at most 2,147,483,6"):
+            Network(cfg, device="meta")
+    for w, h in ((side, 10), (10, side)):
+        Network(parse_cfg(net(w, h, 1, section)), device="meta")
+
+
 @pytest.mark.parametrize(
     ("section", "option", "least"),
     [

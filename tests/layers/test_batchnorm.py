@@ -126,3 +126,9 @@ def test_start_values_are_darknets():
     held = {name: tensor.tolist() for name, tensor in network.layers[0].numbers()}
     assert held == {"scales": [1, 1, 1], "rolling_mean": [0, 0, 0], "rolling_variance": [0, 0, 0]}
     assert network.layers[0].biases.tolist() == [0, 0, 0]
+
+
+def test_a_section_of_its_own_keeps_no_biases():
+    """No .weights file holds them, and so no state does."""
+    names = list(Network(parse_cfg(net(4, 4, 3, "[batchnorm]"))).state_dict())
+    assert names == [f"layers.0.{name}" for name in ("scales", "rolling_mean", "rolling_variance")]

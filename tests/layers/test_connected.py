@@ -28,6 +28,15 @@ def test_start_values_are_darknets():
     assert bool((layer.scales == 1).all())
 
 
+def test_numbers_are_the_layers_own_unless_a_file_is_read():
+    """(outputs, inputs), and dontloadscales says nothing."""
+    text = "[connected]\noutput=5\nbatch_normalize=1\ndontloadscales=1"
+    layer = Network(parse_cfg(net(2, 1, 1, text))).layers[0]
+    assert [(name, tuple(tensor.shape)) for name, tensor in layer.numbers()] == [
+        ("biases", (5,)), ("weights", (5, 2)), ("scales", (5,)), ("rolling_mean", (5,)), ("rolling_variance", (5,)),
+    ]  # fmt: skip
+
+
 def test_no_output_is_refused():
     with pytest.raises(CfgError, match="output is 0; expected 1 or more"):
         Network(parse_cfg(net(5, 4, 3, "[connected]\noutput=0")))

@@ -249,3 +249,8 @@ def test_a_diverged_network_writes_nowhere_else():
     boxes = gradient.flatten()[80:].reshape(16, 2, 4)
     assert boxes[5, 0].all()
     assert not boxes[5, 1].any()
+
+
+def test_a_head_without_a_tree_takes_truths_of_its_classes():
+    head = Network(parse_cfg(v1())).detector
+    assert (head.truth_classes, head.chooses_classes, head.class_only) == (3, False, False)

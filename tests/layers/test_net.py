@@ -71,3 +71,9 @@ def test_the_size_of_the_input(darknet, tmp_path):
     for text in ("", "inputs=0", "inputs=-5", *lacking):
         with pytest.raises(CfgError, match="gives no input size"):
             Network(parse_cfg(f"[net]\n{text}\n[connected]\n"))
+
+
+def test_images_are_mirrored_unless_the_cfg_says_otherwise():
+    """load_data_detection mirrors every second image; flip=0 is AlexeyAB's way to have none."""
+    for program in ("pjreddie", "alexeyab"):
+        assert Network(parse_cfg(f"{SIZE}[conv]\n"), program=program).net.flip == 1

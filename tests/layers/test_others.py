@@ -30,6 +30,23 @@ def test_activation_values_and_gradients_are_darknets(darknet, activation):
     torch.testing.assert_close(x.grad, torch.from_numpy(gradient), atol=1e-3, rtol=1e-3)
 
 
+@pytest.mark.parametrize("activation", sorted(PJREDDIES))
+def test_gradients_where_two_pieces_meet_are_darknets(darknet, activation):
+    """A value is exactly 0 more often than others: where all of an image is black, say."""
+    x = torch.arange(-5.0, 6.0).requires_grad_()
+    y = ACTIVATIONS[activation](x)
+    expected = darknet.activate(x.detach().numpy(), activation)
+    torch.testing.assert_close(y.detach(), torch.from_numpy(expected), atol=1e-6, rtol=1e-6)
+    (gradient,) = torch.autograd.grad(y.sum(), x)
+    torch.testing.assert_close(gradient, torch.from_numpy(darknet.gradient(expected, activation)), atol=1e-4, rtol=1e-3)
+
+
+def test_selu_of_large_values_has_a_gradient():
+    x = torch.tensor([-1000.0, 1000.0]).requires_grad_()
+    (gradient,) = torch.autograd.grad(ACTIVATIONS["selu"](x).sum(), x)
+    assert gradient.tolist() == pytest.approx([0, 1.0507])
+
+
 # Around every bound, and far beyond: softplus is the value itself from 20 on.
 SPAN = torch.tensor([*torch.linspace(-7.03, 7.01, 701).tolist(), -30.5, -19.9, 19.9, 20.1, 30.5])
 
@@ -91,6 +108,7 @@ def test_activation_layer(library, tmp_path):
 
 def test_avgpool(library, tmp_path):
     check_layers(library, net(6, 5, 3, CONV, "[avgpool]"), tmp_path)
+    assert Network(parse_cfg(net(6, 5, 3, "[avgpool]")))(torch.rand(2, 3, 5, 6)).shape == (2, 3, 1, 1)
 
 
 def test_dropout_does_nothing_in_inference(library, tmp_path):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import warnings
 from types import SimpleNamespace
 
@@ -230,7 +231,7 @@ def test_plain_loops_are_darknets(darknet, tmp_path):
         )
 
 
-@pytest.mark.parametrize("coords", [4, 6])
+@pytest.mark.parametrize("coords", [4, 5, 6])
 @pytest.mark.parametrize("softmax", [0, 1])
 @pytest.mark.parametrize("background", [0, 1])
 def test_forward_is_darknets(darknet, coords, softmax, background):
@@ -434,6 +435,127 @@ def test_shape_row_and_resize():
     region.set_shape(Place(0, [], Shape(25, 10, 19), SimpleNamespace()))
     assert region.output == Shape(25, 10, 19)
     assert list(region.state_dict()) == []
+
+
+def test_what_a_tree_and_a_map_say_of_classes(tmp_path):
+    """Only with a tree may boxes ask for classes, and truths have no place; the map says how many truths may name."""
+    (tmp_path / "a.map").write_text("1\n0\n1\n3\n2\n0\n")
+    for options, truths in (({}, 4), ({"map": tmp_path / "a.map"}, 6)):
+        plain = build(3, 4, [1, 2, 3, 4], 4, **options)
+        assert (plain.chooses_classes, plain.class_only, plain.truth_classes) == (False, False, truths)
+        region = tree_region(tmp_path, **options)
+        assert (region.chooses_classes, region.class_only, region.truth_classes) == (True, True, truths)
+        assert list(plain.state_dict()) == []
+
+
+def test_anchors_as_many_as_expected_are_no_warning():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert build(1, 1, [1, 2, 3, 4], 20).anchors.tolist() == [[1, 2], [3, 4]]
+
+
+# The defaults, which libdarknet reads from a cfg alone.
+SCALES = {"thresh": 0.5, "coord_scale": 1, "object_scale": 1, "noobject_scale": 1, "class_scale": 1}
+
+
+def figures_of(region, *rows):
+    """Of a map of zeros, so that every logistic is .5, behind the first 12800 images."""
+    map = torch.zeros(1, *region.output)
+    return region.loss(map, torch.tensor([rows], dtype=torch.float32), 20000).figures
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "marked"),
+    [(100000, 100000, False), (100000.5, 100000.5, True), (200000, 0.5, False), (0.5, 200000, False),
+     (200000, 100000, False), (100000, 200000, False)],
+)  # fmt: skip
+def test_where_a_truth_without_a_place_begins(tmp_path, x, y, marked):
+    """forward_region_layer: truth.x > 100000 && truth.y > 100000; another one off the image trains nothing."""
+    figures = figures_of(tree_region(tmp_path), [x, y, 0.5, 0.5, 1])
+    assert int(figures.count) == 0
+    assert bool(figures.avg_class.isfinite()) == marked
+
+
+def test_truths_end_at_the_first_x_of_0():
+    """As Darknet's loop over them does; what stands behind it counts for nothing."""
+    region = build(2, 2, [1, 1], 2)
+    rows = [[0.3, 0.3, 0.5, 0.5, 0], [0, 0.5, 0.5, 0.5, 1], [0.7, 0.7, 0.5, 0.5, 1]]
+    for given, expected in ((rows, 1), (rows[2:] + rows[:1], 2), (rows[1:], 0)):
+        assert int(figures_of(region, *given).count) == expected
+    assert int(figures_of(region, [-1, 0.5, 0.5, 0.5, 0], *rows[2:]).count) == 1
+    assert int(figures_of(region, [1, 0.5, 0.5, 0.5, 0], *rows[2:]).count) == 1
+
+
+@pytest.mark.parametrize("number", [2, 3, 1000])
+def test_a_class_behind_the_map_is_none(tmp_path, number):
+    (tmp_path / "a.map").write_text("1\n0\n")
+    figures = figures_of(build(1, 1, [1, 1], 2, map=tmp_path / "a.map"), [0.5, 0.5, 0.5, 0.5, number])
+    assert (int(figures.count), float(figures.avg_class)) == (1, 0)
+
+
+def test_an_image_without_places_trains_the_likeliest_box(darknet, tmp_path):
+    """Not one whose objectness is 0, be it the first."""
+    region = tree_region(tmp_path)
+    reference = darknet.region(1, 4, 3, 2, 4, [1, 2, 3, 4], tree=tmp_path / "a.tree", **SCALES)
+    raw = np.random.default_rng(2).normal(size=reference.shape).astype(np.float32)
+    raw.reshape(2, 9, 12)[0, 4] = -1000
+    truth = np.zeros((1, 30, 5), np.float32)
+    truth[0, 0] = [200000, 200000, 0.5, 0.5, 2]
+    expected = reference.forward(raw, truth, 20000)
+    gradient, _ = gradient_of(region, raw, truth, 20000)
+    np.testing.assert_allclose(gradient, -expected.gradient, atol=1e-6)
+    assert expected.gradient.any()
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_truths_of_one_slot_where_class_0_is_far_gone(darknet, sign):
+    """Darknet takes a delta of exactly 0 of class 0 for a slot that no truth has set yet."""
+    region = build(1, 1, [1, 1], 3)
+    reference = darknet.region(1, 1, 1, 1, 3, [1, 1], **SCALES)
+    raw = np.random.default_rng(0).normal(size=reference.shape).astype(np.float32)
+    raw.reshape(-1)[5] = sign * 1000
+    truth = np.zeros((1, 30, 5), np.float32)
+    truth[0, :4, :4] = [0.5, 0.5, 0.8, 0.9]
+    for classes in itertools.product(range(3), repeat=4):
+        truth[0, :4, 4] = classes
+        expected = reference.forward(raw, truth, 20000)
+        gradient, figures = gradient_of(region, raw, truth, 20000)
+        np.testing.assert_allclose(gradient, -expected.gradient, atol=1e-5, err_msg=str(classes))
+        check_figures(figures, expected.figures, expected.cost)
+
+
+def test_what_only_meets_a_threshold_is_not_over_it(tmp_path):
+    """get_region_detections: scale > thresh, prob > thresh; with all of the map 0 the values are exact."""
+    region = build(1, 1, [1, 1], 2)
+    output = region(torch.zeros(1, *region.output))
+    for thresh, objectness, prob in ((0.5, 0, 0), (0.25, 0.5, 0), (0.24, 0.5, 0.25)):
+        found = region.boxes(output, thresh)
+        assert (found.objectness.unique().tolist(), found.prob.unique().tolist()) == ([objectness], [prob])
+    region = tree_region(tmp_path)
+    output = region(torch.zeros(1, *region.output))
+    for thresh, prob in ((0.25, 0), (0.24, 0.25)):
+        assert region.boxes(output, thresh, class_map=[0, 1]).prob.unique().tolist() == [prob]
+
+
+def test_an_overlap_that_only_meets_a_threshold_is_not_over_it():
+    """best_iou > l.thresh; if(iou > .5) recall += 1. The box of a map of 0 is the image."""
+    region = build(1, 1, [1, 1, 1, 1], 1, thresh=1)
+    gradient, figures = gradient_of(
+        region, np.zeros((1, 12, 1, 1), np.float32), np.array([[[0.5, 0.5, 1, 1, 0]]], np.float32), 20000
+    )
+    assert gradient.reshape(2, 6)[1, 4] != 0, "the second box has no truth, and is not spared"
+    assert (float(figures.avg_iou), float(figures.avg_recall)) == (1, 1)
+    assert float(figures_of(region, [0.5, 0.5, 0.5, 1, 0]).avg_iou) == 0.5
+    assert float(figures_of(region, [0.5, 0.5, 0.5, 1, 0]).avg_recall) == 0
+
+
+def test_figures_of_mini_batches_weigh_by_their_truths():
+    region = build(1, 1, [1, 1], 1)
+    none = float("nan")
+    rows = [(9, 0.5, 0.25, 0.1, 0.2, 1, 1), (9, none, none, none, 0.4, none, 0), (9, 0.9, 0.75, 0.5, 0.6, 0, 3)]
+    totals = region.totals([RegionFigures(*map(torch.tensor, map(float, row))) for row in rows])
+    expected = {"avg_iou": 0.8, "class": 0.625, "obj": 0.4, "no_obj": 0.4, "avg_recall": 0.25, "count": 4}
+    assert totals == pytest.approx(expected)
 
 
 def test_defaults_and_anchors():

@@ -40,6 +40,9 @@ def test_the_receptive_field():
 def test_sizes_that_do_not_divide():
     with pytest.raises(CfgError, match="13 x 13 does not divide by stride 2"):
         Network(parse_cfg(net(13, 13, 4, "[reorg]\nstride=2")))
+    for w, h in ((13, 12), (12, 13)):
+        with pytest.raises(CfgError, match=f"{w} x {h} does not divide by stride 2"):
+            Network(parse_cfg(net(w, h, 4, "[reorg]\nstride=2")))
     with pytest.raises(CfgError, match=r"3 channels do not divide by stride\*stride = 4"):
         Network(parse_cfg(net(8, 8, 3, "[reorg]\nstride=2")))
 

@@ -26,6 +26,15 @@ def test_a_smaller_map_is_added_to_every_second_place(darknet, tmp_path):
     check_layers(darknet, net(8, 8, 3, *sections), tmp_path)
 
 
+@pytest.mark.parametrize(
+    "last", ["[maxpool]\nsize=2\nstride=1\npadding=0", "[conv]\nfilters=4\nsize=3\npadding=2\nactivation=linear"]
+)
+def test_maps_a_little_larger_or_smaller_are_added_where_both_are(darknet, tmp_path, last):
+    """Darknet asks only that the sides of both divide alike."""
+    sections = [CONV.format(4, 1), last, "[shortcut]\nfrom=0\nactivation=linear"]
+    check_layers(darknet, net(9, 7, 3, *sections), tmp_path)
+
+
 def test_maps_that_do_not_fit():
     sections = [CONV.format(4, 1), CONV.format(4, 2), "[maxpool]\nsize=3\nstride=1\npadding=0", "[shortcut]\nfrom=0"]
     with pytest.raises(CfgError, match="do not fit by one stride"):

@@ -9,7 +9,7 @@ from darknet_compat.network import Network
 from tests.compare import check_layers, net
 
 
-@pytest.mark.parametrize("options", ["stride=2", "stride=3\nscale=.5", "stride=1", ""])
+@pytest.mark.parametrize("options", ["stride=2", "stride=3\nscale=.5", "stride=2\nscale=2", "scale=0", "stride=1", ""])
 def test_outputs_are_darknets(darknet, tmp_path, options):
     check_layers(darknet, net(4, 6, 3, f"[upsample]\n{options}"), tmp_path)
 
@@ -24,6 +24,15 @@ def test_a_negative_stride_sums_blocks():
     network = Network(parse_cfg(net(6, 4, 3, "[upsample]\nstride=-2\nscale=.5")))
     torch.testing.assert_close(network(x), expected)
     assert network.layers[0].output == (3, 2, 3)
+
+
+def test_a_stride_of_minus_1_sums_blocks_of_one():
+    network = Network(parse_cfg(net(6, 4, 3, "[upsample]\nstride=-1")))
+    x = torch.rand(2, 3, 4, 6)
+    assert torch.equal(network(x), x)
+    (layer,) = network.layers
+    assert (layer.output, layer.window()) == ((3, 4, 6), (1, 1))
+    assert layer.row().startswith("downsample          1x ")
 
 
 @pytest.mark.parametrize("size", [(6, 5), (5, 6), (5, 5)])

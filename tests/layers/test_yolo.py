@@ -252,3 +252,8 @@ def test_training_says_that_a_loss_is_not_there(monkeypatch):
     network = Network(parse_cfg(two_heads().replace("batch=1", "batch=2\nmax_batches=10"), "net.cfg"))
     with pytest.raises(CfgError, match=r"net\.cfg:\d+: \[yolo\]: the loss of \[yolo\] is not built here yet"):
         Trainer(network)
+
+
+def test_there_is_no_tree_to_ask_of():
+    for head in Network(parse_cfg(two_heads())).heads:
+        assert (head.chooses_classes, head.class_only, head.truth_classes) == (False, False, 4)

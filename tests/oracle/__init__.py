@@ -42,11 +42,16 @@ class OracleMissing(Exception):
     """libdarknet, its header or a C compiler is not installed."""
 
 
+def _printed(file, start):
+    return os.pread(file, os.fstat(file).st_size - start, start).decode("utf-8", "replace")
+
+
 @dataclass
 class Captured:
-    """What was printed to stdout inside ``Oracle.capture()``; filled when the block ends."""
+    """What was printed to stdout inside ``Oracle.capture()``, and to stderr; filled when the block ends."""
 
     text: str = ""
+    errors: str = ""
 
     @property
     def lines(self):
@@ -152,7 +157,7 @@ class Program:
         torch.set_flush_denormal(False)  # both libraries are built with -Ofast: loading one set it for this process
         self._redirected = False
         self._scratch = os.memfd_create("darknet-stdout")
-        self._null = os.open(os.devnull, os.O_WRONLY)
+        self._errors = os.memfd_create("darknet-stderr")
         for name in ("oracle_network_rate", "oracle_train"):
             getattr(self.a, name).restype = ctypes.c_float
         self.a.oracle_layer_tensor.restype = ctypes.c_long
@@ -165,26 +170,26 @@ class Program:
     def capture(self):
         """Swallow stdout and stderr of everything inside, C's too; yields a Captured that holds stdout afterwards."""
         captured = Captured()
+        files = self._scratch, self._errors
         if self._redirected:
             # An outer capture holds the text already: take our part of it.
             self.libc.fflush(None)
-            start = os.lseek(self._scratch, 0, os.SEEK_CUR)
+            starts = [os.lseek(file, 0, os.SEEK_CUR) for file in files]
             yield captured
             self.libc.fflush(None)
-            end = os.lseek(self._scratch, 0, os.SEEK_CUR)
-            captured.text = os.pread(self._scratch, end - start, start).decode("utf-8", "replace")
+            captured.text, captured.errors = map(_printed, files, starts)
             return
         sys.stdout.flush()
         sys.stderr.flush()
         self.libc.fflush(None)
         saved = os.dup(1), os.dup(2)
-        scratch = self._scratch
-        os.lseek(scratch, 0, os.SEEK_SET)
-        os.ftruncate(scratch, 0)
+        for file in files:
+            os.lseek(file, 0, os.SEEK_SET)
+            os.ftruncate(file, 0)
         self._redirected = True
         try:
-            os.dup2(scratch, 1)
-            os.dup2(self._null, 2)
+            os.dup2(files[0], 1)
+            os.dup2(files[1], 2)
             yield captured
         finally:
             sys.stdout.flush()
@@ -194,8 +199,7 @@ class Program:
             os.close(saved[0])
             os.close(saved[1])
             self._redirected = False
-            size = os.fstat(scratch).st_size
-            captured.text = os.pread(scratch, size, 0).decode("utf-8", "replace")
+            captured.text, captured.errors = map(_printed, files, (0, 0))
 
     quiet = capture
 

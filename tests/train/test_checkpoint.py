@@ -52,6 +52,7 @@ def test_a_multiple_that_several_gpus_step_over_counts(tmp_path):
     assert [batch for batch in range(3, 400, 3) if passed(batch - 3, batch, 100)] == [102, 201, 300]
     assert {path.name for path in snapshots.due(99, 102)} == {"net.backup", "net_102.weights"}
     assert snapshots.due(102, 105) == []
+    assert {path.name for path in snapshots.due(899, 999)} == {"net.backup", "net_999.weights"}
 
 
 def test_the_folder_is_made_with_those_above_it(tmp_path):
@@ -59,7 +60,9 @@ def test_the_folder_is_made_with_those_above_it(tmp_path):
     snapshots.folder = tmp_path / "a" / "b"
     for _ in range(2):
         snapshots.make_folder()
+    assert snapshots.last is None
     snapshots.save(trainer, snapshots.backup)
+    assert snapshots.last == f"{snapshots.backup} (batch 0)"
     assert {path.name for path in snapshots.folder.iterdir()} == {"net.backup", "net.backup.state"}
     snapshots.folder = snapshots.backup
     with pytest.raises(TrainingError, match=r"net\.backup: cannot make the folder for snapshots: File exists"):

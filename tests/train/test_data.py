@@ -123,6 +123,10 @@ def test_many_bad_lines_are_counted(paths, tmp_path):
         check_labels(paths, 3, labels="warn")
     assert len(caught) == 6
     assert str(caught[-1].message).startswith("7 more bad label lines")
+    (tmp_path / "labels" / "4.txt").write_text("9 .5 .5 .2 .2\n" * 5)
+    with warnings.catch_warnings(record=True) as caught:
+        check_labels(paths, 3, labels="warn")
+    assert [":5: " in str(one.message) for one in caught] == [False] * 4 + [True]
 
 
 def test_missing_label_files_mean_no_objects(paths, tmp_path):
@@ -144,6 +148,8 @@ def test_a_list_without_use_is_an_error(paths, tmp_path):
         DataError, match=r"gone\.jpg: no such image; missing are 1 of the 8 in the list; paths in it count from .*/"
     ):
         check_labels([*paths, str(tmp_path / "images" / "gone.jpg")], 3)
+    with pytest.raises(DataError, match=r"first\.jpg: no such image; missing are 2 of the 9 in the list"):
+        check_labels([*paths, *(str(tmp_path / "images" / f"{name}.jpg") for name in ("first", "second"))], 3)
     odd = tmp_path / "odd.webp"
     odd.write_bytes(b"")
     with pytest.raises(DataError, match="no label file belongs"):
@@ -225,8 +231,32 @@ def test_size_may_change(paths):
     assert [tuple(batch.images.shape) for batch in batches] == [(2, 3, h, w) for w, h in sizes]
 
 
+def test_an_input_higher_than_wide_has_its_memory(paths):
+    (batch,) = load_batches(training_set(paths), 2, lambda index: (32, 96), (32, 96), stop=1)
+    assert batch.images.shape == (2, 3, 96, 32)
+
+
+@pytest.mark.parametrize("cache", [False, True])
+def test_the_pixels_of_the_largest_image(paths, tmp_path, cache):
+    for name, (w, h) in (("2", (90, 20)), ("5", (30, 70))):
+        cv2.imwrite(str(tmp_path / "images" / f"{name}.jpg"), np.zeros((h, w, 3), np.uint8))
+    assert training_set(paths, cache=cache).most_pixels == 2100
+
+
+def test_the_first_seed_is_0(paths):
+    assert_equal_batches(collect(training_set(paths), 1), collect(training_set(paths, seed=0), 1))
+
+
 def test_what_is_cached_is_the_same(paths):
     assert_equal_batches(collect(training_set(paths), 5), collect(training_set(paths, cache=True), 5, workers=2))
+
+
+def test_what_is_cached_is_read_once(paths):
+    data = training_set(paths, cache=True)
+    expected = collect(data, 2)
+    for path in paths:
+        os.unlink(path)
+    assert_equal_batches(expected, collect(data, 2))
 
 
 def test_truth_belongs_to_the_image(tmp_path):
@@ -399,6 +429,19 @@ def test_workers_end_with_a_training_that_was_killed(paths, tmp_path):
     with pytest.raises(EOFError):
         here.poll(20) and here.recv()
     assert len(workers) == 2
+
+
+def test_a_worker_that_does_not_answer_is_ended(paths):
+    data = training_set(paths)
+    data.fill = lambda *_: time.sleep(60)  # as a disk that does not answer
+    worker = module._start_worker(module._Ring(data, 1, SIZE, 2))
+    try:
+        worker.ask(module._Request(0, 0, *SIZE))
+        module._end_workers([worker])
+        assert not alive(worker.pid)
+    finally:
+        if alive(worker.pid):
+            os.kill(worker.pid, signal.SIGKILL)
 
 
 def test_workers_do_not_run_ahead_without_bound_and_end(paths, workers):

@@ -22,7 +22,7 @@ from darknet_compat import load_network
 from darknet_compat.cfg import read_cfg
 from darknet_compat.errors import LostProcessError, TrainingError
 from darknet_compat.train import distributed
-from darknet_compat.train.distributed import LAUNCHER, Processes, launch, launch_processes
+from darknet_compat.train.distributed import LAUNCHER, Processes, join, launch, launch_processes, leave
 from darknet_compat.weights import load_weights
 from tests.train.nets import data_set, dropping, small
 
@@ -208,6 +208,85 @@ def test_gpus_that_are_not_there(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     with pytest.raises(TrainingError, match="-gpus names GPU 1; torch finds 1 on this machine"):
         launch([0, 1], [])
+    with pytest.raises(TrainingError, match="-gpus names GPU 3; torch finds 1 on this machine"):
+        launch([0, 3, 2], [])
+
+
+@pytest.mark.parametrize(("processors", "count", "each"), [(8, 3, "2"), (2, 3, "1"), (None, 1, "1")])
+def test_each_process_has_its_share_of_the_processors(monkeypatch, processors, count, each):
+    quiet = []
+    monkeypatch.setattr("torch.distributed.run.run", lambda _: quiet.append(logging.root.manager.disable))
+    monkeypatch.setattr(os, "cpu_count", lambda: processors)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    try:
+        assert launch_processes(count, ["words"]) == 0
+    finally:
+        logging.disable(logging.NOTSET)
+    assert os.environ["OMP_NUM_THREADS"] == each
+    assert quiet == [logging.CRITICAL], "the processes say themselves what went wrong"
+
+
+@pytest.fixture
+def launched(monkeypatch):
+    """The environment of the second of three processes; what is asked of torch there."""
+    asked = []
+    for name, value in (("RANK", 1), ("WORLD_SIZE", 3), ("LOCAL_RANK", 2)):
+        monkeypatch.setenv(name, str(value))
+    monkeypatch.setattr(distributed, "find_device", lambda name: torch.device(name or "cuda"))
+    monkeypatch.setattr(torch.cuda, "set_device", asked.append)
+    monkeypatch.setattr(dist, "init_process_group", lambda backend, **_: asked.append(backend))
+    return asked
+
+
+@pytest.mark.parametrize(
+    ("name", "device", "expected"),
+    [
+        (None, "cuda:2", [torch.device("cuda:2"), "nccl"]),
+        ("cuda", "cuda:2", [torch.device("cuda:2"), "nccl"]),
+        ("cuda:0", "cuda:0", [torch.device("cuda:0"), "nccl"]),
+        ("cpu", "cpu", ["gloo"]),
+    ],
+)
+def test_each_process_takes_the_gpu_of_its_place_or_the_one_that_is_named(launched, name, device, expected):
+    assert join(name) == Processes(torch.device(device), 1, 3)
+    assert launched == expected
+
+
+@pytest.mark.parametrize("error", [RuntimeError, ValueError])
+def test_processes_that_do_not_meet_are_one_line(launched, monkeypatch, error):
+    def failed(*_, **__):
+        raise error("no rendezvous\nwith a long trace")
+
+    monkeypatch.setattr(dist, "init_process_group", failed)
+    with pytest.raises(TrainingError, match=r"^cannot join the 3 processes of this training: no rendezvous$"):
+        join("cpu")
+
+
+def test_a_process_parts_only_from_those_it_joined(monkeypatch):
+    parted = []
+    monkeypatch.setattr(dist, "destroy_process_group", lambda: parted.append(True))
+    for joined in (False, True):
+        monkeypatch.setattr(dist, "is_initialized", lambda joined=joined: joined)
+        leave()
+        assert parted == [True] * joined
+
+
+def test_the_first_process_is_the_one_that_all_follow(monkeypatch):
+    def broadcast(tensor, source):
+        assert source == 0
+        tensor.fill_(7)
+
+    waited = []
+    monkeypatch.setattr(dist, "broadcast", broadcast)
+    monkeypatch.setattr(dist, "barrier", lambda: waited.append(True))
+    two = Processes(torch.device("cpu"), 1, 2)
+    tensor = torch.ones(3)
+    two.broadcast(tensor)
+    assert tensor.tolist() == [7, 7, 7]
+    assert two.broadcast_number(5) == 7
+    two.barrier()
+    assert waited == [True]
 
 
 def test_the_gpus_that_are_named_are_those_that_are_seen(monkeypatch):

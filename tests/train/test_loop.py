@@ -169,6 +169,39 @@ def test_random_sizes_change_every_ten_updates_and_end_at_608(tmp_path, monkeypa
     assert [[row[name] for name in names] for row in resumed.rows()] == [[row[name] for name in names] for row in whole]
 
 
+def test_the_device_augments_only_where_it_is_asked_to(tmp_path, monkeypatch):
+    given, load_batches = [], loop.load_batches
+
+    def recorded(*arguments, **options):
+        given.append(options["device"])
+        return load_batches(*arguments, **options)
+
+    monkeypatch.setattr(loop, "load_batches", recorded)
+    for folder, options in (("a", {}), ("b", {"on_device": False}), ("c", {"on_device": True})):
+        (tmp_path / folder).mkdir()
+        training = Training(tmp_path / folder, "max_batches=1")
+        training.run(**options)
+        assert given.pop() == (training.trainer.device if options.get("on_device") else None)
+
+
+def test_only_waiting_is_counted_as_waiting():
+    waited = loop.Waited()
+    with loop.Stopping() as stopping:
+        taken = list(waited.take(iter("abc"), 2, stopping))
+    assert taken == ["a", "b"]
+    assert 0 <= waited.seconds < 0.5
+
+
+def test_seconds_are_those_of_work_and_those_of_waiting(tmp_path, monkeypatch):
+    """By a clock that is read before and behind each of two waits, and before and behind the update."""
+    clock = iter([0.0, 1.0, 3.0, 10.0, 14.0, 100.0])
+    monkeypatch.setattr(loop, "time", SimpleNamespace(perf_counter=lambda: next(clock), monotonic=time.monotonic))
+    training = Training(tmp_path, "max_batches=1")
+    training.run()
+    [row] = training.rows()
+    assert (float(row["seconds"]), float(row["loading_seconds"])) == (94, 6)
+
+
 def test_any_number_of_processes_goes_on_with_one_count_of_updates(tmp_path, monkeypatch):
     """11 updates alone, 10 of three processes, 9 of two, 9 alone: what is fed has the network's size, and no gap."""
     monkeypatch.setattr("darknet_compat.train.schedule.SIZES", range(32, 161, 32))
@@ -222,6 +255,7 @@ def test_the_last_batches_see_the_largest_size_after_other_processes_began():
     )  # fmt: skip
     sizes = loop.Sizes(trainer)
     assert len({sizes.of(update) for update in range(300, 430)}) > 5, "up to batch 780 of 1000"
+    assert all(len({sizes.of(first + i) for i in range(10)}) == 1 for first in range(300, 430, 10))
     assert {sizes.of(update) for update in range(430, 475)} == {(608, 608)}, "from batch 820 on"
     assert [sizes.of_batch(index) for index in (0, 19, 20)] == [sizes.of(update) for update in (300, 309, 310)]
 
@@ -236,6 +270,28 @@ def test_the_last_heads_random_counts(last):
     assert loop.Sizes(trainer).drawn == last
     heads[-1].resizable = False  # [detection], whose random is about something else
     assert not loop.Sizes(trainer).drawn
+
+
+def test_only_random_draws_sizes():
+    """Of the last of any number of heads, and of one that has such an option; then images of 608 x 608 must fit."""
+    net = SimpleNamespace(width=32, height=64)
+    for last, drawn, largest in (
+        ({"random": 1}, True, (608, 608)),
+        ({"random": 0}, False, (32, 64)),
+        ({}, False, (32, 64)),
+    ):
+        heads = [SimpleNamespace(o=SimpleNamespace(**o)) for o in ({"random": 1}, {"random": 0}, last)]
+        trainer = SimpleNamespace(network=SimpleNamespace(heads=heads, seen=0), net=net, updates=0)
+        sizes = loop.Sizes(trainer)
+        assert (sizes.drawn, sizes.largest) == (drawn, largest)
+
+
+def test_all_processes_start_from_the_first_ones_numbers(tmp_path, monkeypatch):
+    sent = []
+    monkeypatch.setattr(Alike, "broadcast", lambda _, tensor: sent.append(tensor.data_ptr()))
+    training = Training(tmp_path, "max_batches=1")
+    training.run()
+    assert sorted(sent) == sorted(tensor.data_ptr() for tensor in training.network.state_dict().values())
 
 
 def test_resume_writes_the_final_weights_that_a_kill_kept_from_being_written(tmp_path, monkeypatch):
@@ -504,6 +560,18 @@ def test_a_second_ctrl_c_stops_at_once_unless_it_comes_with_the_first(monkeypatc
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             os.kill(os.getpid(), number)
     assert {signal.getsignal(number) for number in data.STOPPING} == {signal.SIG_IGN}, "up to the end of the process"
+
+
+def test_a_second_signal_does_not_break_off_what_the_first_one_undoes(handlers):
+    undone = []
+    with loop.Stopping() as stopping, pytest.raises(loop.Stopped), stopping.breaks_off():
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        except loop.Stopped:
+            os.kill(os.getpid(), signal.SIGTERM)
+            undone.append(True)
+            raise
+    assert undone
 
 
 def test_nohup_is_respected(handlers):

@@ -92,7 +92,8 @@ def test_adam_is_darknets(eps):
 
 
 @pytest.mark.parametrize(
-    ("sections", "line"), [("[maxpool]\n" * 2, 6), ("[conv]\nstopbackward=1\n" * 2 + "[maxpool]\n", 7)]
+    ("sections", "line"),
+    [("[maxpool]\n" * 2, 6), ("[maxpool]\n" * 3, 7), ("[conv]\nstopbackward=1\n" * 2 + "[maxpool]\n", 7)],
 )
 def test_nothing_left_to_train_is_refused_at_its_section(sections, line):
     """The last one, where none has weights; the one that cuts off all weights."""
@@ -106,6 +107,16 @@ def test_clip_holds_the_weights_of_convolutions():
     got = run(net, [sums(net, 0)], [5.0])
     for name, values in got.items():
         assert (np.abs(values).max() <= 0.1 + 1e-7) == name.endswith(".weights"), name
+
+
+def test_clip_leaves_what_is_within():
+    net = network("clip=0.1")
+    (layer, *_) = net.layers
+    with torch.no_grad():
+        layer.weights.copy_(torch.linspace(-0.2, 0.2, layer.weights.numel()).reshape(layer.weights.shape))
+    expected = layer.weights.detach().clamp(-0.1, 0.1)
+    clip_weights(net)
+    assert torch.equal(layer.weights, expected)
 
 
 def test_clip_leaves_other_layers():

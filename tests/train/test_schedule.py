@@ -84,6 +84,14 @@ def test_sigmoid_before_its_step_is_what_the_cfg_means(darknet):
         assert current_rate(net, batch) == pytest.approx(darknet.rate(batch, "sig", **options), rel=1e-6)
 
 
+def test_steps_that_do_not_rise_are_darknets(darknet):
+    """get_current_rate returns at the first step that is to come."""
+    options = dict(steps=[50, 20, 90], scales=[0.1, 0.5, 3.0], learning_rate=0.01, burn_in=0)
+    for batch in (10, 30, 60, 100):
+        expected = darknet.rate(batch, policy="steps", max_batches=MAX_BATCHES, **options)
+        assert current_rate(net_of("steps", **options), batch) == pytest.approx(expected, rel=1e-6), batch
+
+
 def test_rates_no_number_can_hold_are_no_traceback():
     assert current_rate(net_of("step", scale=10.0), 5000) == np.inf
     assert current_rate(net_of("poly"), MAX_BATCHES + 3) == 0

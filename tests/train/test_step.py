@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,7 @@ from darknet_compat import load_network, read_cfg
 from darknet_compat.cfg import parse_cfg
 from darknet_compat.errors import CfgError, CfgWarning, LostProcessError, TrainingError
 from darknet_compat.train.distributed import Processes
-from darknet_compat.train.step import Trainer, strict
+from darknet_compat.train.step import Trainer, network_cost, strict
 from darknet_compat.weights import save_weights
 from tests.train.nets import batches, dropping, small
 
@@ -53,6 +55,20 @@ def test_another_precision_is_refused():
     """torch would take its own choice for a name that it is not given."""
     with pytest.raises(ValueError, match="amp is 'fp8'; expected one of bf16, fp16, or None"):
         Trainer(load_network(parse_cfg(small())), amp="fp8")
+
+
+def test_what_cannot_be_trained_is_refused_with_its_line():
+    """Of a network without a loss the last section's; of a schedule without a rate the option's."""
+    head = "[net]\nwidth=4\nheight=4\nchannels=3\nbatch=2\nmax_batches=9\n"
+    for text, line in (("[conv]\n[maxpool]\n[conv]\n[maxpool]\n", 10), ("[conv]\n", 7)):
+        with pytest.raises(CfgError, match=rf"^<text>:{line}: .*no layer of the network has a loss; expected a head"):
+            Trainer(load_network(parse_cfg(head + text)))
+    with pytest.raises(CfgError, match="no policy is called `never`"):
+        Trainer(load_network(parse_cfg(small("policy=never"))))
+
+
+def test_the_cost_of_several_heads_is_their_mean():
+    assert network_cost([SimpleNamespace(cost=cost) for cost in (1.0, 3.0, 8.0)]) == 4
 
 
 def test_50_updates_are_darknets(darknet, tmp_path):
@@ -127,8 +143,9 @@ def trained(updates, amp=None, fast=False, **options):
 
 
 def test_average_loss_and_batch_number_are_train_detectors():
-    _, done = trained(batches(6, 3))
+    trainer, done = trained(batches(6, 3))
     assert [update.batch for update in done] == [1, 2, 3]
+    assert trainer.updates == 3
     average = -1.0
     for update in done:
         assert update.loss == pytest.approx(sum(float(f.cost) for [f] in update.figures) / 8)
@@ -424,6 +441,15 @@ def test_fast_sets_every_switch_and_compiles_nothing_on_a_cpu(monkeypatch):
         strict()
     assert network.layers[2].weights.is_contiguous(memory_format=torch.channels_last)
     assert not network.layers[2].weights.is_contiguous()
+
+
+def test_nothing_is_fast_unless_asked_for():
+    strict()
+    network = load_network(parse_cfg(small()))
+    trainer = Trainer(network)
+    assert trainer.raw_maps == network.raw_maps
+    assert network.layers[2].weights.is_contiguous()
+    assert not torch.backends.cudnn.benchmark
 
 
 def test_onlyforward_is_refused_where_it_would_train_something_else():

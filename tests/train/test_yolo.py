@@ -7,9 +7,11 @@ import pytest
 import torch
 
 from darknet_compat import load_network, read_cfg
+from darknet_compat.errors import CfgError
+from darknet_compat.train.detector import Training
 from darknet_compat.train.step import Trainer, network_cost
 from darknet_compat.weights import save_weights
-from tests.train.nets import batches
+from tests.train.nets import batches, data_set
 
 # Two heads that share one line of anchors, as v3's do. What is read twice is followed by a [route]: on a CPU a
 # convolution overwrites the gradient of its input, in AlexeyAB's program every one (col2im_cpu_ext), in pjreddie's one
@@ -31,19 +33,28 @@ steps=15
 scales=.5
 """
 CONV = "[convolutional]\n{}filters={}\nsize=3\nstride={}\npad=1\nactivation=leaky\n"
-HEAD = "[convolutional]\nfilters=24\nsize=3\npad=1\nactivation=linear\n[yolo]\nmask={}\nclasses=3\nnum=6\n{}\n"
+HEAD = "[convolutional]\nfilters={}\nsize=3\npad=1\nactivation=linear\n[{}]\nmask={}\nclasses=3\nnum=6\n{}\n"
 ALONE = "[route]\nlayers=-1\n"
 ANCHORS = "anchors=10,14, 13,27, 20,20, 28,41, 37,28, 50,45\nignore_thresh=.5\n"
 
 
-def cfg_of(norm="", options="", rate=0.001):
+def cfg_of(norm="", options="", rate=0.001, head="yolo"):
+    filters = 24 if head == "yolo" else 36
     sections = [
         CONV.format(norm, 8, 2), CONV.format(norm, 12, 2), ALONE, CONV.format(norm, 16, 2), ALONE,
-        HEAD.format("3,4,5", ANCHORS + options),
+        HEAD.format(filters, head, "3,4,5", ANCHORS + options),
         "[route]\nlayers=-4\n[upsample]\nstride=2\n[route]\nlayers=-1,1\n", CONV.format(norm, 12, 1),
-        HEAD.format("0,1,2", ANCHORS + options),
+        HEAD.format(filters, head, "0,1,2", ANCHORS + options),
     ]  # fmt: skip
     return NET.format(rate=rate) + "\n".join(sections)
+
+
+@pytest.mark.parametrize(("option", "found"), [("resize=1.5", "resize=1.5"), ("random=1.4", "random=1.4")])
+def test_what_alexeyabs_loader_does_is_refused_where_it_is_not_built(tmp_path, option, found):
+    data_set(tmp_path)
+    (tmp_path / "net.cfg").write_text(cfg_of(options=f"iou_loss=ciou\n{option}\n"))
+    with pytest.raises(CfgError, match=f"{found} of AlexeyAB's program is not built here yet; expected {found[:6]}="):
+        Training(tmp_path / "set.data", tmp_path / "net.cfg", device="cpu")
 
 
 class Pair:
@@ -98,20 +109,22 @@ def test_20_updates_are_pjreddies(darknet, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "options",
+    ("head", "options"),
     [
-        "iou_loss=mse\nresize=1.0",
-        "iou_loss=ciou\niou_normalizer=.07\nscale_x_y=1.05\nmax_delta=5",
-        "iou_loss=giou\niou_thresh=.213\nobjectness_smooth=1",
+        ("yolo", "iou_loss=mse\nresize=1.0"),
+        ("yolo", "iou_loss=ciou\niou_normalizer=.07\nscale_x_y=1.05\nmax_delta=5"),
+        ("yolo", "iou_loss=giou\niou_thresh=.213\nobjectness_smooth=1"),
+        ("Gaussian_yolo", "uc_normalizer=.5\nmax_delta=1"),
+        ("Gaussian_yolo", "iou_loss=ciou\nuc_normalizer=.1\nmax_delta=.5\nobjectness_smooth=1\niou_thresh=.213"),
     ],
-    ids=["mse", "ciou", "giou"],
+    ids=["mse", "ciou", "giou", "gaussian", "gaussian_ciou"],
 )
-def test_12_updates_are_alexeyabs(alexeyab_darknet, tmp_path, options):
+def test_12_updates_are_alexeyabs(alexeyab_darknet, tmp_path, head, options):
     """Without batch normalisation: on a CPU his program does not train the biases after it.
 
     Slowly, too: as his Makefile builds it (-Ofast), its logistic of less than -88 is NaN.
     """
-    pair = Pair(alexeyab_darknet, tmp_path, cfg_of(options=options, rate=0.00006), "gpu", 6)
+    pair = Pair(alexeyab_darknet, tmp_path, cfg_of(options=options, rate=0.00006, head=head), "gpu", 6)
     assert pair.ours.program == "alexeyab"
     check(pair.train(12))
     assert pair.worst(("weights", "biases"))[0] < 1e-3, pair.worst(("weights", "biases"))
