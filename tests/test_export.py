@@ -574,6 +574,16 @@ def test_safetensors_names_and_metadata(shapes, tmp_path):
         assert set(file.keys()) == set(shapes.state_dict())
 
 
+@pytest.mark.parametrize("suffix", ["pt2", "safetensors"])
+def test_the_program_that_was_asked_for_comes_back(tmp_path, suffix):
+    """Where no word of the cfg says it."""
+    need("safetensors")
+    network = randomise(Network(parse_cfg(net(8, 8, 3, CONV.format(4))), program="alexeyab"))
+    export(network, tmp_path / f"net.{suffix}")
+    back = read_export(tmp_path / f"net.{suffix}")
+    assert (back.program, back.net.letter_box) == ("alexeyab", 0)
+
+
 def test_damaged_and_foreign_files(tmp_path, capfd):
     need("safetensors")
     import safetensors.numpy

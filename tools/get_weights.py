@@ -39,6 +39,12 @@ PUBLISHED = {
     "darknet19_448.conv.23": Published(
         "darknet19_448.conv.23", "darknet19_448", 79_327_120, "start of a YOLOv2 training", layers=23
     ),
+    "yolov3": Published("yolov3.weights", "yolov3", 248_007_048, "YOLOv3, COCO"),
+    "yolov3-spp": Published("yolov3-spp.weights", "yolov3-spp", 252_209_544, "YOLOv3-SPP, COCO"),
+    "yolov3-tiny": Published("yolov3-tiny.weights", "yolov3-tiny", 35_434_956, "Tiny YOLOv3, COCO"),
+    "darknet53.conv.74": Published(
+        "darknet53.conv.74", "darknet53", 162_482_580, "start of a YOLOv3 training", layers=74
+    ),
     "darknet19": Published("darknet19.weights", "darknet19", None, "ImageNet classifier"),
     "darknet19_448": Published("darknet19_448.weights", "darknet19_448", None, "the same at 448 x 448"),
     "darknet": Published("darknet.weights", "darknet", None, "Darknet reference classifier"),
@@ -46,6 +52,13 @@ PUBLISHED = {
     "resnet18": Published("resnet18.weights", "resnet18", None, "ImageNet classifier"),
     "resnet34": Published("resnet34.weights", "resnet34", None, "ImageNet classifier"),
     "resnet50": Published("resnet50.weights", "resnet50", None, "ImageNet classifier"),
+    "resnet101": Published("resnet101.weights", "resnet101", None, "ImageNet classifier"),
+    "resnet152": Published("resnet152.weights", "resnet152", None, "ImageNet classifier"),
+    "densenet201": Published("densenet201.weights", "densenet201", None, "ImageNet classifier"),
+    "darknet53": Published("darknet53.weights", "darknet53", None, "ImageNet classifier"),
+    "extraction": Published("extraction.weights", "extraction", None, "ImageNet classifier"),
+    "alexnet": Published("alexnet.weights", "alexnet", None, "ImageNet classifier"),
+    "vgg-16": Published("vgg-16.weights", "vgg-16", None, "ImageNet classifier"),
 }
 
 

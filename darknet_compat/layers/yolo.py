@@ -273,7 +273,8 @@ class Yolo(Head):
         )
 
     def rewritten(self, figures: Any) -> tuple[float, float]:
-        return (figures.rewritten, figures.trained) if isinstance(figures, AlexeyABFigures) else (0, 0)
+        counts = isinstance(figures, AlexeyABFigures)
+        return (float(figures.rewritten), float(figures.trained)) if counts else (0, 0)
 
     def totals(self, figures: Sequence[Figures] | Sequence[AlexeyABFigures]) -> dict[str, float]:
         """Means over the truths of all mini-batches; of ``no_obj`` and of the losses the means of the means."""

@@ -284,7 +284,7 @@ def assign(head: Yolo, truth: Tensor, grid: torch.Size) -> Taken:
     if head.o.iou_thresh < 1:
         _, kinds = ious(shifted, given)
         fit = kinds[head.o.iou_thresh_kind]
-        own = torch.arange(len(head.places), device=truth.device) if head.mask is None else head.mask.sort().values
+        own = torch.arange(len(head.places), device=truth.device) if head.mask is None else head.mask
         more = (fit[..., own] > head.o.iou_thresh) & (own != best[..., None]) & inside[..., None]
         anchor = torch.cat([anchor, own.expand(*best.shape, -1)], 2)
         place = torch.cat([place, head.places[own].expand(*best.shape, -1)], 2)

@@ -169,7 +169,7 @@ class Training:
         network, net, head = self.trainer.network, self.trainer.net, self.trainer.network.detector
         fit: Fit = "stretch" if head.stretches else "place" if net.letter_box else "crop"
         if network.program == ALEXEYAB and fit != "stretch":
-            # What his loader and his loop do with these is not what pjreddie's do; load_data_region is the same in both.
+            # What his loader and his loop do with these is not what pjreddie's do; load_data_region is alike in both.
             for name, built in (("resize", 1), ("random", 0)):
                 if getattr(head.o, name, built) != built:
                     raise head.section.error(

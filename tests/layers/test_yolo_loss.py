@@ -10,6 +10,7 @@ import torch
 
 from darknet_compat.cfg import parse_cfg
 from darknet_compat.errors import CfgError
+from darknet_compat.layers.iou_loss import agreement, iou_deltas
 from darknet_compat.network import Network
 from darknet_compat.train.log import rewritten_line
 from darknet_compat.weights import save_weights
@@ -54,6 +55,7 @@ def random_case(rng, network, truths, batch, crowded):
         image[:count, 4] = rng.integers(0, head.o.classes, count)
         if crowded and count > 3:
             image[1:count:2, :4] = image[0, :4] * rng.uniform(0.98, 1.02, (len(image[1:count:2]), 4))
+        image[count + 1 : count + 3] = (0.3, 0.6, 0.4, 0.5, 1)  # behind the end: no truth
     rows[..., :4] = rows[..., :4].clip(0, 0.999)
     return raw, rows
 
@@ -101,8 +103,22 @@ def test_deltas_are_pjreddies(darknet, tmp_path, options, crowded):
         check_line(network.heads[0].line(figures), printed.text, "Region")
         count += int(figures.count)
     assert count > 40
-    assert worst < 2e-5
+    assert worst < 1e-5
     print(f"{count} truths: worst delta {worst:.2g}")
+
+
+@pytest.mark.parametrize("value", [-200, 200])
+def test_a_class_0_that_is_gone_lets_truths_set_all_classes_anew(darknet, tmp_path, value):
+    """As he looks at its delta to see whether a slot has classes already, and that delta is 0."""
+    rng = np.random.default_rng(6)
+    network = made(text(), tmp_path, "pjreddie")
+    reference = darknet.load_network(tmp_path / "net.cfg", tmp_path / "net.weights")
+    for _ in range(6):
+        raw, truth = random_case(rng, network, 90, 2, True)
+        raw.reshape(2, 3, 8, -1)[:, :, 5] = value
+        reference.train_step(raw, truth.reshape(2, -1), update=False)
+        found, _ = deltas(network, raw, truth)
+        assert distance(network, found, reference.layer_tensor(1, "delta").reshape(raw.shape)) < 2e-5
 
 
 def check_line(found, printed, start):
@@ -130,10 +146,11 @@ ALEXEYAB = {
     "thresh": "iou_loss=ciou\niou_thresh=.213",
     "thresh_kind": "iou_loss=ciou\niou_thresh=.1\niou_thresh_kind=giou",
     "smooth": "iou_loss=ciou\nobjectness_smooth=1\niou_thresh=.2\nobj_normalizer=.4",
-    "labels": "label_smooth_eps=.1\nignore_thresh=.2",
+    "labels": "label_smooth_eps=.1\nignore_thresh=.2\ncls_normalizer=.5",
     "focal": "focal_loss=1",
     "counters": "iou_loss=ciou\ncounters_per_class=10, 40, 5\ncls_normalizer=.5\nmax_delta=5",
-    "new_mse": "new_coords=1\nscale_x_y=2.0",
+    "new_mse": "new_coords=1\nscale_x_y=2.0\niou_thresh=.2",
+    "new_counters": "new_coords=1\nobjectness_smooth=1\ncounters_per_class=10, 40, 5",
     "new_ciou": "new_coords=1\nscale_x_y=2.0\niou_loss=ciou\niou_thresh=.2\nobjectness_smooth=1\niou_normalizer=.05",
     "details": "iou_loss=ciou\nshow_details=0",
     "truth": "iou_loss=giou\ntruth_thresh=.3\nignore_thresh=.2",
@@ -155,6 +172,10 @@ def test_deltas_are_alexeyabs(alexeyab_darknet, tmp_path, options, crowded):
         raw, truth = random_case(rng, network, 200, 2, crowded)
         if new:  # the convolution before has the logistic
             raw = 1 / (1 + np.exp(-raw))
+            # An objectness that is just right has no delta, which he takes for none given; a side of 0 counts as 1.
+            sides, objectness = np.split(raw.reshape(2, 3, 8, H * W)[:, :, 2:5], [2], 2)
+            objectness[...] = np.where(rng.random(objectness.shape) < 0.4, objectness.round(), objectness)
+            sides[rng.random(sides.shape) < 0.1] = 0
         rows = np.concatenate([truth, np.zeros((*truth.shape[:2], 1), np.float32)], 2)  # track_id
         with alexeyab_darknet.capture() as printed:
             cost = reference.train_step(raw, rows.reshape(2, -1), update=False).cost
@@ -164,8 +185,8 @@ def test_deltas_are_alexeyabs(alexeyab_darknet, tmp_path, options, crowded):
         assert float(figures.cost) == pytest.approx(cost, rel=1e-4)
         check_line(network.heads[0].line(figures), printed.errors, "v3 (")
         count += int(figures.count)
-    assert count > 25
-    assert worst < 3e-5
+    assert count > 20
+    assert worst < 1e-5
     print(f"{count} truths: worst delta {worst:.2g}")
 
 
@@ -188,6 +209,13 @@ def test_boxes_of_more_than_one_truth_are_counted_as_alexeyabs(alexeyab_darknet,
         if trained:
             check_line(rewritten_line(rewritten, trained), *lines, " total_bbox")
     assert 0 < rewritten < trained
+
+
+def test_a_box_that_is_its_truth_has_deltas():
+    """CIOU's weight is 0 there, not 0/0."""
+    box = torch.tensor([0.5, 0.25, 0.125, 0.5])
+    assert torch.equal(iou_deltas(box, box, "ciou"), iou_deltas(box, box, "iou"))
+    assert agreement(box, box, "ciou") == 1
 
 
 def test_both_agree_on_what_no_truth_is(darknet, tmp_path):

@@ -194,7 +194,7 @@ def test_only_waiting_is_counted_as_waiting():
 
 def test_seconds_are_those_of_work_and_those_of_waiting(tmp_path, monkeypatch):
     """By a clock that is read before and behind each of two waits, and before and behind the update."""
-    clock = iter([0.0, 1.0, 3.0, 10.0, 14.0, 100.0])
+    clock = iter([5.0, 6.0, 8.0, 15.0, 19.0, 105.0])
     monkeypatch.setattr(loop, "time", SimpleNamespace(perf_counter=lambda: next(clock), monotonic=time.monotonic))
     training = Training(tmp_path, "max_batches=1")
     training.run()
@@ -270,6 +270,16 @@ def test_the_last_heads_random_counts(last):
     assert loop.Sizes(trainer).drawn == last
     heads[-1].resizable = False  # [detection], whose random is about something else
     assert not loop.Sizes(trainer).drawn
+
+
+def test_the_network_takes_the_size_that_is_drawn(tmp_path, monkeypatch):
+    """A [yolo] measures its anchors by it. The last batches see the largest, and here there is but one."""
+    monkeypatch.setattr("darknet_compat.train.schedule.SIZES", range(64, 97, 32))
+    monkeypatch.setattr(loop, "SIZES", range(64, 97, 32))
+    training = Training(tmp_path, "max_batches=1", random=1)
+    assert (training.network.width, training.network.height) == (32, 32)
+    training.run()
+    assert (training.network.width, training.network.height) == (96, 96)
 
 
 def test_only_random_draws_sizes():
@@ -564,13 +574,18 @@ def test_a_second_ctrl_c_stops_at_once_unless_it_comes_with_the_first(monkeypatc
 
 def test_a_second_signal_does_not_break_off_what_the_first_one_undoes(handlers):
     undone = []
-    with loop.Stopping() as stopping, pytest.raises(loop.Stopped), stopping.breaks_off():
-        try:
-            os.kill(os.getpid(), signal.SIGTERM)
-        except loop.Stopped:
-            os.kill(os.getpid(), signal.SIGTERM)
-            undone.append(True)
-            raise
+
+    def broken_off(stopping):
+        with stopping.breaks_off():
+            try:
+                os.kill(os.getpid(), signal.SIGTERM)
+            except loop.Stopped:
+                os.kill(os.getpid(), signal.SIGTERM)
+                undone.append(True)
+                raise
+
+    with loop.Stopping() as stopping, pytest.raises(loop.Stopped):
+        broken_off(stopping)
     assert undone
 
 
