@@ -167,8 +167,9 @@ class Training:
         self, images: list[str], labels: Literal["error", "warn"], epochs: bool, cache: bool
     ) -> TrainingSet:
         network, net, head = self.trainer.network, self.trainer.net, self.trainer.network.detector
-        if network.program == ALEXEYAB:
-            # What his loader and his loop do with these is not what pjreddie's do.
+        fit: Fit = "stretch" if head.stretches else "place" if net.letter_box else "crop"
+        if network.program == ALEXEYAB and fit != "stretch":
+            # What his loader and his loop do with these is not what pjreddie's do; load_data_region is alike in both.
             for name, built in (("resize", 1), ("random", 0)):
                 if getattr(head.o, name, built) != built:
                     raise head.section.error(
@@ -176,7 +177,6 @@ class Training:
                         f"expected {name}={built}",
                         name,
                     )
-        fit: Fit = "stretch" if head.stretches else "place" if net.letter_box else "crop"
         if self.on_device and fit == "crop":
             raise network.cfg.net.error(
                 "letter_box=0 cuts rectangles out of the images in bytes, which only the loader does; expected "

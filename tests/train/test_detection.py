@@ -170,6 +170,13 @@ def test_map_stretches_and_every_truth_is_looked_at(folder, monkeypatch):
     assert images.most == 3
 
 
+def test_alexeyabs_program_loads_images_as_pjreddies_does(folder):
+    """Whatever it does with these options for other heads: the loader is the same in both."""
+    (folder / "v1.cfg").write_text(v1(sqrt="1\nrandom=1\nresize=1.5"))
+    made = Training(folder / "set.data", folder / "v1.cfg", device="cpu", program="alexeyab", augment="device")
+    assert made.images.options.fit == "stretch"
+
+
 def test_yolo_train_numbers_its_snapshots_more_often(folder):
     (folder / "v1.cfg").write_text(v1())
     for verbs, expected in (("detector", {100, 900, 10000, 20000}), ("yolo", {100, 900, 1000, 2000, 10000, 20000})):
