@@ -9,6 +9,8 @@ import torch
 from darknet_compat.cfg import parse_cfg, read_cfg
 from darknet_compat.detect import detect
 from darknet_compat.errors import CfgError, CfgWarning
+from darknet_compat.layers.gaussian_yolo_loss import GaussianFigures
+from darknet_compat.layers.yolo_loss import AlexeyABFigures
 from darknet_compat.network import Network
 from tests.compare import check_layers, net, network_of
 from tests.layers import test_yolo_loss
@@ -123,6 +125,19 @@ def test_deltas_are_darknets(alexeyab_darknet, tmp_path, options, crowded):
     assert count > 25
     assert worst < 1e-5
     print(f"{count} truths: worst delta {worst:.2g}")
+
+
+def test_columns_weigh_means_over_truths_by_their_number(tmp_path):
+    """And losses and no_obj, which are of all boxes, by mini-batch."""
+    head = made(loss_text(), tmp_path, "alexeyab").heads[0]
+    figures = [GaussianFigures(*[1.0] * 7, 1.0, *[1.0] * 4), GaussianFigures(*[5.0] * 7, 3.0, *[5.0] * 4)]
+    means = {name: 4.0 for name in head.columns} | {"count": 4}
+    alike = {name: 3.0 for name in ("no_obj", "class_loss", "iou_loss", "uc_loss", "total_loss")}
+    assert {name: head.totals(figures)[name] for name in head.columns} == means | alike
+    head = made(test_yolo_loss.text("iou_loss=ciou"), tmp_path, "alexeyab").heads[0]
+    batches = [AlexeyABFigures(1.0, 1.0, 1.0, *[1.0] * 5), AlexeyABFigures(5.0, 5.0, 3.0, *[5.0] * 5)]
+    expected = {"avg_iou": 4.0, "class_loss": 3.0, "iou_loss": 3.0, "total_loss": 3.0, "count": 4}
+    assert {name: head.totals(batches)[name] for name in head.columns} == expected
 
 
 def test_a_truth_outside_or_of_no_class(tmp_path):
