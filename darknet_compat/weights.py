@@ -6,6 +6,7 @@ file knows the header; the order of the numbers is each layer's own affair (``La
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 import struct
@@ -226,20 +227,30 @@ def _fit(network: Network, header: Header, size: int) -> str:
 
 
 def _stock_fit(found: int) -> str | None:
+    for name, ends in _stock_ends():
+        layer = next((index for index, total in ends if total == found), None)
+        if layer is not None:
+            return name if layer == ends[-1][0] else f"the first {layer + 1} layers of {name}"
+    return None
+
+
+@functools.cache
+def _stock_ends() -> list[tuple[str, list[tuple[int, int]]]]:
+    """Of each stock cfg its layers with numbers, and how many of them a file holds up to each layer's end."""
+    known = []
     for path in stock_files("cfg", ".cfg"):
         try:
             network = Network(read_cfg(path), device="meta")
         except DarknetError:
             continue
-        total = 0
-        layers = [layer for layer in network.layers if layer.numbers()]
-        for layer in layers:
-            total += sum(tensor.numel() for _, tensor in layer.numbers())
-            if total == found:
-                if layer is layers[-1]:
-                    return path.name
-                return f"the first {layer.index + 1} layers of {path.name}"
-    return None
+        ends, total = [], 0
+        for layer in network.layers:
+            count = sum(tensor.numel() for _, tensor in layer.numbers())
+            total += count
+            if count:
+                ends.append((layer.index, total))
+        known.append((path.name, ends))
+    return known
 
 
 def save_weights(network: Network, path: str | os.PathLike[str], cutoff: int | None = None) -> None:

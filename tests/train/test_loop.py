@@ -285,12 +285,14 @@ def test_the_network_takes_the_size_that_is_drawn(tmp_path, monkeypatch):
 def test_only_random_draws_sizes():
     """Of the last of any number of heads, and of one that has such an option; then images of 608 x 608 must fit."""
     net = SimpleNamespace(width=32, height=64)
-    for last, drawn, largest in (
-        ({"random": 1}, True, (608, 608)),
-        ({"random": 0}, False, (32, 64)),
-        ({}, False, (32, 64)),
+    for last, resizable, drawn, largest in (
+        ({"random": 1}, True, True, (608, 608)),
+        ({"random": 1}, False, False, (32, 64)),
+        ({"random": 0}, True, False, (32, 64)),
+        ({}, True, False, (32, 64)),
     ):
-        heads = [SimpleNamespace(o=SimpleNamespace(**o)) for o in ({"random": 1}, {"random": 0}, last)]
+        options = ({"random": 1}, {"random": 0}, last)
+        heads = [SimpleNamespace(o=SimpleNamespace(**o), resizable=resizable) for o in options]
         trainer = SimpleNamespace(network=SimpleNamespace(heads=heads, seen=0), net=net, updates=0)
         sizes = loop.Sizes(trainer)
         assert (sizes.drawn, sizes.largest) == (drawn, largest)
