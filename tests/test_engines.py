@@ -250,13 +250,30 @@ def test_convolutions_of_alexeyabs_kinds(tmp_path, program):
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 def test_mish_in_place(layout):
-    """Of several parts, over all that a float32 holds; -0 is 0 times something positive."""
-    x = torch.cat([torch.randn(2 * packed.MISH_PART - 6) * 8, torch.tensor([-3e38, -100, -20, 20, 100, 3e38])])
-    x = x.reshape(2, 8, 128, 128).to(memory_format=layout)
-    expected = F.mish(x.double()).float()
-    found = packed.mish_(x)
-    assert found.data_ptr() == x.data_ptr()
-    torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-6)
+    """Of several parts, over nearly all that a float32 holds."""
+    x = torch.cat([torch.randn(2 * packed.PART - 6) * 8, torch.tensor([-1.5e38, -100, -20, 20, 100, 1.5e38])])
+    x = x.reshape(4, 8, 128, 128).to(memory_format=layout)
+    expected, y = F.mish(x.double()).float(), -x
+    found = packed.mish_of_negative_(y)
+    assert found.data_ptr() == y.data_ptr()
+    torch.testing.assert_close(found, expected, atol=2e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize("side", [13, 16])
+@pytest.mark.parametrize(
+    "options",
+    ["size=2\nstride=2", "size=2\nstride=1", "size=2\nstride=2\npadding=0", "size=3\nstride=2", "size=3\nstride=3",
+     "size=5\nstride=1", "size=13\nstride=1", "size=4\nstride=2\npadding=5", "size=2\nstride_x=1\nstride_y=2",
+     "size=3\nstride=2\nantialiasing=1", "maxpool_depth=1\nout_channels=2\nsize=2\nstride=2"],
+)  # fmt: skip
+def test_a_maxpool_in_two_passes_is_a_maxpool(tmp_path, side, options):
+    network, _, _ = network_of(net(side, side, 4, f"[maxpool]\n{options}"), tmp_path)
+    layer = network.layers[0]
+    x = torch.randn(2, 4, side, side, generator=torch.Generator().manual_seed(0))
+    x[0, 0, 3, 3], x[1, 1] = float("nan"), float("-inf")
+    for layout in (torch.contiguous_format, torch.channels_last):
+        found = packed._maxpool(layer, x.to(memory_format=layout))
+        torch.testing.assert_close(found, layer(x), rtol=0, atol=0, equal_nan=True)
 
 
 @pytest.mark.parametrize("precision", ["float32", pytest.param("bf16", marks=pytest.mark.bf16)])

@@ -24,6 +24,7 @@ import importlib.util
 import json
 import os
 import platform
+import re
 import shlex
 import shutil
 import statistics
@@ -39,10 +40,19 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-NETS = {"yolov2-tiny-voc": 6.97e9, "yolov2-voc": 29.36e9}  # floating point operations per image at 416
+# Floating point operations per image at 416.
+NETS = {
+    "yolov2-tiny-voc": 6.97e9, "yolov2-voc": 29.36e9, "yolov3-tiny": 5.56e9, "yolov4-tiny": 6.91e9,
+    "yolov7-tiny": 5.79e9, "yolov4": 60.10e9,
+}  # fmt: skip
+V2 = ("yolov2-tiny-voc", "yolov2-voc")
 CONTESTANTS = str(Path(__file__).with_name("bench_contestants.py"))
+SIZE = 416  # of the networks' input
 TURN = 0.3  # seconds that a contestant's turn should last
 PHOTOGRAPHS = Path("/usr/share/darknet/data")
+
+Output = tuple[Path, str]  # a contestant's saved outputs, and what they are (Entry.gives)
+Compare = Callable[[Output, Output], float]
 
 # --- the race
 
@@ -58,6 +68,8 @@ class Entry:
     needs: Sequence[str] = ()
     kept: bool = True
     """Whether the process keeps its memory, as the command line does, or lets glibc give it back."""
+    gives: str = "activated"
+    """What a network's outputs are: the heads' "activated" maps, their "raw" ones, or a "rows" for each box."""
 
 
 @dataclass
@@ -147,7 +159,7 @@ class Bench:
 
     def race(
         self, section: str, case: str, entries: Sequence[Entry], *, items: int = 1, limit: float | None = None,
-        compare: Callable[[Path, Path], float | None] | None = None, budget: float | None = None,
+        compare: Compare | None = None, budget: float | None = None,
     ) -> None:  # fmt: skip
         """Let the entries take turns for some seconds; ``items`` is how many images (files, calls) one run is.
 
@@ -180,15 +192,14 @@ class Bench:
             self.rows.append(row)
             print(format_row(row), flush=True)
 
-    def _compare(self, workers: list[Worker], compare: Callable[[Path, Path], float | None] | None) -> dict:
+    def _compare(self, workers: list[Worker], compare: Compare | None) -> dict:
         if compare is None:
             return {}
-        found = {}
-        for number, worker in enumerate(workers):
-            path = self.folder / f"output{number}.npy"
+        paths = [self.folder / f"output{number}.npz" for number in range(len(workers))]
+        for path, worker in zip(paths, workers, strict=True):
             worker.ask({"save": str(path)})
-            found[worker] = compare(self.folder / "output0.npy", path)
-        return found
+        outputs = [(path, worker.entry.gives) for path, worker in zip(paths, workers, strict=True)]
+        return {worker: compare(outputs[0], output) for worker, output in zip(workers, outputs, strict=True)}
 
     def value(self, name: str, **arguments: Any) -> Any:
         """What one run of a contestant returns."""
@@ -221,18 +232,20 @@ def inference(bench: Bench) -> None:
                 entries = [
                     Entry("darknet_compat", "engine", shared, kept=kept),
                     Entry("plain PyTorch", "eager", shared, kept=kept),
-                    Entry("ONNX Runtime", "onnxruntime", shared, needs=["onnxruntime", "onnx"], kept=kept),
+                    Entry("ONNX Runtime", "onnxruntime", shared, needs=["onnxruntime", "onnx"], kept=kept, gives="raw"),
                     Entry("OpenVINO", "openvino", {**shared, "precision": "f32"}, needs=["openvino", "onnx"],
-                          kept=kept),
-                    Entry("OpenCV", "opencv", shared, needs=["cv2", "onnx"], kept=kept),
+                          kept=kept, gives="raw"),
+                    Entry("OpenCV", "opencv", shared, needs=["cv2", "onnx"], kept=kept, gives="raw"),
                 ]  # fmt: skip
                 if bench.options.opencv4:
-                    entries.append(Entry("OpenCV 4", "opencv", shared, python=bench.options.opencv4, kept=kept))
+                    entries.append(
+                        Entry("OpenCV 4", "opencv", shared, python=bench.options.opencv4, kept=kept, gives="rows")
+                    )
                 if batch == 1 and net == "yolov2-tiny-voc":
                     entries.append(Entry("libdarknet", "libdarknet", shared, needs=["darknet"], kept=kept))
                 bench.race(
                     "inference", f"{net} batch {batch}, {memory}", entries, items=batch,
-                    limit=flops / bench.rates["float32"], compare=off_by(net),
+                    limit=flops / bench.rates["float32"], compare=off_by(bench.folder / f"{net}.cfg"),
                 )  # fmt: skip
         if has_bf16():
             shared = {"folder": folder, "net": net, "batch": 1}
@@ -249,9 +262,9 @@ def inference(bench: Bench) -> None:
 
 @section
 def jpeg_to_boxes(bench: Bench) -> None:
-    weights(bench, *NETS)
+    weights(bench, *V2)
     paths = photographs(bench)
-    for net in NETS:
+    for net in V2:
         arguments = {"folder": str(bench.folder), "net": net, "batch": 4}
         entries = [
             Entry("network alone", "network_alone", arguments),
@@ -285,7 +298,7 @@ def training_step(bench: Bench) -> None:
 @section
 def kept_memory(bench: Bench) -> None:
     """Memory as the command line keeps it, and as glibc gives it back."""
-    weights(bench, *NETS)
+    weights(bench, *V2)
     folder = str(bench.folder)
     cases = [
         ("yolov2-tiny-voc", "forward", "engine", {}),
@@ -411,25 +424,27 @@ def start_up(bench: Bench) -> None:
 
 
 def weights(bench: Bench, *nets: str) -> None:
-    """Random weights, once."""
+    """A cfg for 416x416 and random weights, once."""
     for net in nets:
-        path = bench.folder / f"{net}.weights"
-        if not path.exists():
+        cfg = bench.folder / f"{net}.cfg"
+        if not cfg.exists():
             from darknet_compat import save_weights
             from darknet_compat.cfg import read_cfg
             from darknet_compat.network import Network
             from tests.compare import randomise
 
-            save_weights(randomise(Network(read_cfg(ROOT / "cfg" / f"{net}.cfg"))), path)
+            text = (ROOT / "cfg" / cfg.name).read_text()
+            cfg.write_text(re.sub(r"^(width|height) *=.*", rf"\1={SIZE}", text, flags=re.M))
+            save_weights(randomise(Network(read_cfg(cfg))), cfg.with_suffix(".weights"))
 
 
 def graph(bench: Bench, net: str) -> None:
-    """The exported network that other runtimes read: up to the map that enters the head."""
+    """The exported network that other runtimes read: up to the maps that enter the heads."""
     if importlib.util.find_spec("onnx"):
         from darknet_compat import load_network
         from darknet_compat.export.graph import build
 
-        fused = load_network(ROOT / "cfg" / f"{net}.cfg", bench.folder / f"{net}.weights").fuse()
+        fused = load_network(bench.folder / f"{net}.cfg", bench.folder / f"{net}.weights").fuse()
         (bench.folder / f"{net}.onnx").write_bytes(build(fused, batch="batch", raw=True).SerializeToString())
 
 
@@ -523,31 +538,39 @@ def has_bf16() -> bool:
     return has_bf16()
 
 
-def off_by(net: str) -> Callable[[Path, Path], float | None]:
-    """A function that compares the boxes and objectness of two saved outputs: activated maps, raw maps or OpenCV's."""
+def off_by(cfg: Path) -> Compare:
+    """A function that compares the boxes and objectness of two outputs of a network."""
     import numpy as np
     import torch
 
     from darknet_compat.cfg import read_cfg
     from darknet_compat.network import Network
 
-    head = Network(read_cfg(ROOT / "cfg" / f"{net}.cfg")).detector
+    network = Network(read_cfg(cfg))
 
-    def boxes(path: Path) -> Any:
-        values = torch.from_numpy(np.load(path).astype(np.float32))
-        if values.shape[-1] == 25:  # OpenCV's own: a row for each box, cells first; classes after its own suppression
-            rows = values.reshape(-1, 169, 5, 25).transpose(1, 2).reshape(-1, 845, 25)
-            return torch.cat([rows[..., :4], rows[..., 4:5]], -1)
-        map = values.reshape(-1, 125, 13, 13)
-        planes = map.reshape(len(map), 5, 25, 13, 13)
-        if planes[:, :, :2].min() < 0 or planes[:, :, :2].max() > 1:
-            map = head(map)
-        xywh, objectness, _ = head.boxes(map, 0.0)
-        return torch.cat([xywh, objectness[..., None]], -1)
+    def boxes(output: Output) -> list[Any]:
+        path, gives = output
+        with np.load(path) as file:
+            values = [torch.from_numpy(file[name].astype(np.float32)) for name in file.files]
+        if gives == "rows":
+            return [rows.reshape(-1, rows.shape[-2], rows.shape[-1])[..., :5] for rows in values]
+        maps = [value.reshape(-1, *head.input) for head, value in zip(network.heads, values, strict=True)]
+        found = [
+            head.boxes(map, 0.0)
+            for head, map in zip(network.heads, network.activated(maps) if gives == "raw" else maps, strict=True)
+        ]
+        return [torch.cat([xywh, objectness[..., None]], -1) for xywh, objectness, _ in found]
 
-    def compare(first: Path, other: Path) -> float:
-        a, b = boxes(first), boxes(other)
+    def difference(a: Any, b: Any) -> float:
         return float(((a - b).abs() / a.abs().clamp_min(1)).max())
+
+    def compare(first: Output, other: Output) -> float:
+        found = []
+        for a, b, head in zip(boxes(first), boxes(other), network.heads, strict=True):
+            # A row of OpenCV's comes before those of other cells, wherever Darknet lists it.
+            swapped = b.unflatten(1, (head.input.h * head.input.w, -1)).transpose(1, 2).flatten(1, 2)
+            found.append(min(difference(a, b), difference(a, swapped)) if other[1] == "rows" else difference(a, b))
+        return max(found)
 
     return compare
 

@@ -18,6 +18,7 @@ from torch import Tensor
 from ..layers.activation import ACROSS_CHANNELS, ACTIVATIONS
 from ..layers.blur import blur
 from ..layers.convolutional import Convolutional, signs
+from ..layers.maxpool import Maxpool
 from ..layers.recurrent import Recurrent
 from ..network import Network
 
@@ -38,24 +39,28 @@ POINTWISE = {
     "swish": ("swish", [], ""),
     "gelu": ("gelu", [], "tanh"),
 }
-MISH_PART = 2**17  # numbers that stay in a core's cache
+PART = 2**18  # numbers that stay in the cores' caches
 
 
-def mish_(x: Tensor) -> Tensor:
-    """F.mish in place: x * n/(n + 2) with n = e^x * (e^x + 2), one exp where F.mish takes an exp, a log and a tanh."""
-    if x.dtype != torch.float32:  # F.mish computes in float32 and rounds once
-        return F.mish(x, inplace=True)
-    for part in (x if x.is_contiguous() else x.permute(0, 2, 3, 1)).view(-1).split(MISH_PART):
-        power = part.clamp(max=20).exp_()  # beyond, n/(n + 2) is 1
-        n = power.add(2).mul_(power)
-        part.mul_(n.div_(n + 2))
-    return x
+def mish_of_negative_(y: Tensor) -> Tensor:
+    """mish(-y) in place of y: with r = 1/(1 + e^-y), tanh(log(1 + e^-y)) is 2/(1 + r^2) - 1.
+
+    Three passes, where F.mish computes three functions for every number. A convolution with weights and biases
+    negated gives y.
+    """
+    if y.dtype != torch.float32:  # F.mish computes in float32 and rounds once
+        return F.mish(y.neg_(), inplace=True)
+    one = y.new_ones(())
+    for part in (y if y.is_contiguous() else y.permute(0, 2, 3, 1)).view(-1).split(PART):
+        r = part.sigmoid()
+        part.addcdiv_(part, torch.addcmul(one, r, r, out=r), value=-2)
+    return y
 
 
 # On values that nothing else reads, these need no second map.
 IN_PLACE: dict[str, Function] = {
     "leaky": functools.partial(F.leaky_relu_, negative_slope=0.1),
-    "mish": mish_,
+    "mish": mish_of_negative_,
     "swish": functools.partial(F.silu, inplace=True),
 }
 # Winograd's method for 3x3: outputs per tile and side -> the points of its polynomials, besides infinity. Those of 4
@@ -88,8 +93,10 @@ def pack(network: Network, precision: str, batch: int) -> Predict:
     onednn = device_of(network) == "cpu" and has_onednn()
     if onednn:
         for layer in fused.layers:
+            # A torch module runs a forward of its own; mypy wants the class's.
+            if isinstance(layer, Maxpool):
+                layer.forward = functools.partial(_maxpool, layer)  # type: ignore[method-assign]
             if isinstance(layer, Convolutional):
-                # A torch module runs a forward of its own; mypy wants the class's.
                 layer.forward = _convolution(layer, batch)  # type: ignore[method-assign, assignment]
                 del layer.weights  # its place is taken by those in oneDNN's order
     else:
@@ -183,10 +190,12 @@ def _convolution(layer: Convolutional, batch: int) -> Function:
     tile = winograd_tile(layer, batch)
     if tile:
         return winograd(layer, tile, batch)
-    o, biases, around = layer.o, layer.biases.detach(), layer.padding if layer.outside else 0
+    o, around = layer.o, layer.padding if layer.outside else 0
+    sign = _sign(layer)
+    biases = sign * layer.biases.detach()
     how = layer.padding - around, layer.own_strides, layer.dilation, layer.groups
     c, h, w = layer.input
-    weights = _reordered(layer.used_weights(), *how, [batch, c, h + 2 * around, w + 2 * around])
+    weights = _reordered(sign * layer.used_weights(), *how, [batch, c, h + 2 * around, w + 2 * around])
     inside = layer.activation if layer.activation in POINTWISE else "linear"
     activate = activation_in_place(layer)
 
@@ -201,9 +210,33 @@ def _convolution(layer: Convolutional, batch: int) -> Function:
     return forward
 
 
+def _sign(layer: Convolutional) -> int:
+    """By what weights and biases are multiplied for :func:`activation_in_place`."""
+    return -1 if layer.activation == "mish" else 1
+
+
 def activation_in_place(layer: Convolutional) -> Function:
-    """The layer's activation, for values that nothing else reads."""
+    """The layer's activation, for values that nothing else reads, by weights of :func:`_sign`."""
     return IN_PLACE.get(layer.activation, ACTIVATIONS[layer.activation])
+
+
+def _maxpool(layer: Maxpool, x: Tensor) -> Tensor:
+    """The largest of each window's rows, and of these the largest: fewer comparisons, and no places kept."""
+    o, size, (down, across) = layer.o, layer.size, layer.own_strides
+    around = layer.around(*x.shape[2:])
+    if o.maxpool_depth:
+        return Maxpool.forward(layer, x)
+    inside = size // 2 if set(around) == {size // 2} else 0  # F.max_pool2d pads by itself what is equal on all sides
+    if any(around) and not inside:
+        x = F.pad(x, around, value=float("-inf"))
+    if size == down == across == 2:
+        h, w = (side // 2 * 2 for side in x.shape[2:])
+        x = torch.maximum(x[:, :, 0:h:2], x[:, :, 1:h:2])
+        x = torch.maximum(x[..., 0:w:2], x[..., 1:w:2])
+    else:
+        x = F.max_pool2d(x, (size, 1), (down, 1), (inside, 0))
+        x = F.max_pool2d(x, (1, size), (1, across), (0, inside))
+    return blur(x, o.antialiasing, layer.strides) if o.antialiasing else x
 
 
 def winograd_tile(layer: Convolutional, batch: int) -> int:
@@ -252,11 +285,12 @@ def winograd(layer: Convolutional, tile: int, batch: int) -> Function:
     wanted = c * filters / (2 * tiles * (c + filters))
     together = max(count for count in range(1, batch + 1) if batch % count == 0 and (count == 1 or count <= wanted))
     # One 1x1 convolution of n*n groups multiplies all of them, over the tiles as its image.
-    weights = (g @ layer.weights.detach().reshape(-1, 9).T).reshape(n * n * filters, c, 1, 1)
+    sign = _sign(layer)
+    weights = (g @ (sign * layer.weights.detach()).reshape(-1, 9).T).reshape(n * n * filters, c, 1, 1)
     weights = _reordered(weights, 0, (1, 1), 1, n * n, [1, n * n * c, together * tiles, 1])
     # The values of point 1 go into every output with factor 1, so the biases can be added there.
     biases = torch.zeros(n * n, filters)
-    biases[n + 1] = layer.biases.detach()
+    biases[n + 1] = sign * layer.biases.detach()
     biases = biases.flatten()
     activate = activation_in_place(layer)
 

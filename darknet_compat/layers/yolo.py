@@ -188,10 +188,11 @@ class Yolo(Head):
         x, y, objectness and classes pass the logistic, w and h stay. With ``new_coords`` all stay: the convolution
         before has the logistic. ``scale_x_y`` lets x and y reach beyond their cell.
         """
-        xy, wh, rest = self.planes(raw).split([2, 2, 1 + self.o.classes], 2)
-        if not self.o.new_coords:
-            xy, rest = xy.sigmoid(), rest.sigmoid()
-        return torch.cat([self._scaled(xy), wh, rest], 2).flatten(1, 2)
+        output = raw if self.o.new_coords else raw.sigmoid()  # all planes, as they lie: no pass over short runs
+        parts = []
+        for values, before in zip(output.chunk(self.n, 1), raw.chunk(self.n, 1), strict=True):
+            parts += [self._scaled(values[:, :2]), before[:, 2:4], values[:, 4:]]
+        return torch.cat(parts, 1)
 
     def planes(self, raw: Tensor) -> Tensor:
         """(N, n*planes, h, w) -> (N, n, planes, h, w)."""
