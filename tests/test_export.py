@@ -33,7 +33,7 @@ from darknet_compat.export import export, read_export
 from darknet_compat.images import load_image
 from darknet_compat.layers.activation import ACTIVATIONS
 from darknet_compat.network import Network
-from tests.compare import net, network_of, randomise
+from tests.compare import calibrate, net, network_of, randomise
 from tests.conftest import ROOT, SHAPES
 from tests.planes import letterbox, to_planes
 
@@ -171,6 +171,24 @@ def test_the_stock_networks(runtime, tmp_path, name):
     images = np.random.default_rng(0).random((1, *network.input), np.float32)
     export(network, tmp_path / "net.onnx")
     check_boxes(runtime(tmp_path / "net.onnx", images), network, images)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["yolov3", "yolov3-spp", "yolov4", "yolov4-csp"])
+def test_deep_stock_networks_but_for_rounding(runtime, tmp_path, name):
+    """Through a hundred random layers rounding alone comes to over ALIKE, with torch too: both against float64."""
+    network = stock_detector(name)
+    images = np.random.default_rng(0).random((1, *network.input), np.float32)
+    calibrate(network, torch.from_numpy(np.concatenate([images, 1 - images])), tmp_path / "net.weights")
+    export(network, tmp_path / "net.onnx")
+    found = runtime(tmp_path / "net.onnx", images)
+    ours = dict(zip(("boxes", "probabilities"), expected_boxes(network, images), strict=True))
+    exact = dict(zip(("boxes", "probabilities"), expected_boxes(network.double(), images.astype(float)), strict=True))
+    for output, right in exact.items():
+        off, own = (np.abs(values[output] - right) / np.maximum(np.abs(right), 1) for values in (found, ours))
+        print(f"{name}: {output} off by {off.max():.1g}, torch's by {own.max():.1g}")
+        assert off.max() <= 5 * own.max()
+        assert off.mean() <= 5 * own.mean()
 
 
 def check_output(found, network, images):

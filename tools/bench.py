@@ -428,14 +428,16 @@ def weights(bench: Bench, *nets: str) -> None:
     for net in nets:
         cfg = bench.folder / f"{net}.cfg"
         if not cfg.exists():
-            from darknet_compat import save_weights
+            import torch
+
             from darknet_compat.cfg import read_cfg
             from darknet_compat.network import Network
-            from tests.compare import randomise
+            from tests.compare import calibrate, randomise
 
             text = (ROOT / "cfg" / cfg.name).read_text()
             cfg.write_text(re.sub(r"^(width|height) *=.*", rf"\1={SIZE}", text, flags=re.M))
-            save_weights(randomise(Network(read_cfg(cfg))), cfg.with_suffix(".weights"))
+            network = randomise(Network(read_cfg(cfg)))
+            calibrate(network, torch.rand(2, *network.input), cfg.with_suffix(".weights"))
 
 
 def graph(bench: Bench, net: str) -> None:
