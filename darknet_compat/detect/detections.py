@@ -23,6 +23,7 @@ from ..engines import Engine
 from ..errors import ImageError
 from ..images import letterbox_image, load_image, resize_image
 from ..network import Network
+from ..program import PJREDDIE
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,23 @@ class Detections:
             corners = corners * np.array([self.width, self.height] * 2, np.float32) if self.relative else corners
         finite: np.ndarray = np.nan_to_num(corners)
         return finite
+
+    def lines(self, names: Sequence[str], program: str) -> list[str]:
+        """What ``detector test`` prints: a line for each class of each box.
+
+        pjreddie's program goes by its boxes, and within one by the class (``draw_detections``). AlexeyAB's goes from
+        left to right, and within a box the likeliest class comes first; a box that has none but classes named
+        "dont_show" is left out (``draw_detections_v3``).
+        """
+        rows, classes = np.nonzero(self.prob)
+        if program != PJREDDIE:
+            shown = np.where([name.startswith("dont_show") for name in names], 0, self.prob)
+            left, first = self.boxes[:, 0] - self.boxes[:, 2] / 2, np.argmax(shown, 1)
+            order = np.lexsort([classes, classes != first[rows], rows, left[rows]])
+            order = order[(shown.max(1) > 0)[rows[order]]]
+            rows, classes = rows[order], classes[order]
+        found = zip(classes, self.prob[rows, classes], strict=True)
+        return [f"{names[int(index)]}: {prob * 100:.0f}%" for index, prob in found]
 
     def as_json(self, names: Sequence[str]) -> dict[str, object]:
         """image, width, height and a list of {class_id, name, prob, box: [left, top, width, height] in pixels}."""

@@ -20,6 +20,7 @@ import numpy as np
 from ..errors import ResultsError
 from ..files import whole_file
 from ..labels import basecfg
+from ..program import PJREDDIE
 from .detections import Detections
 
 # examples/detector.c, coco_ids: the 80 classes' ids among COCO's 90 categories.
@@ -77,7 +78,7 @@ class ResultFiles:
     ``eval`` is "voc" (FOLDER/PREFIX<name>.txt per class), "coco" (FOLDER/PREFIX.json) or "imagenet"
     (FOLDER/PREFIX.txt). All files appear together when the block ends well; otherwise none does, and those that stood
     there stay. ``names_file`` is where ``names`` come from, for errors; ``first_pixel`` is the number of an
-    image's first column and row in files of "voc".
+    image's first column and row in files of "voc"; ``program`` is whose rule gives the image ids of "coco".
 
     Raises :class:`ResultsError`, before anything is written, where names cannot be those of files, or what stands in a
     file's place is no plain file; and where the files cannot be written.
@@ -94,8 +95,10 @@ class ResultFiles:
         prefix: str | os.PathLike[str] | None = None,
         names_file: str = "names",
         first_pixel: int = 1,
+        program: str = PJREDDIE,
     ) -> None:
         self.eval = eval
+        self.program = program
         self.first_pixel = first_pixel
         prefix = os.fspath(prefix or self.PREFIX[eval])
         if eval == "voc":
@@ -186,7 +189,7 @@ class ResultFiles:
             return
         corners = _clipped(detections, 0)[rows]
         if self.eval == "coco":
-            image = coco_image_id(detections.path)
+            image = coco_image_id(detections.path, self.program)
             for index, p, (left, top, right, bottom) in zip(classes, prob, corners, strict=True):
                 comma = "" if self._first else ",\n"
                 self._first = False
@@ -216,8 +219,9 @@ def _check_names(names: Sequence[str], prefix: str, names_file: str) -> None:
             )
 
 
-def coco_image_id(path: str) -> int:
-    """The number in a COCO file name (``get_coco_image_id``): what follows the last _ (or /), read by atoi."""
-    name = path.rsplit("_", 1)[-1] if "_" in path else path.rsplit("/", 1)[-1]
+def coco_image_id(path: str, program: str) -> int:
+    """The number in a COCO file name, read by atoi: pjreddie's program reads what follows the last _ or else the last /
+    (``get_coco_image_id``), AlexeyAB's the whole name (``print_cocos``), so that COCO_val2014_000000000042 is 0."""
+    name = path.rsplit("_", 1)[-1] if "_" in path and program == PJREDDIE else path.rsplit("/", 1)[-1]
     found = re.match(r"\s*[+-]?\d+", name)
     return int(found.group()) if found else 0

@@ -35,13 +35,14 @@ def validate(
     Raises :class:`DarknetError` before the first image where files could not be written, or not be scored.
     """
     data, head, paths = detector.data, detector.network.detector, detector.valid_images()
+    program = detector.network.program
     yolo = detector.verbs == YOLO
     kind = "voc" if yolo else data.get("eval", "voc")
     if kind not in ResultFiles.PREFIX:
         raise data.error("eval", f"eval is {kind!r}; expected one of {', '.join(ResultFiles.PREFIX)}")
     if kind == "voc":
         image_ids(paths, detector.valid_file)
-    elif kind == "coco" and len({coco_image_id(path) for path in paths}) < len(paths):
+    elif kind == "coco" and len({coco_image_id(path, program) for path in paths}) < len(paths):
         where = detector.valid_file
         warnings.warn(f"{where}: images share an image id, the number in the name of a COCO file", stacklevel=2)
     classes_asked = data.get("map")
@@ -53,7 +54,8 @@ def validate(
     if classes != expected:
         raise data.error("eval", f"{classes} classes would be written; expected the {expected} of eval={kind}")
     folder = data.get("results", "results")
-    with ResultFiles(folder, kind, detector.names, out, detector.names_file, first_pixel=0 if yolo else 1) as files:
+    first_pixel = 0 if yolo else 1
+    with ResultFiles(folder, kind, detector.names, out, detector.names_file, first_pixel, program) as files:
         thresholds = VALID[detector.rules]._asdict()
         found = detector.detect(paths, mirrored=mirrored, relative=False, class_map=asked, **thresholds)
         for detections in progress(found, len(paths)):

@@ -241,9 +241,12 @@ def test_a_folder_that_cannot_be_made(tmp_path):
 def test_ids():
     # The ten categories that COCO numbers and never shows.
     assert [number for number in range(1, 91) if number not in (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)] == COCO_IDS
-    assert coco_image_id("val2014/COCO_val2014_000000581929.jpg") == 581929
-    assert coco_image_id("val2017/000000000139.jpg") == 139
-    assert coco_image_id("val2017/dog.jpg") == 0
+    for path, pjreddies, alexeyabs in (
+        ("val2014/COCO_val2014_000000581929.jpg", 581929, 0), ("val2017/000000000139.jpg", 139, 139),
+        ("a_1/12_34.jpg", 34, 12), ("a_1/12.jpg", 1, 12), ("val2017/dog.jpg", 0, 0),
+    ):  # fmt: skip
+        assert coco_image_id(path, "pjreddie") == pjreddies
+        assert coco_image_id(path, "alexeyab") == alexeyabs
 
 
 def test_drawings_of_the_same_name_do_not_overwrite_each_other():
