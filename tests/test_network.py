@@ -180,7 +180,8 @@ def test_the_verb_net(darknet_share):
         text=True,
     )
     assert result.returncode == 0, result.stderr
-    rows, total = result.stdout.splitlines()[1:-1], result.stdout.splitlines()[-1]
+    *rows, total, program = result.stdout.splitlines()[1:]
+    assert program == "program pjreddie"
     printed = sum(float(row.split(" BFLOPs")[0].split()[-1]) for row in rows if "BFLOPs" in row)
     assert float(total.split()[1]) == pytest.approx(printed, abs=0.02)
 

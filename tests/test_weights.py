@@ -500,4 +500,6 @@ def test_partial_and_net_follow_the_program_that_is_asked_for(tmp_path, capsys):
         assert main(["partial", str(cfg), str(weights), str(out), "1", *flags]) == 0
         assert struct.unpack("<3i", out.read_bytes()[:12]) == version
         assert main(["net", str(cfg), *flags]) == 0
-        assert f"p = {chance}" in capsys.readouterr().out
+        printed = capsys.readouterr().out
+        assert f"p = {chance}" in printed
+        assert printed.endswith(f"\nprogram {flags[1] if flags else 'pjreddie'}\n")

@@ -43,7 +43,8 @@ def net(options: argparse.Namespace) -> int:
     from ..network import Network
     from ..stock import find_stock
 
-    print(Network(read_cfg(find_stock(options.cfg)), device="meta", program=options.program).table())
+    network = Network(read_cfg(find_stock(options.cfg)), device="meta", program=options.program)
+    print(f"{network.table()}\n{network.follows}")
     return 0
 
 
