@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import re
+import subprocess
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -62,6 +65,30 @@ class AlexeyAB(Program):
         number = NMS_KINDS.index(kind)
         self.a.oracle_nms_sort(total, classes, _f(nms), number, _f(beta), *(_pointer(array) for array in arrays))
         return Boxes(*arrays)
+
+
+class Printed(NamedTuple):
+    """What his ``detector train`` printed."""
+
+    updates: list[tuple[int, float, float, float]]
+    """Number, loss, running average and rate of each update."""
+    lines: list[str]
+    """Those of the heads, and of the boxes that truths trained, in their order."""
+
+
+def train(folder: Path, *words: str | Path) -> Printed:
+    """Run his program, of the build in ``folder``: ``detector train`` DATA CFG WEIGHTS, counted from 0.
+
+    Its exit code is not looked at: where a map is NaN his [maxpool] writes outside of its memory, and the program may
+    be aborted at its end.
+    """
+    command = [folder / "darknet", "detector", "train", *words, "-dont_show", "-clear"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(words[0]).parent)
+    updates = re.findall(r"^ (\d+): (\S+), (\S+) avg loss, (\S+) rate, \S+ seconds, \d+ images", done.stdout, re.M)
+    return Printed(
+        [(int(number), *map(float, rest)) for number, *rest in updates],
+        [line for line in done.stderr.splitlines() if line.startswith(("v3 (", " total_bbox"))],
+    )
 
 
 class AlexeyABNetwork(OracleNetwork):
