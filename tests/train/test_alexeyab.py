@@ -1,7 +1,7 @@
 """Networks train from files as AlexeyAB's program trains them: ``detector train``, run as a process, and ours.
 
 One PNG image of the network's own size, no jitter, no flip, neutral colours: whatever his threads draw, every image of
-a batch is that one. They shuffle its truths, of which no two share a slot here.
+a batch is that one. They shuffle its truths: of two that share a slot here, either may be the first, and both add up.
 
 His CPU build clears the deltas of [convolutional] and [maxpool] alone before a mini-batch
 (``src/network.c, forward_network``: ``l.train``, which other layers do not set), and a convolution overwrites the
@@ -42,7 +42,7 @@ max_batches={updates}
 """
 SCHEDULE = "momentum=.8\ndecay=.005\nburn_in=5\npolicy=steps\nsteps=25,40\nscales=.5,.2\n"
 TRUTHS = [(0, 0.2, 0.25, 0.3, 0.35), (1, 0.7, 0.3, 0.5, 0.4), (2, 0.45, 0.75, 0.8, 0.45), (0, 0.8, 0.8, 0.16, 0.22),
-          (2, 0.12, 0.68, 0.2, 0.5)]  # fmt: skip
+          (2, 0.12, 0.68, 0.2, 0.5), (1, 0.45, 0.75, 0.7, 0.5)]  # fmt: skip
 NORM = "batch_normalize=1\n"
 MAXPOOL = "[maxpool]\nsize={}\nstride={}\n"
 UPSAMPLE = "[upsample]\nstride=2\n"
@@ -198,6 +198,7 @@ def test_50_updates_are_his(alexeyab, folder, body, norm, schedule):
     if not schedule:  # bands, twice as wide as the network's input: alike however they are stretched
         path = str(folder / "JPEGImages/one.png")
         cv2.imwrite(path, np.repeat(cv2.imread(path)[:, 20:21], 128, 1))
+    near = 1e-3 if norm else 1e-4
     cfg = write_cfg(folder, body(norm), schedule=schedule)
     started = start(folder, cfg)
     printed = his.train(alexeyab, data_of(folder, "his"), cfg, folder / "start.weights")
@@ -207,14 +208,14 @@ def test_50_updates_are_his(alexeyab, folder, body, norm, schedule):
         theirs = load_network(cfg, folder / f"his/net_{updates}.weights", numerics="gpu")
         worst = movement(ours, theirs, started)
         print("after update {}: {:.2g} of a tensor's movement ({})".format(updates, *worst))
-        assert worst[0] < 1e-3, worst
+        assert worst[0] < near, worst
         assert ours.seen == theirs.seen == 8 * updates
     rows = table(folder / "ours50/net.csv")
     for row, update in zip(rows, printed.updates, strict=True):
         assert row == pytest.approx(update, rel=1e-4, abs=6e-7), row  # he prints six digits of a rate
     print(f"costs: {max(abs(a[1] / b[1] - 1) for a, b in zip(rows, printed.updates, strict=True)):.2g}")
     assert rows[-1][1] < 0.5 * rows[0][1], "the network learnt nothing, so it proves nothing"
-    check_lines(folder / "ours50/net.log", printed.lines, 1e-3 if norm else 1e-4)
+    check_lines(folder / "ours50/net.log", printed.lines, near)
 
 
 def joined():
