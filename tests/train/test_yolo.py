@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from darknet_compat import load_network, read_cfg
-from darknet_compat.errors import CfgError
+from darknet_compat.errors import CfgError, TrainingError
 from darknet_compat.train.detector import Training
 from darknet_compat.train.step import Trainer, network_cost
 from darknet_compat.weights import save_weights
@@ -55,6 +55,16 @@ def test_what_alexeyabs_loader_does_is_refused_where_it_is_not_built(tmp_path, o
     (tmp_path / "net.cfg").write_text(cfg_of(options=f"iou_loss=ciou\n{option}\n"))
     with pytest.raises(CfgError, match=f"{found} of AlexeyAB's program is not built here yet; expected {found[:6]}="):
         Training(tmp_path / "set.data", tmp_path / "net.cfg", device="cpu")
+
+
+def test_a_head_whose_sums_are_not_finite_is_named(tmp_path):
+    """Boxes of infinite size have no GIOU, though the maps are numbers."""
+    (tmp_path / "net.cfg").write_text(cfg_of(options="iou_loss=giou"))
+    trainer = Trainer(load_network(read_cfg(tmp_path / "net.cfg")))
+    with torch.no_grad():
+        trainer.network.layers[5].biases[2::8] = 100
+    with pytest.raises(TrainingError, match=r"^update 1: the loss is not finite; .* sums of layer 6 \[yolo\] are not"):
+        trainer.update(batches(2, 1, size=64)[0])
 
 
 class Pair:
