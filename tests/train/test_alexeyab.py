@@ -235,13 +235,14 @@ def test_where_his_program_reaches_nan_ours_goes_on_as_his_library_does(alexeyab
     cfg = write_cfg(folder, joined(), rate=0.0005)
     started = start(folder, cfg)
     printed = his.train(alexeyab, data_of(folder, "his"), cfg, folder / "start.weights")
+    print("his losses:", *(loss for _, loss, *_ in printed.updates))
     lost = next(number for number, loss, *_ in printed.updates if not np.isfinite(loss))
-    print(f"his program is at NaN in update {lost}")
     assert 5 < lost <= 40
     assert not np.isfinite([loss for _, loss, *_ in printed.updates[lost - 1 :]]).any()
 
     train(folder, cfg, "ours")
     rows = table(folder / "ours/net.csv")
+    print("our losses:", *(loss for _, loss, *_ in rows))
     assert len(rows) == 50
     assert np.isfinite(rows).all()
     assert rows[-1][1] < 0.6 * rows[0][1]
