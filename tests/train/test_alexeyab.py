@@ -10,7 +10,7 @@ one convolution, and what is read twice is a convolution or a [maxpool] that oth
 
 His CPU divides by sqrt(variance) + .00001 in one term of three behind a batch normalisation
 (``src/batchnorm_layer.c, normalize_delta_cpu``), and by sqrt(variance + .00001) elsewhere. So weights before one start
-large here: where the variance is .01, networks part by .001 of their movement. Built with one root, he does not part.
+large here, and with them the variance. Nor does his CPU train the biases behind one: here they are held still.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def route(layers, more=""):
 def head(mask, options, activation="linear"):
     anchors = "10,14, 13,27, 20,20, 28,41, 37,28, 50,45"
     return conv(24, 1, 1, activation) + (
-        f"[yolo]\nmask={mask}\nclasses=3\nnum=6\nanchors={anchors}\njitter=0\nignore_thresh=.7\n{options}\n"
+        f"[yolo]\nmask={mask}\nclasses=3\nnum=6\nanchors={anchors}\njitter=0\nignore_thresh=.4\n{options}\n"
     )
 
 
@@ -171,7 +171,7 @@ def numbers(line):
     return [float(word) for word in re.findall(r"-?\d+\.?\d*", line)]
 
 
-def check_lines(log, theirs, tolerance):
+def check_lines(log, theirs):
     """The lines of the heads, in words and numbers, and those of the boxes, of which his threads lose some."""
     ours = [line for line in log.read_text().splitlines() if line.startswith(("v3 (", " total_bbox"))]
     assert len(ours) == len(theirs) == 3 * 100
@@ -179,7 +179,7 @@ def check_lines(log, theirs, tolerance):
         assert re.sub(r"\d+\.?\d*", "#", line) == re.sub(r"\d+\.?\d*", "#", other)
         if line.startswith("v3 ("):
             # His iou_loss is what is left of two sums, in float32, of which total_loss is the larger.
-            assert numbers(line) == pytest.approx(numbers(other), rel=tolerance, abs=2e-6 * (1 + numbers(line)[-1]))
+            assert numbers(line) == pytest.approx(numbers(other), rel=2e-4, abs=2e-6 * (1 + numbers(line)[-1]))
         else:
             assert 0.9 * numbers(line)[0] <= numbers(other)[0] <= numbers(line)[0]
 
@@ -187,18 +187,19 @@ def check_lines(log, theirs, tolerance):
 @pytest.mark.parametrize(
     ("body", "norm", "schedule"),
     [
-        pytest.param(v4, "", SCHEDULE, id="v4"),
-        pytest.param(v4, NORM, SCHEDULE, id="v4_normalised", marks=pytest.mark.slow),
-        pytest.param(v7, "", "", id="v7", marks=pytest.mark.slow),
-        pytest.param(v7, NORM, "", id="v7_normalised"),
+        pytest.param(v4, "", SCHEDULE, id="v4", marks=pytest.mark.slow),
+        pytest.param(v4, NORM, SCHEDULE, id="v4_normalised"),
+        pytest.param(v7, "", "", id="v7"),
+        pytest.param(v7, NORM, "", id="v7_normalised", marks=pytest.mark.slow),
     ],
 )
 def test_50_updates_are_his(alexeyab, folder, body, norm, schedule):
     """Two subdivisions, momentum, decay, warm-up and steps as given, and as they are where nothing is said of them."""
-    if not schedule:  # bands, twice as wide as the network's input: alike however they are stretched
+    if body is v7 and not norm:
+        # Bands, twice as wide as the network's input: alike however they are stretched. (Behind a batch normalisation
+        # the ties that they leave in a [maxpool] would fall this way or that.)
         path = str(folder / "JPEGImages/one.png")
         cv2.imwrite(path, np.repeat(cv2.imread(path)[:, 20:21], 128, 1))
-    near = 1e-3 if norm else 1e-4
     cfg = write_cfg(folder, body(norm), schedule=schedule)
     started = start(folder, cfg)
     printed = his.train(alexeyab, data_of(folder, "his"), cfg, folder / "start.weights")
@@ -208,14 +209,14 @@ def test_50_updates_are_his(alexeyab, folder, body, norm, schedule):
         theirs = load_network(cfg, folder / f"his/net_{updates}.weights", numerics="gpu")
         worst = movement(ours, theirs, started)
         print("after update {}: {:.2g} of a tensor's movement ({})".format(updates, *worst))
-        assert worst[0] < near, worst
+        assert worst[0] < 3e-4, worst
         assert ours.seen == theirs.seen == 8 * updates
     rows = table(folder / "ours50/net.csv")
     for row, update in zip(rows, printed.updates, strict=True):
         assert row == pytest.approx(update, rel=1e-4, abs=6e-7), row  # he prints six digits of a rate
     print(f"costs: {max(abs(a[1] / b[1] - 1) for a, b in zip(rows, printed.updates, strict=True)):.2g}")
     assert rows[-1][1] < 0.5 * rows[0][1], "the network learnt nothing, so it proves nothing"
-    check_lines(folder / "ours50/net.log", printed.lines, near)
+    check_lines(folder / "ours50/net.log", printed.lines)
 
 
 def joined():
