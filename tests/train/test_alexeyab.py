@@ -182,6 +182,7 @@ def check_lines(log, theirs):
             assert numbers(line) == pytest.approx(numbers(other), rel=2e-4, abs=2e-6 * (1 + numbers(line)[-1]))
         else:
             assert 0.9 * numbers(line)[0] <= numbers(other)[0] <= numbers(line)[0]
+            assert numbers(line)[1] == pytest.approx(numbers(other)[1], rel=0.1)
 
 
 @pytest.mark.parametrize(
