@@ -19,6 +19,8 @@ from tests.oracle import Boxes, OracleNetwork, Program, _f, _floats, _ints, _poi
 # In the order of his darknet.h's enums NMS_KIND and IOU_LOSS.
 NMS_KINDS = ["default", "greedynms", "diounms", "cornersnms"]
 IOU_LOSSES = ["iou", "giou", "mse", "diou", "ciou"]
+# How lines of [yolo], of [Gaussian_yolo] and of the boxes begin.
+LINES = ("v3 (", "Region ", " total_bbox")
 
 
 @functools.lru_cache(maxsize=1)
@@ -87,7 +89,7 @@ def train(folder: Path, *words: str | Path) -> Printed:
     updates = re.findall(r"^ (\d+): (\S+), (\S+) avg loss, (\S+) rate, \S+ seconds, \d+ images", done.stdout, re.M)
     return Printed(
         [(int(number), *map(float, rest)) for number, *rest in updates],
-        [line for line in done.stderr.splitlines() if line.startswith(("v3 (", " total_bbox"))],
+        [line for line in done.stderr.splitlines() if line.startswith(LINES)],
     )
 
 

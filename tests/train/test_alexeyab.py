@@ -59,23 +59,27 @@ def route(layers, more=""):
     return f"[route]\nlayers={layers}\n{more}"
 
 
-def head(mask, options, activation="linear"):
+def head(mask, options, activation="linear", kind="yolo"):
     anchors = "10,14, 13,27, 20,20, 28,41, 37,28, 50,45"
-    return conv(24, 1, 1, activation) + (
-        f"[yolo]\nmask={mask}\nclasses=3\nnum=6\nanchors={anchors}\njitter=0\nignore_thresh=.4\n{options}\n"
+    return conv(24 if kind == "yolo" else 36, 1, 1, activation) + (
+        f"[{kind}]\nmask={mask}\nclasses=3\nnum=6\nanchors={anchors}\njitter=0\nignore_thresh=.4\n{options}\n"
     )
 
 
-def v4(norm=""):
+def v4(norm="", options=V4, kind="yolo"):
     """Of YOLOv4-tiny's kinds of layers: mish, groups of a [route], two heads that share an anchor."""
     return "\n".join([
         conv(8, 3, 2, norm=norm), conv(16, 3, 2, norm=norm), MAXPOOL.format(2, 2),
         route(-1, "groups=2\ngroup_id=1\n"), conv(8, norm=norm), route(-1), conv(8, norm=norm),
         route("-1,4"), conv(16, 1, norm=norm), route("2,-1"), conv(24, norm=norm), MAXPOOL.format(2, 2),
-        conv(16, norm=norm), route(-1), head("3,4,5", V4),
+        conv(16, norm=norm), route(-1), head("3,4,5", options, kind=kind),
         route(12), conv(8, 1, norm=norm), UPSAMPLE, conv(8, 1, norm=norm), route("-1,10"), conv(12, norm=norm),
-        head("1,2,3", V4),
+        head("1,2,3", options, kind=kind),
     ])  # fmt: skip
+
+
+def gaussian(norm=""):
+    return v4(norm, "iou_loss=ciou\nuc_normalizer=.1\nmax_delta=.5\niou_thresh=.213\n", "Gaussian_yolo")
 
 
 def v7(norm=""):
@@ -153,7 +157,8 @@ def movement(ours, theirs, started):
             a, b, c = (tensor.detach().double() for tensor in (*tensors, other[1], before[1]))
             still = name.startswith("rolling") or (name == "biases" and layer.o.batch_normalize)
             if not still:
-                worst.append((float((a - b).norm() / (b - c).norm()), f"{name} of layer {layer.index}"))
+                distance = float((a - b).norm() / (b - c).norm())
+                worst.append((np.nan_to_num(distance, nan=np.inf), f"{name} of layer {layer.index}"))
     assert len(worst) >= 2 * 12
     return max(worst)
 
@@ -173,13 +178,15 @@ def numbers(line):
 
 def check_lines(log, theirs):
     """The lines of the heads, in words and numbers, and those of the boxes, of which his threads lose some."""
-    ours = [line for line in log.read_text().splitlines() if line.startswith(("v3 (", " total_bbox"))]
-    assert len(ours) == len(theirs) == 3 * 100
+    ours = [line for line in log.read_text().splitlines() if line.startswith(his.LINES)]
+    assert len(ours) == len(theirs) >= 2 * 100
     for line, other in zip(ours, theirs, strict=True):
         assert re.sub(r"\d+\.?\d*", "#", line) == re.sub(r"\d+\.?\d*", "#", other)
-        if line.startswith("v3 ("):
-            # His iou_loss is what is left of two sums, in float32, of which total_loss is the larger.
-            assert numbers(line) == pytest.approx(numbers(other), rel=2e-4, abs=2e-6 * (1 + numbers(line)[-1]))
+        if not line.startswith(" total_bbox"):
+            # His iou_loss is what is left of two sums, in float32, of which total_loss is the larger. [Gaussian_yolo]
+            # prints two digits of it.
+            near = 2e-6 * (1 + numbers(line)[-1]) + (0.01 if "uc_loss" in line else 0)
+            assert numbers(line) == pytest.approx(numbers(other), rel=2e-4, abs=near)
         else:
             assert 0.9 * numbers(line)[0] <= numbers(other)[0] <= numbers(line)[0]
             assert numbers(line)[1] == pytest.approx(numbers(other)[1], rel=0.1)
@@ -192,6 +199,7 @@ def check_lines(log, theirs):
         pytest.param(v4, NORM, SCHEDULE, id="v4_normalised"),
         pytest.param(v7, "", "", id="v7"),
         pytest.param(v7, NORM, "", id="v7_normalised", marks=pytest.mark.slow),
+        pytest.param(gaussian, "", SCHEDULE, id="gaussian", marks=pytest.mark.slow),
     ],
 )
 def test_50_updates_are_his(alexeyab, folder, body, norm, schedule):
@@ -216,7 +224,7 @@ def test_50_updates_are_his(alexeyab, folder, body, norm, schedule):
     for row, update in zip(rows, printed.updates, strict=True):
         assert row == pytest.approx(update, rel=1e-4, abs=6e-7), row  # he prints six digits of a rate
     print(f"costs: {max(abs(a[1] / b[1] - 1) for a, b in zip(rows, printed.updates, strict=True)):.2g}")
-    assert rows[-1][1] < 0.5 * rows[0][1], "the network learnt nothing, so it proves nothing"
+    assert rows[-1][1] < 0.6 * rows[0][1], "the network learnt nothing, so it proves nothing"
     check_lines(folder / "ours50/net.log", printed.lines)
 
 
