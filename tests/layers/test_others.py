@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
@@ -86,6 +87,17 @@ def test_relu6_is_not_what_alexeyabs_cpu_makes_of_it(alexeyab_darknet):
     x = torch.tensor([-1.0, 0.5, 7.0])
     assert alexeyab_darknet.activate(x.numpy(), "relu6").tolist() == [0, 0, 0]
     assert ACTIVATIONS["relu6"](x).tolist() == [0, 0.5, 6]
+
+
+def test_a_logistic_far_below_0_is_not_what_alexeyabs_cpu_makes_of_it(alexeyab_darknet):
+    """e^88.73 is infinite in float32. His Makefile's -Ofast makes the quotient of a reciprocal's estimate and a step
+    that makes it better, 0 * infinity: NaN. It takes four values at a time; of those left over it divides."""
+    x = torch.linspace(-200, -80, 1023)
+    theirs, ours = alexeyab_darknet.activate(x.numpy(), "logistic"), ACTIVATIONS["logistic"](x).numpy()
+    far = (x < -88.73).numpy()
+    assert (np.isnan(theirs) | (theirs == 0))[far].all()
+    np.testing.assert_allclose(ours, 1 / (1 + np.exp(-x.double().numpy())), rtol=1e-5, atol=1e-37)
+    np.testing.assert_allclose(theirs[~far], ours[~far], rtol=1e-5, atol=1e-37)
 
 
 @pytest.mark.parametrize("section", ["[connected]\noutput=7", "[activation]"])

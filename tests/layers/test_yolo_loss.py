@@ -121,6 +121,26 @@ def test_a_class_0_that_is_gone_lets_truths_set_all_classes_anew(darknet, tmp_pa
         assert distance(network, found, reference.layer_tensor(1, "delta").reshape(raw.shape)) < 2e-5
 
 
+@pytest.mark.parametrize("value", [-1000, -100, 100, 1000])
+@pytest.mark.parametrize(
+    "options", ["iou_loss=mse", "iou_loss=giou", "iou_loss=ciou\niou_thresh=.2", "objectness_smooth=1"]
+)
+def test_values_that_no_exp_can_take_are_no_nan(tmp_path, options, value):
+    """With AlexeyAB's program, whose logistic is NaN at -100: what hangs on an infinite box is 0, as in his.
+
+    An infinite box has no GIOU, so that its cost is none; a training then stops.
+    """
+    network = made(text(options), tmp_path, "alexeyab")
+    _, truth = random_case(np.random.default_rng(0), network, 200, 2, False)
+    found, figures = deltas(network, np.full((2, *network.input), value, np.float32), truth)
+    assert np.isfinite(found).all()
+    assert bool(figures.cost.isnan()) == ("giou" in options and value > 0)
+    assert np.isfinite([float(figure) for figure in figures[1:]]).all()
+    delta = set(np.unique(found.reshape(2, 3, 8, -1)[:, :, 4]))
+    # With objectness_smooth only a delta of 0 is a truth's to set.
+    assert delta == ({0, 1} if value < 0 else {-1} if "smooth" in options else {-1, 0})
+
+
 def check_line(found, printed, start):
     """The one line that begins so: its words, and its numbers to 1e-4 and the last digits that are printed.
 

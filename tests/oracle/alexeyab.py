@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import re
+import subprocess
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -16,6 +19,8 @@ from tests.oracle import Boxes, OracleNetwork, Program, _f, _floats, _ints, _poi
 # In the order of his darknet.h's enums NMS_KIND and IOU_LOSS.
 NMS_KINDS = ["default", "greedynms", "diounms", "cornersnms"]
 IOU_LOSSES = ["iou", "giou", "mse", "diou", "ciou"]
+# How lines of [yolo], of [Gaussian_yolo] and of the boxes begin.
+LINES = ("v3 (", "Region ", " total_bbox")
 
 
 @functools.lru_cache(maxsize=1)
@@ -62,6 +67,30 @@ class AlexeyAB(Program):
         number = NMS_KINDS.index(kind)
         self.a.oracle_nms_sort(total, classes, _f(nms), number, _f(beta), *(_pointer(array) for array in arrays))
         return Boxes(*arrays)
+
+
+class Printed(NamedTuple):
+    """What his ``detector train`` printed."""
+
+    updates: list[tuple[int, float, float, float]]
+    """Number, loss, running average and rate of each update."""
+    lines: list[str]
+    """Those of the heads, and of the boxes that truths trained, in their order."""
+
+
+def train(folder: Path, *words: str | Path) -> Printed:
+    """Run his program, of the build in ``folder``: ``detector train`` DATA CFG WEIGHTS, counted from 0.
+
+    Its exit code is not looked at: where a map is NaN his [maxpool] writes outside of its memory, and the program may
+    be aborted at its end.
+    """
+    command = [folder / "darknet", "detector", "train", *words, "-dont_show", "-clear"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(words[0]).parent)
+    updates = re.findall(r"^ (\d+): (\S+), (\S+) avg loss, (\S+) rate, \S+ seconds, \d+ images", done.stdout, re.M)
+    return Printed(
+        [(int(number), *map(float, rest)) for number, *rest in updates],
+        [line for line in done.stderr.splitlines() if line.startswith(LINES)],
+    )
 
 
 class AlexeyABNetwork(OracleNetwork):
