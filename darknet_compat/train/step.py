@@ -217,14 +217,16 @@ class Trainer:
         return torch.autocast(self.device.type, AMP[self.amp] if self.amp else None, enabled=self.amp is not None)
 
     def _diagnose(self, number: int, batches: Sequence[Batch], figures: Sequence[Sequence[Any]]) -> str:
-        """Which batch, and which layer first, is not finite; the layers are run again for it."""
+        """Which batch, which heads and which layer first are not finite; the layers are run again for it."""
         bad = next((i for i, heads in enumerate(figures) if not math.isfinite(network_cost(heads))), None)
         if bad is None:
             return f"update {number}: {self._bad_gradient()}"
-        head = next(
-            head for head, one in zip(self.network.heads, figures[bad], strict=True) if not math.isfinite(one.cost)
-        )
-        where = f"every layer's output is finite, so the truth or the sums of layer {head.index} [{head.type}] are not"
+        heads = [
+            f"layer {head.index} [{head.type}]"
+            for head, one in zip(self.network.heads, figures[bad], strict=True)
+            if not math.isfinite(one.cost)
+        ]
+        where = "every layer's output is finite, so the truth or the head's own sums are not"
         with torch.no_grad(), self._autocast():
             for layer, output in zip(self.network.layers, self.network.outputs(batches[bad].images), strict=True):
                 if not output.isfinite().all():
@@ -232,7 +234,10 @@ class Trainer:
                     break
         paths = batches[bad].paths
         named = f"; the images were {', '.join(paths)}" if paths else ""
-        return f"update {number}: the loss is not finite; {where}{named}; a lower learning_rate may help"
+        return (
+            f"update {number}: the loss of {' and '.join(heads)} is not finite; {where}{named}; "
+            "a lower learning_rate may help"
+        )
 
     def _bad_gradient(self) -> str:
         for layer in reversed(self.network.layers):
