@@ -245,7 +245,9 @@ class Trainer:
                 if parameter.grad is not None and not parameter.grad.isfinite().all():
                     scaled = ", though -amp fp16 no longer scales the loss up" if self.scaler.is_enabled() else ""
                     return f"the gradient of the {name} of layer {layer.index} [{layer.type}] is not finite{scaled}"
-        return "the loss of another process is not finite"
+        if self.processes.world > 1 and not self.gradients.extra[0].isfinite():
+            return "the loss of another process is not finite"
+        return "each loss and gradient is finite, but not their sum; a lower learning_rate may help"
 
     def state(self) -> dict[str, Any]:
         """All that goes on into the next update, for ``torch.save``."""

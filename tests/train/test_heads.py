@@ -26,6 +26,7 @@ from darknet_compat.train.log import FIRST, LAST, Log
 from darknet_compat.train.step import Trainer, strict
 from tests.train.nets import HEADS, batches, data_set, of_heads
 from tests.train.test_distributed import in_processes
+from tests.train.test_loop import LINE
 
 DRAW = Log.draw
 every_head = pytest.mark.parametrize("name", HEADS)
@@ -291,6 +292,7 @@ def test_lines_and_columns_are_those_of_each_head(train, monkeypatch, name):
     expected = [head.line(one) for each in updates for figures in each.figures
                 for head, one in zip(heads, figures, strict=True)]  # fmt: skip
     assert [line for line in lines if "Avg" in line] == expected
+    assert [int(match[1]) for line in lines if (match := LINE.match(line))] == [1, 2]
     numbered = [line for line in lines if f"Region {heads[0].index} " in line]
     assert len(numbered) in (0, 4), "of each of 2 mini-batches of 2 updates"
     counted = [line for line in lines if line.startswith(" total_bbox = ")]

@@ -252,6 +252,17 @@ def test_the_loss_of_another_process_that_is_not_finite():
         trainer.update(batches(9, 1)[0])
 
 
+@pytest.mark.parametrize("world", [1, 2])
+def test_gradients_whose_sum_is_not_finite(world):
+    trainer = Trainer(load_network(parse_cfg(small())), Beside(torch.device("cpu"), 0, world))
+    biases = trainer.network.layers[2].biases
+    biases.register_hook(lambda gradient: torch.full_like(gradient, torch.finfo().max / 4))
+    before = biases.detach().clone()
+    with pytest.raises(TrainingError, match=r"^update \d: each loss and gradient is finite, but not their sum;"):
+        trainer.update(batches(9, 1)[0])
+    assert torch.equal(biases, before)
+
+
 def test_a_truth_that_is_not_finite_is_no_layers_fault():
     trainer, _ = trained(batches(8, 1))
     update = batches(9, 1)[0]
