@@ -229,48 +229,72 @@ def training_profile(folder: str, net: str, batch: int, fast: bool) -> Run:
 
 @contestant
 def bare(folder: str, net: str, batch: int, fast: bool) -> Run:
-    """The layers before the head as torch has them, forward and backward, with nothing else."""
+    """The layers before the heads as torch has them, forward and backward, with nothing else."""
     import torch
     from torch import nn
 
     network = _load(folder, net)
-    modules: list[nn.Module] = []
-    for layer in network.layers[:-1]:
-        if layer.type == "maxpool":
-            if layer.o.stride == 1:
-                modules.append(nn.ZeroPad2d((0, 1, 0, 1)))
-            modules.append(nn.MaxPool2d(layer.size, layer.o.stride))
-            continue
-        o = layer.o
-        modules.append(nn.Conv2d(layer.input.c, o.filters, o.size, o.stride, layer.padding, bias=not o.batch_normalize))
-        if o.batch_normalize:
-            modules.append(nn.BatchNorm2d(o.filters))
-        if layer.activation == "leaky":
-            modules.append(nn.LeakyReLU(0.1))
-    model = nn.Sequential(*modules).train()
+    heads = [layer.index for layer in network.heads]
+    before = [layer for layer in network.layers if layer.index not in heads]
+    modules = nn.ModuleDict({str(layer.index): _bare_layer(layer) for layer in before}).train()
     x, _ = _training_batch(batch)
     if fast:
-        model, x = model.to(memory_format=torch.channels_last), x.to(memory_format=torch.channels_last)
-    gradient = torch.randn_like(model(x)) * 1e-3
+        modules, x = modules.to(memory_format=torch.channels_last), x.to(memory_format=torch.channels_last)
+
+    def maps() -> list[Any]:
+        outputs = {-1: x}
+        for layer in before:
+            outputs[layer.index] = modules[str(layer.index)](*(outputs[source] for source in layer.sources))
+        return [outputs[index - 1] for index in heads]
+
+    gradients = [torch.randn_like(map) * 1e-3 for map in maps()]
 
     def run() -> None:
-        model.zero_grad(set_to_none=False)
-        model(x).backward(gradient)
+        modules.zero_grad(set_to_none=False)
+        torch.autograd.backward(maps(), gradients)
 
     return run
 
 
+def _bare_layer(layer: Any) -> Any:
+    import torch
+    from torch import nn
+
+    class Joined(nn.Module):
+        def forward(self, *sources: Any) -> Any:
+            parts = [source.chunk(layer.o.groups, 1)[layer.o.group_id] for source in sources]
+            return torch.cat(parts, 1) if len(parts) > 1 else parts[0]
+
+    o = layer.o
+    if layer.type == "route":
+        return Joined()
+    if layer.type == "upsample":
+        return nn.Upsample(scale_factor=o.stride)
+    if layer.type == "maxpool":
+        edge = [nn.ZeroPad2d((0, 1, 0, 1))] if o.stride == 1 else []
+        return nn.Sequential(*edge, nn.MaxPool2d(layer.size, o.stride))
+    parts = [nn.Conv2d(layer.input.c, o.filters, o.size, o.stride, layer.padding, bias=not o.batch_normalize)]
+    if o.batch_normalize:
+        parts.append(nn.BatchNorm2d(o.filters))
+    if layer.activation == "leaky":
+        parts.append(nn.LeakyReLU(0.1))
+    return nn.Sequential(*parts)
+
+
 @contestant
 def loss_alone(folder: str, net: str, batch: int) -> Run:
+    """Of all heads, on random maps."""
     import torch
 
-    head = _load(folder, net).detector
+    heads = _load(folder, net).heads
     _, truth = _training_batch(batch)
-    map = torch.randn(batch, *head.input, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    generator = torch.Generator().manual_seed(0)
+    maps = [torch.randn(batch, *head.input, generator=generator).requires_grad_() for head in heads]
 
     def run() -> None:
-        map.grad = None
-        head.loss(map, truth, 20_000).loss.backward()
+        for map in maps:
+            map.grad = None
+        sum(head.loss(map, truth, 20_000).loss for head, map in zip(heads, maps, strict=True)).backward()
 
     return run
 

@@ -20,7 +20,7 @@ def draw_chart(path: str | os.PathLike[str], columns: Mapping[str, Sequence[floa
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
-    from matplotlib.ticker import LogFormatter
+    from matplotlib.ticker import LogFormatter, MaxNLocator
 
     batch, loss, avg, rate, score = (
         np.asarray(columns[name], float) for name in ("batch", "loss", "avg_loss", "rate", "map")
@@ -49,12 +49,13 @@ def draw_chart(path: str | os.PathLike[str], columns: Mapping[str, Sequence[floa
         right.set_ylim(0, 100)
         right.set_ylabel("mAP, %", color=GREEN)
         right.tick_params(colors=GREEN)
-        top.plot([], [], color=GREEN, marker="o", label=right.get_legend_handles_labels()[1][0])
-    top.legend(loc="upper right", framealpha=1)
+    # Above the curves, which end anywhere.
+    figure.legend(loc="outside upper right", ncols=3, frameon=False)
     bottom.plot(batch[shown], rate[shown], color=ORANGE, marker=marker, linewidth=2)
     bottom.set_ylabel("rate")
     bottom.set_ylim(bottom=0)
     bottom.set_xlabel("batch")
+    bottom.xaxis.set_major_locator(MaxNLocator(integer=True))
     for axis in axes:
         axis.grid(True, which="major", color="#dfe4ea", linewidth=0.8)
         axis.tick_params(colors=INK)

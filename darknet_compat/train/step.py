@@ -217,14 +217,16 @@ class Trainer:
         return torch.autocast(self.device.type, AMP[self.amp] if self.amp else None, enabled=self.amp is not None)
 
     def _diagnose(self, number: int, batches: Sequence[Batch], figures: Sequence[Sequence[Any]]) -> str:
-        """Which batch, and which layer first, is not finite; the layers are run again for it."""
+        """Which batch, which heads and which layer first are not finite; the layers are run again for it."""
         bad = next((i for i, heads in enumerate(figures) if not math.isfinite(network_cost(heads))), None)
         if bad is None:
             return f"update {number}: {self._bad_gradient()}"
-        head = next(
-            head for head, one in zip(self.network.heads, figures[bad], strict=True) if not math.isfinite(one.cost)
-        )
-        where = f"every layer's output is finite, so the truth or the sums of layer {head.index} [{head.type}] are not"
+        heads = [
+            f"layer {head.index} [{head.type}]"
+            for head, one in zip(self.network.heads, figures[bad], strict=True)
+            if not math.isfinite(one.cost)
+        ]
+        where = "every layer's output is finite, so the truth or the head's own sums are not"
         with torch.no_grad(), self._autocast():
             for layer, output in zip(self.network.layers, self.network.outputs(batches[bad].images), strict=True):
                 if not output.isfinite().all():
@@ -232,7 +234,10 @@ class Trainer:
                     break
         paths = batches[bad].paths
         named = f"; the images were {', '.join(paths)}" if paths else ""
-        return f"update {number}: the loss is not finite; {where}{named}; a lower learning_rate may help"
+        return (
+            f"update {number}: the loss of {' and '.join(heads)} is not finite; {where}{named}; "
+            "a lower learning_rate may help"
+        )
 
     def _bad_gradient(self) -> str:
         for layer in reversed(self.network.layers):
@@ -240,7 +245,9 @@ class Trainer:
                 if parameter.grad is not None and not parameter.grad.isfinite().all():
                     scaled = ", though -amp fp16 no longer scales the loss up" if self.scaler.is_enabled() else ""
                     return f"the gradient of the {name} of layer {layer.index} [{layer.type}] is not finite{scaled}"
-        return "the loss of another process is not finite"
+        if self.processes.world > 1 and not self.gradients.extra[0].isfinite():
+            return "the loss of another process is not finite"
+        return "each loss and gradient is finite, but not their sum; a lower learning_rate may help"
 
     def state(self) -> dict[str, Any]:
         """All that goes on into the next update, for ``torch.save``."""

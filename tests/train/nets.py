@@ -189,3 +189,75 @@ def data_set(folder, images=12, classes=3):
         f"backup={folder}/backup\n"
     )
     return data
+
+
+# What HEADS share: 32 x 32 images, a batch of two mini-batches of two; what is given anew takes the place of a line.
+OF_HEADS = {
+    "width": 32, "height": 32, "channels": 3, "batch": 4, "subdivisions": 2, "momentum": 0.9, "decay": 0.0005,
+    "learning_rate": 0.001, "policy": "constant", "max_batches": 4,
+}  # fmt: skip
+CONV = "[convolutional]\n{norm}filters={filters}\nsize=3\nstride={stride}\npad=1\nactivation={activation}\n"
+REGION = (16, "[region]\nclasses=3\nnum=2\nanchors=1.0,1.2, 2.5,2.0\nbias_match=1\nrescore=1\nsoftmax=1\nthresh=.6\n")
+ANCHORS = "anchors=5,7, 7,13, 10,10, 14,20, 18,14, 25,22\nclasses=3\nnum=6\n"
+CIOU = "iou_loss=ciou\niou_normalizer=.5\nscale_x_y=1.05\niou_thresh=.213\n"
+
+
+def yolo(mask, options="", kind="yolo"):
+    return (36 if kind == "Gaussian_yolo" else 24), f"[{kind}]\nmask={mask}\n{ANCHORS}ignore_thresh=.5\n{options}"
+
+
+# For each head and both programs a network that trains in no time: the head over the map of 8 x 8, and that of 4 x 4.
+HEADS = {
+    "region": [REGION],
+    "region of alexeyab": [(REGION[0], f"{REGION[1]}resize=1\n")],
+    "yolo": [yolo("0,1,2"), yolo("3,4,5")],
+    "yolo of alexeyab": [yolo("0,1,2", CIOU), yolo("3,4,5", CIOU)],
+    "Gaussian_yolo": [yolo("0,1,2", CIOU, "Gaussian_yolo"), yolo("3,4,5", CIOU, "Gaussian_yolo")],
+    "detection": [],
+    "yolo and region": [yolo("0,1,2"), REGION],
+    "yolo and Gaussian_yolo": [yolo("0,1,2", CIOU), yolo("3,4,5", CIOU, "Gaussian_yolo")],
+}
+# YOLOv1's kinds of layers.
+V1_HEAD = """
+[local]
+size=3
+stride=1
+pad=1
+filters=6
+activation=leaky
+
+{drawn}
+[connected]
+output=208
+activation=linear
+
+[detection]
+classes=3
+coords=4
+rescore=1
+side=4
+num=2
+sqrt=1
+jitter=.2
+noobject_scale=.5
+coord_scale=5
+"""
+
+
+def of_heads(name, random=0, drawn=True, norm=True, **net):
+    """The text of a network of :data:`HEADS`. ``drawn``: with layers that draw random numbers, [crop] and [dropout],
+    where its kind has such; ``norm``: with batch normalisation. ``net`` holds options of [net]."""
+    options = "".join(f"{key}={value}\n" for key, value in {**OF_HEADS, **net}.items())
+    normal, last = (
+        {"norm": norm, "stride": stride, "activation": activation}
+        for norm, stride, activation in (("batch_normalize=1\n" * norm, 2, "leaky"), ("", 1, "linear"))
+    )
+    parts = [f"[net]\n{options}", CONV.format(filters=8, **normal), CONV.format(filters=12, **normal)]
+    if name == "detection":
+        crop, drop = "[crop]\ncrop_width=28\ncrop_height=28\nflip=1\n", "[dropout]\nprobability=.3\n"
+        return "\n".join([parts[0], crop * drawn, *parts[1:], V1_HEAD.format(drawn=drop * drawn)])
+    for number, (filters, head) in enumerate(HEADS[name]):
+        if number:
+            parts += ["[route]\nlayers=-3\n", CONV.format(filters=12, **normal)]
+        parts += [CONV.format(filters=filters, **last), head + f"random={random}\n" * bool(random)]
+    return "\n".join(parts)

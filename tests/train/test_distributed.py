@@ -142,9 +142,14 @@ sys.exit(main(sys.argv[1:]))
 
 
 def train_in(world, folder, net, *flags):
-    """Train with :data:`SMALL_SIZES` in so many processes; their exit codes, the first one's stdout, all stderrs."""
+    """Train with :data:`SMALL_SIZES` in so many processes, as :func:`in_processes`."""
     arguments = command(folder, net, *flags, two=False)
     arguments[1:3] = ["-c", SMALL_SIZES]
+    return in_processes(world, arguments)
+
+
+def in_processes(world, arguments):
+    """Run a command in so many processes; their exit codes, the first one's stdout, all stderrs."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])

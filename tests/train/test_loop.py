@@ -544,15 +544,6 @@ def test_a_stream_begins_at_its_first_sample_whatever_the_weights_have_seen(tmp_
     assert [row["batch"] for row in training.rows()] == ["101", "102"]
 
 
-@pytest.fixture
-def handlers():
-    """As they were after a test that leaves signals ignored."""
-    before = {number: signal.getsignal(number) for number in data.STOPPING}
-    yield before
-    for number, handler in before.items():
-        signal.signal(number, handler)
-
-
 def test_a_second_ctrl_c_stops_at_once_unless_it_comes_with_the_first(monkeypatch, handlers):
     clock = [100.0]
     monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=lambda: clock[0]))
@@ -633,7 +624,9 @@ def test_a_loss_that_is_not_finite_names_the_last_good_snapshot(tmp_path):
     with pytest.raises(TrainingError) as caught:
         training.run()
     message = str(caught.value)
-    assert message.startswith("update 6: the loss is not finite; layer 2 [convolutional] is the first")
+    assert message.startswith(
+        "update 6: the loss of layer 11 [region] is not finite; layer 2 [convolutional] is the first"
+    )
     assert message.endswith(f"the last good snapshot is {training.snapshots.backup} (batch 4)")
     assert re.search(r"the images were (\S+\.png, ){3}\S+\.png;", message)
     fresh = load_network(read_cfg(tmp_path / "net.cfg"))

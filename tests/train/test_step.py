@@ -211,7 +211,9 @@ def test_a_loss_that_is_not_finite_names_images_and_layer_and_spares_the_weights
     with pytest.raises(TrainingError) as caught:
         trainer.update(update)
     message = str(caught.value)
-    assert message.startswith("update 2: the loss is not finite; layer 4 [convolutional] is the first whose output")
+    assert message.startswith(
+        "update 2: the loss of layer 11 [region] is not finite; layer 4 [convolutional] is the first whose output"
+    )
     assert "\n" not in message
     for name, tensor in trainer.network.named_parameters():
         assert torch.equal(tensor, before[name]), name
@@ -250,11 +252,25 @@ def test_the_loss_of_another_process_that_is_not_finite():
         trainer.update(batches(9, 1)[0])
 
 
+@pytest.mark.parametrize("world", [1, 2])
+def test_gradients_whose_sum_is_not_finite(world):
+    trainer = Trainer(load_network(parse_cfg(small())), Beside(torch.device("cpu"), 0, world))
+    biases = trainer.network.layers[2].biases
+    biases.register_hook(lambda gradient: torch.full_like(gradient, torch.finfo().max / 4))
+    before = biases.detach().clone()
+    with pytest.raises(TrainingError, match=r"^update \d: each loss and gradient is finite, but not their sum;"):
+        trainer.update(batches(9, 1)[0])
+    assert torch.equal(biases, before)
+
+
 def test_a_truth_that_is_not_finite_is_no_layers_fault():
     trainer, _ = trained(batches(8, 1))
     update = batches(9, 1)[0]
     update[1].truth[0, 0] = torch.tensor([0.5, 0.5, torch.nan, 0.5, 1])
-    with pytest.raises(TrainingError, match=r"so the truth or the sums of layer 11 \[region\] are not"):
+    with pytest.raises(
+        TrainingError,
+        match=r"loss of layer 11 \[region\] is not finite; every .* so the truth or the head's own sums are not",
+    ):
         trainer.update(update)
 
 

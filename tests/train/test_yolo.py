@@ -63,7 +63,7 @@ def test_a_head_whose_sums_are_not_finite_is_named(tmp_path):
     trainer = Trainer(load_network(read_cfg(tmp_path / "net.cfg")))
     with torch.no_grad():
         trainer.network.layers[5].biases[2::8] = 100
-    with pytest.raises(TrainingError, match=r"^update 1: the loss is not finite; .* sums of layer 6 \[yolo\] are not"):
+    with pytest.raises(TrainingError, match=r"^update 1: the loss of layer 6 \[yolo\] is not finite; .*the head.s own sums"):
         trainer.update(batches(2, 1, size=64)[0])
 
 
