@@ -269,12 +269,12 @@ class Yolo(Head):
         if isinstance(figures, Figures):
             return self.means(figures)
         o = self.o
+        iou, obj, cls = torch.tensor([o.iou_normalizer, o.obj_normalizer, o.cls_normalizer]).tolist()  # as C's floats
         name = o.iou_loss if o.iou_loss in ("mse", "giou") else "iou"
         losses = f"class_loss = {figures.class_loss:f}, iou_loss = {figures.iou_loss:f}, " if o.show_details else ""
         return (
-            f"v3 ({name} loss, Normalizer: (iou: {o.iou_normalizer:.2f}, obj: {o.obj_normalizer:.2f}, "
-            f"cls: {o.cls_normalizer:.2f}) Region {self.index} Avg (IOU: {figures.avg_iou:f}), "
-            f"count: {figures.count:.0f}, {losses}total_loss = {figures.total_loss:f} "
+            f"v3 ({name} loss, Normalizer: (iou: {iou:.2f}, obj: {obj:.2f}, cls: {cls:.2f}) Region {self.index} "
+            f"Avg (IOU: {figures.avg_iou:f}), count: {figures.count:.0f}, {losses}total_loss = {figures.total_loss:f} "
         )
 
     def rewritten(self, figures: Any) -> tuple[float, float]:
