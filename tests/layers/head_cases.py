@@ -50,19 +50,11 @@ def made(cfg, folder, program):
     return network
 
 
-def deltas(network, raw, truth):
+def deltas(network, raw, truth, seen=0):
     raw = torch.from_numpy(raw).requires_grad_()
-    (loss, figures) = network.heads[0].loss(raw, torch.from_numpy(truth), 0)
+    (loss, figures) = network.heads[0].loss(raw, torch.from_numpy(truth), seen)
     (gradient,) = torch.autograd.grad(loss, raw)
     return -gradient.numpy(), figures
-
-
-def parts_of(head, delta, expected):
-    """Boxes, objectness and classes of a delta, each in parts of the largest one ``expected``, or of .1: the last bit
-    of a probability near 1 is 6e-8."""
-    kinds = [head.coords, 1, head.o.classes]
-    pairs = zip(*(head.planes(torch.as_tensor(one)).double().split(kinds, 2) for one in (delta, expected)), strict=True)
-    return torch.cat([one / most.abs().max().clamp_min(0.1) for one, most in pairs], 2).numpy()
 
 
 def numbers(line):
@@ -107,6 +99,8 @@ class Tally:
 class Pair:
     """The same head here and in a library."""
 
+    seen = 0
+
     def __init__(self, library, folder, cfg):
         self.library, self.network = library, made(cfg, folder, library.program)
         self.reference = library.load_network(folder / "net.cfg", folder / "net.weights")
@@ -117,13 +111,30 @@ class Pair:
         cell = self.network.input.w // raw.shape[3]
         x = np.zeros((len(raw), *self.network.input), np.float32)
         x[:, :, ::cell, ::cell] = raw
-        if self.library.program == "alexeyab":
-            truth = np.concatenate([truth, np.zeros((*truth.shape[:2], 1), np.float32)], 2)  # track_id
-        rows = truth.reshape(len(raw), -1)[:, : self.reference.truths]
+        rows = self.rows(truth).reshape(len(raw), -1)[:, : self.reference.truths]
         with self.library.capture() as printed:
             cost = self.reference.train_step(x, rows, update=False).cost
-        (line,) = re.findall(r"^(?:Region|v3 \().*$", printed.text + printed.errors, re.MULTILINE)
+        (line,) = re.findall(r"^(?:Region|v3 \(|Detection).*$", printed.text + printed.errors, re.MULTILINE)
         return self.reference.layer_tensor(self.head.index, "delta").reshape(raw.shape), cost, line
+
+    def rows(self, truth):
+        """Truths (N, T, 5) as the library has them."""
+        ids = int(self.library.program == "alexeyab")  # track_id
+        return np.pad(truth, ((0, 0), (0, 0), (0, ids)))
+
+    def kinds(self, delta):
+        """Boxes, objectness and classes."""
+        head = self.head
+        return head.planes(torch.as_tensor(delta)).double().split([head.coords, 1, head.o.classes], 2)
+
+    def parts(self, delta, expected):
+        """A delta, each kind in parts of the largest one ``expected``, or of .1: the last bit of a probability near 1
+        is 6e-8."""
+        pairs = zip(self.kinds(delta), self.kinds(expected), strict=True)
+        return torch.cat([(one / most.abs().max().clamp_min(0.1)).flatten() for one, most in pairs]).numpy()
+
+    def cells(self, truth):
+        return self.head.cells(torch.from_numpy(truth)).numpy()
 
     def moved(self, rng, raw, truth):
         """Both, moved by no more than rounding does; no truth to another cell, which is the same number everywhere."""
@@ -131,34 +142,33 @@ class Pair:
         raw = raw + (rng.uniform(-ROUNDING, ROUNDING, raw.shape) * size).astype(np.float32)
         other = truth.copy()
         other[..., :4] *= rng.uniform(1 - ROUNDING, 1 + ROUNDING, other[..., :4].shape)
-        cells, others = (self.head.cells(torch.from_numpy(rows)).numpy() for rows in (truth, other))
-        other[..., :2] = np.where(cells == others, other[..., :2], truth[..., :2])
+        other[..., :2] = np.where(self.cells(truth) == self.cells(other), other[..., :2], truth[..., :2])
         return raw, other
 
     def lost(self, raw):
         """What rounding may cost each delta of a box: it is the difference of terms as large as 1 / the box's side."""
-        o, coords = self.head.o, self.head.coords
-        if self.library.program == "pjreddie" or o.iou_loss == "mse":
+        o, head = self.head.o, self.head
+        if getattr(o, "iou_loss", "mse") == "mse":
             return np.zeros_like(raw)
-        planes = self.head.planes(self.head(torch.from_numpy(raw)))[:, :, :coords]
-        terms = self.head.xywh(planes.permute(0, 3, 4, 1, 2))[..., 2:].amin(-1).reciprocal()
-        lost = torch.zeros_like(self.head.planes(torch.from_numpy(raw)))
-        lost[:, :, :coords] = terms.permute(0, 3, 1, 2)[:, :, None]
+        box = head.planes(head(torch.from_numpy(raw)))[:, :, : head.coords]
+        terms = head.xywh(box.permute(0, 3, 4, 1, 2))[..., 2:].amin(-1).reciprocal()
+        lost = torch.zeros_like(head.planes(torch.from_numpy(raw)))
+        lost[:, :, : head.coords] = terms.permute(0, 3, 1, 2)[:, :, None]
         if not o.new_coords:
-            lost[:, :, coords // 2 : coords] *= planes[:, :, coords // 2 :].exp()
-        return (ROUNDING * o.iou_normalizer * float(self.head.multipliers.max()) * lost).flatten(1, 2).numpy()
+            lost[:, :, head.coords // 2 : head.coords] *= box[:, :, head.coords // 2 :].exp()
+        return (ROUNDING * o.iou_normalizer * float(head.multipliers.max()) * lost).flatten(1, 2).numpy()
 
     def compare(self, raw, truth, tally):
         """Delta and figures of a map (N, planes, h, w) and truths (N, T, 5) are the library's."""
         delta, cost, line = self.theirs(raw, truth)
-        expected = parts_of(self.head, delta, delta), figures_of(line, cost, line, cost)[0]
+        expected = self.parts(delta, delta), figures_of(line, cost, line, cost)[0]
 
         def ours(raw, truth):
-            own, figures = deltas(self.network, raw, truth)
+            own, figures = deltas(self.network, raw, truth, self.seen)
             own_line = self.head.line(figures)
             assert words(own_line) == words(line)
             shown, digits = figures_of(own_line, float(figures.cost), line, cost)
-            return parts_of(self.head, own, delta), shown, digits, int(figures.count)
+            return self.parts(own, delta), shown, digits, int(figures.count)
 
         found, shown, digits, count = ours(raw, truth)
         tally.cases, tally.truths = tally.cases + 1, tally.truths + count
@@ -172,7 +182,7 @@ class Pair:
         tally.rounded += 1
         rng = np.random.default_rng(0)
         outcomes = [(found, shown), *(ours(*self.moved(rng, raw, truth))[:2] for _ in range(32))]
-        bounds = DELTA + parts_of(self.head, self.lost(raw), delta), FIGURE + digits
+        bounds = DELTA + self.parts(self.lost(raw), delta), FIGURE + digits
         for theirs, allowed, some in zip(expected, bounds, zip(*outcomes, strict=True), strict=True):
             some = np.stack(some)
             between = (theirs >= some.min(0) - allowed) & (theirs <= some.max(0) + allowed)
