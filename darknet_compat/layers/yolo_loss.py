@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..boxes import iou
-from .head import HeadLoss, with_delta
+from .head import HeadLoss, focal, with_delta
 from .iou_loss import agreement, iou_deltas, ious
 
 if TYPE_CHECKING:
@@ -157,8 +157,7 @@ def alexeyab_loss(head: Yolo, raw: Tensor, truth: Tensor) -> HeadLoss:
         matched = torch.where((planes[:, :, 5:].amax(2) > MATCH).flatten(1), best, 0)
         delta_obj = -o.obj_normalizer * objectness
         if o.objectness_smooth:
-            smooth = torch.maximum(o.obj_normalizer * (matched - objectness), delta_obj)
-            delta_obj = torch.where(matched > o.ignore_thresh, smooth, delta_obj)
+            delta_obj = torch.where(matched > o.ignore_thresh, o.obj_normalizer * (matched - objectness), delta_obj)
         else:
             delta_obj = torch.where(matched > o.ignore_thresh, 0, delta_obj)
         taken = assign(head, torch.where(known[..., None], truth, 0), raw.shape[2:])
@@ -393,9 +392,7 @@ def _first_classes(head: Yolo, p: Tensor, own: Tensor) -> Tensor:
     """(N, A, classes): delta_yolo_class of AlexeyAB's, where a slot has none yet; ``own`` is the truth's class."""
     o = head.o
     if o.focal_loss:
-        true = (p * own).sum(2, keepdim=True) + 1e-15
-        focal: Tensor = (own.float() - p) * 0.5 * -(1 - true) * (2 * true * true.log() + true - 1)
-        return focal
+        return (own.float() - p) * focal((p * own).sum(2, keepdim=True))
     yes, no = class_goals(head)
     return torch.where(own, (yes - p) * first_multipliers(head), no - p)
 
