@@ -191,6 +191,7 @@ DETECTION = with_any(
         "softmax": {"softmax": one_of(1)},
         "forced": {"forced": one_of(1)},
         "random": {"random": one_of(1)},
+        "forced, random": {"forced": one_of(1), "random": one_of(1)},
         "coord_scale": {"coord_scale": between(0.2, 5)},
         "object_scale": {"object_scale": between(0.2, 5)},
         "noobject_scale": {"noobject_scale": between(0.2, 5)},

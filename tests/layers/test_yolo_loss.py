@@ -16,6 +16,7 @@ from tests.layers.head_cases import (
     HIS,
     KINDS,
     SIZES,
+    THRESH,
     Pair,
     Tally,
     deltas,
@@ -36,6 +37,7 @@ ALEXEYAB = with_any(
     | {
         "focal_loss": {"focal_loss": one_of(1)},
         "new_coords": {"new_coords": one_of(1)},
+        "new_coords, iou_thresh": {"new_coords": one_of(1), **THRESH},
         "show_details": {"show_details": one_of(0)},
     }
 )
@@ -60,6 +62,18 @@ def test_a_class_0_that_is_gone_lets_truths_set_all_classes_anew(darknet, tmp_pa
     for _ in range(12):
         raw, truth = random_case(rng, pair.network)
         raw.reshape(2, 3, 8, -1)[:, :, 5] = value
+        pair.compare(raw, truth, tally)
+    assert tally.rounded == 0
+
+
+@pytest.mark.parametrize("plane", [2, 3])
+@pytest.mark.parametrize("kind", KINDS[1:])
+def test_a_box_whose_edges_fall_together_is_alexeyabs(alexeyab_darknet, tmp_path, kind, plane):
+    """In float32: he takes one edge for both then."""
+    rng, pair, tally = np.random.default_rng(7), Pair(alexeyab_darknet, tmp_path, text(f"iou_loss={kind}")), Tally()
+    for _ in range(12):
+        raw, truth = random_case(rng, pair.network)
+        raw.reshape(2, 3, 8, -1)[:, :, plane] = -20
         pair.compare(raw, truth, tally)
     assert tally.rounded == 0
 
