@@ -10,7 +10,7 @@ from darknet_compat.cli import build_parser
 from darknet_compat.detect import detect, detector
 from tests.cli.conftest import CFG, WEIGHTS, data, verb, wide  # noqa: F401
 from tests.compare import network_of
-from tests.train.test_detection import v1
+from tests.train.nets import v1
 
 
 class Reached(Exception):

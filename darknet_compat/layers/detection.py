@@ -193,14 +193,16 @@ class Detection(Head):
         return has, torch.cat([within - within.trunc(), rows[..., 2:]], -1) * has[..., None]
 
     def _responsible(self, out: Tensor, real: Tensor, overlap: Tensor, seen: int | Tensor) -> Tensor:
-        """(N, cells): the box that answers for the truth: the highest IOU, or of none the nearest."""
+        """(N, cells): the box that answers for the truth: the highest IOU, or of none the nearest; with ``forced`` by
+        the truth's size; with ``random`` any at first."""
         o = self.o
         if o.forced:
             if o.num < 2:
                 raise self.section.error("forced=1 takes the second box of a cell; expected num=2 or more", "forced")
-            return (real[..., 0, 2] * real[..., 0, 3] < 0.1).long()
-        rmse = (out - real).square().sum(-1).sqrt().clamp_max(MOST_RMSE)
-        best = torch.where((overlap > 0).any(2), overlap.argmax(2), rmse.argmin(2))
+            best = (real[..., 0, 2] * real[..., 0, 3] < 0.1).long()
+        else:
+            rmse = (out - real).square().sum(-1).sqrt().clamp_max(MOST_RMSE)
+            best = torch.where((overlap > 0).any(2), overlap.argmax(2), rmse.argmin(2))
         if not o.random:
             return best
         drawn = torch.randint(o.num, best.shape, device=best.device)

@@ -72,14 +72,9 @@ class GaussianYolo(Yolo):
 
     def line(self, figures: GaussianFigures) -> str:  # type: ignore[override]
         """The line that the program prints (forward_gaussian_yolo_layer)."""
-        _, avg_iou, avg_class, obj, no_obj, recall50, recall75, count, class_loss, iou_loss, uc_loss, total = figures
-        means = (
-            f"Region {self.index} Avg IOU: {avg_iou:f}, Class: {avg_class:f}, Obj: {obj:f}, No Obj: {no_obj:f}, "
-            f".5R: {recall50:f}, .75R: {recall75:f},  count: {count:.0f}, "
-        ).replace("nan", "-nan")
-        return means + (
-            f"class_loss = {class_loss:.2f}, iou_loss = {iou_loss:.2f}, uc_loss = {uc_loss:.2f}, "
-            f"total_loss = {total:.2f} "
+        return (
+            f"{self.means(figures)}, class_loss = {figures.class_loss:.2f}, iou_loss = {figures.iou_loss:.2f}, "
+            f"uc_loss = {figures.uc_loss:.2f}, total_loss = {figures.total_loss:.2f} "
         )
 
     def forward(self, raw: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ targets of ``objectness_smooth`` are squared, and bring classes; boxes are avera
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -33,9 +34,9 @@ from .yolo_loss import (
     first_multipliers,
     map_of,
     one_hot,
+    picked,
     rows_at,
     size_scale,
-    slots_taken,
     square_deltas,
     true_deltas,
     write,
@@ -91,10 +92,8 @@ def gaussian_loss(head: GaussianYolo, raw: Tensor, truth: Tensor) -> HeadLoss:
             goal = goal + 1
         delta_obj = torch.where(fits, o.obj_normalizer * (goal - objectness), delta_obj)
         taken = assign(head, torch.where(known[..., None], truth, 0), raw.shape[2:])
-        same = taken.same
-        image = torch.arange(len(raw), device=raw.device)[:, None]
         at = rows_at(planes, taken)
-        boxes = predicted[image, taken.slot]
+        boxes = picked(predicted, taken.slot)
         multiplier = head.multipliers[taken.known.clamp_min(0)]
 
         delta = torch.zeros_like(planes)
@@ -102,34 +101,28 @@ def gaussian_loss(head: GaussianYolo, raw: Tensor, truth: Tensor) -> HeadLoss:
         if o.objectness_smooth or o.truth_thresh < 1:
             # Boxes that match a truth train toward its class, those that fit it toward the whole of it.
             near = (fits | matched) if o.objectness_smooth else fits
-            fitting, says = all_boxes(head, planes, truth[image, which], near)
-            own = one_hot(fitting.known, o.classes)
+            found, says = all_boxes(head, planes, picked(truth, which), near)
+            own = one_hot(found.known, o.classes)
             yes, no = class_goals(head)
             classes = torch.where(own, (yes - says[..., 9:]) * first_multipliers(head), no - says[..., 9:])
-            factor = head.multipliers[fitting.known.clamp_min(0)]
+            factor = head.multipliers[found.known.clamp_min(0)]
             if o.objectness_smooth:
                 smooth = factor[..., None] * (goal[..., None] - says[..., 9:])
                 classes = torch.where(own & fits[..., None], smooth, classes)
-            fitting = fitting._replace(takes=fits)
-            box = _box_deltas(head, says, predicted, fitting, factor)
-            box = torch.where(fits[..., None], box, 0)
-            delta = map_of(
-                planes, fitting._replace(takes=near), torch.cat([box, torch.zeros_like(box[..., :1]), classes], 2)
-            )
+            fitting = replace(found, takes=fits)
+            box = torch.where(fits[..., None], _box_deltas(head, says, predicted, fitting, factor), 0)
+            delta = map_of(planes, found, torch.cat([box, torch.zeros_like(box[..., :1]), classes], 2))
             trained.append(fitting)
+        delta[:, :, 8] = delta_obj.reshape_as(delta[:, :, 8])
         before = rows_at(delta, taken)
         # All truths of a slot add up.
         box = _box_deltas(head, at, boxes, taken, multiplier)
-        box = before[..., :8] + same.float() @ torch.where(taken.takes[..., None], box, 0)
-        number = torch.arange(same.shape[1], device=raw.device)
-        last = torch.where(same, number, -1).amax(2).clamp_min(0)
-        object_delta = (multiplier * o.obj_normalizer * (1 - at[..., 8])).gather(1, last)
+        box = before[..., :8] + taken.same.float() @ torch.where(taken.takes[..., None], box, 0)
+        object_delta = (multiplier * o.obj_normalizer * (1 - at[..., 8])).gather(1, taken.last)
         classes = classes_by_first(
-            at[..., 9:], before[..., 9:], taken, same, class_goals(head), head.multipliers, first_multipliers(head)
+            at[..., 9:], before[..., 9:], taken, class_goals(head), head.multipliers, first_multipliers(head)
         )
         write(delta, taken, torch.cat([box, object_delta[..., None], classes], 2))
-        delta_obj = delta_obj.reshape_as(planes[:, :, 8])
-        delta[:, :, 8] = torch.where(slots_taken(taken, delta_obj), delta[:, :, 8], delta_obj)
         if head.has_own_delta and head.gradient == "true":
             delta[:, :, :8] += true_deltas(head, raw, trained)
         delta[:, :, :8] /= (delta[:, :, 9:] > 0).sum(2, keepdim=True).clamp_min(1)

@@ -139,6 +139,13 @@ def with_delta(raw: Tensor, delta: Tensor, value: Tensor) -> Tensor:
     return loss
 
 
+def focal(p: Tensor) -> Tensor:
+    """By how much AlexeyAB's ``focal_loss`` multiplies the deltas of classes, that of the truth being ``p``."""
+    p = p + 1e-15
+    factor: Tensor = -0.5 * (1 - p) * (2 * p * p.log() + p - 1)
+    return factor
+
+
 def average_mirrored(output: Tensor, mirrored: Tensor, num: int) -> Tensor:
     """The mean of an activated map of ``num`` boxes per cell and of the mirrored image's, as ``valid2`` has it.
 

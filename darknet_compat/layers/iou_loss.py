@@ -107,6 +107,9 @@ def iou_deltas(pred: Tensor, truth: Tensor, kind: str) -> Tensor:
         torch.where(union > 0, quotient(shared, one, union, of_union), zero)
         for one, of_union in zip(shared_by, union_by, strict=True)
     ]
+    # Of a box so small that rounding lets its edges fall together he takes one edge for both.
+    for first, second, some in ((0, 1, top < bottom), (2, 3, left < right)):
+        edges[first] = torch.where(some, edges[first], edges[second])
     apart = (shared_w <= 0) | (shared_h <= 0)
     if kind == "giou":
         terms = [

@@ -20,7 +20,7 @@ from ..boxes import iou
 from ..cfg import Section
 from ..tree import Hierarchy, read_tree
 from .base import ALEXEYAB, Place, Shape, register
-from .head import Boxes, Head, HeadLoss, average_mirrored, check_anchors, fill_anchors, read_class_map
+from .head import Boxes, Head, HeadLoss, average_mirrored, check_anchors, fill_anchors, focal, read_class_map
 
 if TYPE_CHECKING:
     from ..export.graph import Graph
@@ -37,7 +37,7 @@ class RegionFigures(NamedTuple):
     """What Darknet prints about a batch, as tensors of one number each. Without a truth the means are NaN."""
 
     cost: Tensor
-    """The sum of delta^2, before the logistic's gradient: the loss that Darknet logs."""
+    """The sum of delta^2, before the logistic's gradient but in AlexeyAB's program: the loss that Darknet logs."""
     avg_iou: Tensor
     """Mean IOU of the truths with the boxes predicted in their slots."""
     avg_class: Tensor
@@ -241,6 +241,10 @@ class Region(Head):
         whose centre is outside the image takes no slot and is not counted, though boxes that overlap it are still
         spared the objectness loss; a truth of a class that is none trains its box and objectness only.
 
+        AlexeyAB's program passes over a truth of a class beyond all. Its boxes count alike whatever their size; an
+        image without places trains its class alone; without ``softmax`` and ``tree`` classes are values that the last
+        truth of a slot sets.
+
         Waits for no device, and gives the same bits in every run. Raises CfgError where the section has an option
         whose loss is not built.
         """
@@ -257,15 +261,19 @@ class Region(Head):
         planes = self._planes(raw).flatten(3)
         xy, wh, objectness, classes = planes.split([2, 2, 1, o.classes], 2)
         xy, objectness = xy.sigmoid(), objectness.squeeze(2).sigmoid()
+        his = self.program == ALEXEYAB
 
         with torch.no_grad():
             # Rows behind the end become zeros: boxes without area, which overlap nothing.
             truth = torch.where((truth[:, :, :1] != 0).cumprod(1) != 0, truth, 0)
+            if his:  # passes over a truth of a class that is none
+                truth = torch.where(truth[..., 4:] < o.classes, truth, 0)
             predicted = torch.cat([xy, wh], 2).unflatten(3, raw.shape[2:])
             predicted = self._xywh(*predicted.unbind(2)).flatten(1, 3)
             slots = self._slots(truth, predicted, objectness, classes, raw.shape[2:])
             over = (iou(predicted[:, None], truth[:, :, None, :4]) > o.thresh).any(1)
-            spared = slots.taken | (over & ~slots.class_only)
+            # Of an image without places AlexeyAB's program trains no objectness.
+            spared = slots.taken | torch.where(slots.class_only, his, over)
             no_object = (o.noobject_scale * ~spared).reshape_as(objectness)
             prior = PRIOR_SCALE * (seen < PRIOR_IMAGES) * ~(slots.taken | slots.class_only)
             prior = prior.reshape_as(objectness)[:, :, None]
@@ -279,17 +287,26 @@ class Region(Head):
         with torch.no_grad():
             overlap = iou(predicted[image, slots.slot], truth[..., :4])
             wins = slots.boxed & ~_later(slots.slot, slots.boxed).any(2)
-            coord_scale = torch.where(wins, o.coord_scale * (2 - truth[..., 2] * truth[..., 3]), 0)[..., None]
+            larger = 1 if his else 2 - truth[..., 2] * truth[..., 3]
+            coord_scale = torch.where(wins, o.coord_scale * larger, 0)[..., None]
             object_goal = overlap if o.rescore else 1.0
+
+        def slope(p: Tensor) -> Tensor:
+            """The logistic's, which only AlexeyAB's delta has in it."""
+            return p.detach() * (1 - p.detach()) if his else torch.ones_like(p)
 
         class_loss, class_cost, class_sum = self._classes(at[..., 5:], slots)
         losses, costs = zip(
-            _squares(no_object, objectness),
-            _squares(prior, xy - 0.5),
+            _squares(no_object, objectness, slope(objectness)),
+            _squares(prior, xy - 0.5, slope(xy)),
             _squares(prior, wh),
             # The goals of rows that are no truths may be infinite, so they are taken out before anything is summed.
-            _squares(coord_scale, torch.where(wins[..., None], slots.box - at_box, 0)),
-            _squares(o.object_scale * wins, torch.where(wins, object_goal - at_objectness, 0)),
+            _squares(
+                coord_scale,
+                torch.where(wins[..., None], slots.box - at_box, 0),
+                torch.cat([slope(at_box[..., :2]), torch.ones_like(at_box[..., 2:])], -1),
+            ),
+            _squares(o.object_scale * wins, torch.where(wins, object_goal - at_objectness, 0), slope(at_objectness)),
             (class_loss, class_cost),
             strict=True,
         )
@@ -422,13 +439,13 @@ class Region(Head):
         ``z`` (N, T, classes), raw. Each way finds the goal of each value, and the values that are a truth's to train
         because no later truth has them.
         """
-        scale = self.o.class_scale
+        scale: Tensor | float = self.o.class_scale
         later = _later(slots.slot, slots.classed)
         if self.hierarchy is not None:
             log_p = self.hierarchy.softmax(z, 2, log=True)
             p = log_p.detach().exp()
             goal, trained, counted = self._tree_goals(self.hierarchy, p, slots, later)
-            loss = -(log_p * goal * trained).sum()
+            loss = -(log_p * goal * trained)
         else:
             goal = (torch.arange(z.shape[2], device=z.device) == slots.known[..., None]) & slots.classed[..., None]
             trained = (slots.classed & ~later.any(2))[..., None]
@@ -436,7 +453,11 @@ class Region(Head):
                 log_p = z.log_softmax(2)
                 p = log_p.detach().exp()
                 counted = p * goal
-                loss = -(log_p * goal * trained).sum()
+                loss = -(log_p * goal * trained)
+            elif self.program == ALEXEYAB:  # the last truth of a slot sets all classes, which are no probabilities
+                p = z.detach()
+                counted = p * goal
+                loss = (goal.float() - z).square() / 2 * trained
             else:
                 p = z.detach().sigmoid()
                 opens = self._opens(p[..., 0], slots, later)
@@ -445,9 +466,11 @@ class Region(Head):
                 stays = slots.classed & ~(later & opens[:, None]).any(2)
                 together = later.mT | torch.eye(later.shape[1], dtype=torch.bool, device=z.device)
                 goal = (together & stays[:, None]).float() @ goal.float() > 0
-                loss = (F.binary_cross_entropy_with_logits(z, goal.float(), reduction="none") * trained).sum()
+                loss = F.binary_cross_entropy_with_logits(z, goal.float(), reduction="none") * trained
+            if self.program == ALEXEYAB and self.o.focal_loss:
+                scale = scale * focal(counted.sum(2, keepdim=True))
         cost = (scale * (goal.float() - p) * trained).square().sum()
-        return scale * loss, cost, counted.sum()
+        return (scale * loss).sum(), cost, counted.sum()
 
     def _tree_goals(self, tree: Hierarchy, p: Tensor, slots: _Slots, later: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Goals of the groups on each truth's path, which a later truth takes over group by group."""
@@ -512,7 +535,7 @@ def _in_range(number: Tensor, count: int) -> Tensor:
     return torch.where((number >= 0) & (number < count), number, -1)
 
 
-def _squares(scale: Tensor, error: Tensor) -> tuple[Tensor, Tensor]:
-    """The loss scale/2 * error^2, whose gradient is Darknet's delta, and the cost: the sum of delta^2."""
+def _squares(scale: Tensor, error: Tensor, slope: Tensor | float = 1) -> tuple[Tensor, Tensor]:
+    """The loss scale/2 * error^2, whose gradient is Darknet's delta, and the cost: the sum of (slope * delta)^2."""
     delta = scale * error
-    return (delta * error).sum() / 2, delta.detach().square().sum()
+    return (delta * error).sum() / 2, (slope * delta.detach()).square().sum()

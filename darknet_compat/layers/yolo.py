@@ -23,6 +23,7 @@ from .yolo_loss import AlexeyABFigures, Figures, alexeyab_loss, pjreddie_loss
 
 if TYPE_CHECKING:
     from ..export.graph import Graph
+    from .gaussian_yolo_loss import GaussianFigures
 
 COLUMNS = ("avg_iou", "class", "obj", "no_obj", "recall50", "recall75", "count")
 ALEXEYAB_COLUMNS = ("avg_iou", "class_loss", "iou_loss", "total_loss", "count")
@@ -254,23 +255,27 @@ class Yolo(Head):
         """(..., 2): where in a truth's box its point is that the map gives."""
         return truth[..., :2]
 
+    def means(self, figures: Figures | GaussianFigures) -> str:
+        """The line that pjreddie's program prints, and the first part of a [Gaussian_yolo]'s."""
+        f = figures
+        line = (
+            f"Region {self.index} Avg IOU: {f.avg_iou:f}, Class: {f.avg_class:f}, Obj: {f.obj:f}, "
+            f"No Obj: {f.no_obj:f}, .5R: {f.recall50:f}, .75R: {f.recall75:f},  count: {f.count:.0f}"
+        )
+        # 0/0 on Darknet's processors is a NaN with its sign set, and C prints that sign.
+        return line.replace("nan", "-nan")
+
     def line(self, figures: Figures | AlexeyABFigures) -> str:
         """The line that the program prints (forward_yolo_layer)."""
         if isinstance(figures, Figures):
-            _, avg_iou, avg_class, obj, no_obj, recall50, recall75, count = figures
-            line = (
-                f"Region {self.index} Avg IOU: {avg_iou:f}, Class: {avg_class:f}, Obj: {obj:f}, No Obj: {no_obj:f}, "
-                f".5R: {recall50:f}, .75R: {recall75:f},  count: {count:.0f}"
-            )
-            # 0/0 on Darknet's processors is a NaN with its sign set, and C prints that sign.
-            return line.replace("nan", "-nan")
+            return self.means(figures)
         o = self.o
+        iou, obj, cls = torch.tensor([o.iou_normalizer, o.obj_normalizer, o.cls_normalizer]).tolist()  # as C's floats
         name = o.iou_loss if o.iou_loss in ("mse", "giou") else "iou"
         losses = f"class_loss = {figures.class_loss:f}, iou_loss = {figures.iou_loss:f}, " if o.show_details else ""
         return (
-            f"v3 ({name} loss, Normalizer: (iou: {o.iou_normalizer:.2f}, obj: {o.obj_normalizer:.2f}, "
-            f"cls: {o.cls_normalizer:.2f}) Region {self.index} Avg (IOU: {figures.avg_iou:f}), "
-            f"count: {figures.count:.0f}, {losses}total_loss = {figures.total_loss:f} "
+            f"v3 ({name} loss, Normalizer: (iou: {iou:.2f}, obj: {obj:.2f}, cls: {cls:.2f}) Region {self.index} "
+            f"Avg (IOU: {figures.avg_iou:f}), count: {figures.count:.0f}, {losses}total_loss = {figures.total_loss:f} "
         )
 
     def rewritten(self, figures: Any) -> tuple[float, float]:

@@ -13,6 +13,8 @@ Truths are looked at side by side, and what a later one of a slot changes is fou
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -20,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..boxes import iou
-from .head import HeadLoss, with_delta
+from .head import HeadLoss, focal, with_delta
 from .iou_loss import agreement, iou_deltas, ious
 
 if TYPE_CHECKING:
@@ -65,7 +67,8 @@ class AlexeyABFigures(NamedTuple):
     rewritten: Tensor
 
 
-class Taken(NamedTuple):
+@dataclass(frozen=True)
+class Taken:
     """Which boxes the truths take: A of them per image, in the order in which Darknet writes."""
 
     truth: Tensor
@@ -81,10 +84,20 @@ class Taken(NamedTuple):
     takes: Tensor
     """(N, A)"""
 
-    @property
+    @cached_property
     def same(self) -> Tensor:
         """(N, A, A): do both take the same box?"""
         return (self.slot[:, :, None] == self.slot[:, None]) & self.takes[:, :, None] & self.takes[:, None]
+
+    @cached_property
+    def first(self) -> Tensor:
+        """(N, A): the number of the first that takes the same box; any where none is taken."""
+        return self.same.byte().argmax(2)
+
+    @cached_property
+    def last(self) -> Tensor:
+        """(N, A): and of the last."""
+        return last_true(self.same)
 
 
 def pjreddie_loss(head: Yolo, raw: Tensor, truth: Tensor) -> HeadLoss:
@@ -97,29 +110,24 @@ def pjreddie_loss(head: Yolo, raw: Tensor, truth: Tensor) -> HeadLoss:
         best, which = best_truths(predicted, truth, truth[..., 0] != 0)
         delta_obj = torch.where(best > o.ignore_thresh, 0, -objectness)
         taken = assign(head, truth, raw.shape[2:])
-        same = taken.same
-        image = torch.arange(len(raw), device=raw.device)[:, None]
         at = rows_at(planes, taken)
-        overlap = iou(predicted[image, taken.slot], taken.truth[..., :4])
+        overlap = iou(picked(predicted, taken.slot), taken.truth[..., :4])
 
         delta = torch.zeros_like(planes)
         if o.truth_thresh < 1:
             # Boxes that fit a truth so well train toward it too, and a truth of the slot only adds its class.
             fits = best > o.truth_thresh
             delta_obj = torch.where(fits, 1 - objectness, delta_obj)
-            fitting, says = all_boxes(head, planes, truth[image, which], fits)
+            fitting, says = all_boxes(head, planes, picked(truth, which), fits)
             box = square_deltas(head, says, fitting) * size_scale(fitting.truth)
             classes = one_hot(fitting.known, o.classes).float() - says[..., 5:]
             classes = torch.where((fitting.known >= 0)[..., None], classes, 0)
             delta = map_of(planes, fitting, torch.cat([box, torch.zeros_like(box[..., :1]), classes], 2))
+        delta[:, :, 4] = delta_obj.reshape_as(delta[:, :, 4])
         # The box is the last truth's.
-        number = torch.arange(same.shape[1], device=raw.device)
-        last = torch.where(same, number, -1).amax(2)
-        box = square_deltas(head, at, taken) * size_scale(taken.truth)
-        classes = classes_by_first(at[..., 5:], rows_at(delta, taken)[..., 5:], taken, same)
-        write(delta, taken, torch.cat([box[image, last.clamp_min(0)], 1 - at[..., 4:5], classes], 2))
-        delta_obj = delta_obj.reshape_as(planes[:, :, 4])
-        delta[:, :, 4] = torch.where(slots_taken(taken, delta_obj), delta[:, :, 4], delta_obj)
+        box = picked(square_deltas(head, at, taken) * size_scale(taken.truth), taken.last)
+        classes = classes_by_first(at[..., 5:], rows_at(delta, taken)[..., 5:], taken)
+        write(delta, taken, torch.cat([box, 1 - at[..., 4:5], classes], 2))
 
         count = taken.takes.sum()
         of_class = at[..., 5:].gather(2, taken.known.clamp_min(0)[..., None]).squeeze(2)
@@ -149,15 +157,12 @@ def alexeyab_loss(head: Yolo, raw: Tensor, truth: Tensor) -> HeadLoss:
         matched = torch.where((planes[:, :, 5:].amax(2) > MATCH).flatten(1), best, 0)
         delta_obj = -o.obj_normalizer * objectness
         if o.objectness_smooth:
-            smooth = torch.maximum(o.obj_normalizer * (matched - objectness), delta_obj)
-            delta_obj = torch.where(matched > o.ignore_thresh, smooth, delta_obj)
+            delta_obj = torch.where(matched > o.ignore_thresh, o.obj_normalizer * (matched - objectness), delta_obj)
         else:
             delta_obj = torch.where(matched > o.ignore_thresh, 0, delta_obj)
         taken = assign(head, torch.where(known[..., None], truth, 0), raw.shape[2:])
-        same = taken.same
-        image = torch.arange(len(raw), device=raw.device)[:, None]
         at = rows_at(planes, taken)
-        boxes = predicted[image, taken.slot]
+        boxes = picked(predicted, taken.slot)
         overlap, overlaps = ious(boxes, taken.truth[..., :4])
         multiplier = head.multipliers[taken.known.clamp_min(0)]
 
@@ -168,7 +173,7 @@ def alexeyab_loss(head: Yolo, raw: Tensor, truth: Tensor) -> HeadLoss:
             # Boxes that fit a truth so well train toward it too.
             goal = best.square() if o.objectness_smooth else torch.ones_like(best)
             delta_obj = torch.where(fits, o.obj_normalizer * (goal - objectness), delta_obj)
-            fitting, says = all_boxes(head, planes, truth[image, which], fits)
+            fitting, says = all_boxes(head, planes, picked(truth, which), fits)
             factor = head.multipliers[fitting.known.clamp_min(0)]
             box = _box_deltas(head, says, predicted, fitting, factor)
             own = one_hot(fitting.known, o.classes)
@@ -177,24 +182,19 @@ def alexeyab_loss(head: Yolo, raw: Tensor, truth: Tensor) -> HeadLoss:
                 classes = torch.where(own, factor[..., None] * (goal[..., None] - says[..., 5:]), classes)
             delta = map_of(planes, fitting, torch.cat([box, torch.zeros_like(box[..., :1]), classes], 2))
             trained.append(fitting)
+        delta[:, :, 4] = delta_obj.reshape_as(delta[:, :, 4])
         before = rows_at(delta, taken)
         # All truths of a slot add up.
         box = _box_deltas(head, at, boxes, taken, multiplier)
-        box = before[..., :4] + same.float() @ torch.where(taken.takes[..., None], box, 0)
-        classes = _class_deltas(head, at[..., 5:], before[..., 5:], fits.gather(1, taken.slot), taken, same)
-        here = delta_obj.gather(1, taken.slot)
+        box = before[..., :4] + taken.same.float() @ torch.where(taken.takes[..., None], box, 0)
+        classes = _class_deltas(head, at[..., 5:], before[..., 5:], fits.gather(1, taken.slot), taken)
         object_delta = multiplier * o.obj_normalizer * (1 - at[..., 4])
-        number = torch.arange(same.shape[1], device=raw.device)
         if o.objectness_smooth:
             # He sets it only where nothing was set before: the first truth's.
-            first = torch.where(same, number, same.shape[1]).amin(2).clamp_max(same.shape[1] - 1)
-            object_delta = torch.where(here == 0, object_delta.gather(1, first), here)
+            object_delta = torch.where(before[..., 4] == 0, object_delta.gather(1, taken.first), before[..., 4])
         else:
-            last = torch.where(same, number, -1).amax(2).clamp_min(0)
-            object_delta = object_delta.gather(1, last)
+            object_delta = object_delta.gather(1, taken.last)
         write(delta, taken, torch.cat([box, object_delta[..., None], classes], 2))
-        delta_obj = delta_obj.reshape_as(planes[:, :, 4])
-        delta[:, :, 4] = torch.where(slots_taken(taken, delta_obj), delta[:, :, 4], delta_obj)
         if head.has_own_delta and head.gradient == "true":
             delta[:, :, :4] += true_deltas(head, raw, trained)
         if o.iou_thresh < 1:
@@ -219,7 +219,7 @@ def alexeyab_loss(head: Yolo, raw: Tensor, truth: Tensor) -> HeadLoss:
             iou_loss=(total - class_loss) / images,
             total_loss=total / images,
             trained=count + fits.sum(),
-            rewritten=(taken.takes & (same.tril(-1).any(2) | fits.gather(1, taken.slot))).sum(),
+            rewritten=(taken.takes & (taken.same.tril(-1).any(2) | fits.gather(1, taken.slot))).sum(),
         )
         delta = o.delta_normalizer * delta
     return HeadLoss(with_delta(raw, delta.reshape_as(raw), figures.cost), figures)
@@ -301,31 +301,34 @@ def assign(head: Yolo, truth: Tensor, grid: torch.Size) -> Taken:
     )
 
 
+def last_true(rows: Tensor) -> Tensor:
+    """(N, A): the number of the last True of each row of (N, A, A); any where there is none."""
+    return rows.shape[2] - 1 - rows.flip(2).byte().argmax(2)
+
+
+def picked(rows: Tensor, number: Tensor) -> Tensor:
+    """(N, A, k): of each image's rows (N, R, k) those of the numbers (N, A)."""
+    return rows[torch.arange(len(rows), device=rows.device)[:, None], number]
+
+
+def index_of(slot: Tensor, planes: Tensor) -> tuple[Tensor, Tensor, slice, Tensor]:
+    """Where in (N, n, 5+classes, h*w) the boxes of the numbers (N, A) are."""
+    image, cells = torch.arange(len(slot), device=slot.device)[:, None], planes.shape[3]
+    return image, slot // cells, slice(None), slot % cells
+
+
 def rows_at(planes: Tensor, taken: Taken) -> Tensor:
     """(N, A, 5+classes): what the boxes that are taken say."""
-    image = torch.arange(len(planes), device=planes.device)[:, None]
-    return planes[image, taken.slot // planes.shape[3], :, taken.slot % planes.shape[3]]
+    return planes[index_of(taken.slot, planes)]
 
 
 def write(delta: Tensor, taken: Taken, rows: Tensor) -> None:
     """Put ``rows`` (N, A, 5+classes) where they belong. Truths of one slot bring equal rows."""
-    image = torch.arange(len(delta), device=delta.device)[:, None].expand_as(taken.slot)
     # Those that take no slot write to the first truth's of the image that does, what that one writes; or 0 over 0.
     chosen = taken.takes.float().argmax(1, keepdim=True)
     source = torch.where(taken.takes, torch.arange(taken.slot.shape[1], device=delta.device), chosen)
-    slot = taken.slot.gather(1, source)
-    rows = rows.gather(1, source[..., None].expand_as(rows))
-    old = delta[image, slot // delta.shape[3], :, slot % delta.shape[3]]
-    rows = torch.where(taken.takes.any(1)[:, None, None], rows, old)
-    delta[image, slot // delta.shape[3], :, slot % delta.shape[3]] = rows
-
-
-def slots_taken(taken: Taken, like: Tensor) -> Tensor:
-    """(N, n, h*w): is the box some truth's?"""
-    boxes = like[0].numel()
-    # One column more, for the truths that take no slot.
-    found = torch.zeros(len(like), boxes + 1, dtype=torch.bool, device=like.device)
-    return found.scatter(1, torch.where(taken.takes, taken.slot, boxes), True)[:, :-1].reshape_as(like)
+    there = index_of(taken.slot.gather(1, source), delta)
+    delta[there] = torch.where(taken.takes.any(1)[:, None, None], picked(rows, source), delta[there])
 
 
 def one_hot(number: Tensor, classes: int) -> Tensor:
@@ -371,7 +374,6 @@ def true_deltas(head: Yolo, raw: Tensor, trained: Sequence[Taken]) -> Tensor:
     """Minus the derivative of the IOU losses, iou_normalizer * (1 - IOU) of each truth and box, in the raw map:
     (N, n, coords, h*w). ``-gradient true`` trains by it in the place of :func:`iou_deltas`."""
     o = head.o
-    image = torch.arange(len(raw), device=raw.device)[:, None]
     with torch.enable_grad():
         raw = raw.detach().requires_grad_()
         _, predicted = activated(head, raw)
@@ -379,7 +381,7 @@ def true_deltas(head: Yolo, raw: Tensor, trained: Sequence[Taken]) -> Tensor:
         for taken in trained:
             # What takes no box needs a truth all the same: its derivative must be a number.
             truth = torch.where(taken.takes[..., None], taken.truth[..., :4], 0.5)
-            loss = 1 - agreement(predicted[image, taken.slot], truth, o.iou_loss)
+            loss = 1 - agreement(picked(predicted, taken.slot), truth, o.iou_loss)
             factor = o.iou_normalizer * head.multipliers[taken.known.clamp_min(0)]
             lost.append((factor * torch.where(taken.takes, loss, 0)).sum())
     (gradient,) = torch.autograd.grad(lost, raw)
@@ -390,9 +392,7 @@ def _first_classes(head: Yolo, p: Tensor, own: Tensor) -> Tensor:
     """(N, A, classes): delta_yolo_class of AlexeyAB's, where a slot has none yet; ``own`` is the truth's class."""
     o = head.o
     if o.focal_loss:
-        true = (p * own).sum(2, keepdim=True) + 1e-15
-        focal: Tensor = (own.float() - p) * 0.5 * -(1 - true) * (2 * true * true.log() + true - 1)
-        return focal
+        return (own.float() - p) * focal((p * own).sum(2, keepdim=True))
     yes, no = class_goals(head)
     return torch.where(own, (yes - p) * first_multipliers(head), no - p)
 
@@ -408,24 +408,21 @@ def first_multipliers(head: Yolo) -> Tensor:
     return head.multipliers * normalizer
 
 
-def _class_deltas(head: Yolo, p: Tensor, before: Tensor, has: Tensor, taken: Taken, same: Tensor) -> Tensor:
+def _class_deltas(head: Yolo, p: Tensor, before: Tensor, has: Tensor, taken: Taken) -> Tensor:
     """(N, A, classes): delta_yolo_class of AlexeyAB's. The first truth of a slot sets all classes, unless the slot
     ``has`` deltas ``before``; those after it add their own."""
     yes, _ = class_goals(head)
     own = one_hot(taken.known, head.o.classes) & taken.takes[..., None]
-    number = torch.arange(same.shape[1], device=p.device)
-    first = torch.where(same, number, same.shape[1]).amin(2).clamp_max(same.shape[1] - 1)
-    opener = own.gather(1, first[..., None].expand_as(own)) & ~has[..., None]
+    opener = picked(own, taken.first) & ~has[..., None]
     delta = torch.where(has[..., None], before, _first_classes(head, p, opener))
     # A class that is set already gets the plain delta of its own, with its multiplier alone.
-    return torch.where(same.float() @ own.float() > opener, (yes - p) * head.multipliers, delta)
+    return torch.where(taken.same.float() @ own.float() > opener, (yes - p) * head.multipliers, delta)
 
 
 def classes_by_first(
     p: Tensor,
     before: Tensor,
     taken: Taken,
-    same: Tensor,
     goals: tuple[float, float] = (1, 0),
     multipliers: Tensor | float = 1,
     first: Tensor | float = 1,
@@ -438,14 +435,12 @@ def classes_by_first(
     """
     yes, no = goals
     classed = taken.takes & (taken.known >= 0)
-    same = same & classed[:, :, None] & classed[:, None]
+    same = taken.same & classed[:, :, None] & classed[:, None]
     earlier = same.tril(-1)
-    zero = (taken.known == 0)[:, None]
-    number = torch.arange(same.shape[1], device=p.device)
-    previous = torch.where(earlier, number, -1).amax(2, keepdim=True)
-    right_before = (earlier & zero & (number == previous)).any(2)
+    zero = taken.known == 0
+    right_before = zero.gather(1, last_true(earlier))
     opened, p0 = before[..., 0] != 0, p[..., 0]
-    again = ((p0 == no) & ~opened & ~(earlier & zero).any(2)) | ((p0 == yes) & right_before)
+    again = ((p0 == no) & ~opened & ~(earlier & zero[:, None]).any(2)) | ((p0 == yes) & right_before)
     sets = classed & torch.where(earlier.any(2), again, ~opened)
     stays = ~(same.triu(1) & sets[:, None]).any(2)
     own = one_hot(taken.known, before.shape[2]).float()

@@ -29,9 +29,8 @@ from darknet_compat.train.step import Trainer
 from darknet_compat.weights import load_weights, read_header
 from tests.cli.conftest import CFG, WEIGHTS
 from tests.train.nets import batches as made_batches
-from tests.train.nets import data_set, dropping, small
+from tests.train.nets import data_set, dropping, small, two_heads
 from tests.train.test_distributed import environment
-from tests.train.test_yolo import cfg_of
 
 
 def prepare(folder, net="max_batches=6", text=small):
@@ -388,7 +387,7 @@ def test_resume_takes_the_flags_that_the_training_had(run, flag, value):
 
 def test_gradient_true_trains_otherwise_and_goes_on_so(run):
     """Of a head with an IOU loss; those of the other tests have none."""
-    head = cfg_of(options="iou_loss=ciou").replace("max_batches=1000", "max_batches=2")
+    head = two_heads(options="iou_loss=ciou").replace("max_batches=1000", "max_batches=2")
     weights = []
     for flags in ("", "-gradient darknet", "-gradient true"):
         Path("small.cfg").write_text(head)

@@ -16,8 +16,7 @@ from darknet_compat.weights import save_weights
 from tests.cli.conftest import CFG, NAMES, WEIGHTS
 from tests.cli.test_valid import check_lines, read_lines
 from tests.compare import network_of
-from tests.train.nets import data_set
-from tests.train.test_detection import v1
+from tests.train.nets import data_set, v1
 
 PHOTOGRAPHS = ("dog", "horses", "person", "eagle")
 

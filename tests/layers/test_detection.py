@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from unittest.mock import patch
 
 import cv2
 import numpy as np
@@ -14,8 +15,8 @@ from darknet_compat.detect import detect, detect_files
 from darknet_compat.errors import CfgError
 from darknet_compat.images import load_image, resize_image
 from darknet_compat.network import Network
-from darknet_compat.weights import save_weights
 from tests.compare import check_layers, net, network_of
+from tests.layers.head_cases import SIZES, Pair, Tally, between, one_of, row, truths, with_any
 from tests.train.nets import grid_of
 
 HEAD = "[detection]\nclasses=3\ncoords=4\nnum=2\nside=4\n{}"
@@ -27,11 +28,6 @@ def v1(options="sqrt=1", outputs=208):
         32, 24, 3, "[conv]\nfilters=6\nsize=3\nstride=4\npad=1\nactivation=leaky",
         f"[connected]\noutput={outputs}\nactivation=linear", HEAD.format(options), batch=1,
     )  # fmt: skip
-
-
-@pytest.fixture(params=["darknet", "alexeyab_darknet"])
-def library(request):
-    return request.getfixturevalue(request.param)
 
 
 def random_image(seed=3):
@@ -158,51 +154,89 @@ def test_it_takes_no_other_size():
         Network(parse_cfg(v1())).resize(64, 48)
 
 
-LOSSES = {
-    "stock": "rescore=1\nsqrt=1\nnoobject_scale=.5\ncoord_scale=5",
-    "plain": "",
-    "forced": "forced=1\nclass_scale=2\nobject_scale=3",
-    "softmax": "softmax=1\nsqrt=1",
-}
+class DetectionPair(Pair):
+    """What enters the head is the network's input, as it lies in memory."""
+
+    def __init__(self, library, folder, cfg, seen):
+        super().__init__(library, folder, cfg)
+        self.seen, self.side = seen, self.head.o.side
+
+    def rows(self, truth):
+        return grid_of(truth, self.side, self.head.o.classes)
+
+    def kinds(self, delta):
+        o, values = self.head.o, torch.as_tensor(delta).double().flatten(1)
+        return values.split([self.side**2 * o.classes, self.side**2 * o.num, self.side**2 * o.num * 4], 1)
+
+    def cells(self, truth):
+        return np.trunc(truth[..., :2] * np.float32(self.side))
+
+    def compare(self, raw, truth, tally):
+        """With ``random=1`` and C's random numbers: one for each cell with an object, in their order."""
+        self.reference.seen = self.seen
+        has = torch.from_numpy(self.rows(truth).reshape(len(raw), self.side**2, -1)[..., 0] != 0)
+        drawn = torch.zeros(has.shape, dtype=torch.long)
+        self.library.srand(7)
+        drawn[has] = torch.tensor([self.library.libc.rand() % self.head.o.num for _ in range(int(has.sum()))]).long()
+        self.library.srand(7)
+        with patch.object(torch, "randint", lambda *_, **__: drawn):
+            super().compare(raw, truth, tally)
 
 
-@pytest.mark.parametrize("options", LOSSES.values(), ids=LOSSES)
-def test_loss_is_darknets(darknet, tmp_path, options):
-    rng = np.random.default_rng(5)
-    side, classes, outputs = 4, 3, 208
-    text = net(1, 1, outputs, f"[conv]\nfilters={outputs}\nactivation=linear", HEAD.format(options), batch=2)
-    network = Network(parse_cfg(text), "cpu").start()
-    with torch.no_grad():  # what enters the head is the network's input as it is
-        network.layers[0].weights.copy_(torch.eye(outputs)[..., None, None])
-    (tmp_path / "net.cfg").write_text(text)
-    save_weights(network, tmp_path / "net.weights")
-    head, reference = network.heads[0], darknet.load_network(tmp_path / "net.cfg", tmp_path / "net.weights")
-    count = 0
-    for _ in range(15):
-        raw = rng.normal(0.2, 0.4, (2, outputs, 1, 1)).astype(np.float32)
-        truth = np.zeros((2, 9, 5), np.float32)
-        for rows in truth:
-            objects = rng.integers(0, 9)
-            rows[:objects, :4] = rng.uniform(0.03, 0.97, (objects, 4))
-            rows[:objects, 4] = rng.integers(0, classes, objects)
-        with darknet.capture() as printed:
-            cost = reference.train_step(raw, grid_of(truth, side, classes), update=False).cost
-        values = torch.from_numpy(raw).requires_grad_()
-        loss, figures = head.loss(values, torch.from_numpy(truth), 0)
-        (gradient,) = torch.autograd.grad(loss, values)
-        expected = reference.layer_tensor(1, "delta").reshape(raw.shape)
-        np.testing.assert_allclose(-gradient.numpy(), expected, atol=1e-5 * np.abs(expected).max())
-        assert float(figures.cost) == pytest.approx(cost, rel=1e-4)
-        (line,) = [line for line in printed.lines if line.startswith("Detection")]
-        words, ours = line.split(), head.line(figures).split()
-        assert len(words) == len(ours)
-        for word, own in zip(words, ours, strict=True):
-            if word.strip(",").replace("-", "").replace(".", "").isdigit():
-                assert float(own.strip(",")) == pytest.approx(float(word.strip(",")), abs=3e-6)
-            else:
-                assert own == word
-        count += int(figures.count)
-    assert count > 40
+DETECTION = with_any(
+    {
+        "plain": {},
+        "sqrt": {"sqrt": one_of(1)},
+        "rescore": {"rescore": one_of(1)},
+        "softmax": {"softmax": one_of(1)},
+        "forced": {"forced": one_of(1)},
+        "random": {"random": one_of(1)},
+        "forced, random": {"forced": one_of(1), "random": one_of(1)},
+        "coord_scale": {"coord_scale": between(0.2, 5)},
+        "object_scale": {"object_scale": between(0.2, 5)},
+        "noobject_scale": {"noobject_scale": between(0.2, 5)},
+        "class_scale": {"class_scale": between(0.2, 5)},
+    }
+)
+
+
+def detection_case(rng, o, batch):
+    """A map, some of whose boxes are near truths, and truths (N, 12, 5), of which several fall into one cell."""
+    truth = np.zeros((batch, 12, 5), np.float32)
+    raw = rng.normal(0.2, rng.choice([0.2, 0.5, 2]), (batch, o.side**2 * (5 * o.num + o.classes))).astype(np.float32)
+    for values, rows in zip(raw, truth, strict=True):
+        count = int(rng.choice([0, 1, 4, 10], p=[0.1, 0.2, 0.4, 0.3]))
+        rows[:count, :4] = truths(rng, count, o.side, o.side)
+        rows[:count, 4] = rng.integers(0, o.classes, count)
+        rows[count + 1 :] = 0.3, 0.6, 0.4, 0.5, 0  # behind the end: no truths
+        boxes = values[-4 * o.num * o.side**2 :].reshape(o.side, o.side, o.num, 4)
+        for x, y, *size in rows[:count, :4] * [o.side, o.side, 1, 1]:
+            near = [x % 1, y % 1, *(np.sqrt(size) if o.sqrt else size)]
+            boxes[int(y), int(x), rng.integers(o.num)] = near + rng.normal(0, 0.1, 4)
+    return raw, truth
+
+
+@pytest.mark.parametrize("switch", DETECTION)
+@pytest.mark.parametrize(("networks", "cases"), SIZES)
+def test_loss_is_darknets(library, tmp_path, switch, networks, cases):
+    rng, tally = np.random.default_rng(0), Tally()
+    for _ in range(networks):
+        switches = DETECTION[switch](rng) if switch == "any" else DETECTION[switch]
+        options = "\n".join(f"{name}={value(rng, 0, None)}" for name, value in switches.items())
+        side, batch, classes = int(rng.integers(2, 7)), int(rng.integers(1, 4)), int(rng.choice([1, 3, 20]))
+        num = int(rng.integers(1 + ("forced" in switches), 5))
+        planes = 5 * num + classes
+        text = net(
+            side, side, planes, f"[conv]\nfilters={planes}\ngroups={planes}\nsize=1\nactivation=linear",
+            f"[detection]\ncoords=4\nclasses={classes}\nnum={num}\nside={side}\n{options}", batch=batch,
+        )  # fmt: skip
+        pair = DetectionPair(library, tmp_path, text, int(rng.choice([0, 70_000])))
+        for _ in range(cases):
+            raw, truth = detection_case(rng, pair.head.o, batch)
+            pair.compare(raw.reshape(batch, planes, side, side), truth, tally)
+    assert tally.truths > networks * cases
+    assert tally.rounded <= 2 + 0.05 * tally.cases
+    print(row(f"{library.program}: {switch}", {"": tally}))
 
 
 def test_a_box_is_drawn_until_64000_images_were_seen(tmp_path):
@@ -223,8 +257,8 @@ def test_a_box_is_drawn_until_64000_images_were_seen(tmp_path):
 def test_truths_that_take_no_cell(tmp_path):
     network = Network(parse_cfg(v1("sqrt=1")))
     raw = torch.rand(1, 208, 1, 1, generator=torch.Generator().manual_seed(0))
-    for row, count in (([0.4, 0.4, 0.3, 0.3, 1], 1), ([1.0, 0.4, 0.3, 0.3, 1], 0), ([0.4, 0.4, 0.3, 0.3, 3], 0)):
-        figures = network.heads[0].loss(raw, torch.tensor([[row]]), 0).figures
+    for truth, count in (([0.4, 0.4, 0.3, 0.3, 1], 1), ([1.0, 0.4, 0.3, 0.3, 1], 0), ([0.4, 0.4, 0.3, 0.3, 3], 0)):
+        figures = network.heads[0].loss(raw, torch.tensor([[truth]]), 0).figures
         assert int(figures.count) == count
         assert float(figures.any_obj) == pytest.approx(float(raw.flatten()[48:80].mean()))
     first = [0.4, 0.4, 0.3, 0.3, 1]

@@ -18,6 +18,7 @@ from darknet_compat.layers.region import RegionFigures
 from darknet_compat.network import Network
 from darknet_compat.tree import read_tree
 from tests.compare import net, network_of
+from tests.layers.head_cases import Pair, Tally, row
 from tests.layers.region_oracle import Options, plain_loss
 from tests.test_tree import random_tree, write_tree
 
@@ -134,6 +135,48 @@ def test_loss_is_darknets(darknet, tmp_path, part):
             seen_truths += expected.figures["count"]
     assert seen_truths > 1000
     print(f"{CASES // 4} cases: worst gradient {worst:.2g}")
+
+
+class RegionPair(Pair):
+    def __init__(self, library, folder, cfg, seen):
+        super().__init__(library, folder, cfg)
+        self.seen = seen
+
+    def kinds(self, delta):
+        return self.head._planes(torch.as_tensor(delta)).double().split([4, 1, self.head.o.classes], 2)
+
+    def cells(self, truth):
+        return np.trunc(truth[..., :2] * np.float32([self.head.input.w, self.head.input.h]))
+
+    def theirs(self, raw, truth):
+        self.reference.seen = self.seen - len(raw)  # which it adds
+        return super().theirs(raw, truth)
+
+
+@pytest.mark.parametrize("cases", [40, pytest.param(CASES, marks=pytest.mark.slow)])
+def test_loss_is_alexeyabs(alexeyab_darknet, tmp_path, cases):
+    rng, tally = np.random.default_rng(0), Tally()
+    while tally.cases < cases:
+        h, w, anchors, classes, options, raw, truth, seen = random_case(rng, tmp_path)
+        if min(h, w) == 1:  # his program divides by 0
+            continue
+        if "map" in options:  # one number for each class that he lets pass
+            options["map"].write_text("".join(f"{number}\n" for number in rng.integers(0, classes, classes)))
+        odd = (rng.random(truth.shape[:2]) < 0.03) & (truth[..., 0] > 0) & (truth[..., 0] < 1)
+        truth[odd, 4] = classes  # he passes over it
+        options["focal_loss"] = int(options["softmax"] and rng.random() < 0.5)
+        planes = raw.shape[1]
+        lines = "\n".join(f"{name}={value}" for name, value in options.items())
+        text = net(
+            w, h, planes, f"[conv]\nfilters={planes}\ngroups={planes}\nsize=1\nactivation=linear",
+            f"[region]\nanchors={','.join(map(str, anchors))}\nnum={len(anchors) // 2}\nclasses={classes}\n{lines}",
+            batch=len(raw),
+        )  # fmt: skip
+        # As his Makefile builds it, the logistic of less than -88 is NaN.
+        RegionPair(alexeyab_darknet, tmp_path, text, max(seen, len(raw))).compare(raw.clip(-40, 15), truth, tally)
+    assert tally.truths > cases
+    assert tally.rounded <= 2 + 0.02 * cases
+    print(row("[region]", {"": tally}))
 
 
 @pytest.mark.parametrize("part", range(2))

@@ -38,7 +38,7 @@ def test_gradients_of_channels_are_alexeyabs(alexeyab_darknet, tmp_path):
 @pytest.mark.parametrize(
     ("sections", "found"),
     [
-        (("[conv]", "[scale_channels]"), "a [scale_channels] needs from=; expected a layer index, such as from=-4"),
+        (("[conv]", "[scale_channels]"), "a [scale_channels] needs from=; expected a layer index, such as from=-2"),
         (
             (CONV.format(4, "leaky"), "[scale_channels]\nfrom=0"),
             "the layer before gives 6 x 5 x 4 for a map of 6 x 5 x 4; expected 1 x 1 x 4 with scale_wh=0",

@@ -11,7 +11,7 @@ from darknet_compat.cfg import parse_cfg
 from darknet_compat.errors import CfgError
 from darknet_compat.network import Network
 from darknet_compat.train.step import Trainer
-from tests.layers.test_yolo_loss import ANCHORS, H, W, deltas, made, text
+from tests.layers.head_cases import ANCHORS, H, W, deltas, made, text
 
 # x, y, w, h, class, and the number of the best anchor among the head's (mask 1,2,4); each in a cell of its own.
 TRUTHS = [(0.52, 0.31, 0.25, 0.4, 1, 0), (0.21, 0.66, 0.4, 0.9, 0, 1), (0.87, 0.9, 0.3, 0.95, 2, 1)]
@@ -50,8 +50,9 @@ def box_of(values, anchor, column, row, scale, new, away):
 
 
 def setting(folder, kind, options, gaussian):
-    cfg = text(f"iou_loss={kind}\niou_normalizer=.5\n{options}", planes=9 if gaussian else 5)
-    network = made(cfg.replace("[yolo]", "[Gaussian_yolo]" if gaussian else "[yolo]"), folder, "alexeyab")
+    planes, section = (9, "Gaussian_yolo") if gaussian else (5, "yolo")
+    cfg = text(f"iou_loss={kind}\niou_normalizer=.5\n{options}", planes=planes, section=section)
+    network = made(cfg, folder, "alexeyab")
     truth = np.zeros((1, 5, 5), np.float32)
     truth[0, :3] = [row[:5] for row in TRUTHS]
     raw = np.random.default_rng(4).normal(0, 0.7, (1, *network.input)).astype(np.float32)

@@ -122,6 +122,109 @@ def dropping(net=""):
     return small(net).replace(last, f"[dropout]\nprobability=.5\n\n{last}")
 
 
+# YOLOv1's kinds of layers, but for [dropout], whose random numbers are not C's.
+V1 = """
+[net]
+width=48
+height=32
+channels=3
+batch=8
+subdivisions=2
+momentum=0.9
+decay=0.0005
+learning_rate=0.0005
+hue=.1
+saturation=1.5
+exposure=1.5
+policy=steps
+steps=20,40
+scales=2,.5
+{net}
+[convolutional]
+batch_normalize=1
+filters=8
+size=3
+stride=1
+pad=1
+activation=leaky
+[maxpool]
+size=2
+stride=2
+[convolutional]
+batch_normalize=1
+filters=12
+size=3
+stride=2
+pad=1
+activation=leaky
+[local]
+size=3
+stride=1
+pad=1
+filters=6
+activation=leaky
+[connected]
+output=208
+activation=linear
+[detection]
+classes=3
+coords=4
+rescore=1
+side=4
+num=2
+sqrt=1
+jitter=.2
+object_scale=1
+noobject_scale=.5
+class_scale=1
+coord_scale=5
+"""
+
+
+def v1(net="max_batches=6", **values):
+    text = V1.format(net=net)
+    for name, value in values.items():
+        before = next(line for line in text.split("\n") if line.startswith(f"{name}="))
+        text = text.replace(f"{before}\n", f"{name}={value}\n")
+    return text
+
+
+# Two heads that share one line of anchors, as v3's do. What is read twice is followed by a [route]: on a CPU a
+# convolution overwrites the gradient of its input, in AlexeyAB's program every one (col2im_cpu_ext), in pjreddie's one
+# of size 1.
+V3_NET = """
+[net]
+width=64
+height=64
+channels=3
+batch=8
+subdivisions=2
+momentum=0.9
+decay=0.0005
+learning_rate={rate}
+burn_in=5
+max_batches=1000
+policy=steps
+steps=15
+scales=.5
+"""
+V3_CONV = "[convolutional]\n{}filters={}\nsize=3\nstride={}\npad=1\nactivation=leaky\n"
+V3_HEAD = "[convolutional]\nfilters={}\nsize=3\npad=1\nactivation=linear\n[{}]\nmask={}\nclasses=3\nnum=6\n{}\n"
+ALONE = "[route]\nlayers=-1\n"
+V3_ANCHORS = "anchors=10,14, 13,27, 20,20, 28,41, 37,28, 50,45\nignore_thresh=.5\n"
+
+
+def two_heads(norm="", options="", rate=0.001, head="yolo"):
+    filters = 24 if head == "yolo" else 36
+    sections = [
+        V3_CONV.format(norm, 8, 2), V3_CONV.format(norm, 12, 2), ALONE, V3_CONV.format(norm, 16, 2), ALONE,
+        V3_HEAD.format(filters, head, "3,4,5", V3_ANCHORS + options),
+        "[route]\nlayers=-4\n[upsample]\nstride=2\n[route]\nlayers=-1,1\n", V3_CONV.format(norm, 12, 1),
+        V3_HEAD.format(filters, head, "0,1,2", V3_ANCHORS + options),
+    ]  # fmt: skip
+    return V3_NET.format(rate=rate) + "\n".join(sections)
+
+
 def batches(seed, updates, subdivisions=2, count=4, size=32, classes=3):
     """``updates`` lists of mini-batches: noise with bright boxes, and truth, some of it several in one cell."""
     rng = np.random.default_rng(seed)

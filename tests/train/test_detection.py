@@ -17,74 +17,8 @@ from darknet_compat.train.batch import Batch
 from darknet_compat.train.detector import Training, train_detector
 from darknet_compat.train.step import Trainer, network_cost
 from darknet_compat.weights import save_weights
-from tests.train.nets import data_set, small
+from tests.train.nets import data_set, small, v1
 from tests.train.test_augment import assert_same_images, replay
-
-# YOLOv1's kinds of layers, but for [dropout], whose random numbers are not C's.
-V1 = """
-[net]
-width=48
-height=32
-channels=3
-batch=8
-subdivisions=2
-momentum=0.9
-decay=0.0005
-learning_rate=0.0005
-hue=.1
-saturation=1.5
-exposure=1.5
-policy=steps
-steps=20,40
-scales=2,.5
-{net}
-[convolutional]
-batch_normalize=1
-filters=8
-size=3
-stride=1
-pad=1
-activation=leaky
-[maxpool]
-size=2
-stride=2
-[convolutional]
-batch_normalize=1
-filters=12
-size=3
-stride=2
-pad=1
-activation=leaky
-[local]
-size=3
-stride=1
-pad=1
-filters=6
-activation=leaky
-[connected]
-output=208
-activation=linear
-[detection]
-classes=3
-coords=4
-rescore=1
-side=4
-num=2
-sqrt=1
-jitter=.2
-object_scale=1
-noobject_scale=.5
-class_scale=1
-coord_scale=5
-"""
-
-
-def v1(net="max_batches=6", **values):
-    text = V1.format(net=net)
-    for name, value in values.items():
-        before = next(line for line in text.split("\n") if line.startswith(f"{name}="))
-        text = text.replace(f"{before}\n", f"{name}={value}\n")
-    return text
 
 
 @pytest.fixture

@@ -11,59 +11,26 @@ from darknet_compat.errors import CfgError, TrainingError
 from darknet_compat.train.detector import Training
 from darknet_compat.train.step import Trainer, network_cost
 from darknet_compat.weights import save_weights
-from tests.train.nets import batches, data_set
-
-# Two heads that share one line of anchors, as v3's do. What is read twice is followed by a [route]: on a CPU a
-# convolution overwrites the gradient of its input, in AlexeyAB's program every one (col2im_cpu_ext), in pjreddie's one
-# of size 1.
-NET = """
-[net]
-width=64
-height=64
-channels=3
-batch=8
-subdivisions=2
-momentum=0.9
-decay=0.0005
-learning_rate={rate}
-burn_in=5
-max_batches=1000
-policy=steps
-steps=15
-scales=.5
-"""
-CONV = "[convolutional]\n{}filters={}\nsize=3\nstride={}\npad=1\nactivation=leaky\n"
-HEAD = "[convolutional]\nfilters={}\nsize=3\npad=1\nactivation=linear\n[{}]\nmask={}\nclasses=3\nnum=6\n{}\n"
-ALONE = "[route]\nlayers=-1\n"
-ANCHORS = "anchors=10,14, 13,27, 20,20, 28,41, 37,28, 50,45\nignore_thresh=.5\n"
-
-
-def cfg_of(norm="", options="", rate=0.001, head="yolo"):
-    filters = 24 if head == "yolo" else 36
-    sections = [
-        CONV.format(norm, 8, 2), CONV.format(norm, 12, 2), ALONE, CONV.format(norm, 16, 2), ALONE,
-        HEAD.format(filters, head, "3,4,5", ANCHORS + options),
-        "[route]\nlayers=-4\n[upsample]\nstride=2\n[route]\nlayers=-1,1\n", CONV.format(norm, 12, 1),
-        HEAD.format(filters, head, "0,1,2", ANCHORS + options),
-    ]  # fmt: skip
-    return NET.format(rate=rate) + "\n".join(sections)
+from tests.train.nets import batches, data_set, two_heads
 
 
 @pytest.mark.parametrize(("option", "found"), [("resize=1.5", "resize=1.5"), ("random=1.4", "random=1.4")])
 def test_what_alexeyabs_loader_does_is_refused_where_it_is_not_built(tmp_path, option, found):
     data_set(tmp_path)
-    (tmp_path / "net.cfg").write_text(cfg_of(options=f"iou_loss=ciou\n{option}\n"))
+    (tmp_path / "net.cfg").write_text(two_heads(options=f"iou_loss=ciou\n{option}\n"))
     with pytest.raises(CfgError, match=f"{found} of AlexeyAB's program is not built here yet; expected {found[:6]}="):
         Training(tmp_path / "set.data", tmp_path / "net.cfg", device="cpu")
 
 
 def test_a_head_whose_sums_are_not_finite_is_named(tmp_path):
     """Boxes of infinite size have no GIOU, though the maps are numbers."""
-    (tmp_path / "net.cfg").write_text(cfg_of(options="iou_loss=giou"))
+    (tmp_path / "net.cfg").write_text(two_heads(options="iou_loss=giou"))
     trainer = Trainer(load_network(read_cfg(tmp_path / "net.cfg")))
     with torch.no_grad():
         trainer.network.layers[5].biases[2::8] = 100
-    with pytest.raises(TrainingError, match=r"^update 1: the loss of layer 6 \[yolo\] is not finite; .*the head.s own sums"):
+    with pytest.raises(
+        TrainingError, match=r"^update 1: the loss of layer 6 \[yolo\] is not finite; .*the head.s own sums"
+    ):
         trainer.update(batches(2, 1, size=64)[0])
 
 
@@ -118,7 +85,7 @@ def check(pair, updates, names):
 
 
 def test_50_updates_are_pjreddies(darknet, tmp_path):
-    pair = Pair(darknet, tmp_path, cfg_of("batch_normalize=1\n", rate=0.0003), "cpu", 5)
+    pair = Pair(darknet, tmp_path, two_heads("batch_normalize=1\n", rate=0.0003), "cpu", 5)
     check(pair, 50, ("weights", "biases", "scales", "rolling_mean", "rolling_variance"))
     assert pair.ours.seen == pair.theirs.seen == 400
 
@@ -139,6 +106,6 @@ def test_12_updates_are_alexeyabs(alexeyab_darknet, tmp_path, head, options):
 
     Slowly, too: as his Makefile builds it (-Ofast), its logistic of less than -88 is NaN.
     """
-    pair = Pair(alexeyab_darknet, tmp_path, cfg_of(options=options, rate=0.00006, head=head), "gpu", 6)
+    pair = Pair(alexeyab_darknet, tmp_path, two_heads(options=options, rate=0.00006, head=head), "gpu", 6)
     assert pair.ours.program == "alexeyab"
     check(pair, 12, ("weights", "biases"))
