@@ -120,6 +120,8 @@ class Training:
         self.processes = processes or Processes(find_device(device))
         self.resumed, self.tensorboard, self.on_device = resume, tensorboard, augment == "device"
         self.command = command or (lambda resume: f"train_detector(..., resume={resume})")
+        # Before what one process alone may find wrong: it would not come here, and the others would wait for it.
+        seed = self.processes.broadcast_number(int.from_bytes(os.urandom(4), "little") if seed is None else seed)
         with _together(self.processes):
             self.data = read_data(find_stock(os.fspath(data)))
             read = read_cfg(find_stock(os.fspath(cfg)))
@@ -131,9 +133,6 @@ class Training:
             folder = self.data.get("backup", "backup")
             self.snapshots = Snapshots(folder, read, settings, snapshot, NUMBERED[verbs])
             self.snapshots.make_folder()
-
-            seed = int.from_bytes(os.urandom(4), "little") if seed is None else seed
-            seed = self.processes.broadcast_number(seed)
             torch.manual_seed(seed + self.processes.rank)
             if not fast:
                 strict()

@@ -165,6 +165,21 @@ def in_processes(world, arguments):
     return [process.returncode for process in processes], ended[0][0], "".join(error for _, error in ended)
 
 
+@pytest.mark.parametrize("missing", [0, 1])
+def test_what_one_process_alone_finds_wrong_ends_all(tmp_path, missing):
+    """A cfg that one of two machines lacks: the other must not wait for it."""
+    data_set(tmp_path)
+    command(tmp_path, small("max_batches=2"))
+    code = "import os, sys; from darknet_compat.cli import main; sys.exit(main([word + (os.environ['RANK'] == '{}') * "
+    code = code.format(missing) + "word.endswith('.cfg') * 'x' for word in sys.argv[1:]]))"
+    files = tmp_path / "set.data", tmp_path / "small.cfg"
+    codes, _, error = in_processes(
+        2, [sys.executable, "-c", code, "detector", "train", *map(str, files), "-device", "cpu"]
+    )
+    assert codes == [1, 1]
+    assert error.count("small.cfgx: no such file") == error.count("\n") == 1
+
+
 @pytest.mark.slow
 def test_a_training_goes_on_in_two_processes_and_in_one_again(tmp_path):
     """With random=1: what two processes load must have the size that they resize to."""

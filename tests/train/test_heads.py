@@ -154,7 +154,10 @@ def in_two(images, folder):
     if processes.first:
         torch.save(results, folder / "results.pt")
     for name in DRAWING:
-        files = written(images, folder / name, name, random=1, max_batches=8)
+        if processes.first:
+            written(images, folder / name, name, random=1, max_batches=8)
+        processes.barrier()
+        files = folder / name / "set.data", folder / name / "net.cfg"
         train_detector(*files, device="cpu", workers=0, resume=True, processes=processes)
     leave()
 
