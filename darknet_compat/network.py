@@ -300,7 +300,9 @@ class Network(nn.Module):
         """
         if (width, height) == (self.width, self.height):
             return
-        stuck = next((layer for layer in self.layers if not layer.resizable), None)
+        # Behind an [avgpool] every size is 1 x 1: resize_network stops there.
+        pool = next((layer.index for layer in self.layers if isinstance(layer, Avgpool)), len(self.layers))
+        stuck = next((layer for layer in self.layers[:pool] if not layer.resizable), None)
         if stuck is not None:
             raise stuck.section.error(f"a network with [{stuck.type}] cannot take another size than its cfg's")
         before = self.input

@@ -171,8 +171,8 @@ def _search(words: np.ndarray, windows: np.ndarray) -> np.ndarray:
     """For each window of bytes the row of the sorted ``words`` that it may be: numpy compares bytes as one text."""
     length = words.shape[1]
     whole, parts = (np.ascontiguousarray(rows).view(f"S{length}").ravel() for rows in (words, windows))
-    rows: np.ndarray = np.searchsorted(whole, parts)
-    return rows.clip(max=len(whole) - 1)
+    rows: np.ndarray = np.minimum(np.searchsorted(whole, parts), len(whole) - 1)
+    return rows
 
 
 def read_labels(data: DataFile) -> list[str]:
