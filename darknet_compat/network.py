@@ -300,9 +300,8 @@ class Network(nn.Module):
         """
         if (width, height) == (self.width, self.height):
             return
-        # Behind an [avgpool] every size is 1 x 1: resize_network stops there.
-        pool = next((layer.index for layer in self.layers if isinstance(layer, Avgpool)), len(self.layers))
-        stuck = next((layer for layer in self.layers[:pool] if not layer.resizable), None)
+        last = next((layer.index for layer in self.layers if layer.ends_resizing), len(self.layers))
+        stuck = next((layer for layer in self.layers[:last] if not layer.resizable), None)
         if stuck is not None:
             raise stuck.section.error(f"a network with [{stuck.type}] cannot take another size than its cfg's")
         before = self.input

@@ -164,7 +164,8 @@ class _Index:
         first = np.cumsum(number) - number
         within = np.arange(copies.sum()) - np.repeat(np.cumsum(copies) - copies, copies)
         found: np.ndarray = np.repeat(owner[places], copies) * len(self.labels)
-        return found + classes[np.repeat(first[at], copies) + within]
+        found += classes[np.repeat(first[at], copies) + within]
+        return found
 
 
 def _search(words: np.ndarray, windows: np.ndarray) -> np.ndarray:
