@@ -122,7 +122,10 @@ class _Running:
 
 
 class _Parts:
-    """The lines of validcrop, after each thousand of images: any label of a path is its truth."""
+    """The lines of validcrop, after each thousand of images: any label of a path is its truth.
+
+    All parts have as many images as the first: of 2,003 images in two parts the last is not counted.
+    """
 
     def __init__(self, truths: PathClasses, top: int) -> None:
         self.truths, self.top = truths, top
@@ -130,16 +133,18 @@ class _Parts:
     def judge(self, predictions: Iterable[Prediction]) -> Iterator[Judged]:
         images, first = len(self.truths), self.truths.first()
         splits = max(images // PART, 1)
-        ends = [part * images // splits for part in range(1, splits + 1)]
+        count = images // splits
+        begins = [part * images // splits for part in range(splits)]
         total, total_k = np.float32(0), np.float32(0)
-        part, begin, right, right_k, start = 0, 0, 0, 0, time.perf_counter()
+        part, right, right_k, start = 0, 0, 0, time.perf_counter()
         for index, prediction in enumerate(predictions):
             best = prediction.top(self.top)
-            is_true = np.isin(best, self.truths[index])
-            right, right_k = right + bool(is_true[0]), right_k + bool(is_true.any())
             lines: list[str] = []
-            if index + 1 == ends[part]:
-                count, seconds = index + 1 - begin, time.perf_counter() - start
+            if part < splits and index >= begins[part]:
+                is_true = np.isin(best, self.truths[index])
+                right, right_k = right + bool(is_true[0]), right_k + bool(is_true.any())
+            if part < splits and index + 1 == begins[part] + count:
+                seconds = time.perf_counter() - start
                 total += np.float32(right) / np.float32(count)
                 total_k += np.float32(right_k) / np.float32(count)
                 part += 1
@@ -147,5 +152,5 @@ class _Parts:
                 lines = [
                     f"{part}: top 1: {shares[0]:f}, top {self.top}: {shares[1]:f}, {seconds:f} seconds, {count} images"
                 ]
-                begin, right, right_k, start = index + 1, 0, 0, time.perf_counter()
+                right, right_k, start = 0, 0, time.perf_counter()
             yield Judged(prediction, index, int(first[index]), best, lines)
