@@ -27,6 +27,22 @@ def as_it_is(prob: Tensor) -> Tensor:
     return prob
 
 
+def top_k(values: np.ndarray, number: int) -> np.ndarray:
+    """Where the greatest values stand, the greatest first; equal ones in Darknet's order (``src/utils.c, top_k``)."""
+    order: np.ndarray = np.argsort(-values, kind="stable")
+    if (np.diff(values[order[: number + 1]]) != 0).all():
+        return order[:number]
+    # A greater value that comes later puts an equal one behind its twin: only its loop has its order.
+    top = [-1] * min(number, len(values))
+    for place in np.flatnonzero(values >= values[order[len(top) - 1]]).tolist():
+        for rank, other in enumerate(top):
+            if other < 0 or values[place] > values[other]:
+                top[rank], place = place, other
+            if place < 0:
+                break
+    return np.array(top)
+
+
 @dataclass(frozen=True)
 class Prediction:
     """``prob``: float32 (classes,), the probability of each. ``width``, ``height``: the image's."""
@@ -37,9 +53,8 @@ class Prediction:
     prob: np.ndarray
 
     def top(self, number: int) -> np.ndarray:
-        """The classes of the greatest probabilities, of equal ones the first (``src/utils.c, top_k``)."""
-        top: np.ndarray = np.argsort(-self.prob, kind="stable")[:number]
-        return top
+        """The classes of the greatest probabilities, the likeliest first."""
+        return top_k(self.prob, number)
 
     def lines(self, names: Sequence[str], top: int, program: str, tree: Tree | None = None) -> list[str]:
         """What ``classifier predict`` prints."""

@@ -203,23 +203,34 @@ def table(options: argparse.Namespace) -> int:
     classifier = _load(options)
     images = list_images(options.file) if options.verb == "fout" else (options.images or None)
     names = classifier.names if options.verb == "label" else []
+    top = options.top or classifier.top
+    show = _timed if options.verb == "csv" else bar
     counted = 0
 
     def lines(found: Iterable[Prediction], total: int) -> Iterator[Prediction]:
         nonlocal counted
         counted = total
-        for prediction in bar(found, total):
+        for prediction in show(found, total):
             if options.verb == "label":
                 print(names[int(prediction.top(1)[0])])
             elif options.verb == "csv":
-                best = prediction.top(options.top or classifier.top)
-                print("\t".join([prediction.path, *map(str, best)]))
+                print("\t".join([prediction.path, *map(str, prediction.top(top))]))
             else:
                 print("\t".join([prediction.path, *(f"{value:g}" for value in prediction.prob.tolist())]))
             yield prediction
 
     found = classify_images(classifier, images, verb=options.verb, skip=options.skip, progress=lines)
     return _unread(len(found), counted)
+
+
+def _timed(found: Iterable[Prediction], total: int) -> Iterator[Prediction]:
+    """The lines on standard error that the C program's csv has."""
+    start = time.perf_counter()
+    for number, prediction in enumerate(found, 1):
+        now = time.perf_counter()
+        print(f"{now - start:f} seconds, {number} images, {total} total", file=sys.stderr)
+        start = now
+        yield prediction
 
 
 def _unread(read: int, total: int) -> int:

@@ -272,7 +272,11 @@ def test_test_prints_the_c_programs_lines(program, verb, data, network, photogra
 def test_csv_and_fout_print_the_c_programs_lines(pjreddie, verb, data, network, photographs, capsys):
     file, files = data(photographs), network()
     assert verb("classifier", "csv", file, *files, *follow(pjreddie)) == 0
-    assert capsys.readouterr().out.splitlines() == theirs(pjreddie, "csv", file, *files)[0]
+    out, err = capsys.readouterr()
+    lines, errors = theirs(pjreddie, "csv", file, *files)
+    assert out.splitlines() == lines
+    told = [[line.split(" ", 1)[1] for line in text if " total" in line] for text in (err.splitlines(), errors)]
+    assert told[0] == told[1] == [f"seconds, {number} images, 4 total" for number in range(1, 5)]
     assert verb("classifier", "fout", file, *files, "paths.list", *follow(pjreddie)) == 0
     check(capsys.readouterr().out.splitlines(), theirs(pjreddie, "fout", file, *files, "paths.list")[0], 1e-8)
 
