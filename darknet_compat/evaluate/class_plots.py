@@ -18,7 +18,7 @@ MOST_COUNTED = 20  # nor for the numbers in its cells
 
 
 def draw_classes(scores: ClassScores, path: str | os.PathLike[str]) -> None:
-    """A bar for each class, top-1 and top-k, the best on top, and both means as lines (PNG)."""
+    """A bar for each class, top-1 and top-k, the best on top, and top-1 of all as a line (PNG)."""
     rows = sorted(scores.rows(), key=lambda row: (row[2] / row[1], row[3] / row[1]))
     shown = rows[:MOST_BARS]
     figure = new_figure(7.5, 0.27 * len(shown) + 1.6)
@@ -61,8 +61,9 @@ def draw_confusion(scores: ClassScores, path: str | os.PathLike[str]) -> None:
         for row, column in zip(*np.nonzero(cells), strict=True):
             colour = "white" if parts[row, column] > 0.4 else INK
             panel.text(column, row, f"{cells[row, column]:,}", ha="center", va="center", fontsize=8.5, color=colour)
-    panel.set_xlabel("likeliest class", fontsize=10)
-    panel.set_ylabel("class", fontsize=10)
+    counted = "" if count <= MOST_NAMED else ", by its place in confusion.csv from 0"
+    panel.set_xlabel(f"likeliest class{counted}", fontsize=10)
+    panel.set_ylabel(f"class{counted}", fontsize=10)
     panel.tick_params(color=PALE)
     bar = figure.colorbar(drawn, ax=panel, shrink=0.7, ticks=np.sqrt([0, 0.01, 0.1, 0.25, 0.5, 1]))
     bar.ax.set_yticklabels(["0", ".01", ".1", ".25", ".5", "1"])
