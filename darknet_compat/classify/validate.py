@@ -67,12 +67,12 @@ def validate_classifier(
     if out is not None:
         make_folder(Path(out))
     truths = folder_labels(paths, names) if labels == "folder" else match_labels(paths, names)
-    truths.warn(names)
     if not len(truths.classes):
         raise DataError(
             f"{classifier.list_file('valid')}: none of its {len(paths)} paths has a label in it; expected the labels= "
             "of the .data file in the paths"
         )
+    truths.warn(names)
     running = _Parts(truths, number) if verb == "validcrop" else _Running(truths, number, verb, classifier)
     best: list[np.ndarray] = []
     for judged in progress(running.judge(_predictions(classifier, paths, verb)), len(paths)):
