@@ -14,6 +14,9 @@ from .errors import DarknetError
 
 if TYPE_CHECKING:
     from .anchors import calc_anchors
+    from .classify.classifier import load_classifier
+    from .classify.images import classify_images, try_image
+    from .classify.validate import validate_classifier
     from .detect.detector import load_detector
     from .detect.images import detect_images
     from .detect.scores import mean_average_precision, recall
@@ -25,15 +28,17 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
-    "Cfg", "DarknetError", "calc_anchors", "detect_images", "load_detector", "load_network",
-    "mean_average_precision", "read_cfg", "read_export", "recall", "save_weights", "train_detector", "validate",
-    "voc_eval",
+    "Cfg", "DarknetError", "calc_anchors", "classify_images", "detect_images", "load_classifier", "load_detector",
+    "load_network", "mean_average_precision", "read_cfg", "read_export", "recall", "save_weights", "train_detector",
+    "try_image", "validate", "validate_classifier", "voc_eval",
 ]  # fmt: skip
 # Where each name is at home. What loads torch, OpenCV or more is looked up when it is first asked for: reading a cfg
 # needs none of them.
 _HOMES = {
     "calc_anchors": "anchors",
+    "classify_images": "classify.images",
     "detect_images": "detect.images",
+    "load_classifier": "classify.classifier",
     "load_detector": "detect.detector",
     "load_network": "weights",
     "mean_average_precision": "detect.scores",
@@ -41,7 +46,9 @@ _HOMES = {
     "recall": "detect.scores",
     "save_weights": "weights",
     "train_detector": "train.detector",
+    "try_image": "classify.images",
     "validate": "detect.validate",
+    "validate_classifier": "classify.validate",
     "voc_eval": "evaluate.voc_eval",
 }
 

@@ -197,6 +197,21 @@ def resize_image(image: np.ndarray, slot: np.ndarray) -> None:
     _upright(_sideways(image, columns, rows), slot)
 
 
+def crop_resized(
+    image: np.ndarray, slot: np.ndarray, w: int, h: int, left: int, top: int, mirror: bool = False
+) -> None:
+    """``resize_image`` to w x h and ``crop_image`` at (left, top), from a uint8 image into ``slot``, float32 (3, H, W).
+
+    The resized image's edge pixels are repeated beyond it. ``mirror`` flips it before the crop.
+    """
+    across, down = _resize_columns(image.shape[1], w), _resize_rows(image.shape[0], h)
+    x = (np.arange(slot.shape[2]) + left).clip(0, w - 1)
+    y = (np.arange(slot.shape[1]) + top).clip(0, h - 1)
+    if mirror:
+        x = w - 1 - x
+    _upright(_sideways(image, Taps(*(part[x] for part in across)), Taps(*(part[y] for part in down))), slot)
+
+
 def place_image(
     image: np.ndarray,
     slot: np.ndarray,

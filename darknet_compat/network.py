@@ -300,7 +300,8 @@ class Network(nn.Module):
         """
         if (width, height) == (self.width, self.height):
             return
-        stuck = next((layer for layer in self.layers if not layer.resizable), None)
+        last = next((layer.index for layer in self.layers if layer.ends_resizing), len(self.layers))
+        stuck = next((layer for layer in self.layers[:last] if not layer.resizable), None)
         if stuck is not None:
             raise stuck.section.error(f"a network with [{stuck.type}] cannot take another size than its cfg's")
         before = self.input

@@ -1,4 +1,7 @@
-"""The cfgs, names and sample weights that come with the package, found from any working folder."""
+"""The cfgs, names and sample weights that come with the package, found from any working folder.
+
+What of Darknet's own cannot come along, such as ImageNet's names, is found where Debian's package has it.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from pathlib import Path
 # Beside the package in a checkout; below it where pip installed it (setup.cfg, package_dir).
 _PACKAGE = Path(__file__).resolve().parent
 _ROOTS = (_PACKAGE / "share", _PACKAGE.parent)
+DEBIAN = Path("/usr/share/darknet")
 
 
 def stock_folder(name: str) -> Path | None:
@@ -21,10 +25,15 @@ def stock_files(folder: str, suffix: str) -> list[Path]:
 
 
 def find_stock(path: str) -> str:
-    """``path`` where it exists; else the file of that name that came with the project, such as cfg/tiny.cfg."""
+    """``path`` where it exists; else the file of that name that came with the project, such as cfg/tiny.cfg.
+
+    Else, in the same way, that of Debian's package ``darknet``.
+    """
     given = Path(path)
     if given.exists() or given.is_absolute() or len(given.parts) < 2:
         return path
-    folder = stock_folder(given.parts[0]) if given.parts[0] in ("cfg", "data", "weights") else None
-    found = folder.joinpath(*given.parts[1:]) if folder else given
-    return str(found) if found.is_file() else path
+    if given.parts[0] not in ("cfg", "data", "weights"):
+        return path
+    ours = stock_folder(given.parts[0])
+    found = (folder.joinpath(*given.parts[1:]) for folder in (ours, DEBIAN / given.parts[0]) if folder)
+    return next((str(file) for file in found if file.is_file()), path)

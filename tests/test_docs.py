@@ -61,8 +61,11 @@ def test_the_examples_in_python_run(tmp_path, monkeypatch, capsys):
     for example in examples:
         exec(compile(example, "docs/python.md", "exec"), names)
         said.append(capsys.readouterr().out)
-    detected, shapes, trained, own = said
+    detected, classified, shapes, trained, own = said
     assert re.search(r"data/shapes-sample\.jpg disc 0\.\d\d \[", detected)
+    *likeliest, scores = classified.splitlines()
+    assert [re.sub(r"photo|shapes|drawing", "#", line)[:5] for line in likeliest] == ["#: 0."] * 2
+    assert re.fullmatch(r"top 1 [01]\.000, top 2 [01]\.000 over 1 images", scores)
     assert shapes.startswith("torch.Size([2, 55, 16, 16]) ['region'] ")
     assert [line.split(":")[0] for line in trained.splitlines()] == ["1", "2", "3"]
     assert (tmp_path / "squares.weights").stat().st_size == 20 + 4 * 436_231

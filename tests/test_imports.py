@@ -12,14 +12,14 @@ FOLDER = Path(darknet_compat.__file__).parent
 ROAD = [
     {"errors", "files", "output", "memory", "stock"},
     {"cfg", "device", "download"},
-    {"labels", "images"},
+    {"labels", "images", "image_files", "progress", "flow"},
     {"tree", "boxes", "anchors"},
     {"layers"},
     {"program", "defaults"},
     {"network"},
     {"weights"},
     {"engines", "export", "evaluate"},
-    {"detect"},
+    {"detect", "classify"},
     {"train"},
     {"cli"},
 ]

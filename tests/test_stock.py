@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from darknet_compat import stock
 from darknet_compat.stock import find_stock, stock_files
 from tests.cli.test_main import run
 from tests.conftest import ROOT
@@ -20,6 +21,16 @@ def test_ones_own_file_comes_first(tmp_path, monkeypatch):
     (tmp_path / "cfg").mkdir()
     (tmp_path / "cfg/tiny.cfg").write_text("")
     assert find_stock("cfg/tiny.cfg") == "cfg/tiny.cfg"
+
+
+def test_what_cannot_come_along_is_debians(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(stock, "DEBIAN", tmp_path / "debian")
+    (tmp_path / "debian/cfg").mkdir(parents=True)
+    for name in ("tiny.cfg", "imagenet1k.data"):
+        (tmp_path / "debian/cfg" / name).write_text("")
+    assert find_stock("cfg/imagenet1k.data") == str(tmp_path / "debian/cfg/imagenet1k.data")
+    assert find_stock("cfg/tiny.cfg") == str(ROOT / "cfg/tiny.cfg")
 
 
 def test_all_cfgs_are_there():

@@ -5,20 +5,21 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
-    from ..detect import Detections
     from ..detect.detector import Detector
 
+Result = TypeVar("Result")
 
 # Of each family of verbs a network, for the examples in the help.
 EXAMPLE = {"detector": "cfg/yolov2-voc.cfg yolov2-voc.weights", "yolo": "cfg/yolov1.cfg yolov1.weights"}
 
 
-def add_network(parser: argparse.ArgumentParser) -> None:
-    """The arguments and flags that all verbs share which run a network on images."""
-    parser.add_argument("data", metavar="DATA", help=".data file: names=, valid=, results= ...")
+def add_network(parser: argparse.ArgumentParser, data: bool = True, batch: int = 4) -> None:
+    """The arguments and flags that all verbs share which run a network on images; ``batch`` is the usual one."""
+    if data:
+        parser.add_argument("data", metavar="DATA", help=".data file: names=, valid=, results= ...")
     parser.add_argument("cfg", metavar="CFG")
     parser.add_argument("weights", metavar="WEIGHTS")
     add_numerics(parser)
@@ -34,7 +35,9 @@ def add_network(parser: argparse.ArgumentParser) -> None:
         "-precision", "--precision", choices=("float32", "bf16"), default="float32",
         help="float32 (default), or bf16: about twice as fast where the processor has it, probabilities to 2 digits",
     )  # fmt: skip
-    parser.add_argument("-batch", "--batch", type=positive, default=4, help="most images per forward pass (default 4)")
+    parser.add_argument(
+        "-batch", "--batch", type=positive, default=batch, help=f"most images per forward pass (default {batch})"
+    )
 
 
 def add_numerics(parser: argparse.ArgumentParser) -> None:
@@ -97,8 +100,8 @@ def load(options: argparse.Namespace) -> Detector:
     return detector
 
 
-def bar(found: Iterable[Detections], total: int) -> Iterator[Detections]:
-    """Detections as they come, with a progress bar on a terminal."""
+def bar(found: Iterable[Result], total: int) -> Iterator[Result]:
+    """Results as they come, with a progress bar on a terminal."""
     from tqdm import tqdm
 
     yield from tqdm(found, total=total, unit="image", disable=None)

@@ -67,7 +67,8 @@ def _folder(text: str) -> str:
 
 def test(options: argparse.Namespace) -> int:
     """``test_detector``, ``test_yolo``; 1 where ``-skip`` passed over an image."""
-    from ..detect.images import detect_images, find_images
+    from ..detect.images import detect_images
+    from ..image_files import find_images
 
     paths = find_images(options.images)
     one = len(paths) == 1

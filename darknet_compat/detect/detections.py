@@ -5,13 +5,9 @@ Source: ``examples/detector.c, test_detector, validate_detector``; ``src/network
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
-from threading import Semaphore
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,6 +17,7 @@ from ..boxes import nms_sort, unletterbox
 from ..defaults import HIER, TEST
 from ..engines import Engine
 from ..errors import ImageError
+from ..flow import forward_turns, results_in_order
 from ..images import letterbox_image, load_image, resize_image
 from ..network import Network
 from ..program import PJREDDIE
@@ -174,9 +171,8 @@ def detect_files(
     letter_box = network.letter_box if letter_box is None else letter_box
     device = next(network.parameters()).device
     fit = letterbox_image if letter_box else resize_image
-    threads = torch.get_num_threads()
-    run = engine or Engine(network.predict, threads)
-    turn = Semaphore(max(threads // run.threads, 1) if device.type == "cpu" else 1)
+    run = engine or Engine(network.predict, torch.get_num_threads())
+    turn = forward_turns(run.threads, device)
 
     def found_in(part: list[str]) -> list[Detections | ImageError]:
         images = torch.empty(len(part), 3, network.height, network.width)
@@ -201,42 +197,4 @@ def detect_files(
         in_order = iter(found)
         return [next(in_order) if isinstance(one, str) else one for one in outcome]
 
-    workers = max(threads, 2)
-    try:
-        with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            for found in _in_order(pool, found_in, _batches(paths, batch), workers + 1):
-                for one in found:
-                    if isinstance(one, Detections):
-                        yield one
-                    elif unreadable is None:
-                        raise one
-                    else:
-                        unreadable(one)
-    finally:
-        torch.set_num_threads(threads)  # for threads yet to start, which would have 1 as those of the pool
-
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
-
-
-def _in_order(
-    pool: ThreadPoolExecutor, function: Callable[[Item], Result], items: Iterable[Item], ahead: int
-) -> Iterator[Result]:
-    """``function`` of each item, in order; at most ``ahead`` are under way."""
-    items = iter(items)
-    waiting = deque(pool.submit(function, item) for item in islice(items, ahead))
-    try:
-        while waiting:
-            result = waiting.popleft().result()
-            waiting.extend(pool.submit(function, item) for item in islice(items, 1))
-            yield result
-    finally:
-        for future in waiting:
-            future.cancel()
-
-
-def _batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
-    items = iter(items)
-    while chunk := list(islice(items, size)):
-        yield chunk
+    yield from results_in_order(found_in, paths, batch, unreadable)

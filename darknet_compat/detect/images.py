@@ -4,46 +4,20 @@
 
 from __future__ import annotations
 
-import glob
 import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..cfg import read_list
 from ..defaults import HIER, TEST
-from ..errors import ImageError, ResultsError
-from ..images import SUFFIXES, load_image, save_image
-from ..stock import find_stock
+from ..errors import ImageError
+from ..image_files import check_file, check_written, find_images, make_folder
+from ..images import load_image, save_image
+from ..progress import Progress, unseen
 from .detections import Detections
 from .detector import Detector
 from .draw import draw_detections
-from .progress import Progress, unseen
-from .results import drawing_names, make_folder, write_json
-
-
-def find_images(given: Sequence[str]) -> list[str]:
-    """The image paths that words stand for, in order: images, folders, patterns, .txt lists.
-
-    Raises :class:`ImageError` where one stands for nothing.
-    """
-    found: list[str] = []
-    for text in given:
-        path = Path(find_stock(text))
-        if text and path.is_dir():  # an empty name is no folder, though Path takes it for the present one
-            inside = sorted(str(file) for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
-            if not inside:
-                raise ImageError(f"{text}: no image in this folder; expected files ending in {', '.join(SUFFIXES)}")
-            found += inside
-        elif path.suffix == ".txt" and path.is_file():
-            found += read_list(path)
-        elif text and path.exists():
-            found.append(str(path))
-        elif matches := sorted(glob.glob(text, recursive=True)):
-            found += matches
-        else:
-            raise ImageError(f"{text}: no such image, folder or list, and no file matches it as a pattern")
-    return found
+from .results import drawing_names, write_json
 
 
 def detect_images(
@@ -56,7 +30,7 @@ def detect_images(
     out: str | os.PathLike[str] | None = None,
     json: str | os.PathLike[str] | None = None,
     skip: bool = False,
-    progress: Progress = unseen,
+    progress: Progress[Detections] = unseen,
 ) -> list[Detections]:
     """The detections of ``images``: words that :func:`find_images` takes.
 
@@ -106,15 +80,9 @@ def detect_images(
 def _check_written(
     detector: Detector, given: list[str], folder: Path | None, file: str | os.PathLike[str] | None, drawings: list[Path]
 ) -> None:
-    """Hours of detection should not end where the results cannot be written, nor lose what they came from."""
     if folder is not None:
         make_folder(folder)
     if file is not None:
-        make_folder(Path(file).parent)
-        if Path(file).is_dir():
-            raise ResultsError(f"{file}: a folder; expected a file's name for the detections")
+        check_file(file)
     sources = [detector.data.file, detector.network.cfg.file, getattr(detector.network.report, "path", "")]
-    read = {os.path.realpath(path) for path in (*given, *sources)}
-    for path in (*drawings, *([file] if file is not None else [])):
-        if os.path.realpath(path) in read:
-            raise ResultsError(f"{path}: it is read too, and would be written over; expected another -out or -json")
+    check_written([*drawings, *([file] if file is not None else [])], [*given, *sources])

@@ -6,7 +6,6 @@ Source: ``examples/detector.c, print_detector_detections, print_cocos, print_ima
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
@@ -18,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import ResultsError
-from ..files import whole_file
+from ..image_files import make_folder, write_objects
 from ..labels import basecfg
 from ..program import PJREDDIE
 from .detections import Detections
@@ -31,24 +30,8 @@ LONGEST = 255  # bytes of a file's name, on all usual file systems
 
 
 def write_json(everything: Iterable[Detections], names: Sequence[str], path: str | os.PathLike[str]) -> None:
-    """One JSON list: an object per image (:meth:`Detections.as_json`), in UTF-8.
-
-    A byte of a path that is no UTF-8 becomes ``\\udcXX``, from which :func:`os.fsencode` makes the byte again.
-    """
-    text = json.dumps([detections.as_json(names) for detections in everything], indent=1, ensure_ascii=False)
-    try:
-        with whole_file(path) as file:
-            file.write(f"{text}\n".encode("utf-8", "backslashreplace"))
-    except OSError as error:
-        raise ResultsError(f"{path}: {error.strerror}; the file was not written") from None
-
-
-def make_folder(folder: Path) -> None:
-    """Make a folder to write to, where there is none. Raises :class:`ResultsError`."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ResultsError(f"{folder}: {error.strerror}; expected a folder to write to") from None
+    """One JSON list: an object per image (:meth:`Detections.as_json`)."""
+    write_objects([detections.as_json(names) for detections in everything], path)
 
 
 def drawing_names(paths: Sequence[str]) -> dict[str, str]:

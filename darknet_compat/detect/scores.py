@@ -10,9 +10,9 @@ import numpy as np
 from ..defaults import MAP, MAP_HIER, RECALL
 from ..evaluate.annotations import LabelBoxes, read_difficult, read_label_files
 from ..evaluate.darknet_map import MapTable, RecallTable, detector_map, recall_counts
+from ..progress import Progress, unseen
 from .detections import Detections
 from .detector import Detector
-from .progress import Progress, unseen
 
 REPORT_THRESH = 0.25  # AlexeyAB's src/detector.c, run_detector: his map counts true and false positives over it
 
@@ -45,7 +45,7 @@ def mean_average_precision(
     thresh: float = REPORT_THRESH,
     iou_thresh: float = 0.5,
     points: int = 0,
-    progress: Progress = unseen,
+    progress: Progress[Detections] = unseen,
 ) -> MapTable:
     """AlexeyAB's mAP over the ``valid`` list, against its label files (``src/detector.c, validate_detector_map``).
 
@@ -61,7 +61,7 @@ def mean_average_precision(
     return map_of(found, detector.names, truths, difficult, thresh=thresh, iou_thresh=iou_thresh, points=points)
 
 
-def recall(detector: Detector, *, progress: Progress = unseen) -> RecallTable:
+def recall(detector: Detector, *, progress: Progress[Detections] = unseen) -> RecallTable:
     """Darknet's recall over the ``valid`` list (``validate_detector_recall``, ``validate_yolo_recall``).
 
     Stretched images, every box over objectness .001 whatever its class; suppressed over an IOU of .4, for the verbs

@@ -11,9 +11,10 @@ from pathlib import Path
 
 from ..defaults import VALID, YOLO
 from ..labels import image_ids
+from ..progress import Progress, unseen
 from ..tree import read_map
+from .detections import Detections
 from .detector import Detector
-from .progress import Progress, unseen
 from .results import ResultFiles, coco_image_id
 
 
@@ -22,7 +23,7 @@ def validate(
     *,
     out: str | os.PathLike[str] | None = None,
     mirrored: bool = False,
-    progress: Progress = unseen,
+    progress: Progress[Detections] = unseen,
 ) -> list[Path]:
     """Write the result files of the ``valid`` list, all or none; their paths come back.
 

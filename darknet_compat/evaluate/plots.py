@@ -45,7 +45,7 @@ def draw_curves(scores: Scores, path: str | os.PathLike[str]) -> None:
     """Precision over recall of every class, one small panel each, on one page (PNG)."""
     columns = min(5, len(scores.classes)) if len(scores.classes) <= 30 else 10
     rows = math.ceil(len(scores.classes) / columns)
-    figure = _figure(max(2.1 * columns, 6.3), 2.1 * rows + 0.9)  # 6.3: the headline must fit
+    figure = new_figure(max(2.1 * columns, 6.3), 2.1 * rows + 0.9)  # 6.3: the headline must fit
     panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
     for panel, one in zip(panels.flat, scores.classes, strict=False):
         if one.ap is None:
@@ -70,13 +70,13 @@ def draw_curves(scores: Scores, path: str | os.PathLike[str]) -> None:
     figure.suptitle(_headline("Precision over recall", scores, columns > 3), fontsize=12)
     figure.supxlabel("recall · thin grey: precision as counted · thick blue: the greatest from there on", fontsize=10)
     figure.supylabel("precision", fontsize=10)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def draw_bars(scores: Scores, path: str | os.PathLike[str]) -> None:
     """A bar per class, the best on top, and the mean as a line (PNG)."""
     ordered = sorted(scores.classes, key=lambda one: -1.0 if one.ap is None else one.ap)
-    figure = _figure(7.5, 0.27 * len(ordered) + 1.3)
+    figure = new_figure(7.5, 0.27 * len(ordered) + 1.3)
     panel = figure.subplots()
     places = range(len(ordered))
     panel.barh(places, [one.ap or 0.0 for one in ordered], color=BLUE, height=0.72)
@@ -96,7 +96,7 @@ def draw_bars(scores: Scores, path: str | os.PathLike[str]) -> None:
     panel.set_axisbelow(True)
     panel.spines[["top", "right"]].set_visible(False)
     figure.suptitle(_headline("Average precision", scores, one_line=False), fontsize=12)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def draw_contact_sheet(
@@ -118,7 +118,7 @@ def draw_contact_sheet(
     from ..images import load_image
 
     rows = [math.ceil(len(tiles) / ACROSS) for _, tiles in halves]
-    figure = _figure(2.1 * ACROSS, 2.45 * sum(rows) + 0.45 * len(rows) + 0.5)
+    figure = new_figure(2.1 * ACROSS, 2.45 * sum(rows) + 0.45 * len(rows) + 0.5)
     parts = figure.subfigures(len(halves), 1, squeeze=False, height_ratios=rows)[:, 0]
     for part, (title, tiles), count in zip(parts, halves, rows, strict=True):
         part.suptitle(title, fontsize=12, x=0.01, ha="left", weight="bold")
@@ -128,7 +128,7 @@ def draw_contact_sheet(
         for panel, tile in zip(panels.flat, tiles, strict=False):
             _draw_tile(panel, tile, load_image(truths.paths[tile.image]), truths.images[tile.image])
     figure.supxlabel("green, solid: truth · orange, dashed: detection", fontsize=10)
-    _save(figure, path)
+    save_figure(figure, path)
     return None
 
 
@@ -232,7 +232,8 @@ def _headline(what: str, scores: Scores, one_line: bool) -> str:
     )
 
 
-def _figure(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float) -> Figure:
+    """A page of so many inches. Raises :class:`DarknetError` where matplotlib is not installed."""
     try:
         from matplotlib.figure import Figure
     except ImportError:
@@ -240,7 +241,7 @@ def _figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), dpi=150, layout="constrained", facecolor="white")
 
 
-def _save(figure: Figure, path: str | os.PathLike[str]) -> None:
+def save_figure(figure: Figure, path: str | os.PathLike[str]) -> None:
     try:
         with whole_file(path) as file:
             figure.savefig(file, format="png", facecolor="white")

@@ -11,6 +11,8 @@ from .base import Layer, Shape, register
 class Avgpool(Layer):
     """(N, c, h, w) -> (N, c, 1, 1)."""
 
+    ends_resizing = True
+
     def shape(self) -> Shape:
         return Shape(self.input.c, 1, 1)
 

@@ -90,6 +90,8 @@ class Layer(nn.Module):
     """True where Darknet writes into the layer before (dropout)."""
     resizable: bool = True
     """False where Darknet's resize_network refuses the type."""
+    ends_resizing: ClassVar[bool] = False
+    """Does pjreddie's resize_network stop here, as no size behind it depends on the network's?"""
     trained: ClassVar[bool] = True
     """False where training a network with such a section is not built."""
     untrained: ClassVar[tuple[str, ...]] = ()

@@ -183,7 +183,7 @@ def test_where_to_write_is_looked_at_before_the_run(verb, data, wide, tmp_path, 
     monkeypatch.setattr("darknet_compat.detect.detect_files", lambda *_, **__: pytest.fail("it ran"))
     words = "detector", "test", data([wide]), CFG, WEIGHTS, wide
     for flags, found in (
-        (("-json", "images"), "images: a folder; expected a file's name for the detections"),
+        (("-json", "images"), "images: a folder; expected a file's name$"),
         (("-json", "list.txt/x.json"), r"list\.txt: File exists; expected a folder to write to"),
         (("-out", "my.data"), r"my\.data: File exists; expected a folder to write to"),
     ):

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from darknet_compat import load_network
+from darknet_compat import flow, load_network
 from darknet_compat.cfg import parse_cfg, read_cfg
-from darknet_compat.detect import detect_files, detections
+from darknet_compat.detect import detect_files
 from darknet_compat.detect.detections import detect
 from darknet_compat.engines import Engine
 from darknet_compat.errors import CfgError, ImageError
@@ -251,7 +251,7 @@ def test_valid2_averages_as_darknet_does(darknet, darknet_share, detector):
 def test_as_many_batches_run_at_a_time_as_there_are_threads_for(monkeypatch, device, threads, of_engine, turns):
     """An engine of one thread on each; the network itself, which takes all, and a GPU one batch at a time."""
     asked = []
-    monkeypatch.setattr(detections, "Semaphore", asked.append)
+    monkeypatch.setattr(flow, "Semaphore", asked.append)
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     monkeypatch.setattr(torch, "set_num_threads", lambda _: None)
     network = Network(read_cfg(ROOT / "cfg/yolov2-shapes.cfg"), device=device)

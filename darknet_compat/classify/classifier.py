@@ -1,0 +1,172 @@
+"""A classifier made ready: a network with its classes, and how to run it. What the verbs that classify share."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..cfg import DataFile, read_data, read_list
+from ..cfg.sections import printable
+from ..device import find_device
+from ..engines import start_engine
+from ..errors import DataError, ExportError
+from ..network import Network
+from ..stock import find_stock
+from ..tree import Hierarchy, Tree, read_tree
+from ..weights import load_network
+from .labels import read_class_names, read_classes, read_labels, read_top
+from .predictions import Finish, Prediction, as_it_is, classify_files, classify_resized
+from .prepare import VIEWS
+
+BATCH = 8  # inputs per forward pass, where nothing else is asked for
+IMAGENET = "cfg/imagenet1k.data"  # of the short form `classify`
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """What :func:`load_classifier` gives."""
+
+    data: DataFile
+    network: Network
+    tree: Tree | None
+    """Along which the network's output is multiplied."""
+    engine: str
+    precision: str
+    batch: int
+
+    @cached_property
+    def names(self) -> list[str]:
+        """Of the classes: those of ``names=``, or else the labels."""
+        return read_class_names(self.data)
+
+    @cached_property
+    def labels(self) -> list[str]:
+        """Of the classes: what stands in the paths of their images."""
+        return read_labels(self.data)
+
+    @property
+    def top(self) -> int:
+        """The .data file's ``top=``."""
+        return read_top(self.data)
+
+    @property
+    def classes(self) -> int:
+        return self.network.layers[-1].output.outputs
+
+    def images(self, key: str) -> list[str]:
+        """The paths in the list that ``key`` ("valid", "test") of the .data file names. Raises :class:`DataError`."""
+        return read_list(find_stock(self.list_file(key)))
+
+    def list_file(self, key: str) -> str:
+        """Its path."""
+        return self.data.source(key, "data/train.list")
+
+    @cached_property
+    def leaves(self) -> np.ndarray | None:
+        """(classes,) bool: the classes that ``leaves=`` of the .data file leaves in ``valid``; None without it."""
+        file = self.data.get("leaves")
+        if file is None:
+            return None
+        if self.tree is None:
+            raise self.data.error("leaves", "the network has no tree; expected a [softmax] with tree=")
+        wanted = set(read_list(find_stock(file)))
+        mask = np.array([name in wanted for name in self.tree.names])
+        if not mask.any():
+            raise self.data.error("leaves", f"no line of {printable(file)} is a name in the tree")
+        return mask
+
+    def finish(self, leaves: np.ndarray | None = None, inner: bool = False) -> Finish:
+        """What is made of the output: along a tree the probability of every class (``hierarchy_predictions``).
+
+        Classes that are no leaves, or not among ``leaves``, get 0, but for ``inner``.
+        """
+        tree, hierarchy = self.tree, self._hierarchy
+        if tree is None or hierarchy is None:
+            return as_it_is
+        kept = np.ones(tree.n, bool) if inner else (tree.child < 0) if leaves is None else leaves
+        mask = torch.from_numpy(kept.astype(np.float32)).to(next(self.network.parameters()).device)
+
+        def along(prob: Tensor) -> Tensor:
+            return hierarchy.predictions(prob, 1) * mask
+
+        return along
+
+    @property
+    def _hierarchy(self) -> Hierarchy | None:
+        found: Any = next((layer.hierarchy for layer in list(self.network.layers)[::-1] if _tree_of(layer)), None)
+        return cast("Hierarchy | None", found)
+
+    def classify(self, paths: Sequence[str], verb: str, finish: Finish, **options: Any) -> Iterator[Prediction]:
+        """The predictions of image files, in order, of inputs as ``verb`` makes them (``prepare.py``)."""
+        views = VIEWS[verb][self.network.program]
+        batch = max(min(self.batch, len(paths) * views.number), 1)
+        batches = max(-(-len(paths) * views.number // batch), 1)
+        threads = max(torch.get_num_threads() // batches, 1)
+        engine = start_engine(self.network, self.engine, self.precision, batch, threads)
+        return classify_files(self.network, paths, views, batch=batch, engine=engine, finish=finish, **options)
+
+    def classify_resized(
+        self, paths: Sequence[str], sizes: Callable[[np.ndarray], Sequence[tuple[int, int]]], **options: Any
+    ) -> Iterator[Prediction]:
+        """The same, of images in ``sizes`` of their own (:func:`classify_resized`)."""
+        if (self.engine, self.precision) != ("torch", "float32"):
+            raise ExportError(
+                "this verb runs the network in the size of each image; expected -engine torch and -precision float32"
+            )
+        return classify_resized(self.network, paths, sizes, **options)
+
+
+def _tree_of(layer: Any) -> str | None:
+    """The file of a layer's tree, if the layer is one that has a tree."""
+    return getattr(layer.o, "tree", None) or None
+
+
+def load_classifier(
+    data: str | os.PathLike[str],
+    cfg: str | os.PathLike[str],
+    weights: str | os.PathLike[str],
+    *,
+    device: str | None = None,
+    numerics: str = "cudnn",
+    program: str | None = None,
+    engine: str = "torch",
+    precision: str = "float32",
+    batch: int = BATCH,
+) -> Classifier:
+    """Read a .data file, and the network that ``cfg`` and ``weights`` hold.
+
+    The words are those of :func:`darknet_compat.load_detector`. Raises :class:`DarknetError` in one line that names
+    file and place: also where the network finds boxes, or has not as many outputs as the .data file has classes.
+    """
+    read = read_data(find_stock(os.fspath(data)))
+    where = find_device(device or (None if engine == "torch" else "cpu"))
+    network = load_network(cfg, weights, device=where, numerics=numerics, program=program)
+    boxes = next((head for head in network.heads if head.finds_boxes), None)
+    if boxes is not None:
+        raise boxes.section.error(f"the network finds boxes in [{boxes.type}]; expected `detector`, not `classifier`")
+    classes, outputs = read_classes(read), network.layers[-1].output.outputs
+    if classes != outputs:
+        told = "classes" if read.get("classes") else ""
+        raise read.error(
+            told, f"{classes} classes; expected classes={outputs}, as {printable(os.fspath(cfg))} has them"
+        )
+    files = [file for layer in network.layers if (file := _tree_of(layer))]
+    return Classifier(read, network, read_tree(files[-1]) if files else None, engine, precision, batch)
+
+
+def imagenet_data() -> str:
+    """The .data file of the short form ``classify``. Raises :class:`DataError` where nobody has it."""
+    found = find_stock(IMAGENET)
+    if not os.path.exists(found):
+        raise DataError(
+            f"{IMAGENET}: no such file, nor in Debian's package: ImageNet's names cannot come along; apt-get install "
+            "darknet, or run it in a folder of pjreddie's Darknet, or use `classifier predict` with your .data file"
+        )
+    return found

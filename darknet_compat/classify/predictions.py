@@ -1,0 +1,195 @@
+"""From image files to the probabilities of their classes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..engines import Engine
+from ..errors import CfgError, ImageError
+from ..flow import forward_turns, results_in_order
+from ..images import load_image
+from ..network import Network
+from ..program import PJREDDIE
+from ..tree import Tree
+from .prepare import Views, resized
+
+# What is made of a network's output (N, classes): the products along a tree.
+Finish = Callable[[Tensor], Tensor]
+
+
+def as_it_is(prob: Tensor) -> Tensor:
+    """Nothing is made of it."""
+    return prob
+
+
+def top_k(values: np.ndarray, number: int) -> np.ndarray:
+    """Where the greatest values stand, the greatest first; equal ones in Darknet's order (``src/utils.c, top_k``)."""
+    order: np.ndarray = np.argsort(-values, kind="stable")
+    if (np.diff(values[order[: number + 1]]) != 0).all():
+        return order[:number]
+    # A greater value that comes later puts an equal one behind its twin: only its loop has its order.
+    top = [-1] * min(number, len(values))
+    for place in np.flatnonzero(values >= values[order[len(top) - 1]]).tolist():
+        for rank, other in enumerate(top):
+            if other < 0 or values[place] > values[other]:
+                top[rank], place = place, other
+            if place < 0:
+                break
+    return np.array(top)
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """``prob``: float32 (classes,), the probability of each. ``width``, ``height``: the image's."""
+
+    path: str
+    width: int
+    height: int
+    prob: np.ndarray
+
+    def top(self, number: int) -> np.ndarray:
+        """The classes of the greatest probabilities, the likeliest first."""
+        return top_k(self.prob, number)
+
+    def lines(self, names: Sequence[str], top: int, program: str, tree: Tree | None = None) -> list[str]:
+        """What ``classifier predict`` prints."""
+        best = [(int(index), float(self.prob[index])) for index in self.top(top)]
+        if program == PJREDDIE:
+            return [f"{np.float32(prob) * np.float32(100):5.2f}%: {names[index]}" for index, prob in best]
+        if tree is None:
+            return [f"{names[index]}: {prob:f}" for index, prob in best]
+        above = [int(tree.parent[index]) for index, _ in best]
+        return [
+            f"{index}, {names[index]}: {prob:f}, parent: {names[parent] if parent >= 0 else 'Root'} "
+            for (index, prob), parent in zip(best, above, strict=True)
+        ]
+
+    def as_json(self, names: Sequence[str], top: int) -> dict[str, object]:
+        """image, width, height and a list of {class_id, name, prob}, the likeliest first."""
+        return {
+            "image": self.path,
+            "width": self.width,
+            "height": self.height,
+            "classes": [
+                {"class_id": int(index), "name": names[index], "prob": round(float(self.prob[index]), 6)}
+                for index in self.top(top)
+            ],
+        }
+
+
+def classify_files(
+    network: Network,
+    paths: Iterable[str],
+    views: Views,
+    *,
+    batch: int = 1,
+    engine: Engine | None = None,
+    finish: Finish = as_it_is,
+    unreadable: Callable[[ImageError], None] | None = None,
+) -> Iterator[Prediction]:
+    """The predictions of many images, in order; of several views of an image their sum, each view's after ``finish``.
+
+    ``batch`` counts inputs. Threads, ``engine`` and ``unreadable`` are those of :func:`darknet_compat.detect_files`:
+    decoding runs beside the network.
+    """
+    network.check_images()
+    device = next(network.parameters()).device
+    run = engine or Engine(network.predict, torch.get_num_threads())
+    turn = forward_turns(run.threads, device)
+
+    def predicted(part: list[str]) -> list[Prediction | ImageError]:
+        inputs = torch.empty(len(part), views.number, 3, network.height, network.width)
+        read: list[tuple[str, int, int]] = []
+        outcome: list[ImageError | None] = []
+        for path in part:
+            try:
+                image = load_image(path)
+            except ImageError as error:
+                outcome.append(error)
+                continue
+            views.fill(image, inputs[len(read)].numpy())
+            read.append((path, image.shape[1], image.shape[0]))
+            outcome.append(None)
+        if not read:
+            return [error for error in outcome if error is not None]
+        with turn, torch.inference_mode():
+            prob = _probabilities(run, inputs[: len(read)].flatten(0, 1).to(device), finish)
+        prob = prob.unflatten(0, (-1, views.number)).sum(1).cpu()
+        in_order = iter(zip(read, prob.numpy(), strict=True))
+        found: list[Prediction | ImageError] = []
+        for problem in outcome:
+            if problem is None:
+                (path, width, height), numbers = next(in_order)
+                found.append(Prediction(path, width, height, numbers))
+            else:
+                found.append(problem)
+        return found
+
+    yield from results_in_order(predicted, paths, max(batch // views.number, 1), unreadable)
+
+
+def classify_resized(
+    network: Network,
+    paths: Iterable[str],
+    sizes: Callable[[np.ndarray], Sequence[tuple[int, int]]],
+    *,
+    mirrored: bool = False,
+    finish: Finish = as_it_is,
+    unreadable: Callable[[ImageError], None] | None = None,
+) -> Iterator[Prediction]:
+    """The predictions of images that the network sees in sizes (width, height) of their own: their sum.
+
+    ``mirrored`` adds those of the mirrored image, without ``finish``, as ``validmulti`` does. The network is resized
+    for each, and has its own size again at the end. Raises :class:`CfgError` where it cannot be resized.
+    """
+    network.check_images()
+    device = next(network.parameters()).device
+    before = network.width, network.height
+    run = Engine(network.predict, torch.get_num_threads())
+    turn = forward_turns(run.threads, device)  # one at a time: there is one network to be resized
+
+    def predicted(part: list[str]) -> list[Prediction | ImageError]:
+        (path,) = part
+        try:
+            image = load_image(path)
+        except ImageError as error:
+            return [error]
+        planes = [(size, _planes(image, size, path)) for size in sizes(image)]
+        with turn, torch.inference_mode():
+            total: Tensor | None = None
+            for (w, h), x in planes:
+                try:
+                    network.resize(w, h)
+                except CfgError as error:
+                    raise CfgError(f"{error}; {path} is seen as {w} x {h}") from None
+                inputs = x.to(device)
+                prob = _probabilities(run, inputs, finish)
+                if mirrored:
+                    prob = prob + _probabilities(run, inputs.flip(3), as_it_is)
+                total = prob if total is None else total + prob
+        assert total is not None
+        return [Prediction(path, image.shape[1], image.shape[0], total[0].cpu().numpy())]
+
+    try:
+        yield from results_in_order(predicted, paths, 1, unreadable)
+    finally:
+        network.resize(*before)
+
+
+def _planes(image: np.ndarray, size: tuple[int, int], path: str) -> Tensor:
+    if min(size) < 1:
+        h, w = image.shape[:2]
+        raise ImageError(
+            f"{path}: {w} x {h} pixels, of which {size[0]} x {size[1]} would be left; too thin to classify"
+        )
+    return torch.from_numpy(resized(image, *size))[None]
+
+
+def _probabilities(run: Engine, inputs: Tensor, finish: Finish) -> Tensor:
+    """The output of the last layer, (N, classes)."""
+    return finish(run(inputs)[-1].flatten(1))

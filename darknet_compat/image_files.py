@@ -1,0 +1,77 @@
+"""Which image files words stand for, and the files that are written about them."""
+
+from __future__ import annotations
+
+import glob
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from .cfg import read_list
+from .errors import ImageError, ResultsError
+from .files import whole_file
+from .images import SUFFIXES
+from .stock import find_stock
+
+LISTS = (".txt", ".list")  # of the files that hold paths
+
+
+def find_images(given: Sequence[str]) -> list[str]:
+    """The image paths that words stand for, in order: images, folders, patterns, .txt and .list lists.
+
+    Raises :class:`ImageError` where one stands for nothing.
+    """
+    found: list[str] = []
+    for text in given:
+        path = Path(find_stock(text))
+        if text and path.is_dir():  # an empty name is no folder, though Path takes it for the present one
+            inside = sorted(str(file) for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
+            if not inside:
+                raise ImageError(f"{text}: no image in this folder; expected files ending in {', '.join(SUFFIXES)}")
+            found += inside
+        elif path.suffix in LISTS and path.is_file():
+            found += read_list(path)
+        elif text and path.exists():
+            found.append(str(path))
+        elif matches := sorted(glob.glob(text, recursive=True)):
+            found += matches
+        else:
+            raise ImageError(f"{text}: no such image, folder or list, and no file matches it as a pattern")
+    return found
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder to write to, where there is none. Raises :class:`ResultsError`."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ResultsError(f"{folder}: {error.strerror}; expected a folder to write to") from None
+
+
+def check_file(path: str | os.PathLike[str]) -> None:
+    """Hours of work should not end where they cannot be written: makes the folder of a file to come, or raises."""
+    make_folder(Path(path).parent)
+    if Path(path).is_dir():
+        raise ResultsError(f"{path}: a folder; expected a file's name")
+
+
+def check_written(written: Iterable[str | os.PathLike[str]], read: Iterable[str]) -> None:
+    """Hours of work should not lose what they came from: raises :class:`ResultsError` where a file is ``read`` too."""
+    sources = {os.path.realpath(path) for path in read}
+    for path in written:
+        if os.path.realpath(path) in sources:
+            raise ResultsError(f"{path}: it is read too, and would be written over; expected another -out or -json")
+
+
+def write_objects(objects: Sequence[Mapping[str, object]], path: str | os.PathLike[str]) -> None:
+    """One JSON list, an object per image, in UTF-8; the file is written whole or not at all.
+
+    A byte of a path that is no UTF-8 becomes ``\\udcXX``, from which :func:`os.fsencode` makes the byte again.
+    """
+    text = json.dumps(list(objects), indent=1, ensure_ascii=False)
+    try:
+        with whole_file(path) as file:
+            file.write(f"{text}\n".encode("utf-8", "backslashreplace"))
+    except OSError as error:
+        raise ResultsError(f"{path}: {error.strerror}; the file was not written") from None
