@@ -147,7 +147,7 @@ def gaussian_loss(head: GaussianYolo, raw: Tensor, truth: Tensor) -> HeadLoss:
             uc_loss=squares[:, :, 4:8].sum() / images,
             total_loss=total / images,
         )
-        delta = o.delta_normalizer * delta
+        delta *= o.delta_normalizer
     return HeadLoss(with_delta(raw, delta.reshape_as(raw), figures.cost), figures)
 
 

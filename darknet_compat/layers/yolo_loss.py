@@ -204,8 +204,9 @@ def alexeyab_loss(head: Yolo, raw: Tensor, truth: Tensor) -> HeadLoss:
 
         count = taken.takes.sum()
         some = count.clamp_min(1)
-        total = delta.square().sum()
-        class_loss = o.obj_normalizer * delta[:, :, 4:].square().sum()
+        squares = delta.square()
+        total = squares.sum()
+        class_loss = o.obj_normalizer * squares[:, :, 4:].sum()
         cost = total
         if o.show_details and o.iou_loss != "mse":
             lost = 1 - (overlaps["giou"] if o.iou_loss == "giou" else overlap)
@@ -221,7 +222,7 @@ def alexeyab_loss(head: Yolo, raw: Tensor, truth: Tensor) -> HeadLoss:
             trained=count + fits.sum(),
             rewritten=(taken.takes & (taken.same.tril(-1).any(2) | fits.gather(1, taken.slot))).sum(),
         )
-        delta = o.delta_normalizer * delta
+        delta *= o.delta_normalizer
     return HeadLoss(with_delta(raw, delta.reshape_as(raw), figures.cost), figures)
 
 
