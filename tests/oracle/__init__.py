@@ -242,6 +242,27 @@ class Program:
         self.lib.gradient_array(_pointer(output), output.size, self.ACTIVATIONS.index(activation), _pointer(out))
         return out
 
+    def load_data_augment(self, paths, n, labels, sides, size, options, tree=None, last=0, seed=None):
+        """load_data_augment -> images (n, 3, size, size), truth (n, len(labels)).
+
+        ``options``: angle, aspect, hue, saturation, exposure. ``last``: pjreddie's center, AlexeyAB's label_smooth_eps.
+        """
+        names, words = ([os.fsencode(word) for word in some] for some in (paths, labels))
+        arrays = ((ctypes.c_char_p * len(some))(*some) for some in (names, words))
+        x = np.empty((n, 3, size, size), np.float32)
+        truth = np.empty((n, len(words)), np.float32)
+        if seed is not None:
+            self.srand(seed)
+        last = last if self.program == "pjreddie" else _f(last)
+        floats = map(_f, options)
+        tree = None if tree is None else os.fsencode(tree)
+        names, words = arrays
+        with self.capture():
+            self.a.oracle_load_classes(
+                n, names, len(names), words, len(words), tree, *sides, size, *floats, last, _pointer(x), _pointer(truth)
+            )
+        return x, truth
+
 
 class Oracle(Program):
     """Debian's libdarknet: networks, and its loose functions."""
