@@ -5,6 +5,7 @@ As in ``augment.py``, drawing and applying are apart; given C's random numbers, 
 
 from __future__ import annotations
 
+import math
 from types import SimpleNamespace
 from typing import NamedTuple
 
@@ -17,7 +18,7 @@ from ..tree import Tree
 from .augment import Random, draw_scale
 
 SECRET_NUM = -1234.0  # include/darknet.h: the truth of a group of the tree of which an image says nothing
-TWO_PI = np.float32(6.2831855)
+TWO_PI = np.float32(2 * math.pi)  # his constant is a float
 
 
 class CropAugmentation(NamedTuple):
@@ -102,12 +103,13 @@ def _draw_rotation(random: Random, image: tuple[int, int], size: int, options: C
     # Darknet divides by 0 where the image is a pixel wide and its aspect under 1.
     scale = shorter / float32(max(int(min(height, width * aspect)), 1))
     degrees = float32(random.uniform(-options.angle, options.angle))
-    angle = float32(float(degrees * TWO_PI) / 360)
+    turned = degrees * TWO_PI if options.program == PJREDDIE else float(degrees) * 2 * math.pi
+    angle = float32(float(turned) / 360)
     dx = (width * scale / aspect - float32(size)) * float32(0.5)
     dy = (height * scale - float32(size)) * float32(0.5)
     if options.program != PJREDDIE:
         dx, dy = max(dx, float32(0)), max(dy, float32(0))
-    dx, dy = (float32(random.uniform(*sorted((-most, most)))) for most in (dx, dy))
+    dx, dy = (float32(random.uniform(*sorted((-room, room)))) for room in (dx, dy))
     return Rotation(size, angle, scale, dx, dy, aspect)
 
 

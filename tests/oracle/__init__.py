@@ -163,6 +163,8 @@ class Program:
         self.a.oracle_layer_tensor.restype = ctypes.c_long
         self.a.oracle_layer_type.restype = ctypes.c_char_p
         self.lib.load_network.restype = ctypes.c_void_p
+        for name in ("rand_uniform", "rand_scale"):
+            getattr(self.lib, name).restype = ctypes.c_float
 
     # --- what Darknet prints
 
@@ -203,8 +205,19 @@ class Program:
 
     quiet = capture
 
+    # --- C's random numbers: call them in the order in which Darknet would, after the same srand
+
     def srand(self, seed):
         self.libc.srand(ctypes.c_uint(seed))
+
+    def rand(self):
+        return self.libc.rand()
+
+    def rand_uniform(self, low, high):
+        return self.lib.rand_uniform(_f(low), _f(high))
+
+    def rand_scale(self, scale):
+        return self.lib.rand_scale(_f(scale))
 
     # --- networks
 
@@ -253,7 +266,7 @@ class Program:
         truth = np.empty((n, len(words)), np.float32)
         if seed is not None:
             self.srand(seed)
-        last = last if self.program == "pjreddie" else _f(last)
+        last = int(last) if self.program == "pjreddie" else _f(last)
         floats = map(_f, options)
         tree = None if tree is None else os.fsencode(tree)
         names, words = arrays
@@ -276,19 +289,6 @@ class Oracle(Program):
         for name in ("oracle_region_new", "oracle_load"):
             getattr(self.a, name).restype = ctypes.c_void_p
         self.lib.basecfg.restype = ctypes.c_void_p
-        for name in ("rand_uniform", "rand_scale"):
-            getattr(self.lib, name).restype = ctypes.c_float
-
-    # --- C's random numbers: call them in the order in which Darknet would, after the same srand
-
-    def rand(self):
-        return self.libc.rand()
-
-    def rand_uniform(self, low, high):
-        return self.lib.rand_uniform(_f(low), _f(high))
-
-    def rand_scale(self, scale):
-        return self.lib.rand_scale(_f(scale))
 
     def rate(
         self,
