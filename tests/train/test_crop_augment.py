@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
+from darknet_compat import images
 from darknet_compat.cfg import parse_cfg
 from darknet_compat.classify.labels import match_labels
 from darknet_compat.errors import TrainingError
@@ -38,11 +39,11 @@ def paths(tmp_path_factory, darknet_share):
     folder = tmp_path_factory.mktemp("set")
     rng = np.random.default_rng(4)
     made = {"noise_wide": (90, 300), "noise_tall": (240, 110), "noise_tiny": (12, 15), "wide_noise": (1, 40)}
-    images = {name: rng.integers(0, 256, (*shape, 3), np.uint8) for name, shape in made.items()}
-    images["dog"] = cv2.imread(str(darknet_share / "data/dog.jpg"))
-    for name, image in images.items():
+    drawn = {name: rng.integers(0, 256, (*shape, 3), np.uint8) for name, shape in made.items()}
+    drawn["dog"] = cv2.imread(str(darknet_share / "data/dog.jpg"))
+    for name, image in drawn.items():
         cv2.imwrite(str(folder / f"{name}.png"), image)
-    return [str(folder / f"{name}.png") for name in images]
+    return [str(folder / f"{name}.png") for name in drawn]
 
 
 @pytest.fixture(params=["darknet", "alexeyab_darknet"])
@@ -80,6 +81,22 @@ def test_each_option_alone(either, paths, options):
 @pytest.mark.parametrize("seed", [1, 2])
 def test_all_options_at_once(either, paths, size, sides, seed):
     compare(either, paths, size, sides, ALL, seed=seed)
+
+
+@pytest.mark.parametrize("exact", [False, True])
+def test_with_any_opencv(darknet, paths, monkeypatch, exact):
+    """Before 5.0 its remap rounds the neighbours' shares to 1/32, and is passed over."""
+    if exact and not images._remap_is_exact():
+        pytest.skip("needs OpenCV 5 (its remap is not exact here): pip install opencv-python-headless>=5")
+    monkeypatch.setattr(images, "_remap_is_exact", lambda: exact)
+    compare(darknet, paths, 96, (48, 168), ALL)
+
+
+def test_an_image_too_long_for_remap():
+    draws = draw_crop(Random(1), (40000, 2), 8, CropAugmentation())
+    slot = np.empty((3, 8, 8), np.float32)
+    augment_crop(np.full((2, 40000, 3), 255, np.uint8), draws, slot)
+    assert slot.max() == 1
 
 
 def test_the_middle_square(darknet, paths):
@@ -165,8 +182,8 @@ def test_batches_are_the_same_for_any_number_of_workers(paths):
         assert mine[2] == theirs[2]
         assert (mine[0] == theirs[0]).all()
         assert (mine[1] == theirs[1]).all()
-    images, truth, names = alone[0]
-    assert images.shape == (4, 3, 32, 32)
+    pixels, truth, names = alone[0]
+    assert pixels.shape == (4, 3, 32, 32)
     for row, name in zip(truth, names, strict=True):
         assert row.nonzero().ravel().tolist() == found[paths.index(name)].tolist()
 
@@ -181,3 +198,9 @@ def test_a_device_does_not_augment_them(paths):
     data = ClassTrainingSet(match_labels(paths, LABELS), len(LABELS), CropAugmentation())
     with pytest.raises(TrainingError, match="leave out -augment device"):
         next(load_batches(data, 1, lambda _: (16, 16), (16, 16), device="cpu"))
+
+
+def test_an_input_that_is_not_square(paths):
+    data = ClassTrainingSet(match_labels(paths, LABELS), len(LABELS), CropAugmentation())
+    with pytest.raises(TrainingError, match="16 x 24; a classifier is trained on squares"):
+        next(load_batches(data, 1, lambda _: (16, 24), (16, 24)))
