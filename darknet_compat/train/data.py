@@ -203,9 +203,7 @@ class ClassTrainingSet(ImageSet):
 
     def fill(self, sample: int, slot: np.ndarray, truth: np.ndarray) -> str:
         if slot.shape[1] != slot.shape[2]:
-            raise TrainingError(
-                f"an input of {slot.shape[2]} x {slot.shape[1]}; a classifier is trained on squares"
-            )
+            raise TrainingError(f"an input of {slot.shape[2]} x {slot.shape[1]}; a classifier is trained on squares")
         random, index, path, image = self.choose(sample)
         draws = draw_crop(random, (image.shape[1], image.shape[0]), slot.shape[2], self.options)
         augment_crop(image, draws, slot)

@@ -8,7 +8,6 @@ import cv2
 import numpy as np
 import pytest
 
-from darknet_compat import images
 from darknet_compat.cfg import parse_cfg
 from darknet_compat.classify.labels import match_labels
 from darknet_compat.errors import TrainingError
@@ -83,16 +82,8 @@ def test_all_options_at_once(either, paths, size, sides, seed):
     compare(either, paths, size, sides, ALL, seed=seed)
 
 
-@pytest.mark.parametrize("exact", [False, True])
-def test_with_any_opencv(darknet, paths, monkeypatch, exact):
-    """Before 5.0 its remap rounds the neighbours' shares to 1/32, and is passed over."""
-    if exact and not images._remap_is_exact():
-        pytest.skip("needs OpenCV 5 (its remap is not exact here): pip install opencv-python-headless>=5")
-    monkeypatch.setattr(images, "_remap_is_exact", lambda: exact)
-    compare(darknet, paths, 96, (48, 168), ALL)
-
-
-def test_an_image_too_long_for_remap():
+def test_an_image_longer_than_32767_pixels():
+    """OpenCV's remap takes none."""
     draws = draw_crop(Random(1), (40000, 2), 8, CropAugmentation())
     slot = np.empty((3, 8, 8), np.float32)
     augment_crop(np.full((2, 40000, 3), 255, np.uint8), draws, slot)
