@@ -355,28 +355,50 @@ def rotate_crop_image(
 
     ``slot``: float32 (3, size, size). ``src/image.c``, rotate_crop_image, distort_image and flip_image.
     """
+    x, y = _rotated((image.shape[1], image.shape[0]), rotation, mirror)
+    # OpenCV's remap takes images of less than 2 ** 15 pixels to a side.
+    read = _remap if max(image.shape) < 2**15 - 1 and _remap_is_exact() else _look_up
+    _upright(read(image, x, y), slot, hue, saturation, exposure)
+
+
+def _remap(image: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Read a uint8 image (h, w, 3) at places (columns, rows): float32 (columns, rows, 3), 0..255, black outside."""
+    import cv2
+
+    return cv2.remap(image.astype(np.float32), x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
+
+
+@functools.cache
+def _remap_is_exact() -> bool:
+    """Whether this OpenCV mixes neighbours by floats, as 5.0 does: before, by shares rounded to 1/32."""
+    places = np.full((8, 8), 0.51, np.float32)
+    image = np.zeros((2, 2, 3), np.uint8)
+    image[:, 1] = 255
+    # Two arrays: where both are one, OpenCV 5.0.0 reads the last pixels from elsewhere.
+    return bool(np.allclose(_remap(image, places, places.copy()), 255 * 0.51, atol=1e-3))
+
+
+def _look_up(image: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """What :func:`_remap` does, four times slower, with any OpenCV and any size."""
     import cv2
     import torch
 
     height, width = image.shape[:2]
-    x, y = (torch.from_numpy(place) for place in _rotated((width, height), rotation, mirror))
-    # Not by OpenCV's remap: before 5.0 it rounds the neighbours' shares to 1/32, and 5.0.0 has left pixels unwritten.
     # Black to two pixels around the image, and to four bytes a pixel: of any place the four neighbours are then four
     # look-ups of one number.
     framed = cv2.copyMakeBorder(cv2.cvtColor(image, cv2.COLOR_RGB2RGBA), 2, 2, 2, 2, cv2.BORDER_CONSTANT)
     row = width + 4
     pixels = torch.from_numpy(framed.view(np.int32).reshape(-1))
-    left, top = x.floor(), y.floor()
+    columns, rows = torch.from_numpy(x), torch.from_numpy(y)
+    left, top = columns.floor(), rows.floor()
     first = (top.clamp(-2, height).long() + 2) * row + left.clamp(-2, width).long() + 2
-    first = first.view(-1)
+    shape, first = (*x.shape, 4), first.view(-1)
     corners = [
-        pixels.index_select(0, first + step).view(torch.uint8).view(*x.shape, 4).float()
-        for step in (0, 1, row, row + 1)
+        pixels.index_select(0, first + step).view(torch.uint8).view(shape).float() for step in (0, 1, row, row + 1)
     ]
-    across, down = (x - left)[..., None], (y - top)[..., None]
+    across, down = (columns - left)[..., None], (rows - top)[..., None]
     upper, lower = torch.lerp(corners[0], corners[1], across), torch.lerp(corners[2], corners[3], across)
-    mixed = cv2.cvtColor(torch.lerp(upper, lower, down).numpy(), cv2.COLOR_RGBA2RGB)
-    _upright(mixed, slot, hue, saturation, exposure)
+    return cv2.cvtColor(torch.lerp(upper, lower, down).numpy(), cv2.COLOR_RGBA2RGB)
 
 
 def _rotated(image: tuple[int, int], rotation: Rotation, mirror: bool) -> tuple[np.ndarray, np.ndarray]:

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
+from darknet_compat import images
 from darknet_compat.cfg import parse_cfg
 from darknet_compat.classify.labels import match_labels
 from darknet_compat.errors import TrainingError
@@ -82,8 +83,28 @@ def test_all_options_at_once(either, paths, size, sides, seed):
     compare(either, paths, size, sides, ALL, seed=seed)
 
 
-def test_an_image_longer_than_32767_pixels():
-    """OpenCV's remap takes none."""
+@pytest.mark.parametrize("exact", [False, True])
+def test_with_any_opencv(darknet, paths, monkeypatch, exact):
+    """Before 5.0 its remap rounds the neighbours' shares to 1/32, and is passed over."""
+    if exact and not images._remap_is_exact():
+        pytest.skip("needs OpenCV 5 (its remap is not exact here): pip install opencv-python-headless>=5")
+    monkeypatch.setattr(images, "_remap_is_exact", lambda: exact)
+    compare(darknet, paths, 96, (48, 168), ALL)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_remap_reads_what_look_ups_read(seed):
+    if not images._remap_is_exact():
+        pytest.skip("needs OpenCV 5 (its remap is not exact here): pip install opencv-python-headless>=5")
+    rng, random = np.random.default_rng(seed), Random(seed)
+    for size in rng.integers(1, 200, 20).tolist():
+        image = rng.integers(0, 256, (*rng.integers(1, 300, 2), 3), np.uint8)
+        draws = draw_crop(random, image.shape[1::-1], size, CropAugmentation(0.5, 2, 40, 0.6))
+        places = images._rotated(image.shape[1::-1], draws.rotation, draws.flip)
+        np.testing.assert_allclose(images._remap(image, *places), images._look_up(image, *places), atol=1e-4)
+
+
+def test_an_image_too_long_for_remap():
     draws = draw_crop(Random(1), (40000, 2), 8, CropAugmentation())
     slot = np.empty((3, 8, 8), np.float32)
     augment_crop(np.full((2, 40000, 3), 255, np.uint8), draws, slot)
