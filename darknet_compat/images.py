@@ -343,6 +343,97 @@ def crop_image(
     _upright(cv2.transpose(sized).astype(np.float32), slot, hue, saturation, exposure)
 
 
+class Rotation(NamedTuple):
+    """How a square of ``size`` pixels is cut out of an image (``src/image.c``, augment_args)."""
+
+    size: int
+    angle: np.float32
+    """Radians."""
+    scale: np.float32
+    """Pixels of the square per pixel of the image, from top to bottom; from left to right it is scale / aspect."""
+    dx: np.float32
+    """How far right of the image's middle the square's middle is, in pixels of the square."""
+    dy: np.float32
+    aspect: np.float32
+
+
+def rotate_crop_image(
+    image: np.ndarray,
+    slot: np.ndarray,
+    rotation: Rotation,
+    hue: float = 0.0,
+    saturation: float = 1.0,
+    exposure: float = 1.0,
+    mirror: bool = False,
+) -> None:
+    """Cut a turned square out of a uint8 image (h, w, 3), black outside it, distort and mirror it into ``slot``.
+
+    ``slot``: float32 (3, size, size). ``src/image.c``, rotate_crop_image, distort_image and flip_image.
+    """
+    x, y = _rotated((image.shape[1], image.shape[0]), rotation, mirror)
+    # OpenCV's remap takes images of less than 2 ** 15 pixels to a side.
+    read = _remap if max(image.shape) < 2**15 - 1 and _remap_is_exact() else _look_up
+    _upright(read(image, x, y), slot, hue, saturation, exposure)
+
+
+def _remap(image: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Read a uint8 image (h, w, 3) at places (columns, rows): float32 (columns, rows, 3), 0..255, black outside."""
+    import cv2
+
+    return cv2.remap(image.astype(np.float32), x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
+
+
+@functools.cache
+def _remap_is_exact() -> bool:
+    """Whether this OpenCV mixes neighbours by floats, as 5.0 does: before, by shares rounded to 1/32."""
+    places = np.full((8, 8), 0.51, np.float32)
+    image = np.zeros((2, 2, 3), np.uint8)
+    image[:, 1] = 255
+    # Two arrays: where both are one, OpenCV 5.0.0 reads the last pixels from elsewhere.
+    return bool(np.allclose(_remap(image, places, places.copy()), 255 * 0.51, atol=1e-3))
+
+
+def _look_up(image: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """What :func:`_remap` does, four times slower, with any OpenCV and any size."""
+    import cv2
+    import torch
+
+    height, width = image.shape[:2]
+    # Black to two pixels around the image, and to four bytes a pixel: of any place the four neighbours are then four
+    # look-ups of one number.
+    framed = cv2.copyMakeBorder(cv2.cvtColor(image, cv2.COLOR_RGB2RGBA), 2, 2, 2, 2, cv2.BORDER_CONSTANT)
+    row = width + 4
+    pixels = torch.from_numpy(framed.view(np.int32).reshape(-1))
+    columns, rows = torch.from_numpy(x), torch.from_numpy(y)
+    left, top = columns.floor(), rows.floor()
+    first = (top.clamp(-2, height).long() + 2) * row + left.clamp(-2, width).long() + 2
+    shape, first = (*x.shape, 4), first.view(-1)
+    corners = [
+        pixels.index_select(0, first + step).view(torch.uint8).view(shape).float() for step in (0, 1, row, row + 1)
+    ]
+    across, down = (columns - left)[..., None], (rows - top)[..., None]
+    upper, lower = torch.lerp(corners[0], corners[1], across), torch.lerp(corners[2], corners[3], across)
+    return cv2.cvtColor(torch.lerp(upper, lower, down).numpy(), cv2.COLOR_RGBA2RGB)
+
+
+def _rotated(image: tuple[int, int], rotation: Rotation, mirror: bool) -> tuple[np.ndarray, np.ndarray]:
+    """The image's column and row, float32 (columns, rows), that each pixel of the square is read at.
+
+    Doubles and floats are those of Darknet's binary: a place that is a float off is another mixture of its neighbours.
+    """
+    size, angle, scale, dx, dy, aspect = rotation
+    steps = np.arange(size) - size * 0.5
+    one = 1 / np.float64(scale)
+    u = steps * (np.float64(aspect) * one) + np.float64(dx / scale * aspect)
+    v = steps * one + np.float64(dy / scale)
+    if mirror:
+        u = u[::-1]
+    u, cos, sin = u[:, None], np.cos(np.float64(angle)), np.sin(np.float64(angle))
+    x = u * cos + (image[0] * 0.5 - v * sin)
+    y = u * sin + (image[1] * 0.5 + v * cos)
+    return x.astype(np.float32), y.astype(np.float32)
+
+
 # Rows are gathered and mixed first, while they are bytes and contiguous; then the image is turned on its side, so that
 # columns are contiguous too; a last turn brings it upright and apart into planes. Values stay in 0..255 until then.
 

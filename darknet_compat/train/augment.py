@@ -81,8 +81,8 @@ def draw(random: Random, image: tuple[int, int], size: tuple[int, int], objects:
     early = options.fit == "stretch"  # load_data_region draws the flip before the colours
     flip = early and _draw_flip(random, options)
     hue = random.uniform(-options.hue, options.hue)
-    saturation = _draw_scale(random, options.saturation or 1.0)
-    exposure = _draw_scale(random, options.exposure or 1.0)
+    saturation = draw_scale(random, options.saturation or 1.0)
+    exposure = draw_scale(random, options.exposure or 1.0)
     flip = flip if early else _draw_flip(random, options)
     return Draws(options.fit, *place, hue, saturation, exposure, flip, _draw_order(random, objects))
 
@@ -124,7 +124,8 @@ def _draw_flip(random: Random, options: Augmentation) -> bool:
     return options.flip and random.randrange(2) == 1
 
 
-def _draw_scale(random: Random, most: float) -> float:
+def draw_scale(random: Random, most: float) -> float:
+    """Uniform between 1 and ``most``, or one over it (``src/utils.c``, rand_scale)."""
     scale = random.uniform(*sorted((1.0, most)))
     return scale if random.randrange(2) else 1 / scale
 

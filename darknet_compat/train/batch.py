@@ -18,7 +18,8 @@ class Batch(NamedTuple):
     """float32 (n, channels, h, w), RGB, 0..1. Of :func:`..data.load_batches` the memory is used again once the next
     batch but one is asked for."""
     truth: Tensor
-    """float32 (n, most, 5): x, y, w, h, relative to the image, and the class; a list ends at the first x = 0."""
+    """float32 (n, most, 5): x, y, w, h, relative to the image, and the class; a list ends at the first x = 0. Of a
+    classifier (n, classes): 1 for the classes that an image shows."""
     paths: tuple[str, ...] = ()
 
 

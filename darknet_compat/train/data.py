@@ -32,12 +32,15 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from ..classify.labels import PathClasses
 from ..errors import DataError, LostProcessError, TrainingError
 from ..images import image_size, load_image
 from ..labels import Labels, label_path, read_all_labels
 from ..memory import keep_memory
-from .augment import Augmentation, Draws, augment_image, augment_truth, draw
+from ..tree import Tree
+from .augment import Augmentation, Draws, Random, augment_image, augment_truth, draw
 from .batch import Batch
+from .crop_augment import CropAugmentation, augment_crop, draw_crop, fill_classes, fill_hierarchy
 from .on_device import Decoded, augment, room
 from .schedule import draw as numbered
 
@@ -87,29 +90,19 @@ def check_labels(
     return found
 
 
-class TrainingSet:
-    """Augmented images and their truth, by sample number.
+class ImageSet:
+    """Images by sample number, and how one is drawn; what becomes of them and of their truth is said below.
 
-    ``most``: truths per image, the head's ``max``. ``replacement``: every sample is drawn from all
-    images, as Darknet draws; otherwise each epoch shows every image once. ``cache``: all images are decoded
-    beforehand and kept in memory (width x height x 3 bytes each).
+    ``replacement``: every sample is drawn from all images, as Darknet draws; otherwise each epoch shows every image
+    once. ``cache``: all images are decoded beforehand and kept in memory (width x height x 3 bytes each).
     """
 
-    def __init__(
-        self,
-        images: Sequence[str],
-        labels: Labels,
-        options: Augmentation,
-        most: int = 30,
-        seed: int = 0,
-        replacement: bool = True,
-        cache: bool = False,
-    ) -> None:
+    truth_shape: tuple[int, ...]
+    """Of one sample's truth."""
+
+    def __init__(self, images: Sequence[str], seed: int, replacement: bool, cache: bool) -> None:
         # One block of bytes instead of many objects: worker processes share it as long as nobody counts references.
         self.names = np.array([os.fsencode(image) for image in images])
-        self.labels = labels
-        self.options = options
-        self.most = most
         self.seed = seed
         self.replacement = replacement
         self.cached: list[np.ndarray] | None = None
@@ -128,8 +121,8 @@ class TrainingSet:
             return pixels
         return max(math.prod(image_size(os.fsdecode(name))) for name in self.names.tolist())
 
-    def take(self, sample: int, size: tuple[int, int]) -> tuple[str, np.ndarray, Draws, np.ndarray]:
-        """Path, image uint8 (h, w, 3), random numbers and objects of a sample, for an input of (width, height).
+    def choose(self, sample: int) -> tuple[Random, int, str, np.ndarray]:
+        """The generator of a sample, the number of its image, that one's path and pixels, uint8 (h, w, 3).
 
         Raises ImageError where the image cannot be read.
         """
@@ -140,17 +133,83 @@ class TrainingSet:
             epoch, place = divmod(sample, len(self))
             index = _epoch_order(len(self), self.seed, epoch)[place]
         path = os.fsdecode(self.names[index].item())
-        image = self.cached[index] if self.cached else load_image(path)
+        return random, index, path, self.cached[index] if self.cached else load_image(path)
+
+    def fill(self, sample: int, slot: np.ndarray, truth: np.ndarray) -> str:
+        """Write sample number ``sample`` into ``slot`` (3, h, w) and ``truth``; its path comes back."""
+        raise NotImplementedError
+
+
+class TrainingSet(ImageSet):
+    """Augmented images and the objects in them, by sample number. ``most``: truths per image, the head's ``max``."""
+
+    def __init__(
+        self,
+        images: Sequence[str],
+        labels: Labels,
+        options: Augmentation,
+        most: int = 30,
+        seed: int = 0,
+        replacement: bool = True,
+        cache: bool = False,
+    ) -> None:
+        super().__init__(images, seed, replacement, cache)
+        self.labels = labels
+        self.options = options
+        self.most = most
+        self.truth_shape = most, 5
+
+    def take(self, sample: int, size: tuple[int, int]) -> tuple[str, np.ndarray, Draws, np.ndarray]:
+        """Path, image uint8 (h, w, 3), random numbers and objects of a sample, for an input of (width, height).
+
+        Raises ImageError where the image cannot be read.
+        """
+        random, index, path, image = self.choose(sample)
         objects = self.labels[index]
         draws = draw(random, (image.shape[1], image.shape[0]), size, len(objects), self.options)
         return path, image, draws, objects
 
     def fill(self, sample: int, slot: np.ndarray, truth: np.ndarray) -> str:
-        """Write sample number ``sample`` into ``slot`` (3, h, w) and ``truth`` (most, 5); its path comes back."""
         size = slot.shape[2], slot.shape[1]
         path, image, draws, objects = self.take(sample, size)
         augment_image(image, draws, slot)
         truth[:] = augment_truth(objects, draws, size, self.most)
+        return path
+
+
+class ClassTrainingSet(ImageSet):
+    """Augmented images and the classes that they show, float32 (classes,), by sample number.
+
+    ``tree``: that of the classes; ``smooth``: AlexeyAB's label_smooth_eps (``crop_augment.py``). The input is square.
+    """
+
+    def __init__(
+        self,
+        images: PathClasses,
+        classes: int,
+        options: CropAugmentation,
+        tree: Tree | None = None,
+        smooth: float = 0.0,
+        seed: int = 0,
+        replacement: bool = True,
+        cache: bool = False,
+    ) -> None:
+        super().__init__(images.paths, seed, replacement, cache)
+        self.images = images
+        self.options = options
+        self.tree = tree
+        self.smooth = smooth
+        self.truth_shape = (classes,)
+
+    def fill(self, sample: int, slot: np.ndarray, truth: np.ndarray) -> str:
+        if slot.shape[1] != slot.shape[2]:
+            raise TrainingError(f"an input of {slot.shape[2]} x {slot.shape[1]}; a classifier is trained on squares")
+        random, index, path, image = self.choose(sample)
+        draws = draw_crop(random, (image.shape[1], image.shape[0]), slot.shape[2], self.options)
+        augment_crop(image, draws, slot)
+        fill_classes(truth, self.images[index], self.smooth)
+        if self.tree:
+            fill_hierarchy(truth, self.tree)
         return path
 
 
@@ -172,11 +231,11 @@ class _Ring:
     Anonymous memory that forked processes inherit; /dev/shm, small in many containers, is left alone.
     """
 
-    def __init__(self, data: TrainingSet, count: int, largest: tuple[int, int], batches: int) -> None:
+    def __init__(self, data: ImageSet, count: int, largest: tuple[int, int], batches: int) -> None:
         self.data = data
         self.count = count
         self.images = self._shared(batches, self._image_bytes(largest))
-        self.truth = self._shared(batches, 4 * count * data.most * 5)
+        self.truth = self._shared(batches, 4 * count * math.prod(data.truth_shape))
 
     def _shared(self, batches: int, size: int) -> np.ndarray:
         try:
@@ -200,7 +259,7 @@ class _Ring:
 
     def _truth(self, request: _Request) -> np.ndarray:
         truth: np.ndarray = self.truth[request.index % len(self.truth)].view(np.float32)
-        return truth.reshape(self.count, self.data.most, 5)
+        return truth.reshape(self.count, *self.data.truth_shape)
 
     def _floats(self, request: _Request) -> np.ndarray:
         numbers: np.ndarray = self.images[request.index % len(self.images)].view(np.float32)
@@ -223,6 +282,7 @@ class _DecodedRing(_Ring):
     ) -> None:
         if data.options.fit == "crop":
             raise TrainingError("images are augmented on a device only with letter_box=1")
+        self.objects = data
         self.device = device
         super().__init__(data, count, largest, batches)
 
@@ -232,9 +292,9 @@ class _DecodedRing(_Ring):
     def _fill(self, request: _Request, truth: np.ndarray) -> list[str]:
         decoded, paths, size = self._decoded(request), [], (request.w, request.h)
         for i in range(self.count):
-            path, image, draws, objects = self.data.take(request.first + i, size)
+            path, image, draws, objects = self.objects.take(request.first + i, size)
             decoded.put(i, image, draws)
-            truth[i] = augment_truth(objects, draws, size, self.data.most)
+            truth[i] = augment_truth(objects, draws, size, self.objects.most)
             paths.append(path)
         return paths
 
@@ -326,7 +386,7 @@ def _end_workers(workers: Sequence[_Worker]) -> None:
 
 
 def load_batches(
-    data: TrainingSet,
+    data: ImageSet,
     count: int,
     size: Callable[[int], tuple[int, int]],
     largest: tuple[int, int],
@@ -348,10 +408,15 @@ def load_batches(
 
     The workers are killed when the iterator is closed. Raises ImageError where an image cannot be read,
     LostProcessError where a worker process dies, and TrainingError where memory is short, and with a ``device`` where
-    the data set crops.
+    the data set crops or is a classifier's.
     """
     places = workers * prefetch + 2
-    ring = _DecodedRing(data, count, largest, places, device) if device else _Ring(data, count, largest, places)
+    if device is None:
+        ring = _Ring(data, count, largest, places)
+    elif isinstance(data, TrainingSet):
+        ring = _DecodedRing(data, count, largest, places, device)
+    else:
+        raise TrainingError("a classifier's images cannot be augmented on a device; leave out -augment device")
     numbers = itertools.count() if stop is None else range(stop)
     requests = (_Request(index, first + (index * world + rank) * count, *size(index)) for index in numbers)
     if not workers:

@@ -163,6 +163,8 @@ class Program:
         self.a.oracle_layer_tensor.restype = ctypes.c_long
         self.a.oracle_layer_type.restype = ctypes.c_char_p
         self.lib.load_network.restype = ctypes.c_void_p
+        for name in ("rand_uniform", "rand_scale"):
+            getattr(self.lib, name).restype = ctypes.c_float
 
     # --- what Darknet prints
 
@@ -203,8 +205,19 @@ class Program:
 
     quiet = capture
 
+    # --- C's random numbers: call them in the order in which Darknet would, after the same srand
+
     def srand(self, seed):
         self.libc.srand(ctypes.c_uint(seed))
+
+    def rand(self):
+        return self.libc.rand()
+
+    def rand_uniform(self, low, high):
+        return self.lib.rand_uniform(_f(low), _f(high))
+
+    def rand_scale(self, scale):
+        return self.lib.rand_scale(_f(scale))
 
     # --- networks
 
@@ -242,6 +255,27 @@ class Program:
         self.lib.gradient_array(_pointer(output), output.size, self.ACTIVATIONS.index(activation), _pointer(out))
         return out
 
+    def load_data_augment(self, paths, n, labels, sides, size, options, tree=None, last=0, seed=None):
+        """load_data_augment -> images (n, 3, size, size), truth (n, len(labels)).
+
+        ``options``: angle, aspect, hue, saturation, exposure. ``last``: pjreddie's center, AlexeyAB's label_smooth_eps.
+        """
+        names, words = ([os.fsencode(word) for word in some] for some in (paths, labels))
+        arrays = ((ctypes.c_char_p * len(some))(*some) for some in (names, words))
+        x = np.empty((n, 3, size, size), np.float32)
+        truth = np.empty((n, len(words)), np.float32)
+        if seed is not None:
+            self.srand(seed)
+        last = int(last) if self.program == "pjreddie" else _f(last)
+        floats = map(_f, options)
+        tree = None if tree is None else os.fsencode(tree)
+        names, words = arrays
+        with self.capture():
+            self.a.oracle_load_classes(
+                n, names, len(names), words, len(words), tree, *sides, size, *floats, last, _pointer(x), _pointer(truth)
+            )
+        return x, truth
+
 
 class Oracle(Program):
     """Debian's libdarknet: networks, and its loose functions."""
@@ -255,19 +289,6 @@ class Oracle(Program):
         for name in ("oracle_region_new", "oracle_load"):
             getattr(self.a, name).restype = ctypes.c_void_p
         self.lib.basecfg.restype = ctypes.c_void_p
-        for name in ("rand_uniform", "rand_scale"):
-            getattr(self.lib, name).restype = ctypes.c_float
-
-    # --- C's random numbers: call them in the order in which Darknet would, after the same srand
-
-    def rand(self):
-        return self.libc.rand()
-
-    def rand_uniform(self, low, high):
-        return self.lib.rand_uniform(_f(low), _f(high))
-
-    def rand_scale(self, scale):
-        return self.lib.rand_scale(_f(scale))
 
     def rate(
         self,

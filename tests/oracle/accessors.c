@@ -15,6 +15,8 @@ void hsv_to_rgb(image im);
 void correct_boxes(box_label *boxes, int n, float dx, float dy, float sx, float sy, int flip);
 data load_data_detection(int n, char **paths, int m, int w, int h, int boxes, int classes, float jitter, float hue, float saturation, float exposure);
 data load_data_region(int n, char **paths, int m, int w, int h, int size, int classes, float jitter, float hue, float saturation, float exposure);
+data load_data_augment(char **paths, int n, int m, char **labels, int k, tree *hierarchy, int min, int max, int size, float angle,
+                       float aspect, float hue, float saturation, float exposure, int center);
 layer make_region_layer(int batch, int w, int h, int n, int classes, int coords);
 void forward_region_layer(const layer l, network net);
 char *get_layer_string(LAYER_TYPE a);
@@ -338,6 +340,20 @@ void oracle_load_data(int region, int n, char **paths, int m, int w, int h, int 
     int i;
     data (*load)(int, char **, int, int, int, int, int, float, float, float, float) = region ? load_data_region : load_data_detection;
     data d = load(n, paths, m, w, h, boxes, classes, jitter, hue, saturation, exposure);
+    for (i = 0; i < n; ++i) {
+        memcpy(x + (long)i*d.X.cols, d.X.vals[i], sizeof(float)*d.X.cols);
+        memcpy(truth + (long)i*d.y.cols, d.y.vals[i], sizeof(float)*d.y.cols);
+    }
+    free_data(d);
+}
+
+/* load_data_augment; `tree_file` may be NULL. */
+void oracle_load_classes(int n, char **paths, int m, char **labels, int k, char *tree_file, int min, int max, int size, float angle, float aspect,
+                         float hue, float saturation, float exposure, int center, float *x, float *truth)
+{
+    int i;
+    tree *hierarchy = tree_file ? read_tree(tree_file) : 0;
+    data d = load_data_augment(paths, n, m, labels, k, hierarchy, min, max, size, angle, aspect, hue, saturation, exposure, center);
     for (i = 0; i < n; ++i) {
         memcpy(x + (long)i*d.X.cols, d.X.vals[i], sizeof(float)*d.X.cols);
         memcpy(truth + (long)i*d.y.cols, d.y.vals[i], sizeof(float)*d.y.cols);
