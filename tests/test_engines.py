@@ -317,6 +317,20 @@ def test_winograd_is_a_convolution(tmp_path, tile, images, h, w):
     assert float((found - expected).abs().max() / expected.abs().max()) <= 1e-5
 
 
+@pytest.mark.parametrize("tile", sorted(packed.POINTS))
+def test_mish_behind_winograd(tmp_path, tile):
+    """Whose weights and biases are negated for it."""
+    if not packed.has_onednn():
+        pytest.skip("needs torch with oneDNN")
+    network, _, _ = network_of(net(13, 13, 24, CONV.format(40).replace("leaky", "mish")), tmp_path)
+    layer = network.fuse().layers[0]
+    x = torch.rand(1, 24, 13, 13, generator=torch.Generator().manual_seed(0)) - 0.5
+    with torch.inference_mode():
+        found = packed.winograd(layer, tile, 1)(x.to(memory_format=torch.channels_last))
+        expected = F.mish(F.conv2d(x.double(), layer.weights.double(), layer.biases.double(), 1, 1))
+    assert float((found - expected).abs().max() / expected.abs().max()) <= 1e-5
+
+
 def test_without_onednn_it_is_the_fused_network(monkeypatch):
     monkeypatch.setattr(packed, "has_onednn", lambda: False)
     network = load_network(*SHAPES)
