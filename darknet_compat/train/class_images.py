@@ -17,7 +17,7 @@ from ..cfg import DataFile, read_list
 from ..cfg.sections import printable
 from ..classify.labels import PathClasses, folder_labels, match_labels
 from ..errors import DataError
-from ..images import SUFFIXES
+from ..image_files import folder_images
 from ..stock import find_stock
 from .shards import ShardImages
 from .sources import ImageFiles
@@ -74,25 +74,6 @@ def _numbered(given: Sequence[str]) -> list[str]:
         numbers = range(int(first), int(last) + 1)
         paths += [f"{path[: found.start()]}{number:0{digits}}{path[found.end() :]}" for number in numbers]
     return paths
-
-
-def folder_images(folder: str) -> list[str]:
-    """The images ``FOLDER/CLASS/IMAGE`` of a folder, by name. Raises :class:`DataError` where it holds none."""
-    found = []
-    try:
-        with os.scandir(folder) as inside:
-            classes = sorted(entry.path for entry in inside if entry.is_dir())
-        for path in classes:
-            with os.scandir(path) as inside:
-                found += sorted(entry.path for entry in inside if entry.name.lower().endswith(SUFFIXES))
-    except OSError as error:
-        raise DataError(f"{printable(str(error.filename))}: cannot read the folder: {error.strerror}") from None
-    if not found:
-        raise DataError(
-            f"{printable(folder)}: no image in the {len(classes)} folders in it; expected images as "
-            f"{printable(folder)}/CLASS/IMAGE.jpg, or a list of their paths"
-        )
-    return found
 
 
 def _check_some(images: ImageFiles, given: str) -> None:

@@ -11,11 +11,10 @@ from __future__ import annotations
 
 import io
 import os
-import re
 import tarfile
 import warnings
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import BinaryIO, NamedTuple
 
@@ -23,9 +22,10 @@ import numpy as np
 from tqdm import tqdm
 
 from ..cfg.sections import printable
-from ..errors import DataError, ImageError, first_line
+from ..errors import DataError, ImageError
 from ..files import regular_file
 from ..images import SUFFIXES, decode_image, size_in_header
+from ..tar_files import tar_members
 from .sources import ImageFiles
 
 READERS = 16  # shards whose headers are read at a time: a network disk lets one wait for each
@@ -33,8 +33,6 @@ TOGETHER = 8  # shards that are drawn from at a time
 OPEN = 2 * TOGETHER  # shards that a process holds open
 CLASS = ".cls"
 CLASS_BYTES = 32  # a number and a line's end
-BLOCK = 512  # of a tar file
-CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # would end a line of an error, or tell a terminal what to do
 
 
 class _Index(NamedTuple):
@@ -177,38 +175,3 @@ def _class(text: bytes, shard: str, member: tarfile.TarInfo) -> int:
         return int(text)
     where = printable(f"{shard}/{member.name}")
     raise DataError(f"{where}: {text[:CLASS_BYTES]!r}; expected the number of a class, from 0")
-
-
-def tar_members(file: BinaryIO, name: str) -> Iterator[tarfile.TarInfo]:
-    """The plain files in an open, uncompressed tar file; nothing of them is read. ``name`` is what errors call it.
-
-    A tarfile ends in silence where a header is damaged or missing; here that is an error, as is a member that reaches
-    beyond the file's end, a link in the place of an image, and a sparse file. Raises :class:`DataError`.
-    """
-    at = 0
-    try:
-        with tarfile.open(fileobj=file, mode="r:", encoding="utf-8", errors="surrogateescape") as tar:
-            while (member := tar.next()) is not None:
-                tar.members.clear()  # type: ignore[attr-defined]  # it would keep them all
-                if member.size < 0 or member.offset_data <= at or CONTROL.search(member.name):
-                    raise tarfile.ReadError("a header that makes no sense")
-                at = member.offset_data
-                link = member.issym() or member.islnk()
-                if member.issparse() or (link and member.name.lower().endswith(SUFFIXES)):
-                    raise DataError(
-                        f"{printable(f'{name}/{member.name}')}: a {'link' if link else 'sparse file'}; expected whole "
-                        "files: write the tar anew, with tar's -h and --hard-dereference"
-                    )
-                if member.isreg():
-                    yield member
-            at = tar.offset
-            file.seek(at)
-            end = file.read(BLOCK)
-    except (tarfile.TarError, ValueError, OverflowError, RecursionError) as error:
-        raise DataError(
-            f"{printable(name)}: offset {at}: no tar file, a compressed one, or a damaged one: "
-            f"{printable(first_line(error))}; expected a plain, whole .tar"
-        ) from None
-    if len(end) < BLOCK or end.strip(b"\0"):
-        what = "ends without the mark of its end; it was cut short" if len(end) < BLOCK else "a damaged header"
-        raise DataError(f"{printable(name)}: offset {at}: {what}; expected a whole .tar: copy or write it again")
