@@ -77,10 +77,20 @@ class ShardImages(ImageFiles):
             )
 
     def load(self, index: int) -> np.ndarray:
-        return decode_image(np.frombuffer(self._bytes(index), np.uint8), self[index])
+        return decode_image(np.frombuffer(self.encoded(index), np.uint8), self[index])
+
+    def encoded(self, index: int) -> bytes:
+        start, size = self._places[index].tolist()
+        try:
+            found = _read(self._file(int(self._shard[index])), start, size)
+        except OSError as error:
+            raise ImageError(f"{self[index]}: cannot read the image: {error.strerror or error}") from None
+        if len(found) < size:
+            raise ImageError(f"{self[index]}: the shard ends inside the image; it has been cut short")
+        return found
 
     def size(self, index: int) -> tuple[int, int]:
-        return size_in_header(io.BytesIO(self._bytes(index)), self[index])
+        return size_in_header(io.BytesIO(self.encoded(index)), self[index])
 
     def order(self, bits: np.random.PCG64) -> np.ndarray:
         """As of files, but from :data:`TOGETHER` shards at a time, which are then in the cache of the system."""
@@ -103,16 +113,6 @@ class ShardImages(ImageFiles):
                 "tools/make_shards.py makes shards of mixed classes",
                 stacklevel=3,
             )
-
-    def _bytes(self, index: int) -> bytes:
-        start, size = self._places[index].tolist()
-        try:
-            found = _read(self._file(int(self._shard[index])), start, size)
-        except OSError as error:
-            raise ImageError(f"{self[index]}: cannot read the image: {error.strerror or error}") from None
-        if len(found) < size:
-            raise ImageError(f"{self[index]}: the shard ends inside the image; it has been cut short")
-        return found
 
     def _file(self, shard: int) -> BinaryIO:
         """The open shard. Each process opens its own; those that were not asked for lately are closed."""

@@ -8,6 +8,8 @@ from typing import overload
 
 import numpy as np
 
+from ..errors import ImageError
+from ..files import regular_file
 from ..images import image_size, load_image
 
 
@@ -44,6 +46,14 @@ class ImageFiles(Sequence[str]):
     def load(self, index: int) -> np.ndarray:
         """The pixels of an image, uint8 RGB (h, w, 3). Raises ImageError."""
         return load_image(self[index])
+
+    def encoded(self, index: int) -> bytes:
+        """The bytes of its file. Raises ImageError."""
+        try:
+            with regular_file(self[index]) as file:
+                return file.read()
+        except OSError as error:
+            raise ImageError(f"{self[index]}: cannot read the image: {error.strerror or error}") from None
 
     def size(self, index: int) -> tuple[int, int]:
         """Its width and height, by its header. Raises ImageError."""
