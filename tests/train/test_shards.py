@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import random
 import tarfile
-import threading
+import time
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -357,14 +358,35 @@ def outcome(path):
     return None
 
 
+READ = module._read_index
+
+
+def together(shard):
+    """Reads a shard when all three processes have begun to."""
+    folder = Path(shard).parent
+    (folder / f"{os.getpid()}.begun").touch()
+    limit = time.monotonic() + 20
+    while len(list(folder.glob("*.begun"))) < 3 and time.monotonic() < limit:
+        time.sleep(0.001)
+    return READ(shard)
+
+
+def dies(shard):
+    os._exit(1)
+
+
 def test_headers_of_many_shards_are_read_at_a_time(shards, monkeypatch):
     """A network disk lets one wait for each header."""
-    meet = threading.Barrier(3, timeout=20)
-    read = module._read_index
-
-    def together(shard):
-        meet.wait()
-        return read(shard)
-
     monkeypatch.setattr(module, "_read_index", together)
     assert len(ShardImages(shards)) == 12
+    begun = {int(path.stem) for path in Path(shards[0]).parent.glob("*.begun")}
+    assert len(begun) == 3
+    assert os.getpid() not in begun
+
+
+def test_a_process_that_dies_while_it_reads_headers(shards, monkeypatch):
+    monkeypatch.setattr(module, "_read_index", dies)
+    with pytest.raises(
+        DataError, match=r"train-000\.tar: a process that reads the headers of the 3 shards died, perhaps"
+    ):
+        ShardImages(shards)
