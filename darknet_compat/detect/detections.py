@@ -122,7 +122,7 @@ def detect(
         if mirrored:
             outputs = [
                 head.average_mirrored(output, other) if head.finds_boxes else output
-                for head, output, other in zip(network.heads, outputs, forward(images.flip(3)), strict=True)
+                for head, output, other in zip(network.detectors, outputs, forward(images.flip(3)), strict=True)
             ]
         boxes, objectness, prob = network.listed_boxes(outputs, thresh, hier, class_map)
         if by_objectness:
