@@ -145,17 +145,24 @@ def load_classifier(
     read = read_data(find_stock(os.fspath(data)))
     where = engine_device(engine, device)
     network = load_network(cfg, weights, device=where, numerics=numerics, program=program)
-    boxes = next((head for head in network.heads if head.finds_boxes), None)
-    if boxes is not None:
+    check_classifier(network, read)
+    return Classifier(read, network, network_tree(network), engine, precision, batch)
+
+
+def check_classifier(network: Network, data: DataFile) -> None:
+    """Refuse a network that finds boxes, or has not as many outputs as the .data file has classes."""
+    for boxes in network.detectors[:1]:
         raise boxes.section.error(f"the network finds boxes in [{boxes.type}]; expected `detector`, not `classifier`")
-    classes, outputs = read_classes(read), network.layers[-1].output.outputs
+    classes, outputs = read_classes(data), network.layers[-1].output.outputs
     if classes != outputs:
-        told = "classes" if read.get("classes") else ""
-        raise read.error(
-            told, f"{classes} classes; expected classes={outputs}, as {printable(os.fspath(cfg))} has them"
-        )
+        told = "classes" if data.get("classes") else ""
+        raise data.error(told, f"{classes} classes; expected classes={outputs}, as {network.cfg.file} has them")
+
+
+def network_tree(network: Network) -> Tree | None:
+    """The tree of the network's classes: that of its last layer with one."""
     files = [file for layer in network.layers if (file := _tree_of(layer))]
-    return Classifier(read, network, read_tree(files[-1]) if files else None, engine, precision, batch)
+    return read_tree(files[-1]) if files else None
 
 
 def imagenet_data() -> str:
