@@ -37,11 +37,10 @@ from ..errors import DataError, LostProcessError, TrainingError
 from ..images import image_size, load_image
 from ..labels import Labels, label_path, read_all_labels
 from ..memory import keep_memory
-from ..tree import Tree
+from ..tree import SECRET_NUM, Tree
 from .augment import Augmentation, Draws, Random, augment_image, augment_truth, draw
 from .batch import Batch
 from .crop_augment import (
-    SECRET_NUM,
     CropAugmentation,
     CropDraws,
     Patch,
