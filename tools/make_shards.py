@@ -56,11 +56,9 @@ def make_shards(data: Path, prefix: Path, how: str, size: int) -> str:
     """Write them; the line for the .data file comes back."""
     read = read_data(data)
     images, labels = training_images(read), read_labels(read)
-    found = image_classes(images, labels, how)
-    classes = found.first()
+    classes = image_classes(images, labels, how, str(data)).first()
     if classes.min() < 0:
         raise DataError(f"{images[int(classes.argmin())]}: no label is in the path; expected a class for each image")
-    found.warn(labels)
     order = list(range(len(images)))
     random.Random(SEED).shuffle(order)
     last = -(-len(order) // size) - 1

@@ -9,13 +9,12 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
-from typing import Literal
 
 import numpy as np
 
 from ..cfg import DataFile, read_list
 from ..cfg.sections import printable
-from ..classify.labels import PathClasses, folder_labels, match_labels
+from ..classify.labels import LabelRule, PathClasses, match_labels, path_classes
 from ..errors import DataError
 from ..image_files import folder_images
 from ..stock import find_stock
@@ -87,22 +86,25 @@ def _check_some(images: ImageFiles, given: str) -> None:
         )
 
 
-def image_classes(images: ImageFiles, labels: Sequence[str], how: Literal["path", "folder"] = "path") -> PathClasses:
-    """The classes of training images: the labels in their paths, or their folder's name.
+def image_classes(images: ImageFiles, labels: Sequence[str], rule: LabelRule, file: str) -> PathClasses:
+    """The classes of the images that ``file`` names, by their paths (:func:`path_classes`).
 
     Shards may say them too, in a ``.cls`` beside each image: the number of its class in the order of the labels. Then
-    "path" takes that, and says where a label in the path contradicts it. One warning tells of shards that each hold few
-    of the classes. Raises :class:`DataError`.
+    "path" takes that, and a label in the path may not contradict it. One warning tells of shards that each hold few of
+    the classes. Raises :class:`DataError`.
     """
-    found = folder_labels(images, labels) if how == "folder" else match_labels(images, labels)
-    if isinstance(images, ShardImages):
-        if images.classes is not None and how == "path":
-            found = _given_classes(images, images.classes, labels, found)
-        images.warn_of_few_classes(found.first())
+    if not isinstance(images, ShardImages):
+        return path_classes(images, labels, rule, file)
+    given = images.classes if rule == "path" else None
+    if given is None:
+        found = path_classes(images, labels, rule, file)
+    else:
+        found = _given_classes(images, given, labels)
+    images.warn_of_few_classes(found.first())
     return found
 
 
-def _given_classes(images: ImageFiles, classes: np.ndarray, labels: Sequence[str], matched: PathClasses) -> PathClasses:
+def _given_classes(images: ImageFiles, classes: np.ndarray, labels: Sequence[str]) -> PathClasses:
     wrong = np.flatnonzero(classes >= len(labels))
     if wrong.size:
         index = int(wrong[0])
@@ -110,6 +112,7 @@ def _given_classes(images: ImageFiles, classes: np.ndarray, labels: Sequence[str
             f"{printable(images[index])}: its .cls says class {classes[index]}; expected one of "
             f"0..{len(labels) - 1}, as there are {len(labels)} labels"
         )
+    matched = match_labels(images, labels)
     number = np.diff(matched.starts)
     owner = np.repeat(np.arange(len(images)), number)
     agrees = number == 0

@@ -39,7 +39,7 @@ def run(monkeypatch, capsys):
 
 def images_by_class(data):
     images = training_images(read_data(data))
-    classes = image_classes(images, LABELS).first().tolist()
+    classes = image_classes(images, LABELS, "path", "train").first().tolist()
     return {images.load(index).tobytes(): name for index, name in enumerate(classes)}
 
 
@@ -52,7 +52,7 @@ def test_shards_hold_each_image_once_with_its_class(paths, tmp_path, run):
     assert len(expected) == 18
     images = training_images(read_data("shards.data"))
     assert [sum(name.startswith(shard) for name in images) for shard in images.shards] == [5, 5, 5, 3]
-    assert len(set(image_classes(images, LABELS).first()[:5])) > 1, "they are mixed"
+    assert len(set(image_classes(images, LABELS, "path", "train").first()[:5])) > 1, "they are mixed"
 
 
 def test_a_key_holds_the_label_without_what_ends_it(paths, tmp_path, run):
@@ -93,7 +93,11 @@ def test_shards_of_one_class_each_become_mixed_ones(paths, tmp_path, run):
     assert run("--images", "9")[0] == 0
     (tmp_path / "shards.data").write_text("train=shards/my-{000..001}.tar\n")
     assert images_by_class("shards.data") == expected
-    assert set(image_classes(training_images(read_data("shards.data")), LABELS).first()[:9]) == {0, 1, 2}
+    assert set(image_classes(training_images(read_data("shards.data")), LABELS, "path", "train").first()[:9]) == {
+        0,
+        1,
+        2,
+    }
 
 
 def test_the_same_data_give_the_same_bytes(paths, tmp_path, run):

@@ -47,7 +47,7 @@ def test_a_folder_of_classes(paths, tmp_path):
     found = list(images_of("loose"))
     more = ["loose/n02/Z.JPEG", *(f"loose/n05/n01_{i}.png" for i in range(4))]
     assert found == sorted([*map(os.path.relpath, paths), *more])
-    assert image_classes(ImageFiles(found[:4]), LABELS, "folder").first().tolist() == [1] * 4
+    assert image_classes(ImageFiles(found[:4]), LABELS, "folder", "train").first().tolist() == [1] * 4
 
 
 def test_shards_by_name_by_numbers_and_by_list(paths, tmp_path):

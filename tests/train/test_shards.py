@@ -56,7 +56,7 @@ def test_the_images_are_those_of_the_files(paths, shards):
 
 def stream(images, batches=9, first=0, workers=0, replacement=False, seed=3):
     data = ClassTrainingSet(
-        image_classes(images, LABELS), 3, CropAugmentation(angle=7), seed=seed, replacement=replacement
+        image_classes(images, LABELS, "path", "train"), 3, CropAugmentation(angle=7), seed=seed, replacement=replacement
     )
     made = load_batches(data, 4, lambda _: (16, 16), (16, 16), first=first, stop=batches, workers=workers)
     return [(batch.images.clone(), batch.truth.clone(), batch.paths) for batch in made]
@@ -122,8 +122,8 @@ def test_labels_are_found_in_the_paths_of_the_members(shards):
     images = ShardImages(shards)
     assert images.classes is None
     expected = [LABELS.index(name.split("/")[-2]) for name in images]
-    assert image_classes(images, LABELS).first().tolist() == expected
-    assert image_classes(images, LABELS, "folder").first().tolist() == expected
+    assert image_classes(images, LABELS, "path", "train").first().tolist() == expected
+    assert image_classes(images, LABELS, "folder", "train").first().tolist() == expected
     assert match_labels(images, LABELS).first().tolist() == folder_labels(images, LABELS).first().tolist()
 
 
@@ -131,19 +131,19 @@ def test_a_cls_beside_the_image_says_its_class(tmp_path, paths):
     """As webdataset's shards have it; a label in the path may agree, and no label need be in it."""
     images = ShardImages(make_shards(tmp_path / "cls", paths, 2, CLASSES))
     expected = [LABELS.index(name.split("/")[-2]) for name in images]
-    assert image_classes(images, LABELS).first().tolist() == expected
-    assert image_classes(images, ["a kit fox", "a pug", "a tench"]).first().tolist() == expected
+    assert image_classes(images, LABELS, "path", "train").first().tolist() == expected
+    assert image_classes(images, ["a kit fox", "a pug", "a tench"], "path", "train").first().tolist() == expected
 
 
 def test_a_cls_that_contradicts_the_label_in_the_path(tmp_path, paths):
     images = ShardImages(make_shards(tmp_path / "cls", paths, 1, [0] * 12))
     with pytest.raises(DataError) as error:
-        image_classes(images, LABELS)
+        image_classes(images, LABELS, "path", "train")
     assert str(error.value).startswith(
         f"{images[0]}: its .cls says class 0, which is 'n03' in the order of the labels, and the path holds 'n01', "
         "class 1; expected labels= in the order that the shards count in"
     )
-    assert image_classes(images, LABELS, "folder").first()[0] == 1
+    assert image_classes(images, LABELS, "folder", "train").first()[0] == 1
 
 
 def test_a_key_ends_at_the_first_dot_of_the_name(tmp_path, paths):
@@ -167,12 +167,12 @@ def test_shards_of_one_class_each_are_warned_of(tmp_path, monkeypatch):
     paths = make_folders(tmp_path / "loose", 2)
     apart = [make_shards(tmp_path / label, [path for path in paths if f"/{label}/" in path], 1)[0] for label in LABELS]
     with pytest.warns(UserWarning, match=r"each of the 3 shards holds 1 or fewer of the 3 classes.*make_shards\.py"):
-        image_classes(ShardImages(apart), LABELS)
+        image_classes(ShardImages(apart), LABELS, "path", "train")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        image_classes(ShardImages(make_shards(tmp_path / "mixed", paths, 2)), LABELS)
+        image_classes(ShardImages(make_shards(tmp_path / "mixed", paths, 2)), LABELS, "path", "train")
         monkeypatch.setattr(module, "TOGETHER", 2)
-        image_classes(ShardImages(apart), LABELS)
+        image_classes(ShardImages(apart), LABELS, "path", "train")
 
 
 # --- what is wrong with shards
@@ -192,7 +192,7 @@ def write(tmp_path, paths):
                 more(tar)
         path.write_bytes(change(path.read_bytes()))
         with pytest.raises(DataError) as caught:
-            image_classes(ShardImages([str(path)]), LABELS)
+            image_classes(ShardImages([str(path)]), LABELS, "path", "train")
         text = str(caught.value)
         assert text.startswith(str(path))
         assert "\n" not in text
