@@ -45,6 +45,11 @@ def find_images(given: Sequence[str]) -> list[str]:
     return found
 
 
+def listed_images(path: str) -> list[str]:
+    """The image paths in a list file, or those of a folder with a folder for each class. Raises :class:`DataError`."""
+    return folder_images(path) if os.path.isdir(path) else read_list(path)
+
+
 def folder_images(folder: str) -> list[str]:
     """The images ``FOLDER/CLASS/IMAGE`` of a folder, by name. Raises :class:`DataError` where it holds none."""
     found = []

@@ -12,11 +12,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..cfg import DataFile, read_list
+from ..cfg import DataFile
 from ..cfg.sections import printable
 from ..classify.labels import LabelRule, PathClasses, match_labels, path_classes
 from ..errors import DataError
-from ..image_files import folder_images
+from ..image_files import listed_images
 from ..stock import find_stock
 from .shards import ShardImages
 from .sources import ImageFiles
@@ -38,10 +38,7 @@ def training_images(data: DataFile) -> ImageFiles:
     given = data.source("train", TRAIN)
     if given.endswith(SHARD):
         return ShardImages(_numbered([given]))
-    where = find_stock(given)
-    if os.path.isdir(where):
-        return ImageFiles(folder_images(where))
-    paths = read_list(where)
+    paths = listed_images(find_stock(given))
     if not paths[0].endswith(SHARD):
         images = ImageFiles(paths)
         _check_some(images, given)

@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from ..cfg import Cfg, read_list
+from ..cfg import Cfg
 from ..classify.classifier import Classifier, check_classifier, network_tree
 from ..classify.labels import LabelRule, path_classes, read_classes, read_labels, read_top
 from ..classify.validate import judge_paths
+from ..image_files import listed_images
 from ..network import Network
 from ..program import ALEXEYAB, PJREDDIE
 from ..stock import find_stock
@@ -114,7 +115,7 @@ class ClassifierTraining(Training[ClassTrainingSet]):
             return None
         network, net = self.trainer.network, self.trainer.net
         file = self.data.require("valid")
-        truths = path_classes(read_list(find_stock(file)), read_labels(self.data), self.labels, file)
+        truths = path_classes(listed_images(find_stock(file)), read_labels(self.data), self.labels, file)
         batch = max(min(net.mini_batch, SCORED), 1)
         classifier = Classifier(self.data, network, network_tree(network), "torch", "float32", batch)
 

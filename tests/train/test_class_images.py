@@ -47,7 +47,12 @@ def test_a_folder_of_classes(paths, tmp_path):
     found = list(images_of("loose"))
     more = ["loose/n02/Z.JPEG", *(f"loose/n05/n01_{i}.png" for i in range(4))]
     assert found == sorted([*map(os.path.relpath, paths), *more])
-    assert image_classes(ImageFiles(found[:4]), LABELS, "folder", "train").first().tolist() == [1] * 4
+    (tmp_path / "loose/n05").unlink()
+    found = images_of("loose")
+    expected = [LABELS.index(path.split("/")[-2]) for path in found]
+    more = [*LABELS, "loose", "n01_0"]  # which "path" would find in the paths too
+    assert image_classes(found, more, "path", "loose").first().tolist() == expected
+    assert len(image_classes(found, more, "path", "loose").classes) == 13
 
 
 def test_shards_by_name_by_numbers_and_by_list(paths, tmp_path):

@@ -17,11 +17,16 @@ from darknet_compat.errors import DarknetError, DataError, ImageError
 from darknet_compat.images import load_image
 from darknet_compat.train import shards as module
 from darknet_compat.train.class_images import image_classes
+from darknet_compat.train.classifier import train_classifier
 from darknet_compat.train.crop_augment import CropAugmentation
 from darknet_compat.train.data import ClassTrainingSet, load_batches
+from darknet_compat.train.log import Log
 from darknet_compat.train.shards import ShardImages
 from darknet_compat.train.sources import ImageFiles
+from tests.train.classes import LABELS as LABELS_OF
+from tests.train.classes import classifier, data_set
 from tests.train.shard_cases import LABELS, add, make_folders, make_shards
+from tests.train.test_classifier import press_ctrl_c
 
 CLASSES = [LABELS.index(label) for label in sorted(LABELS) for _ in range(4)]
 
@@ -113,6 +118,30 @@ def test_shards_that_were_not_asked_for_lately_are_closed(shards, monkeypatch):
         images.load(index)
         assert len(images._open) <= 2
     assert len(os.listdir("/proc/self/fd")) == before + 2
+
+
+def test_a_training_from_shards_is_broken_off_and_goes_on(tmp_path, monkeypatch, handlers):
+    """In the midst of an epoch, to the last bit; and is the training from the files where they are in one shard."""
+    monkeypatch.setattr(Log, "draw", lambda log: None)
+    data_set(tmp_path)
+    paths = (tmp_path / "list.txt").read_text().split()
+    (tmp_path / "net.cfg").write_text(classifier(max_batches=7))
+
+    def train(name, shards, **flags):
+        text = (tmp_path / "set.data").read_text().replace("/backup", f"/{name}")
+        if shards:
+            make_shards(tmp_path / f"{shards}", paths, shards, [LABELS_OF.index(path.split("/")[-2]) for path in paths])
+            text = text.replace("list.txt", f"{shards}/train-{{000..{shards - 1:03}}}.tar", 1)
+        (tmp_path / f"{name}.data").write_text(text)
+        given = {"device": "cpu", "workers": 0, "seed": 3, "epochs": True, **flags}
+        return train_classifier(tmp_path / f"{name}.data", tmp_path / "net.cfg", **given)
+
+    straight = train("straight", 3).weights.read_bytes()
+    with monkeypatch.context() as patch:
+        press_ctrl_c(patch, 4)
+        assert train("broken", 3, workers=2).batch == 4
+    assert train("broken", 3, resume=True).weights.read_bytes() == straight
+    assert train("one", 1).weights.read_bytes() == train("files", 0).weights.read_bytes() != straight
 
 
 # --- classes
