@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import shutil
 import time
 import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,8 +16,10 @@ from darknet_compat.cfg import read_data, read_list
 from darknet_compat.classify.labels import folder_labels, match_labels
 from darknet_compat.errors import DataError
 from darknet_compat.train import class_images as module
+from darknet_compat.train import data as data_module
 from darknet_compat.train.class_images import image_classes, training_images
-from darknet_compat.train.data import ImageSet, _epoch_order
+from darknet_compat.train.crop_augment import CropAugmentation
+from darknet_compat.train.data import ClassTrainingSet, ImageSet, _epoch_order, load_batches
 from darknet_compat.train.shards import ShardImages
 from darknet_compat.train.sources import ImageFiles
 from tests.train.shard_cases import LABELS, make_folders, make_shards
@@ -184,3 +188,64 @@ def test_shards_and_files_are_drawn_from_alike(paths, tmp_path):
     (shard,) = make_shards(tmp_path / "one", paths, 1)
     for epoch in range(3):
         assert np.array_equal(_epoch_order(ShardImages([shard]), 1, epoch), _epoch_order(ImageFiles(paths), 1, epoch))
+
+
+IMAGENET = 1_281_167
+
+
+def stages(path, labels, pipe):
+    """Seconds of this processor and MiB more in memory after each stage of a start, then what a worker adds."""
+
+    def held(pid="self", what="Rss"):
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+        return sum(int(line.split()[1]) for line in lines if line.startswith(what)) / 1024
+
+    def stage(name, work):
+        before, start = held(), time.process_time()
+        made = work()
+        pipe.send((name, time.process_time() - start, held() - before))
+        return made
+
+    paths = stage("read_list", lambda: read_list(path))
+    images = stage("ImageFiles", lambda: ImageFiles(paths))
+    found = stage("labels by path", lambda: match_labels(images, labels))
+    stage("labels by folder", lambda: folder_labels(images, labels))
+    data = ClassTrainingSet(found, len(labels), CropAugmentation(), replacement=False)
+    stage("order of an epoch", lambda: data_module._epoch_order(data.source, 0, 0))
+    image = np.zeros((375, 500, 3), np.uint8)
+    ImageFiles.load = lambda *_: image
+    started, start = [], data_module._start_worker
+
+    def spy(ring):
+        started.append(start(ring))
+        return started[-1]
+
+    data_module._start_worker = spy
+    batches = load_batches(data, 4, lambda _: (32, 32), (32, 32), first=IMAGENET - 100, workers=2)
+    for _ in range(100):  # over the end of an epoch
+        next(batches)
+    pipe.send(("of each worker its own", 0.0, held(started[0].pid, "Private")))
+    batches.close()
+    pipe.send(None)
+
+
+@pytest.mark.slow
+def test_the_list_of_all_of_imagenet(tmp_path, capsys):
+    """The figures of docs/PERFORMANCE.md, in a new process."""
+    labels = [f"n{index * 7919 + 1440764:08d}" for index in range(1000)]
+    with open(tmp_path / "train.list", "w") as file:
+        for i in range(IMAGENET):
+            file.write(f"/data/imagenet/train/{labels[i % 1000]}/{labels[i % 1000]}_{i}.JPEG\n")
+    start = multiprocessing.get_context("spawn")
+    here, there = start.Pipe()
+    process = start.Process(target=stages, args=(tmp_path / "train.list", labels, there), daemon=True)
+    process.start()
+    there.close()
+    seen = list(iter(here.recv, None))
+    process.join()
+    with capsys.disabled():
+        print()
+        for name, seconds, more in seen:
+            print(f"{name:24} {seconds:6.2f} s {more:6.0f} MiB")
+    assert sum(seconds for _, seconds, _ in seen) < 60
+    assert seen[-1][2] < 150, "the paths are not copied for each worker"
