@@ -278,8 +278,28 @@ def jpeg_to_boxes(bench: Bench) -> None:
     bench.race("JPEG to boxes", "one core", stages, items=len(paths), budget=3)
 
 
-# Whose training step is raced: floating point operations forward, of an image at 416.
-TRAINED = {"yolov2-tiny-voc": 6.97e9, "yolov3-tiny": 5.57e9, "yolov4-tiny": 6.91e9}
+@section
+def classifying(bench: Bench) -> None:
+    """`classifier valid` of JPEG files beside its network, which has the images in memory already."""
+    labelled_images(bench)
+    nets = {"darknet19": 7.29e9, "tiny": 0.98e9}
+    weights(bench, *nets)
+    for net, flops in nets.items():
+        entries = [
+            Entry(
+                who,
+                "classifying",
+                {"folder": str(bench.folder), "net": net, "batch": 8, "images": 2048, "whole": whole},
+            )
+            for who, whole in (("network alone", False), ("classifier valid", True))
+        ]
+        bench.race("classifying", net, entries, items=2048, limit=flops / bench.rates["float32"])
+
+
+# Whose training step is raced: floating point operations forward, of an image at 416 or a classifier's own size.
+TRAINED = {
+    "yolov2-tiny-voc": 6.97e9, "yolov3-tiny": 5.57e9, "yolov4-tiny": 6.91e9, "darknet19": 7.29e9, "tiny": 0.98e9,
+}  # fmt: skip
 
 
 @section
@@ -429,7 +449,7 @@ def start_up(bench: Bench) -> None:
 
 
 def weights(bench: Bench, *nets: str) -> None:
-    """A cfg for 416x416 and random weights, once."""
+    """A cfg and random weights, once: of a detector for 416x416."""
     for net in nets:
         cfg = bench.folder / f"{net}.cfg"
         if not cfg.exists():
@@ -439,8 +459,11 @@ def weights(bench: Bench, *nets: str) -> None:
             from darknet_compat.network import Network
             from tests.compare import calibrate, randomise
 
-            text = (ROOT / "cfg" / cfg.name).read_text()
-            cfg.write_text(re.sub(r"^(width|height) *=.*", rf"\1={SIZE}", text, flags=re.M))
+            own = ROOT / "cfg" / cfg.name
+            text = own.read_text()
+            if Network(read_cfg(own), device="meta").detectors:
+                text = re.sub(r"^(width|height) *=.*", rf"\1={SIZE}", text, flags=re.M)
+            cfg.write_text(text)
             network = randomise(Network(read_cfg(cfg)))
             calibrate(network, torch.rand(2, *network.input), cfg.with_suffix(".weights"))
 
