@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from .cfg import read_list
-from .errors import ImageError, ResultsError
+from .cfg.sections import printable
+from .errors import DataError, ImageError, ResultsError
 from .files import whole_file
 from .images import SUFFIXES
 from .stock import find_stock
@@ -41,6 +42,30 @@ def find_images(given: Sequence[str]) -> list[str]:
             found += matches
         else:
             raise ImageError(f"{text}: no such image, folder or list, and no file matches it as a pattern")
+    return found
+
+
+def listed_images(path: str) -> list[str]:
+    """The image paths in a list file, or those of a folder with a folder for each class. Raises :class:`DataError`."""
+    return folder_images(path) if os.path.isdir(path) else read_list(path)
+
+
+def folder_images(folder: str) -> list[str]:
+    """The images ``FOLDER/CLASS/IMAGE`` of a folder, by name. Raises :class:`DataError` where it holds none."""
+    found = []
+    try:
+        with os.scandir(folder) as inside:
+            classes = sorted(entry.path for entry in inside if entry.is_dir())
+        for path in classes:
+            with os.scandir(path) as inside:
+                found += sorted(entry.path for entry in inside if entry.name.lower().endswith(SUFFIXES))
+    except OSError as error:
+        raise DataError(f"{printable(str(error.filename))}: cannot read the folder: {error.strerror}") from None
+    if not found:
+        raise DataError(
+            f"{printable(folder)}: no image in the {len(classes)} folders in it; expected images as "
+            f"{printable(folder)}/CLASS/IMAGE.jpg, or a list of their paths"
+        )
     return found
 
 

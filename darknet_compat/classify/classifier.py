@@ -16,6 +16,7 @@ from ..cfg import DataFile, read_data, read_list
 from ..cfg.sections import printable
 from ..engines import engine_device, start_engine_for
 from ..errors import DataError, ExportError
+from ..image_files import listed_images
 from ..network import Network
 from ..stock import find_stock
 from ..tree import Hierarchy, Tree, read_tree
@@ -60,8 +61,11 @@ class Classifier:
         return self.network.layers[-1].output.outputs
 
     def images(self, key: str) -> list[str]:
-        """The paths in the list that ``key`` ("valid", "test") of the .data file names. Raises :class:`DataError`."""
-        return read_list(find_stock(self.list_file(key)))
+        """The images of the list or folder that ``key`` ("valid", "test") of the .data file names.
+
+        Raises :class:`DataError`.
+        """
+        return listed_images(find_stock(self.list_file(key)))
 
     def list_file(self, key: str) -> str:
         """Its path."""

@@ -111,8 +111,11 @@ def folder_labels(paths: Sequence[str], labels: Sequence[str]) -> PathClasses:
 def path_classes(paths: Sequence[str], labels: Sequence[str], rule: LabelRule, file: str) -> PathClasses:
     """The classes of the paths in the list ``file`` by a rule, with its warnings.
 
-    Raises :class:`DataError` where no path has a label.
+    Where ``file`` is a folder, which no Darknet takes, its folders are the classes. Raises :class:`DataError` where no
+    path has a label.
     """
+    if os.path.isdir(find_stock(file)):
+        rule = "folder"
     found = folder_labels(paths, labels) if rule == "folder" else match_labels(paths, labels)
     if not len(found.classes):
         raise DataError(

@@ -12,18 +12,21 @@ from typing import Any
 
 import numpy as np
 
-from ..cfg import Cfg, read_list
+from ..cfg import Cfg
 from ..classify.classifier import Classifier, check_classifier, network_tree
 from ..classify.labels import LabelRule, path_classes, read_classes, read_labels, read_top
 from ..classify.validate import judge_paths
+from ..image_files import listed_images
 from ..network import Network
 from ..program import ALEXEYAB, PJREDDIE
 from ..stock import find_stock
 from .checkpoint import Snapshots, by_batches, by_epochs
+from .class_images import TRAIN, image_classes, training_images
 from .crop_augment import crop_augmentation
 from .data import ClassTrainingSet
 from .loop import Scoring
 from .schedule import images_per_update
+from .sources import ImageFiles
 from .step import Update
 from .training import Trained, Training
 
@@ -96,10 +99,12 @@ class ClassifierTraining(Training[ClassTrainingSet]):
         """Of how many likeliest classes a score asks whether the truth is among them."""
         return read_top(self.data) if self.asked_top is None else min(self.asked_top, read_classes(self.data))
 
-    def _training_set(self, paths: list[str]) -> ClassTrainingSet:
+    def _paths(self) -> ImageFiles:
+        return training_images(self.data)
+
+    def _training_set(self, paths: ImageFiles) -> ClassTrainingSet:
         network, net = self.trainer.network, self.trainer.net
-        file = self.data.source("train", "data/train.list")
-        classes = path_classes(paths, read_labels(self.data), self.labels, file)
+        classes = image_classes(paths, read_labels(self.data), self.labels, self.data.source("train", TRAIN))
         return ClassTrainingSet(
             classes, read_classes(self.data), crop_augmentation(net, network.program), network_tree(network),
             getattr(net, "label_smooth_eps", 0.0), self.trainer.seed, replacement=not self.epochs, cache=self.cache,
@@ -110,7 +115,7 @@ class ClassifierTraining(Training[ClassTrainingSet]):
             return None
         network, net = self.trainer.network, self.trainer.net
         file = self.data.require("valid")
-        truths = path_classes(read_list(find_stock(file)), read_labels(self.data), self.labels, file)
+        truths = path_classes(listed_images(find_stock(file)), read_labels(self.data), self.labels, file)
         batch = max(min(net.mini_batch, SCORED), 1)
         classifier = Classifier(self.data, network, network_tree(network), "torch", "float32", batch)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
@@ -109,7 +109,7 @@ class Training(Generic[Images]):
             self.data: DataFile = read_data(find_stock(os.fspath(data)))
             read = read_cfg(find_stock(os.fspath(cfg)))
             follows = program or read_program(read)[0]
-            paths = read_list(find_stock(self.data.source("train", "data/train.list")))
+            paths = self._paths()
             settings = {
                 "numerics": numerics, "program": follows, "amp": amp, "epochs": epochs, "gradient": gradient,
                 **self._settings(),
@@ -132,6 +132,10 @@ class Training(Generic[Images]):
             self.scoring = self._scoring(extra.get("best"))
         self.workers = self._loading_processes() if workers is None else workers
 
+    def _paths(self) -> Sequence[str]:
+        """Of the images to train on; :meth:`_training_set` is given them."""
+        return read_list(find_stock(self.data.source("train", "data/train.list")))
+
     def _settings(self) -> dict[str, Any]:
         """Choices of one's own that a training must go on with."""
         raise NotImplementedError
@@ -145,7 +149,7 @@ class Training(Generic[Images]):
         """Refuse a network that cannot be trained so, or not with this .data file."""
         raise NotImplementedError
 
-    def _training_set(self, paths: list[str]) -> Images:
+    def _training_set(self, paths: Any) -> Images:
         raise NotImplementedError
 
     def _scoring(self, best: float | None) -> Scoring | None:
