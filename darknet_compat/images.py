@@ -34,13 +34,18 @@ def load_image(path: str | os.PathLike[str]) -> np.ndarray:
 
     Raises ImageError where the file is missing, empty, cut short or no image.
     """
-    import cv2
-
     try:
         with regular_file(path) as file:
             encoded = np.fromfile(file, np.uint8)
     except OSError as error:
         raise ImageError(f"{path}: cannot read the image: {error.strerror or error}; check the path") from None
+    return decode_image(encoded, path)
+
+
+def decode_image(encoded: np.ndarray, path: str | os.PathLike[str]) -> np.ndarray:
+    """What :func:`load_image` makes of the bytes of a file, uint8 (n,); ``path`` is what an error calls it."""
+    import cv2
+
     if not encoded.size:
         raise ImageError(f"{path}: the file is empty, expected a JPEG, PNG or BMP image; copy it again")
     try:
@@ -57,30 +62,38 @@ def load_image(path: str | os.PathLike[str]) -> np.ndarray:
 
 def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
     """Width and height of a JPEG, PNG or BMP file, from its header alone. Raises ImageError."""
-    width, height = _size_in_header(path)
+    try:
+        with regular_file(path) as file:
+            return size_in_header(file, path)
+    except OSError as error:
+        raise ImageError(f"{path}: cannot read the image: {error.strerror}") from None
+
+
+def size_in_header(file: BinaryIO, path: str | os.PathLike[str]) -> tuple[int, int]:
+    """What :func:`image_size` reads, in an open file; ``path`` is what an error calls it."""
+    try:
+        width, height = _size_in_header(file)
+    except struct.error:
+        raise ImageError(f"{path}: the image ends inside its header") from None
+    except ValueError:
+        raise ImageError(f"{path}: no JPEG, PNG or BMP file, of which the size is needed") from None
     if width < 1 or height < 1:
         raise ImageError(f"{path}: {width} x {height} pixels by its header; expected an image of 1 x 1 or more")
     return width, height
 
 
-def _size_in_header(path: str | os.PathLike[str]) -> tuple[int, int]:
-    try:
-        with regular_file(path) as file:
-            head = file.read(26)
-            if head[:8] == b"\x89PNG\r\n\x1a\n":
-                return struct.unpack(">II", head[16:24])
-            if head[:2] == b"BM":
-                if head[14:18] == b"\x0c\0\0\0":  # the head of OS/2
-                    return struct.unpack("<HH", head[18:22])
-                width, height = struct.unpack("<ii", head[18:26])
-                return width, abs(height)  # a negative height means rows from the top
-            if head[:2] == b"\xff\xd8":
-                return _jpeg_size(file)
-    except OSError as error:
-        raise ImageError(f"{path}: cannot read the image: {error.strerror}") from None
-    except struct.error:
-        raise ImageError(f"{path}: the image ends inside its header") from None
-    raise ImageError(f"{path}: no JPEG, PNG or BMP file, of which the size is needed")
+def _size_in_header(file: BinaryIO) -> tuple[int, int]:
+    head = file.read(26)
+    if head[:8] == b"\x89PNG\r\n\x1a\n":
+        return struct.unpack(">II", head[16:24])
+    if head[:2] == b"BM":
+        if head[14:18] == b"\x0c\0\0\0":  # the head of OS/2
+            return struct.unpack("<HH", head[18:22])
+        width, height = struct.unpack("<ii", head[18:26])
+        return width, abs(height)  # a negative height means rows from the top
+    if head[:2] == b"\xff\xd8":
+        return _jpeg_size(file)
+    raise ValueError
 
 
 def _jpeg_size(file: BinaryIO) -> tuple[int, int]:
@@ -146,6 +159,7 @@ def _aligned_positions(size: int, new: int) -> np.ndarray:
     return positions
 
 
+@functools.lru_cache(maxsize=1024)  # a data set has few sizes
 def _resize_columns(size: int, new: int) -> Taps:
     taps = _taps(_aligned_positions(size, new), size)
     taps.index[-1] = size - 1  # resize_image takes the last column as it is
@@ -153,6 +167,7 @@ def _resize_columns(size: int, new: int) -> Taps:
     return taps
 
 
+@functools.lru_cache(maxsize=1024)
 def _resize_rows(size: int, new: int) -> Taps:
     taps = _taps(_aligned_positions(size, new), size)
     # resize_image leaves out the lower neighbour of the last row. Where rounding puts that row a hair above the
@@ -161,7 +176,7 @@ def _resize_rows(size: int, new: int) -> Taps:
     return taps
 
 
-@functools.lru_cache(maxsize=1024)  # a data set has few sizes, and an image of 416 few heights to take
+@functools.lru_cache(maxsize=1024)
 def _place_taps(size: int, new: int) -> Taps:
     # The product in this order: it is what gcc -Ofast makes of ((float)x / w) * im.w, to the last bit.
     scale = np.float32(size) * (np.float32(1) / np.float32(new))

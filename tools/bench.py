@@ -278,8 +278,28 @@ def jpeg_to_boxes(bench: Bench) -> None:
     bench.race("JPEG to boxes", "one core", stages, items=len(paths), budget=3)
 
 
-# Whose training step is raced: floating point operations forward, of an image at 416.
-TRAINED = {"yolov2-tiny-voc": 6.97e9, "yolov3-tiny": 5.57e9, "yolov4-tiny": 6.91e9}
+@section
+def classifying(bench: Bench) -> None:
+    """`classifier valid` of JPEG files beside its network, which has the images in memory already."""
+    labelled_images(bench)
+    nets = {"darknet19": 7.29e9, "tiny": 0.98e9}
+    weights(bench, *nets)
+    for net, flops in nets.items():
+        entries = [
+            Entry(
+                who,
+                "classifying",
+                {"folder": str(bench.folder), "net": net, "batch": 8, "images": 2048, "whole": whole},
+            )
+            for who, whole in (("network alone", False), ("classifier valid", True))
+        ]
+        bench.race("classifying", net, entries, items=2048, limit=flops / bench.rates["float32"])
+
+
+# Whose training step is raced: floating point operations forward, of an image at 416 or a classifier's own size.
+TRAINED = {
+    "yolov2-tiny-voc": 6.97e9, "yolov3-tiny": 5.57e9, "yolov4-tiny": 6.91e9, "darknet19": 7.29e9, "tiny": 0.98e9,
+}  # fmt: skip
 
 
 @section
@@ -439,7 +459,7 @@ def start_up(bench: Bench) -> None:
 
 
 def weights(bench: Bench, *nets: str) -> None:
-    """A cfg for 416x416 and random weights, once."""
+    """A cfg and random weights, once: of a detector for 416x416."""
     for net in nets:
         cfg = bench.folder / f"{net}.cfg"
         if not cfg.exists():
@@ -449,8 +469,11 @@ def weights(bench: Bench, *nets: str) -> None:
             from darknet_compat.network import Network
             from tests.compare import calibrate, randomise
 
-            text = (ROOT / "cfg" / cfg.name).read_text()
-            cfg.write_text(re.sub(r"^(width|height) *=.*", rf"\1={SIZE}", text, flags=re.M))
+            own = ROOT / "cfg" / cfg.name
+            text = own.read_text()
+            if Network(read_cfg(own), device="meta").detectors:
+                text = re.sub(r"^(width|height) *=.*", rf"\1={SIZE}", text, flags=re.M)
+            cfg.write_text(text)
             network = randomise(Network(read_cfg(cfg)))
             calibrate(network, torch.rand(2, *network.input), cfg.with_suffix(".weights"))
 
@@ -571,10 +594,10 @@ def off_by(cfg: Path) -> Compare:
             values = [torch.from_numpy(file[name].astype(np.float32)) for name in file.files]
         if gives == "rows":
             return [rows.reshape(-1, rows.shape[-2], rows.shape[-1])[..., :5] for rows in values]
-        maps = [value.reshape(-1, *head.input) for head, value in zip(network.heads, values, strict=True)]
+        maps = [value.reshape(-1, *head.input) for head, value in zip(network.detectors, values, strict=True)]
         found = [
             head.boxes(map, 0.0)
-            for head, map in zip(network.heads, network.activated(maps) if gives == "raw" else maps, strict=True)
+            for head, map in zip(network.detectors, network.activated(maps) if gives == "raw" else maps, strict=True)
         ]
         return [torch.cat([xywh, objectness[..., None]], -1) for xywh, objectness, _ in found]
 
@@ -583,7 +606,7 @@ def off_by(cfg: Path) -> Compare:
 
     def compare(first: Output, other: Output) -> float:
         found = []
-        for a, b, head in zip(boxes(first), boxes(other), network.heads, strict=True):
+        for a, b, head in zip(boxes(first), boxes(other), network.detectors, strict=True):
             # A row of OpenCV's comes before those of other cells, wherever Darknet lists it.
             swapped = b.unflatten(1, (head.input.h * head.input.w, -1)).transpose(1, 2).flatten(1, 2)
             found.append(min(difference(a, b), difference(a, swapped)) if other[1] == "rows" else difference(a, b))

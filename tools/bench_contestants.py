@@ -181,18 +181,54 @@ def network_alone(folder: str, net: str, batch: int) -> Run:
     return lambda: [run() for _ in range(0, count, batch)]
 
 
+@contestant
+def classifying(folder: str, net: str, batch: int, images: int, whole: bool) -> Run:
+    """`classifier valid` over so many files; or its network alone, as many batches at a time as there are cores."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    import torch
+
+    from darknet_compat.classify.classifier import load_classifier
+    from darknet_compat.classify.validate import validate_classifier
+    from darknet_compat.engines import start_engine
+
+    cfg = Path(folder) / f"{net}.cfg"
+    outputs = _load(folder, net).layers[-1].output.outputs
+    paths = sorted((Path(folder) / "images").glob("*.jpg"))
+    (Path(folder) / "valid.list").write_text("".join(f"{paths[i % len(paths)]}\n" for i in range(images)))
+    # Of numbers of three digits those under 64 are names of the files.
+    (Path(folder) / "valid.labels").write_text("".join(f"/{i:03d}.jpg\n" for i in range(outputs)))
+    data = Path(folder) / "valid.data"
+    data.write_text(f"classes={outputs}\nlabels={folder}/valid.labels\nvalid={folder}/valid.list\ntop=5\n")
+    classifier = load_classifier(data, cfg, cfg.with_suffix(".weights"), device="cpu", batch=batch)
+    if whole:
+        return lambda: validate_classifier(classifier)
+    engine, cores = start_engine(classifier.network, batch=batch, threads=1), torch.get_num_threads()
+    x = torch.rand(batch, *classifier.network.input)
+
+    def run() -> None:
+        with ThreadPoolExecutor(cores, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            list(pool.map(lambda _: engine(x), range(images // batch)))
+
+    return run
+
+
 # --- contestants: training
 
 
-def _training_batch(batch: int) -> Any:
+def _training_batch(network: Any, batch: int) -> Any:
     import torch
 
     generator = torch.Generator().manual_seed(0)
-    truth = torch.rand(batch, 30, 5, generator=generator)
-    truth[:, :, 2:4] = truth[:, :, 2:4] * 0.5 + 0.05
-    truth[:, :, 4] = (truth[:, :, 4] * 20).floor()
-    truth[:, 5:] = 0  # five objects in each image
-    return torch.rand(batch, 3, SIZE, SIZE, generator=generator), truth
+    if network.detectors:
+        truth = torch.rand(batch, 30, 5, generator=generator)
+        truth[:, :, 2:4] = truth[:, :, 2:4] * 0.5 + 0.05
+        truth[:, :, 4] = (truth[:, :, 4] * 20).floor()
+        truth[:, 5:] = 0  # five objects in each image
+    else:
+        classes = network.heads[0].truth_classes
+        truth = torch.eye(classes)[torch.randint(classes, (batch,), generator=generator)]
+    return torch.rand(batch, *network.input, generator=generator), truth
 
 
 @contestant
@@ -203,7 +239,7 @@ def training(folder: str, net: str, batch: int, fast: bool) -> Run:
     network = _load(folder, net)
     vars(network.net).update(batch=batch, subdivisions=1, mini_batch=batch, learning_rate=1e-6, burn_in=0)
     trainer = Trainer(network, fast=fast)
-    data = Batch(*_training_batch(batch), ())
+    data = Batch(*_training_batch(network, batch), ())
     return lambda: trainer.update([data])
 
 
@@ -237,7 +273,7 @@ def bare(folder: str, net: str, batch: int, fast: bool) -> Run:
     heads = [layer.index for layer in network.heads]
     before = [layer for layer in network.layers if layer.index not in heads]
     modules = nn.ModuleDict({str(layer.index): _bare_layer(layer) for layer in before}).train()
-    x, _ = _training_batch(batch)
+    x, _ = _training_batch(network, batch)
     if fast:
         modules, x = modules.to(memory_format=torch.channels_last), x.to(memory_format=torch.channels_last)
 
@@ -265,9 +301,17 @@ def _bare_layer(layer: Any) -> Any:
             parts = [source.chunk(layer.o.groups, 1)[layer.o.group_id] for source in sources]
             return torch.cat(parts, 1) if len(parts) > 1 else parts[0]
 
+    class Added(nn.Module):
+        def forward(self, *sources: Any) -> Any:
+            return sources[0] + sources[1]
+
     o = layer.o
     if layer.type == "route":
         return Joined()
+    if layer.type == "shortcut":
+        return nn.Sequential(Added(), nn.LeakyReLU(0.1)) if layer.activation == "leaky" else Added()
+    if layer.type == "avgpool":
+        return nn.AdaptiveAvgPool2d(1)
     if layer.type == "upsample":
         return nn.Upsample(scale_factor=o.stride)
     if layer.type == "maxpool":
@@ -286,8 +330,9 @@ def loss_alone(folder: str, net: str, batch: int) -> Run:
     """Of all heads, on random maps."""
     import torch
 
-    heads = _load(folder, net).heads
-    _, truth = _training_batch(batch)
+    network = _load(folder, net)
+    heads = network.heads
+    _, truth = _training_batch(network, batch)
     generator = torch.Generator().manual_seed(0)
     maps = [torch.randn(batch, *head.input, generator=generator).requires_grad_() for head in heads]
 
@@ -311,7 +356,7 @@ def libdarknet_training(folder: str, net: str, batch: int) -> Run:
     cfg = Path(folder) / f"{net}-batch.cfg"
     cfg.write_text(text)
     network = load_oracle().load_network(cfg, Path(folder) / f"{net}.weights")
-    x, truth = (tensor.numpy() for tensor in _training_batch(batch))
+    x, truth = (tensor.numpy() for tensor in _training_batch(_load(folder, net), batch))
     return lambda: network.train_step(x, truth, update=True)
 
 

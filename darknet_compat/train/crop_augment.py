@@ -14,10 +14,9 @@ import numpy as np
 from ..errors import TrainingError
 from ..images import Rotation, rotate_crop_image, stretch_image
 from ..layers.base import ALEXEYAB, PJREDDIE
-from ..tree import Tree
+from ..tree import SECRET_NUM, Tree
 from .augment import Random, draw_scale
 
-SECRET_NUM = -1234.0  # include/darknet.h: the truth of a group of the tree of which an image says nothing
 TWO_PI = np.float32(2 * math.pi)  # his constant is a float
 
 Mixing = Literal["", "mixup", "cutmix", "mosaic", "cutmix or mosaic"]

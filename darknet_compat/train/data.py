@@ -34,15 +34,13 @@ from tqdm import tqdm
 
 from ..classify.labels import PathClasses
 from ..errors import DataError, LostProcessError, TrainingError
-from ..images import image_size, load_image
 from ..labels import Labels, label_path, read_all_labels
 from ..memory import keep_memory
-from ..tree import Tree
+from ..tree import SECRET_NUM, Tree
 from . import crop_on_device, on_device
 from .augment import Augmentation, Draws, Random, augment_image, augment_truth, draw
 from .batch import Batch
 from .crop_augment import (
-    SECRET_NUM,
     CropAugmentation,
     CropDraws,
     Patch,
@@ -55,6 +53,8 @@ from .crop_augment import (
     whole,
 )
 from .schedule import draw as numbered
+from .shards import ShardImages
+from .sources import ImageFiles
 
 if not hasattr(os, "fork"):
     raise TrainingError("training needs a system that forks processes, as Linux and macOS do; this one does not")
@@ -106,29 +106,29 @@ def check_labels(
 class ImageSet:
     """Images by sample number, and how one is drawn; what becomes of them and of their truth is said below.
 
-    ``replacement``: every sample is drawn from all images, as Darknet draws; otherwise each epoch shows every image
-    once. ``cache``: all images are decoded beforehand and kept in memory (width x height x 3 bytes each).
+    ``replacement``: every sample is drawn from all images, as Darknet draws; otherwise, and from shards always, each
+    epoch shows every image once. ``cache``: all images are decoded beforehand and kept in memory (width x height x 3
+    bytes each).
     """
 
     truth_shape: tuple[int, ...]
     """Of one sample's truth."""
 
     def __init__(self, images: Sequence[str], seed: int, replacement: bool, cache: bool) -> None:
-        # One block of bytes instead of many objects: worker processes share it as long as nobody counts references.
-        self.names = np.array([os.fsencode(image) for image in images])
+        self.source = images if isinstance(images, ImageFiles) else ImageFiles(images)
         self.seed = seed
-        self.replacement = replacement
+        self.replacement = replacement and not isinstance(images, ShardImages)
         self.cached: list[np.ndarray] | None = None
         if cache:
-            progress = tqdm(images, "decoding images", unit=" images", disable=None, leave=False)
-            self.cached = [load_image(image) for image in progress]
+            progress = tqdm(range(len(self)), "decoding images", unit=" images", disable=None, leave=False)
+            self.cached = [self.source.load(index) for index in progress]
 
     def __len__(self) -> int:
-        return len(self.names)
+        return len(self.source)
 
     def pixels(self, index: int) -> int:
         """Those of an image, as the file's head says. Raises ImageError where it has none."""
-        return math.prod(self.cached[index].shape[:2] if self.cached else image_size(self.path(index)))
+        return math.prod(self.cached[index].shape[:2] if self.cached else self.source.size(index))
 
     def choose(self, sample: int) -> tuple[Random, int]:
         """The generator of a sample, and the number of its image."""
@@ -137,15 +137,15 @@ class ImageSet:
             index = random.randrange(len(self))
         else:
             epoch, place = divmod(sample, len(self))
-            index = _epoch_order(len(self), self.seed, epoch)[place]
+            index = int(_epoch_order(self.source, self.seed, epoch)[place])
         return random, index
 
     def path(self, index: int) -> str:
-        return os.fsdecode(self.names[index].item())
+        return self.source[index]
 
     def image(self, index: int) -> np.ndarray:
         """The pixels of an image, uint8 (h, w, 3). Raises ImageError where it cannot be read."""
-        return self.cached[index] if self.cached else load_image(self.path(index))
+        return self.cached[index] if self.cached else self.source.load(index)
 
     def fill(self, sample: int, slot: np.ndarray, truth: np.ndarray) -> str:
         """Write sample number ``sample`` into ``slot`` (3, h, w) and ``truth``; its path comes back."""
@@ -331,8 +331,8 @@ class ClassTrainingSet(ImageSet):
 
 
 @functools.lru_cache(maxsize=2)
-def _epoch_order(images: int, seed: int, epoch: int) -> list[int]:
-    return numbered(seed, "epoch", epoch).sample(range(images), images)
+def _epoch_order(source: ImageFiles, seed: int, epoch: int) -> np.ndarray:
+    return source.order(np.random.PCG64(numbered(seed, "epoch", epoch).getrandbits(128)))
 
 
 class _Request(NamedTuple):

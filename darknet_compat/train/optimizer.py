@@ -50,10 +50,9 @@ def freeze(network: Network) -> None:
 
     Raises :class:`CfgError` where no layer is left to train, and for options whose training is not built.
     """
-    detects = any(head.finds_boxes for head in network.heads)
     for name in ALEXEYAB_TRAINING:
         option = network.cfg.net.find(name)
-        if name in OF_CLASSIFIERS and not detects:
+        if name in OF_CLASSIFIERS and not network.detectors:
             continue
         if option and network.program == ALEXEYAB and option.value != "0":
             raise network.cfg.net.error(

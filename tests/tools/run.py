@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 from tests.conftest import ROOT
 
@@ -20,6 +22,15 @@ def run_tool(name: str, *arguments: object, cwd: Path | None = None) -> subproce
         env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         check=False,
     )
+
+
+def load_tool(name: str) -> ModuleType:
+    """The script as a module, to run parts of it in this process."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "tools" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
 
 
 def one_line(result: subprocess.CompletedProcess[str]) -> str:

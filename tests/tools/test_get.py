@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import io
 import sys
 import tarfile
@@ -14,18 +13,8 @@ from darknet_compat.cfg import read_cfg
 from darknet_compat.network import Network
 from darknet_compat.stock import find_stock
 from darknet_compat.weights import save_weights
-from tests.conftest import ROOT
 from tests.server import serving
-from tests.tools.run import one_line, run_tool
-
-
-def load_tool(name):
-    spec = importlib.util.spec_from_file_location(name, ROOT / "tools" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
-
+from tests.tools.run import load_tool, one_line, run_tool
 
 get_weights, get_voc = load_tool("get_weights"), load_tool("get_voc")
 
