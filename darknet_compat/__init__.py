@@ -23,14 +23,15 @@ if TYPE_CHECKING:
     from .detect.validate import validate
     from .evaluate.voc_eval import voc_eval
     from .export import read_export
+    from .train.classifier import train_classifier
     from .train.detector import train_detector
     from .weights import load_network, save_weights
 
 __version__ = "0.1.0"
 __all__ = [
     "Cfg", "DarknetError", "calc_anchors", "classify_images", "detect_images", "load_classifier", "load_detector",
-    "load_network", "mean_average_precision", "read_cfg", "read_export", "recall", "save_weights", "train_detector",
-    "try_image", "validate", "validate_classifier", "voc_eval",
+    "load_network", "mean_average_precision", "read_cfg", "read_export", "recall", "save_weights", "train_classifier",
+    "train_detector", "try_image", "validate", "validate_classifier", "voc_eval",
 ]  # fmt: skip
 # Where each name is at home. What loads torch, OpenCV or more is looked up when it is first asked for: reading a cfg
 # needs none of them.
@@ -45,6 +46,7 @@ _HOMES = {
     "read_export": "export",
     "recall": "detect.scores",
     "save_weights": "weights",
+    "train_classifier": "train.classifier",
     "train_detector": "train.detector",
     "try_image": "classify.images",
     "validate": "detect.validate",

@@ -9,9 +9,11 @@ from itertools import islice
 from threading import Semaphore
 from typing import TypeVar
 
+import numpy as np
 import torch
 
 from .errors import ImageError
+from .images import load_image
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -23,22 +25,40 @@ def forward_turns(threads: int, device: torch.device) -> Semaphore:
 
 
 def results_in_order(
-    work: Callable[[list[str]], Sequence[Result | ImageError]],
+    work: Callable[[Iterator[tuple[str, np.ndarray]]], Sequence[Result]],
     paths: Iterable[str],
     batch: int,
     unreadable: Callable[[ImageError], None] | None = None,
 ) -> Iterator[Result]:
-    """What ``work`` gives for each ``batch`` of paths, one by one: a result, or why the image could not be read.
+    """What ``work`` gives for the images of each ``batch`` of paths, one result for each that can be read.
 
-    As many Python threads as torch would use work, each on one thread of torch's. One batch more than there are
-    threads is under way, however long the list. An error is raised after the results before it. Or ``unreadable``
-    takes it, and if it returns, the image is passed over.
+    It takes path and pixels, uint8 (h, w, 3), one by one, as they are read. As many Python threads as torch would use
+    work, each on one thread of torch's. One batch more than there are threads is under way, however long the list.
+    The error of an image that cannot be read is raised after the results before it. Or ``unreadable`` takes it, and if
+    it returns, the image is passed over.
     """
+
+    def worked(part: list[str]) -> list[Result | ImageError]:
+        problems: list[ImageError | None] = []
+
+        def images() -> Iterator[tuple[str, np.ndarray]]:
+            for path in part:
+                try:
+                    image = load_image(path)
+                except ImageError as error:
+                    problems.append(error)
+                else:
+                    problems.append(None)
+                    yield path, image
+
+        results = iter(work(images()))
+        return [next(results) if problem is None else problem for problem in problems]
+
     threads = torch.get_num_threads()
     workers = max(threads, 2)
     try:
         with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            for found in _in_order(pool, work, _batches(paths, batch), workers + 1):
+            for found in _in_order(pool, worked, _batches(paths, batch), workers + 1):
                 for one in found:
                     if not isinstance(one, ImageError):
                         yield one

@@ -5,8 +5,10 @@ from __future__ import annotations
 import glob
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from .cfg import read_list
 from .errors import ImageError, ResultsError
@@ -14,6 +16,7 @@ from .files import whole_file
 from .images import SUFFIXES
 from .stock import find_stock
 
+Result = TypeVar("Result")
 LISTS = (".txt", ".list")  # of the files that hold paths
 
 
@@ -62,6 +65,39 @@ def check_written(written: Iterable[str | os.PathLike[str]], read: Iterable[str]
     for path in written:
         if os.path.realpath(path) in sources:
             raise ResultsError(f"{path}: it is read too, and would be written over; expected another -out or -json")
+
+
+def kept_results(
+    run: Callable[[Callable[[ImageError], None]], Iterable[Result]],
+    as_json: Callable[[Result], Mapping[str, object]],
+    file: str | os.PathLike[str] | None,
+    skip: bool,
+) -> list[Result]:
+    """The results of ``run``, which is given what takes the error of an image that cannot be read; and their ``file``.
+
+    With ``skip`` such an image is passed over with a warning. Else it raises :class:`ImageError`, when what was found
+    before it is written.
+    """
+
+    def unreadable(error: ImageError) -> None:
+        if not skip:
+            raise ImageError(f"{error}; or add -skip to pass over such images")
+        warnings.warn(f"{error}; passed over", stacklevel=2)
+
+    found: list[Result] = []
+    problem = None
+    try:
+        for one in run(unreadable):
+            found.append(one)
+    except ImageError as error:
+        problem = error
+    # What was found before the problem is worth keeping; nothing at all is no reason to write over older results.
+    if file is not None and (found or not problem):
+        write_objects([as_json(one) for one in found], file)
+    if problem:
+        kept = f"; what was found in {len(found)} images before it stands in {file}" if file and found else ""
+        raise ImageError(f"{problem}{kept}")
+    return found
 
 
 def write_objects(objects: Sequence[Mapping[str, object]], path: str | os.PathLike[str]) -> None:

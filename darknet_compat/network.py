@@ -19,7 +19,7 @@ from .defaults import YOLO, Verbs
 from .errors import CfgError
 from .layers import TYPES, Layer, Place, Shape, layer_type
 from .layers.base import MOST_NUMBERS, Layers
-from .layers.head import Boxes, Head
+from .layers.head import Boxes, Head, handed_on
 from .layers.net import read_net
 from .program import PROGRAMS, VERSIONS, read_program
 
@@ -142,8 +142,13 @@ class Network(nn.Module):
 
     @property
     def heads(self) -> list[Head]:
-        """The layers that the truth is held against and that may find boxes, in order; none or any number."""
+        """The layers that the truth is held against, in order; none or any number."""
         return [layer for layer in self.layers if isinstance(layer, Head)]
+
+    @property
+    def detectors(self) -> list[Head]:
+        """The heads that find boxes, in order; none or any number."""
+        return [head for head in self.heads if head.finds_boxes]
 
     @property
     def detector(self) -> Head:
@@ -151,7 +156,7 @@ class Network(nn.Module):
 
         Raises :class:`CfgError` where no head finds boxes, and where two have different classes.
         """
-        detectors = [head for head in self.heads if head.finds_boxes]
+        detectors = self.detectors
         if not detectors:
             known = sorted(name for name, kind in TYPES.items() if issubclass(kind, Head) and kind.finds_boxes)
             last = self.layers[-1]
@@ -167,7 +172,7 @@ class Network(nn.Module):
     @property
     def letter_box(self) -> bool:
         """Are images fitted into the input, or stretched over it? [net] says so, or a head that was made to stretch."""
-        return bool(self.net.letter_box) and not any(head.stretches for head in self.heads)
+        return bool(self.net.letter_box) and not any(head.stretches for head in self.detectors)
 
     def check_verbs(self, verbs: Verbs) -> None:
         """Refuse the verbs ``yolo`` where the head was not made for images as they fit them, stretched over the input.
@@ -206,29 +211,38 @@ class Network(nn.Module):
         return last
 
     def raw_maps(self, x: Tensor) -> list[Tensor]:
-        """The raw map that enters each head, in order: what the losses take."""
-        left = len(self.heads)
-        maps: list[Tensor] = []
-        for layer, inputs, _ in self._run(x, activate=False) if left else ():
-            if isinstance(layer, Head):
-                maps.append(inputs[0])
-                left -= 1
-                if not left:  # what follows leads to no head
-                    break
-        return maps
+        """The raw map that enters each head, in order: what the losses take.
+
+        Where a head's output is read by a further layer, its gradient goes through the head as it is
+        (:func:`..layers.head.handed_on`).
+        """
+        return self._enter(x, self.heads, hand_on=True)
 
     def activated(self, maps: Sequence[Tensor]) -> list[Tensor]:
-        """The activated map of each head, of the raw ones."""
-        return [head(raw) for head, raw in zip(self.heads, maps, strict=True)]
+        """The activated map of each head that finds boxes, of the raw ones; in float32 at least."""
+        raws = [raw.to(torch.promote_types(raw.dtype, torch.float32)) for raw in maps]
+        return [head(raw) for head, raw in zip(self.detectors, raws, strict=True)]
 
     def predict(self, x: Tensor) -> list[Tensor]:
-        """What the network says of images: the activated map of each head, or without heads the last layer's output."""
-        return self.activated(self.raw_maps(x)) if self.heads else [self(x)]
+        """What the network says of images: the activated map of each head that finds boxes, or without such a head
+        the last layer's output."""
+        heads = self.detectors
+        return self.activated(self._enter(x, heads)) if heads else [self(x)]
+
+    def _enter(self, x: Tensor, heads: Sequence[Head], hand_on: bool = False) -> list[Tensor]:
+        """What enters these heads."""
+        maps: list[Tensor] = []
+        for layer, inputs, _ in self._run(x, activate=False, hand_on=hand_on) if heads else ():
+            if layer is heads[len(maps)]:
+                maps.append(inputs[0])
+                if len(maps) == len(heads):  # what follows leads to none of them
+                    break
+        return maps
 
     def boxes(
         self, outputs: Sequence[Tensor], thresh: float, hier: float = 0.5, class_map: Sequence[int] | None = None
     ) -> Boxes:
-        """The boxes of all heads, one head's behind the other's, in the activated maps of :meth:`predict`.
+        """The boxes of all heads that find some, one head's behind the other's, in the maps of :meth:`predict`.
 
         ``thresh``, ``hier`` and ``class_map`` are those of :meth:`Head.boxes`.
         """
@@ -244,7 +258,7 @@ class Network(nn.Module):
         """
         found = self._boxes(outputs, thresh, hier, class_map)
         joined = _joined(found)
-        heads = [head for head in self.heads if head.finds_boxes]
+        heads = self.detectors
         if all(head.lists_all for head in heads):
             return joined
         shown = [(part.objectness != 0) | head.lists_all for head, part in zip(heads, found, strict=True)]
@@ -257,25 +271,29 @@ class Network(nn.Module):
         self, outputs: Sequence[Tensor], thresh: float, hier: float, class_map: Sequence[int] | None
     ) -> list[Boxes]:
         return [
-            head.boxes(output, thresh, hier, class_map)
-            for head, output in zip(self.heads, outputs, strict=True)
-            if head.finds_boxes
+            head.boxes(output, thresh, hier, class_map) for head, output in zip(self.detectors, outputs, strict=True)
         ]
 
     def outputs(self, x: Tensor) -> list[Tensor]:
         """The output of every layer, in order."""
         return [output for _, _, output in self._run(x)]
 
-    def _run(self, x: Tensor, activate: bool = True) -> Iterator[tuple[Layer, tuple[Tensor, ...], Tensor]]:
+    def _run(
+        self, x: Tensor, activate: bool = True, hand_on: bool = False
+    ) -> Iterator[tuple[Layer, tuple[Tensor, ...], Tensor]]:
         """Layer by layer: the layer, what enters it and what comes out.
 
-        Without ``activate`` the input of a head passes as its output where no layer reads that.
+        Without ``activate`` the input of a head passes as its output where no layer reads that. With ``hand_on`` the
+        gradient of an output that is read goes through its head as it is.
         """
         kept: dict[int, Tensor] = {-1: x}
         for layer in self.layers:
             inputs = tuple(kept[source] for source in layer.sources)
-            passes = not activate and isinstance(layer, Head) and self._last_use[layer.index] == layer.index
+            head = isinstance(layer, Head)
+            passes = not activate and head and self._last_use[layer.index] == layer.index
             output = inputs[0] if passes else layer(*inputs)
+            if head and hand_on and not passes:
+                output = handed_on(inputs[0], output.detach())
             if layer.replaces_input:
                 kept[layer.index - 1] = output
             kept[layer.index] = output

@@ -23,6 +23,7 @@ from .cfg.sections import printable
 from .errors import DataError
 
 NUMBER = re.compile(r"-?[0-9]{1,9}")
+SECRET_NUM = -1234.0  # include/darknet.h: the truth of a group of the tree of which an image says nothing
 # Of the table of paths, classes x levels: 128 MiB. YOLO9000's tree takes 9,418 x 17; a chain may have 4,096 classes.
 MOST_STEPS = 2**24
 

@@ -486,7 +486,7 @@ def test_opencv_4(shapes, darknet_share, tmp_path):
         subprocess.run([python, "-c", OPENCV4, *files], check=True)
         outputs = np.load(tmp_path / "outputs.npz")
         assert str(outputs["version"]).startswith("4.")
-        (check_boxes if network.heads else check_output)(outputs, network, images)
+        (check_boxes if network.detectors else check_output)(outputs, network, images)
 
 
 # .pt2 and .safetensors, and back.

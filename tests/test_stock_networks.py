@@ -52,7 +52,7 @@ def inputs(share: Path, network: Network) -> list[np.ndarray]:
     """A photograph in the network's size, a position of go, or bytes of a text."""
     c, h, w = network.input
     if c == 3:
-        fit = letterbox if network.heads else resize
+        fit = letterbox if network.detectors else resize
         return [fit(to_planes(load_image(share / "data/dog.jpg")), w, h)[None]]
     if c == 1:
         return [np.random.default_rng(0).integers(-1, 2, (1, c, h, w)).astype(np.float32)]

@@ -561,10 +561,10 @@ def off_by(cfg: Path) -> Compare:
             values = [torch.from_numpy(file[name].astype(np.float32)) for name in file.files]
         if gives == "rows":
             return [rows.reshape(-1, rows.shape[-2], rows.shape[-1])[..., :5] for rows in values]
-        maps = [value.reshape(-1, *head.input) for head, value in zip(network.heads, values, strict=True)]
+        maps = [value.reshape(-1, *head.input) for head, value in zip(network.detectors, values, strict=True)]
         found = [
             head.boxes(map, 0.0)
-            for head, map in zip(network.heads, network.activated(maps) if gives == "raw" else maps, strict=True)
+            for head, map in zip(network.detectors, network.activated(maps) if gives == "raw" else maps, strict=True)
         ]
         return [torch.cat([xywh, objectness[..., None]], -1) for xywh, objectness, _ in found]
 
@@ -573,7 +573,7 @@ def off_by(cfg: Path) -> Compare:
 
     def compare(first: Output, other: Output) -> float:
         found = []
-        for a, b, head in zip(boxes(first), boxes(other), network.heads, strict=True):
+        for a, b, head in zip(boxes(first), boxes(other), network.detectors, strict=True):
             # A row of OpenCV's comes before those of other cells, wherever Darknet lists it.
             swapped = b.unflatten(1, (head.input.h * head.input.w, -1)).transpose(1, 2).flatten(1, 2)
             found.append(min(difference(a, b), difference(a, swapped)) if other[1] == "rows" else difference(a, b))

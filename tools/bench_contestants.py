@@ -234,7 +234,7 @@ def bare(folder: str, net: str, batch: int, fast: bool) -> Run:
     from torch import nn
 
     network = _load(folder, net)
-    heads = [layer.index for layer in network.heads]
+    heads = [layer.index for layer in network.detectors]
     before = [layer for layer in network.layers if layer.index not in heads]
     modules = nn.ModuleDict({str(layer.index): _bare_layer(layer) for layer in before}).train()
     x, _ = _training_batch(batch)
@@ -286,7 +286,7 @@ def loss_alone(folder: str, net: str, batch: int) -> Run:
     """Of all heads, on random maps."""
     import torch
 
-    heads = _load(folder, net).heads
+    heads = _load(folder, net).detectors
     _, truth = _training_batch(batch)
     generator = torch.Generator().manual_seed(0)
     maps = [torch.randn(batch, *head.input, generator=generator).requires_grad_() for head in heads]

@@ -14,8 +14,7 @@ from torch import Tensor
 
 from ..cfg import DataFile, read_data, read_list
 from ..cfg.sections import printable
-from ..device import find_device
-from ..engines import start_engine
+from ..engines import engine_device, start_engine_for
 from ..errors import DataError, ExportError
 from ..network import Network
 from ..stock import find_stock
@@ -106,10 +105,8 @@ class Classifier:
     def classify(self, paths: Sequence[str], verb: str, finish: Finish, **options: Any) -> Iterator[Prediction]:
         """The predictions of image files, in order, of inputs as ``verb`` makes them (``prepare.py``)."""
         views = VIEWS[verb][self.network.program]
-        batch = max(min(self.batch, len(paths) * views.number), 1)
-        batches = max(-(-len(paths) * views.number // batch), 1)
-        threads = max(torch.get_num_threads() // batches, 1)
-        engine = start_engine(self.network, self.engine, self.precision, batch, threads)
+        inputs = len(paths) * views.number
+        engine, batch = start_engine_for(inputs, self.network, self.engine, self.precision, self.batch)
         return classify_files(self.network, paths, views, batch=batch, engine=engine, finish=finish, **options)
 
     def classify_resized(
@@ -146,19 +143,26 @@ def load_classifier(
     file and place: also where the network finds boxes, or has not as many outputs as the .data file has classes.
     """
     read = read_data(find_stock(os.fspath(data)))
-    where = find_device(device or (None if engine == "torch" else "cpu"))
+    where = engine_device(engine, device)
     network = load_network(cfg, weights, device=where, numerics=numerics, program=program)
-    boxes = next((head for head in network.heads if head.finds_boxes), None)
-    if boxes is not None:
+    check_classifier(network, read)
+    return Classifier(read, network, network_tree(network), engine, precision, batch)
+
+
+def check_classifier(network: Network, data: DataFile) -> None:
+    """Refuse a network that finds boxes, or has not as many outputs as the .data file has classes."""
+    for boxes in network.detectors[:1]:
         raise boxes.section.error(f"the network finds boxes in [{boxes.type}]; expected `detector`, not `classifier`")
-    classes, outputs = read_classes(read), network.layers[-1].output.outputs
+    classes, outputs = read_classes(data), network.layers[-1].output.outputs
     if classes != outputs:
-        told = "classes" if read.get("classes") else ""
-        raise read.error(
-            told, f"{classes} classes; expected classes={outputs}, as {printable(os.fspath(cfg))} has them"
-        )
+        told = "classes" if data.get("classes") else ""
+        raise data.error(told, f"{classes} classes; expected classes={outputs}, as {network.cfg.file} has them")
+
+
+def network_tree(network: Network) -> Tree | None:
+    """The tree of the network's classes: that of its last layer with one."""
     files = [file for layer in network.layers if (file := _tree_of(layer))]
-    return Classifier(read, network, read_tree(files[-1]) if files else None, engine, precision, batch)
+    return read_tree(files[-1]) if files else None
 
 
 def imagenet_data() -> str:

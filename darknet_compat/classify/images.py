@@ -7,8 +7,7 @@ file_output_classifier, try_classifier``; AlexeyAB's ``src/classifier.c``.
 from __future__ import annotations
 
 import os
-import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -18,7 +17,7 @@ import torch
 
 from ..cfg import read_list
 from ..errors import CfgError, ImageError
-from ..image_files import check_file, check_written, find_images, write_objects
+from ..image_files import check_file, check_written, find_images, kept_results
 from ..images import SUFFIXES, load_image
 from ..program import ALEXEYAB
 from ..progress import Progress, unseen
@@ -59,25 +58,10 @@ def classify_images(
         sources = [classifier.data.file, network.cfg.file, getattr(network.report, "path", "")]
         check_written([json], [*(images or []), *paths, *sources])
 
-    def unreadable(error: ImageError) -> None:
-        if not skip:
-            raise ImageError(f"{error}; or add -skip to pass over such images")
-        warnings.warn(f"{error}; passed over", stacklevel=2)
+    def run(unreadable: Callable[[ImageError], None]) -> Iterable[Prediction]:
+        return progress(classifier.classify(paths, verb, _finish(classifier, verb), unreadable=unreadable), len(paths))
 
-    found: list[Prediction] = []
-    problem = None
-    try:
-        predictions = classifier.classify(paths, verb, _finish(classifier, verb), unreadable=unreadable)
-        found += progress(predictions, len(paths))
-    except ImageError as error:
-        problem = error
-    # What was found before the problem is worth keeping; nothing at all is no reason to write over older results.
-    if json is not None and (found or not problem):
-        write_objects([prediction.as_json(names, number) for prediction in found], json)
-    if problem:
-        kept = f"; what was found in {len(found)} images before it stands in {json}" if json and found else ""
-        raise ImageError(f"{problem}{kept}")
-    return found
+    return kept_results(run, lambda prediction: prediction.as_json(names, number), json, skip)
 
 
 def list_images(file: str) -> list[str]:

@@ -10,6 +10,7 @@ import os
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -20,6 +21,8 @@ from ..stock import find_stock
 
 CHUNK = 2**16  # paths that are looked through at a time
 LABELS = "data/labels.list"  # where the .data file names none
+# Where the class of an image stands: anywhere in its path, or in its folder's name.
+LabelRule = Literal["path", "folder"]
 
 
 @dataclass(frozen=True)
@@ -103,6 +106,21 @@ def folder_labels(paths: Sequence[str], labels: Sequence[str]) -> PathClasses:
             )
         classes[place] = found
     return PathClasses(paths, np.arange(len(paths) + 1), classes)
+
+
+def path_classes(paths: Sequence[str], labels: Sequence[str], rule: LabelRule, file: str) -> PathClasses:
+    """The classes of the paths in the list ``file`` by a rule, with its warnings.
+
+    Raises :class:`DataError` where no path has a label.
+    """
+    found = folder_labels(paths, labels) if rule == "folder" else match_labels(paths, labels)
+    if not len(found.classes):
+        raise DataError(
+            f"{file}: none of its {len(paths)} paths has a label in it; expected the labels= of the .data file in the "
+            "paths"
+        )
+    found.warn(labels)
+    return found
 
 
 class _Index:

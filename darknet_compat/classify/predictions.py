@@ -12,7 +12,6 @@ from torch import Tensor
 from ..engines import Engine
 from ..errors import CfgError, ImageError
 from ..flow import forward_turns, results_in_order
-from ..images import load_image
 from ..network import Network
 from ..program import PJREDDIE
 from ..tree import Tree
@@ -102,35 +101,22 @@ def classify_files(
     run = engine or Engine(network.predict, torch.get_num_threads())
     turn = forward_turns(run.threads, device)
 
-    def predicted(part: list[str]) -> list[Prediction | ImageError]:
-        inputs = torch.empty(len(part), views.number, 3, network.height, network.width)
-        read: list[tuple[str, int, int]] = []
-        outcome: list[ImageError | None] = []
-        for path in part:
-            try:
-                image = load_image(path)
-            except ImageError as error:
-                outcome.append(error)
-                continue
-            views.fill(image, inputs[len(read)].numpy())
-            read.append((path, image.shape[1], image.shape[0]))
-            outcome.append(None)
-        if not read:
-            return [error for error in outcome if error is not None]
-        with turn, torch.inference_mode():
-            prob = _probabilities(run, inputs[: len(read)].flatten(0, 1).to(device), finish)
-        prob = prob.unflatten(0, (-1, views.number)).sum(1).cpu()
-        in_order = iter(zip(read, prob.numpy(), strict=True))
-        found: list[Prediction | ImageError] = []
-        for problem in outcome:
-            if problem is None:
-                (path, width, height), numbers = next(in_order)
-                found.append(Prediction(path, width, height, numbers))
-            else:
-                found.append(problem)
-        return found
+    at_once = max(batch // views.number, 1)
 
-    yield from results_in_order(predicted, paths, max(batch // views.number, 1), unreadable)
+    def predicted(read: Iterator[tuple[str, np.ndarray]]) -> list[Prediction]:
+        inputs = torch.empty(at_once, views.number, 3, network.height, network.width)
+        found: list[tuple[str, int, int]] = []
+        for path, image in read:
+            views.fill(image, inputs[len(found)].numpy())
+            found.append((path, image.shape[1], image.shape[0]))
+        if not found:
+            return []
+        with turn, torch.inference_mode():
+            prob = _probabilities(run, inputs[: len(found)].flatten(0, 1).to(device), finish)
+        prob = prob.unflatten(0, (-1, views.number)).sum(1).cpu()
+        return [Prediction(*one, numbers) for one, numbers in zip(found, prob.numpy(), strict=True)]
+
+    yield from results_in_order(predicted, paths, at_once, unreadable)
 
 
 def classify_resized(
@@ -153,12 +139,7 @@ def classify_resized(
     run = Engine(network.predict, torch.get_num_threads())
     turn = forward_turns(run.threads, device)  # one at a time: there is one network to be resized
 
-    def predicted(part: list[str]) -> list[Prediction | ImageError]:
-        (path,) = part
-        try:
-            image = load_image(path)
-        except ImageError as error:
-            return [error]
+    def predicted(path: str, image: np.ndarray) -> Prediction:
         planes = [(size, _planes(image, size, path)) for size in sizes(image)]
         with turn, torch.inference_mode():
             total: Tensor | None = None
@@ -173,10 +154,10 @@ def classify_resized(
                     prob = prob + _probabilities(run, inputs.flip(3), as_it_is)
                 total = prob if total is None else total + prob
         assert total is not None
-        return [Prediction(path, image.shape[1], image.shape[0], total[0].cpu().numpy())]
+        return Prediction(path, image.shape[1], image.shape[0], total[0].cpu().numpy())
 
     try:
-        yield from results_in_order(predicted, paths, 1, unreadable)
+        yield from results_in_order(lambda read: [predicted(*one) for one in read], paths, 1, unreadable)
     finally:
         network.resize(*before)
 

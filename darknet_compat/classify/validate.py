@@ -15,13 +15,12 @@ from typing import Literal
 
 import numpy as np
 
-from ..errors import DataError
 from ..evaluate.classes import ClassScores, score_classes
 from ..image_files import make_folder
 from ..program import PJREDDIE
 from ..progress import Progress, unseen
 from .classifier import Classifier
-from .labels import PathClasses, folder_labels, match_labels
+from .labels import LabelRule, PathClasses, path_classes
 from .predictions import Prediction, as_it_is
 from .prepare import MULTI_SIZE, SCALES, shorter_to
 
@@ -49,7 +48,7 @@ def validate_classifier(
     *,
     verb: ValidVerb = "valid",
     top: int | None = None,
-    labels: Literal["path", "folder"] = "path",
+    labels: LabelRule = "path",
     out: str | os.PathLike[str] | None = None,
     progress: Progress[Judged] = unseen,
 ) -> ClassScores:
@@ -66,23 +65,28 @@ def validate_classifier(
     number = classifier.top if top is None else min(top, classifier.classes)
     if out is not None:
         make_folder(Path(out))
-    truths = folder_labels(paths, names) if labels == "folder" else match_labels(paths, names)
-    if not len(truths.classes):
-        raise DataError(
-            f"{classifier.list_file('valid')}: none of its {len(paths)} paths has a label in it; expected the labels= "
-            "of the .data file in the paths"
-        )
-    truths.warn(names)
-    running = _Parts(truths, number) if verb == "validcrop" else _Running(truths, number, verb, classifier)
-    best: list[np.ndarray] = []
-    for judged in progress(running.judge(_predictions(classifier, paths, verb)), len(paths)):
-        best.append(judged.best)
-    # Of the table's figures every one counts the first label.
-    shown = classifier.names if len(set(classifier.names)) == classifier.classes else names
-    scores = score_classes(truths.first(), np.stack(best), shown)
+    truths = path_classes(paths, names, labels, classifier.list_file("valid"))
+    scores = judge_paths(classifier, truths, number, verb, progress)
     if out is not None:
         scores.write(out)
     return scores
+
+
+def judge_paths(
+    classifier: Classifier,
+    truths: PathClasses,
+    top: int,
+    verb: ValidVerb = "valid",
+    progress: Progress[Judged] = unseen,
+) -> ClassScores:
+    """:func:`validate_classifier` of images whose classes are known; ``top`` is how many of the likeliest count."""
+    running = _Parts(truths, top) if verb == "validcrop" else _Running(truths, top, verb, classifier)
+    best: list[np.ndarray] = []
+    for judged in progress(running.judge(_predictions(classifier, truths.paths, verb)), len(truths)):
+        best.append(judged.best)
+    # Of the table's figures every one counts the first label.
+    shown = classifier.names if len(set(classifier.names)) == classifier.classes else classifier.labels
+    return score_classes(truths.first(), np.stack(best), shown)
 
 
 def _predictions(classifier: Classifier, paths: Sequence[str], verb: ValidVerb) -> Iterator[Prediction]:

@@ -31,9 +31,12 @@ VALID = {
 
 def add(verbs: Any) -> None:
     """Make ``classifier``, its verbs and ``classify`` known to the command line."""
-    parser = verbs.add_parser("classifier", help="classify images, and validate a classifier")
+    from . import train
+
+    parser = verbs.add_parser("classifier", help="classify images, train and validate a classifier")
     classifier = parser.add_subparsers(title="verbs", metavar="VERB", required=True, parser_class=type(parser))
 
+    train.add_classifier(classifier)
     parser = _add(classifier, "predict", "the likeliest classes of images", " dog.jpg")
     _add_images(parser, "+")
     _add_predict(parser)

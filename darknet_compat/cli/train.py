@@ -1,31 +1,72 @@
-"""The verbs ``detector train`` and ``yolo train``."""
+"""The verbs ``detector train``, ``yolo train`` and ``classifier train``."""
 
 from __future__ import annotations
 
 import argparse
 import os
 import shlex
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from ..errors import DarknetError, ToldError
 from ..output import complain
+from .arguments import add_program, count, positive
+
+if TYPE_CHECKING:
+    from ..train.training import Trained
 
 FAILED = 1
-# The flags that a command to go on repeats: name -> its default.
-REPEATED = {"gpus": None, "device": None, "numerics": "cudnn", "program": None, "seed": None, "map": None, "amp": None,
-            "fast": False, "workers": None, "cache": False, "augment": "loader", "epochs": False, "labels": "error",
-            "snapshot": 100, "tensorboard": False, "gradient": "darknet"}  # fmt: skip
+# The flags that a command to go on repeats: name -> its default. No verb has all of them.
+REPEATED = {"gpus": None, "device": None, "numerics": "cudnn", "program": None, "seed": None, "map": None, "topk": None,
+            "top": None, "amp": None, "fast": False, "workers": None, "cache": False, "augment": "loader",
+            "epochs": False, "snapshot": None, "tensorboard": False, "gradient": "darknet"}  # fmt: skip
+LABELS = {"classifier": "path"}  # the default of -labels, where it is not "error"
+OPTIONAL = ("map", "topk")  # flags whose number may be left away, which is 0 then
+
+# What starts a training, of the command's options and what every verb hands on.
+Start = Callable[[argparse.Namespace, dict[str, Any]], "Trained"]
 
 
 def add(verbs: Any, example: str = "detector train cfg/voc.data cfg/yolov2-voc.cfg darknet19_448.conv.23") -> None:
-    """Make the verb known to a family of verbs."""
-    from .arguments import add_program, count, positive
+    """Make the verb known to a family of verbs that detect."""
+    parser, flag = _parser(verbs, "a detection network", "NAME_100.weights ..., NAME_final.weights", example, 100)
+    flag("gradient", choices=("darknet", "true"), default="darknet",
+         help="IOU losses of AlexeyAB's program train by its own deltas (default), or by the losses' true "
+         "derivatives")  # fmt: skip
+    flag("labels", choices=("error", "warn"), default="error",
+         help="bad label lines: an error before the start (default), or left out with a warning")  # fmt: skip
+    flag("map", type=positive, nargs="?", const=0, metavar="EVERY",
+         help="mAP on the valid list every EVERY batches (default: every 4 epochs, at least 100); "
+         "the best is kept as NAME_best.weights")  # fmt: skip
+    parser.set_defaults(run=lambda options: train(parser, options, _detector))
 
-    parser = verbs.add_parser(
+
+def add_classifier(verbs: Any) -> None:
+    """Make the verb known to the family ``classifier``."""
+    parser, flag = _parser(
+        verbs, "a classifier", "NAME_1.weights and so on behind each epoch, NAME.weights at the end (AlexeyAB's: "
+        "NAME_1000.weights ..., NAME_final.weights)",
+        "classifier train cfg/imagenet1k.data cfg/darknet19.cfg", 1000,
+    )  # fmt: skip
+    flag("labels", choices=("path", "folder"), default="path",
+         help="the classes of an image: every label that occurs in its path (default, as in Darknet), or the label "
+         "that its folder is called")  # fmt: skip
+    flag("topk", type=positive, nargs="?", const=0, metavar="EVERY",
+         help="top 1 and top k on the valid list every EVERY batches (default: every 2 epochs, at least 100); "
+         "the best by top 1 is kept as NAME_best.weights")  # fmt: skip
+    flag("top", type=positive, metavar="N", help="the k of top k (default: top= of DATA)")
+    parser.set_defaults(verbs="classifier", run=lambda options: train(parser, options, _classifier))
+
+
+def _parser(
+    verbs: Any, what: str, files: str, example: str, snapshot: int
+) -> tuple[argparse.ArgumentParser, Callable[..., None]]:
+    """The verb with what all trainings have, and how to add a flag to it."""
+    parser: argparse.ArgumentParser = verbs.add_parser(
         "train",
-        help="train a detection network",
+        help=f"train {what}",
         description="Train CFG on the train list of DATA, from WEIGHTS (which may end early) or from nothing. "
-        "Snapshots go to the folder that backup= names: NAME.backup, NAME_100.weights ..., NAME_final.weights, and "
+        f"Snapshots go to the folder that backup= names: NAME.backup, {files}, and "
         "with them NAME.log, NAME.csv and the chart NAME.png. Ctrl-C, SIGTERM and SIGHUP save and say how to go on.",
         epilog=f"example: darknet-compat {example}",
         allow_abbrev=False,
@@ -47,24 +88,17 @@ def add(verbs: Any, example: str = "detector train cfg/voc.data cfg/yolov2-voc.c
     flag("amp", choices=("bf16", "fp16"), help="run the layers at half precision; the loss stays in float32")
     flag("fast", action="store_true",
          help="channels last, torch.compile, on a GPU TF32 too: quicker, other last digits")  # fmt: skip
-    flag("gradient", choices=("darknet", "true"), default="darknet",
-         help="IOU losses of AlexeyAB's program train by its own deltas (default), or by the losses' true "
-         "derivatives")  # fmt: skip
     flag("seed", type=_seed, metavar="N", help="of all random numbers (default: a new one, which is printed)")
     flag("epochs", action="store_true", help="show every image once in each epoch; Darknet draws with replacement")
-    flag("labels", choices=("error", "warn"), default="error",
-         help="bad label lines: an error before the start (default), or left out with a warning")  # fmt: skip
-    flag("map", type=positive, nargs="?", const=0, metavar="EVERY",
-         help="mAP on the valid list every EVERY batches (default: every 4 epochs, at least 100); "
-         "the best is kept as NAME_best.weights")  # fmt: skip
-    flag("snapshot", type=positive, default=100, metavar="N", help="write NAME.backup every N batches (default 100)")
+    flag("snapshot", type=positive, metavar="N",
+         help=f"write NAME.backup every N batches (default {snapshot})")  # fmt: skip
     flag("tensorboard", action="store_true", help="write the figures for TensorBoard too, into NAME.tensorboard")
     flag("workers", type=count, metavar="N", help="processes that load images (default: 1 on a CPU, up to 8 on a GPU)")
     flag("cache", action="store_true", help="decode all images at the start and keep them in memory")
     flag("augment", choices=("loader", "device"), default="loader",
          help="where images are placed and recoloured: in the processes that load them (default), or a batch at a "
          "time where torch runs; they then wait in memory at their full size")  # fmt: skip
-    parser.set_defaults(run=lambda options: train(parser, options))
+    return parser, flag
 
 
 def _gpus(text: str) -> list[int]:
@@ -84,8 +118,8 @@ def _seed(text: str) -> int:
     return seed
 
 
-def train(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
-    """``train_detector``, ``train_yolo``; 128 + its number where a signal stopped it: 130, 143, 129."""
+def train(parser: argparse.ArgumentParser, options: argparse.Namespace, start: Start) -> int:
+    """``train_detector``, ``train_yolo``, ``train_classifier``; 128 + its number where a signal stopped it."""
     if options.resume and options.weights:
         parser.error("-resume goes on from backup/NAME.backup.state, WEIGHTS starts anew: give one of them")
     if options.resume and options.clear:
@@ -101,18 +135,15 @@ def train(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
             return launch(options.gpus, _arguments(options, options.resume))
         options.device = f"cuda:{options.gpus[0]}"
     processes = join(options.device)
-    from ..train.detector import train_detector
-
+    shared = {
+        "clear": options.clear, "resume": options.resume, "device": options.device, "numerics": options.numerics,
+        "program": options.program, "amp": options.amp, "fast": options.fast, "seed": options.seed,
+        "epochs": options.epochs, "snapshot": options.snapshot, "tensorboard": options.tensorboard,
+        "workers": options.workers, "cache": options.cache, "augment": options.augment, "processes": processes,
+        "command": lambda resume: shlex.join(["darknet-compat", *_arguments(options, resume)]),
+    }  # fmt: skip
     try:
-        done = train_detector(
-            options.data, options.cfg, options.weights, clear=options.clear, resume=options.resume,
-            device=options.device, numerics=options.numerics, program=options.program, amp=options.amp,
-            fast=options.fast, gradient=options.gradient, seed=options.seed, epochs=options.epochs,
-            labels=options.labels, map_every=options.map, snapshot=options.snapshot,
-            tensorboard=options.tensorboard, workers=options.workers, cache=options.cache, augment=options.augment,
-            verbs=options.verbs, processes=processes,
-            command=lambda resume: shlex.join(["darknet-compat", *_arguments(options, resume)]),
-        )  # fmt: skip
+        done = start(options, shared)
     except ToldError:
         return FAILED
     except DarknetError as error:
@@ -125,6 +156,24 @@ def train(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
     return 128 + done.signal if done.signal else 0
 
 
+def _detector(options: argparse.Namespace, shared: dict[str, Any]) -> Trained:
+    from ..train.detector import train_detector
+
+    return train_detector(
+        options.data, options.cfg, options.weights, gradient=options.gradient, labels=options.labels,
+        map_every=options.map, verbs=options.verbs, **shared,
+    )  # fmt: skip
+
+
+def _classifier(options: argparse.Namespace, shared: dict[str, Any]) -> Trained:
+    from ..train.classifier import train_classifier
+
+    return train_classifier(
+        options.data, options.cfg, options.weights, labels=options.labels, topk_every=options.topk, top=options.top,
+        **shared,
+    )  # fmt: skip
+
+
 def _arguments(options: argparse.Namespace, resume: bool) -> list[str]:
     """The command's words, as given or to go on with."""
     words = [options.verbs, "train", options.data, options.cfg]
@@ -133,14 +182,14 @@ def _arguments(options: argparse.Namespace, resume: bool) -> list[str]:
     else:
         words += [options.weights] if options.weights else []
         words += ["-clear"] if options.clear else []
-    for name, default in REPEATED.items():
-        value = getattr(options, name)
+    for name, default in {**REPEATED, "labels": LABELS.get(options.verbs, "error")}.items():
+        value: Any = getattr(options, name, None)
         # The state holds the seed.
-        if value == default or (resume and name == "seed"):
+        if value in (None, default) or (resume and name == "seed"):
             continue
         words.append(f"-{name}")
         if name == "gpus":
             words.append(",".join(map(str, value)))
-        elif value is not True and not (name == "map" and value == 0):
+        elif value is not True and not (name in OPTIONAL and value == 0):
             words.append(str(value))
     return words

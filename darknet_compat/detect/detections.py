@@ -18,7 +18,7 @@ from ..defaults import HIER, TEST
 from ..engines import Engine
 from ..errors import ImageError
 from ..flow import forward_turns, results_in_order
-from ..images import letterbox_image, load_image, resize_image
+from ..images import letterbox_image, resize_image
 from ..network import Network
 from ..program import PJREDDIE
 
@@ -122,7 +122,7 @@ def detect(
         if mirrored:
             outputs = [
                 head.average_mirrored(output, other) if head.finds_boxes else output
-                for head, output, other in zip(network.heads, outputs, forward(images.flip(3)), strict=True)
+                for head, output, other in zip(network.detectors, outputs, forward(images.flip(3)), strict=True)
             ]
         boxes, objectness, prob = network.listed_boxes(outputs, thresh, hier, class_map)
         if by_objectness:
@@ -174,27 +174,19 @@ def detect_files(
     run = engine or Engine(network.predict, torch.get_num_threads())
     turn = forward_turns(run.threads, device)
 
-    def found_in(part: list[str]) -> list[Detections | ImageError]:
-        images = torch.empty(len(part), 3, network.height, network.width)
+    def found_in(read: Iterator[tuple[str, np.ndarray]]) -> list[Detections]:
+        images = torch.empty(batch, 3, network.height, network.width)
         sizes: list[tuple[int, int]] = []
-        outcome: list[str | ImageError] = []
-        for path in part:
-            try:
-                image = load_image(path)
-            except ImageError as error:
-                outcome.append(error)
-                continue
+        names: list[str] = []
+        for path, image in read:
             fit(image, images[len(sizes)].numpy())
             sizes.append((image.shape[1], image.shape[0]))
-            outcome.append(path)
+            names.append(path)
         if not sizes:
-            return [one for one in outcome if isinstance(one, ImageError)]
-        read = [path for path in outcome if isinstance(path, str)]
+            return []
         with turn:
-            found = detect(
-                network, images[: len(sizes)].to(device), sizes, read, letter_box=letter_box, engine=run, **options
+            return detect(
+                network, images[: len(sizes)].to(device), sizes, names, letter_box=letter_box, engine=run, **options
             )
-        in_order = iter(found)
-        return [next(in_order) if isinstance(one, str) else one for one in outcome]
 
     yield from results_in_order(found_in, paths, batch, unreadable)

@@ -7,12 +7,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
 from ..cfg import DataFile, check_names, read_data, read_list, read_names
 from ..defaults import YOLO, Verbs
-from ..device import find_device
-from ..engines import start_engine
+from ..engines import engine_device, start_engine_for
 from ..network import Network
 from ..stock import find_stock
 from ..weights import load_network
@@ -54,10 +51,7 @@ class Detector:
 
     def detect(self, paths: Sequence[str], **options: Any) -> Iterator[Detections]:
         """The detections of image files, in order, as :func:`detect_files` gives them; its options may be given."""
-        batch = max(min(self.batch, len(paths)), 1)
-        batches = max(-(-len(paths) // batch), 1)
-        threads = max(torch.get_num_threads() // batches, 1)
-        engine = start_engine(self.network, self.engine, self.precision, batch, threads)
+        engine, batch = start_engine_for(len(paths), self.network, self.engine, self.precision, self.batch)
         return detect_files(
             self.network, paths, **{"letter_box": self.letter_box, "batch": batch, "engine": engine, **options}
         )
@@ -90,8 +84,7 @@ def load_detector(
     read = read_data(find_stock(os.fspath(data)))
     names_file = find_stock(read.source("names", "data/names.list"))
     names = read_names(names_file)
-    # The other engines run on the processor, so a GPU is theirs only by mistake.
-    where = find_device(device or (None if engine == "torch" else "cpu"))
+    where = engine_device(engine, device)
     network = load_network(cfg, weights, device=where, numerics=numerics, program=program)
     network.check_verbs(verbs)
     check_names(read, names, network.detector.o.classes, os.fspath(cfg))

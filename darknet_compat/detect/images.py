@@ -5,19 +5,18 @@
 from __future__ import annotations
 
 import os
-import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from ..defaults import HIER, TEST
 from ..errors import ImageError
-from ..image_files import check_file, check_written, find_images, make_folder
+from ..image_files import check_file, check_written, find_images, kept_results, make_folder
 from ..images import load_image, save_image
 from ..progress import Progress, unseen
 from .detections import Detections
 from .detector import Detector
 from .draw import draw_detections
-from .results import drawing_names, write_json
+from .results import drawing_names
 
 
 def detect_images(
@@ -49,32 +48,18 @@ def detect_images(
     drawings = {path: Path(out or "") / name for path, name in names.items()}
     _check_written(detector, [*images, *paths], None if out is None else Path(out), json, list(drawings.values()))
 
-    def unreadable(error: ImageError) -> None:
-        if not skip:
-            raise ImageError(f"{error}; or add -skip to pass over such images")
-        warnings.warn(f"{error}; passed over", stacklevel=2)
-
     usual = TEST[detector.rules]
     thresh, nms = (usual.thresh if thresh is None else thresh), (usual.nms if nms is None else nms)
-    found: list[Detections] = []
-    problem = None
-    try:
-        for detections in progress(
-            detector.detect(paths, thresh=thresh, nms=nms, hier=hier, unreadable=unreadable), len(paths)
-        ):
-            found.append(detections)
+
+    def run(unreadable: Callable[[ImageError], None]) -> Iterator[Detections]:
+        found = detector.detect(paths, thresh=thresh, nms=nms, hier=hier, unreadable=unreadable)
+        for detections in progress(found, len(paths)):
+            yield detections  # first, so that it is kept where its drawing fails
             if detections.path in drawings:
                 drawn = draw_detections(load_image(detections.path), detections, detector.names)
                 save_image(drawn, drawings[detections.path])
-    except ImageError as error:
-        problem = error
-    # What was found before the problem is worth keeping; nothing at all is no reason to write over older results.
-    if json is not None and (found or not problem):
-        write_json(found, detector.names, json)
-    if problem:
-        kept = f"; what was found in {len(found)} images before it stands in {json}" if json and found else ""
-        raise ImageError(f"{problem}{kept}")
-    return found
+
+    return kept_results(run, lambda detections: detections.as_json(detector.names), json, skip)
 
 
 def _check_written(

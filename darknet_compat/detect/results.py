@@ -10,14 +10,14 @@ import os
 import re
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
 
 from ..errors import ResultsError
-from ..image_files import make_folder, write_objects
+from ..image_files import make_folder
 from ..labels import basecfg
 from ..program import PJREDDIE
 from .detections import Detections
@@ -27,11 +27,6 @@ COCO_IDS = [
     *range(1, 12), *range(13, 26), 27, 28, *range(31, 45), *range(46, 66), 67, 70, *range(72, 83), *range(84, 91),
 ]  # fmt: skip
 LONGEST = 255  # bytes of a file's name, on all usual file systems
-
-
-def write_json(everything: Iterable[Detections], names: Sequence[str], path: str | os.PathLike[str]) -> None:
-    """One JSON list: an object per image (:meth:`Detections.as_json`)."""
-    write_objects([detections.as_json(names) for detections in everything], path)
 
 
 def drawing_names(paths: Sequence[str]) -> dict[str, str]:

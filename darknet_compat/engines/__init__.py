@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ..device import find_device
 from ..errors import ExportError
 from ..network import Network
 from .packed import Predict, device_of, pack
@@ -72,6 +73,22 @@ def start_engine(
     from .exported import start_exported
 
     return Engine(start_exported(network, name, precision, batch, threads), threads)
+
+
+def start_engine_for(inputs: int, network: Network, name: str, precision: str, batch: int) -> tuple[Engine, int]:
+    """An engine for so many inputs, ``batch`` of them at a time or all, and how many it takes at a time.
+
+    As many calls run side by side as there are batches; a call has the threads that are left for it.
+    """
+    batch = max(min(batch, inputs), 1)
+    threads = max(torch.get_num_threads() // max(-(-inputs // batch), 1), 1)
+    return start_engine(network, name, precision, batch, threads), batch
+
+
+def engine_device(name: str, device: str | None) -> torch.device:
+    """The device that is asked for; None is a GPU where there is one, and "torch", which alone runs on one, is the
+    engine."""
+    return find_device(device or (None if name == "torch" else "cpu"))
 
 
 def has_bf16() -> bool:

@@ -102,7 +102,7 @@ def _engine(network: Network, run: Predict) -> Predict:
     @torch.inference_mode()
     def engine(images: Tensor) -> list[Tensor]:
         values = run(images.contiguous())
-        if not network.heads:
+        if not network.detectors:
             return values
         # Further threads of torch would look out for work for milliseconds, where the runtime's are to go on.
         with torch_threads(1):
@@ -128,10 +128,7 @@ def _check(network: Network, engine: Predict, name: str, precision: str) -> None
 
 def _meant(network: Network, outputs: list[Tensor]) -> list[Tensor]:
     """The boxes in place of the maps that hold them, where w and h are logarithms."""
-    parts = [
-        head.boxes(output, 0.0) if head.finds_boxes else [output]
-        for head, output in zip(network.heads, outputs, strict=False)
-    ]
+    parts = [head.boxes(output, 0.0) for head, output in zip(network.detectors, outputs, strict=False)]
     return [part for some in parts for part in some] or outputs
 
 

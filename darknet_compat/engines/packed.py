@@ -83,7 +83,7 @@ def pack(network: Network, precision: str, batch: int) -> Predict:
     for layer in fused.layers:
         if isinstance(layer, Convolutional):
             layer.separate()
-    into_heads = [fused.layers[head.sources[0]] for head in fused.heads if head.sources[0] >= 0]
+    into_heads = [fused.layers[head.sources[0]] for head in fused.detectors if head.sources[0] >= 0]
     ends = {fused.layers[0]: dtype, **dict.fromkeys(into_heads, torch.float32)}
     exact = {layer: after for layer, after in ends.items() if isinstance(layer, Convolutional)}
     for layer in fused.layers:
@@ -115,9 +115,7 @@ def pack(network: Network, precision: str, batch: int) -> Predict:
     def run(images: Tensor) -> list[Tensor]:
         images = images.to(inputs)
         with full_fractions():
-            if not fused.heads:
-                return [fused(images).float()]
-            return fused.activated([raw.float() for raw in fused.raw_maps(images)])
+            return [output.float() for output in fused.predict(images)]
 
     # A recurrent layer has a state for each row, so no call may be filled up or cut.
     recurrent = any(isinstance(layer, Recurrent) for layer in fused.layers)

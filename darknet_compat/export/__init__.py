@@ -203,7 +203,7 @@ def _plain_suppression(network: Network) -> tuple[float, float]:
 
 
 class _Program(nn.Module):
-    """What a network says: boxes and probabilities, the maps of heads that find none; without heads the last values."""
+    """What a network says: boxes and probabilities; without heads that find boxes the last values."""
 
     def __init__(self, network: Network) -> None:
         super().__init__()
@@ -211,13 +211,10 @@ class _Program(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor | tuple[Tensor, ...]:
         network, outputs = self.network, self.network.predict(images)
-        if not network.heads:
+        if not network.detectors:
             return outputs[0]
-        others = [output for head, output in zip(network.heads, outputs, strict=True) if not head.finds_boxes]
-        if len(others) == len(outputs):
-            return tuple(others)
         boxes, _, probabilities = network.boxes(outputs, 0.0)
-        return boxes, probabilities, *others
+        return boxes, probabilities
 
 
 def _program(network: Network, dynamic: bool) -> bytes:

@@ -173,23 +173,26 @@ def build(network: Network, *, batch: int | str = 1, dynamic: bool = False, nms:
     Outputs of a network whose heads find boxes: ``boxes`` (batch, B, 4): x, y, w, h, relative to the input, x and y at
     the centre; ``probabilities`` (batch, B, classes): objectness times class. B counts the boxes of all heads, in
     Darknet's order. With ``nms`` = (least probability, most IOU) also ``selected`` (M, 3): image, class and box of
-    what non-maximum suppression leaves, classes apart, the most probable first. Other heads have outputs of their own.
+    what non-maximum suppression leaves, classes apart, the most probable first.
 
-    A network without heads has one output, ``output``: the last layer's values. With ``raw`` the heads are left away,
-    and the maps that enter them are the outputs, in order.
+    A network without such heads has one output, ``output``: the last layer's values. With ``raw`` the heads are left
+    away, and the maps that enter them are the outputs, in order.
 
     Raises :class:`ExportError` where a layer has no ONNX form.
     """
     graph = Graph(dynamic)
     kept = {-1: "images"}
+    read = {source for layer in network.layers for source in layer.sources}
     raw_maps: dict[Head, str] = {}
     for layer in network.layers:
         if any(source not in kept for source in layer.sources):
             raise graph.refuse(layer, "a layer that reads what a head gives has no ONNX form here")
         inputs = [kept[source] for source in layer.sources]
-        if isinstance(layer, Head):
+        if isinstance(layer, Head) and layer.finds_boxes:
             raw_maps[layer] = inputs[0]
             continue
+        if isinstance(layer, Head) and network.detectors and layer.index not in read:
+            continue  # it is for training alone
         if layer.type not in CONVERTERS:
             raise graph.refuse(layer, f"[{layer.type}] has no ONNX form here")
         graph.prefix = f"layers.{layer.index}."
@@ -213,7 +216,7 @@ def _heads(graph: Graph, raw_maps: dict[Head, str]) -> dict[str, str]:
     for head, raw in raw_maps.items():
         graph.prefix = f"layers.{head.index}."
         for name, value in head.graph(graph, raw).items():
-            parts.setdefault(name if head.finds_boxes else f"{name}.{head.index}", []).append(value)
+            parts.setdefault(name, []).append(value)
     graph.prefix = "heads."
     return {
         name: values[0] if len(values) == 1 else graph.node("Concat", *values, axis=1) for name, values in parts.items()

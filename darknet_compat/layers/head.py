@@ -1,8 +1,9 @@
-"""What every head is: a layer that says what its map means, and how far that is from the truth.
+"""What every head is: a layer that says what its values mean, and how far that is from the truth.
 
-A network has any number of heads, anywhere in it. Detection, training, the log, engines and export loop over
-``network.heads`` and ask; none of them knows a head by name. A new head is one file in this folder with one class in
-it, made known by :func:`darknet_compat.layers.register`.
+A head finds boxes in a map, or it classifies: its values are probabilities, which the next layer may read like any
+others. A network has any number of heads, anywhere in it. Training and the log loop over ``network.heads``, detection,
+engines and export over ``network.detectors``, and ask; none of them knows a head by name. A new head is one file in
+this folder with one class in it, made known by :func:`darknet_compat.layers.register`.
 """
 
 from __future__ import annotations
@@ -43,11 +44,12 @@ class HeadLoss(NamedTuple):
 
 
 class Head(Layer):
-    """A layer whose input the truth is held against in training, and which may find boxes in it.
+    """A layer whose input the truth is held against in training.
 
     ``forward`` activates the raw map that enters. A head that finds boxes sets ``finds_boxes``, has the options
-    ``classes``, ``max``, ``jitter`` and ``random``, and defines :meth:`boxes` and :meth:`average_mirrored`. Every head
-    defines the rest; one without :meth:`loss` is for detection alone.
+    ``classes``, ``max``, ``jitter`` and ``random``, and defines :meth:`boxes`, :meth:`average_mirrored` and
+    :meth:`graph`. Every head defines the rest; one without :meth:`loss` is for detection alone. One that classifies is
+    a :class:`ClassHead`.
     """
 
     finds_boxes: ClassVar[bool] = False
@@ -68,6 +70,8 @@ class Head(Layer):
     """How to train by losses whose delta in Darknet is not their derivative: by that delta, or by the derivative."""
     class_only: bool = False
     """May a truth have a class and no place?"""
+    remark: str | None = None
+    """What the log says of it as training starts, where its loss may surprise."""
 
     @property
     def has_own_delta(self) -> bool:
@@ -95,12 +99,13 @@ class Head(Layer):
         """The loss of the raw map that enters, in float32, and the figures of the mini-batch. Waits for no device.
 
         ``truth`` (N, T, 5) holds rows x, y, w, h, class, relative to the image; an image's rows end at the first x of
-        0. ``seen`` counts the images of the whole training so far, these included.
+        0. For a head that classifies it is (N, classes), 1 for the classes that an image shows. ``seen`` counts the
+        images of the whole training so far, these included.
         """
         raise NotImplementedError
 
     def line(self, figures: Any) -> str:
-        """What Darknet prints of a mini-batch."""
+        """What Darknet prints of a mini-batch; "" where that is nothing."""
         raise NotImplementedError
 
     def rewritten(self, figures: Any) -> tuple[float, float]:
@@ -112,11 +117,59 @@ class Head(Layer):
         raise NotImplementedError
 
     def graph(self, graph: Graph, x: str) -> dict[str, str]:
-        """The head as nodes of an ONNX graph, behind the raw map ``x``: the names of its outputs.
-
-        For a head that finds boxes ``boxes`` and ``probabilities``, as :meth:`boxes` with a threshold of 0.
+        """A head that finds boxes as nodes of an ONNX graph, behind the raw map ``x``: the names of its outputs,
+        ``boxes`` and ``probabilities``, as :meth:`boxes` with a threshold of 0.
         """
         raise NotImplementedError
+
+
+class ClassFigures(NamedTuple):
+    """What is logged of a mini-batch of a head that classifies."""
+
+    cost: Any
+    right: Any
+    """Images whose largest value is where their truth is largest."""
+    images: Any
+
+
+class ClassHead(Head):
+    """A head that classifies. It defines :meth:`error`; ``forward`` gives its probabilities to the layers behind it.
+
+    Where a layer behind it is a head too, that one's gradient goes through it as it is (:func:`handed_on`).
+    """
+
+    Figures = ClassFigures
+    columns = ("cost", "accuracy")
+
+    @property
+    def truth_classes(self) -> int:
+        return self.input.outputs
+
+    def error(self, x: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
+        """Of float32 values that enter, and their truth, both (N, values): Darknet's delta, and the cost."""
+        raise NotImplementedError
+
+    def loss(self, raw: Tensor, truth: Tensor, seen: int | Tensor) -> HeadLoss:
+        x = raw.flatten(1).float()
+        if truth.shape != x.shape:
+            raise self.section.error(
+                f"a truth of shape {tuple(truth.shape)}; expected {tuple(x.shape)}: of each image one number a class"
+            )
+        with torch.no_grad():
+            delta, cost = self.error(x, truth)
+            right = truth.gather(1, x.argmax(1, keepdim=True))[:, 0] == truth.amax(1)
+            figures = ClassFigures(cost, right.sum().float(), cost.new_tensor(0.0) + len(x))
+        return HeadLoss(with_delta(x, delta, cost), figures)
+
+    def line(self, figures: ClassFigures) -> str:
+        return ""
+
+    def totals(self, figures: Sequence[ClassFigures]) -> dict[str, float]:
+        images = sum(one.images for one in figures)
+        return {
+            "cost": sum(one.cost for one in figures) / images,
+            "accuracy": sum(one.right for one in figures) / images,
+        }
 
 
 class _Delta(torch.autograd.Function):
@@ -137,6 +190,29 @@ def with_delta(raw: Tensor, delta: Tensor, value: Tensor) -> Tensor:
     """``value``, whose gradient in ``raw`` is minus ``delta``."""
     loss: Tensor = _Delta.apply(raw, delta, value)  # type: ignore[no-untyped-call]  # torch's own
     return loss
+
+
+class _HandedOn(torch.autograd.Function):
+    """``output``, whose gradient goes on to the raw map as it is."""
+
+    @staticmethod
+    def forward(ctx: Any, raw: Tensor, output: Tensor) -> Tensor:
+        ctx.shape = raw.shape
+        return output.clone()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return gradient.reshape(ctx.shape), None
+
+
+def handed_on(raw: Tensor, output: Tensor) -> Tensor:
+    """What a head gives to the layers behind it in training: ``output``, whose gradient becomes that of ``raw``.
+
+    Every head of Darknet adds its delta, and with it what came from behind, to the layer before as it is: no derivative
+    of a softmax or a logistic enters (``src/softmax_layer.c, backward_softmax_layer``).
+    """
+    given: Tensor = _HandedOn.apply(raw, output)  # type: ignore[no-untyped-call]  # torch's own
+    return given
 
 
 def focal(p: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The image of a training: loss, learning rate and mAP over the batches."""
+"""The image of a training: loss, learning rate and scores over the batches."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ import numpy as np
 from ..files import whole_file
 
 POINTS = 3000  # of a curve; more do not show in 1000 pixels
-INK, GREY, BLUE, GREEN, ORANGE = "#1c2430", "#9aa5b1", "#0b5cad", "#18794e", "#b45309"
+INK, GREY, BLUE, GREEN, ORANGE, LIME = "#1c2430", "#9aa5b1", "#0b5cad", "#18794e", "#b45309", "#65a30d"
 
 
-def draw_chart(path: str | os.PathLike[str], columns: Mapping[str, Sequence[float]], title: str) -> None:
-    """Write a PNG of ``columns``: batch, loss, avg_loss, rate, map (NaN where it was not measured), one value a batch.
+def draw_chart(
+    path: str | os.PathLike[str], columns: Mapping[str, Sequence[float]], title: str, scores: Mapping[str, str]
+) -> None:
+    """Write a PNG of ``columns``: batch, loss, avg_loss, rate and ``scores``, one value a batch.
 
-    The loss axis is logarithmic. Light and opaque, to be read in print and on a dark screen alike.
+    ``scores``: columns of one or two scores, NaN where none was measured, and what they are called. The loss axis is
+    logarithmic. Light and opaque, to be read in print and on a dark screen alike.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.ticker import LogFormatter, MaxNLocator
 
-    batch, loss, avg, rate, score = (
-        np.asarray(columns[name], float) for name in ("batch", "loss", "avg_loss", "rate", "map")
-    )
+    batch, loss, avg, rate = (np.asarray(columns[name], float) for name in ("batch", "loss", "avg_loss", "rate"))
     shown = np.unique(np.linspace(0, len(batch) - 1, min(POINTS, len(batch))).astype(int))
-    scored = np.flatnonzero(~np.isnan(score))
     marker = "." if len(batch) == 1 else None  # a line of one point cannot be seen
 
     figure = Figure(figsize=(9, 6), dpi=110, facecolor="white", layout="constrained")
@@ -39,15 +39,17 @@ def draw_chart(path: str | os.PathLike[str], columns: Mapping[str, Sequence[floa
     top.set_yscale("log")
     top.set_ylabel("loss per image")
     top.set_title(f"{title}: batch {int(batch[-1])}", color=INK, fontsize=13)
-    if len(scored):
+    measured = [np.flatnonzero(~np.isnan(np.asarray(columns[name], float))) for name in scores]
+    if any(map(len, measured)):
         right = top.twinx()
-        best = score[scored].max()
-        right.plot(
-            batch[scored], 100 * score[scored], color=GREEN, marker="o", linewidth=2,
-            label=f"mAP, now {100 * score[scored[-1]]:.1f} %, best {100 * best:.1f} %",
-        )  # fmt: skip
+        for (name, called), scored, colour in zip(scores.items(), measured, (GREEN, LIME), strict=False):
+            score = np.asarray(columns[name], float)[scored]
+            right.plot(
+                batch[scored], 100 * score, color=colour, marker="o", linewidth=2,
+                label=f"{called}, now {100 * score[-1]:.1f} %, best {100 * score.max():.1f} %",
+            )  # fmt: skip
         right.set_ylim(0, 100)
-        right.set_ylabel("mAP, %", color=GREEN)
+        right.set_ylabel(f"{', '.join(scores.values())}, %", color=GREEN)
         right.tick_params(colors=GREEN)
     # Above the curves, which end anywhere.
     figure.legend(loc="outside upper right", ncols=3, frameon=False)

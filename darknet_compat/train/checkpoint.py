@@ -1,7 +1,8 @@
 """Snapshots of a training: .weights by Darknet's names, and beside them a .state to go on from.
 
-Source: ``examples/detector.c, train_detector`` and ``examples/yolo.c, train_yolo`` for names and rhythm. Darknet keeps
-the weights only, so its trainings go on without their momentum; the .state holds all that the next update hangs on.
+Source: ``examples/detector.c, train_detector``, ``examples/yolo.c, train_yolo`` and ``examples/classifier.c,
+train_classifier`` for names and rhythm. Darknet keeps the weights only, so its trainings go on without their momentum;
+the .state holds all that the next update hangs on.
 """
 
 from __future__ import annotations
@@ -10,13 +11,13 @@ import hashlib
 import io
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from ..cfg import Cfg
-from ..defaults import YOLO, Verbs
 from ..errors import TrainingError, first_line
 from ..files import regular_file, whole_file
 from ..labels import basecfg
@@ -28,8 +29,9 @@ from .step import Trainer
 FORMAT = b"darknet_compat training state 2\n"
 DIGEST = 64
 INSTEAD = "start anew without -resume, perhaps from the .backup as WEIGHTS"
-# Batches between numbered .weights files, from 1000 on.
-NUMBERED: dict[Verbs, int] = {"detector": 10000, YOLO: 1000}
+# The number in the name of a .weights file that is due, of the images seen before and after an update and of those of
+# one update.
+Numbered = Callable[[int, int, int], "int | None"]
 # What of [net] may be changed in a training that goes on.
 SCHEDULE = {"learning_rate", "policy", "steps", "scales", "step", "scale", "gamma", "power", "burn_in", "max_batches",
             "momentum", "decay", "angle", "hue", "saturation", "exposure", "flip", "clip"}  # fmt: skip
@@ -40,11 +42,27 @@ def passed(before: int, after: int, every: int) -> bool:
     return after // every > before // every
 
 
+def by_batches(every: int, early: int | None = None) -> Numbered:
+    """Every ``every`` batches, and every ``early`` up to 1000."""
+
+    def number(before: int, after: int, images: int) -> int | None:
+        first, last = before // images, after // images
+        due = passed(first, last, every) or (early is not None and last < 1000 and passed(first, last, early))
+        return last if due else None
+
+    return number
+
+
+def by_epochs(images: int) -> Numbered:
+    """Whenever as many images were seen as there are, the epochs so far."""
+    return lambda before, after, _: after // images if passed(before, after, images) else None
+
+
 class Snapshots:
     """Where the files of one training stand: ``folder``/``name``.backup, ``name``_100.weights, ``name``.csv ...
 
-    The .backup is written every ``every`` batches, numbered .weights every 100 up to 1000 and every ``numbered``
-    from there on.
+    The .backup is written every ``every`` batches, .weights with a number as ``numbered`` says, and at the end those
+    with ``end``.
     """
 
     def __init__(
@@ -53,7 +71,8 @@ class Snapshots:
         cfg: Cfg,
         settings: dict[str, Any],
         every: int = 100,
-        numbered: int = NUMBERED["detector"],
+        numbered: Numbered | None = None,
+        end: str = "_final.weights",
     ) -> None:
         self.folder = Path(folder)
         self.name = basecfg(cfg.file)
@@ -61,7 +80,8 @@ class Snapshots:
         self.settings = settings
         """The command's own choices that a training must go on with."""
         self.every = every
-        self.numbered = numbered
+        self.numbered = numbered or by_batches(10000, early=100)
+        self.final = self.path(end)
         self.last: str | None = None
         """The snapshot written last, and its batch."""
 
@@ -82,12 +102,13 @@ class Snapshots:
         except OSError as error:
             raise TrainingError(f"{self.folder}: cannot make the folder for snapshots: {error.strerror}") from None
 
-    def due(self, before: int, after: int) -> list[Path]:
-        """The .weights files that Darknet writes after batch number ``after``."""
+    def due(self, before: int, after: int, images: int) -> list[Path]:
+        """The .weights files that Darknet writes after an update, between so many images seen; it takes ``images``."""
         due = []
-        if passed(before, after, self.numbered) or (after < 1000 and passed(before, after, 100)):
-            due.append(self.path(f"_{after}.weights"))
-        if passed(before, after, self.every):
+        number = self.numbered(before, after, images)
+        if number is not None:
+            due.append(self.path(f"_{number}.weights"))
+        if passed(before // images, after // images, self.every):
             due.append(self.backup)
         return due
 

@@ -7,18 +7,22 @@ from __future__ import annotations
 
 import math
 from types import SimpleNamespace
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
 from ..errors import TrainingError
 from ..images import Rotation, rotate_crop_image, stretch_image
-from ..layers.base import PJREDDIE
-from ..tree import Tree
+from ..layers.base import ALEXEYAB, PJREDDIE
+from ..tree import SECRET_NUM, Tree
 from .augment import Random, draw_scale
 
-SECRET_NUM = -1234.0  # include/darknet.h: the truth of a group of the tree of which an image says nothing
 TWO_PI = np.float32(2 * math.pi)  # his constant is a float
+
+Mixing = Literal["", "mixup", "cutmix", "mosaic", "cutmix or mosaic"]
+"""What AlexeyAB's program makes of one image and others, for half of the training images: their mean, one with a
+rectangle of another, or four around a point."""
+MIXINGS: tuple[Mixing, ...] = "", "mixup", "cutmix", "mosaic", "cutmix or mosaic"  # in the order of his numbers
 
 
 class CropAugmentation(NamedTuple):
@@ -36,7 +40,13 @@ class CropAugmentation(NamedTuple):
     flip: bool = True
     center: bool = False
     """The image's middle square instead, stretched to the input: `classifier train` never hands it over."""
+    mixing: Mixing = ""
     program: str = PJREDDIE
+
+    @property
+    def most_mixed(self) -> int:
+        """How many images go into one at most."""
+        return 4 if "mosaic" in self.mixing else 2 if self.mixing else 1
 
     def sides(self, size: int) -> tuple[int, int]:
         """min and max for an input of ``size``; pjreddie's 256 of 227 comes out as 255, for his ratios are floats."""
@@ -57,7 +67,8 @@ def crop_augmentation(net: SimpleNamespace, program: str) -> CropAugmentation:
         ratios = tuple(own if ratio is None else ratio for own, ratio in zip(ratios, given, strict=True))
     colours = net.hue, net.saturation, net.exposure
     flip = program == PJREDDIE or bool(net.flip)
-    options = CropAugmentation(*ratios, net.angle, net.aspect, *colours, flip, program=program)
+    mixing = _read_mixing(net) if program == ALEXEYAB else ""
+    options = CropAugmentation(*ratios, net.angle, net.aspect, *colours, flip, mixing=mixing, program=program)
     if min(options.sides(net.width)) < 1:
         raise TrainingError(
             f"[net]: min_crop and max_crop make sides of {options.sides(net.width)}; expected 1 pixel or more"
@@ -66,6 +77,16 @@ def crop_augmentation(net: SimpleNamespace, program: str) -> CropAugmentation:
         if not getattr(net, name) > 0:
             raise TrainingError(f"[net]: {name} is {getattr(net, name)}; expected more than 0")
     return options
+
+
+def _read_mixing(net: SimpleNamespace) -> Mixing:
+    """``src/parser.c``, parse_net_options: of cutmix and mosaic each goes before mixup, both are "either"."""
+    number = 2 * bool(net.cutmix) + 3 * bool(net.mosaic)
+    if number:
+        return MIXINGS[min(number, 4)]
+    if not 0 <= net.mixup < len(MIXINGS):
+        raise TrainingError(f"[net]: mixup is {net.mixup}; expected 0, or 1 for the mean of two images")
+    return MIXINGS[int(net.mixup)]
 
 
 class CropDraws(NamedTuple):
@@ -111,6 +132,59 @@ def _draw_rotation(random: Random, image: tuple[int, int], size: int, options: C
         dx, dy = max(dx, float32(0)), max(dy, float32(0))
     dx, dy = (float32(random.uniform(*sorted((-room, room)))) for room in (dx, dy))
     return Rotation(size, angle, scale, dx, dy, aspect)
+
+
+class Patch(NamedTuple):
+    """Where one of several images that are mixed is seen."""
+
+    left: int
+    top: int
+    right: int
+    bottom: int
+    opacity: float
+    """1 covers what is there; .5 makes the mean with it."""
+    share: np.float32
+    """Of the image's own truth in the whole's."""
+
+
+def whole(size: int, share: float | np.float32 = 1.0, opacity: float = 1.0) -> Patch:
+    """All of an input of ``size`` x ``size``."""
+    return Patch(0, 0, size, size, opacity, np.float32(share))
+
+
+def draw_mix(random: Random, size: int, mixing: Mixing) -> tuple[Patch, ...]:
+    """Draw how images are mixed in an input of ``size`` x ``size``: a patch for each, the first of which is the ground.
+
+    Distributions and order are those of AlexeyAB's ``src/data.c``, load_data_augment, behind its drawing of images.
+    """
+    if mixing == "cutmix or mosaic":
+        mixing = ("cutmix", "mosaic")[random.randrange(2)]
+    if mixing == "mixup":
+        return whole(size, 0.5), whole(size, 0.5, 0.5)
+    if mixing == "cutmix":
+        w, h = (_draw_part(random, size, 0.3, 0.8) for _ in range(2))
+        left, top = random.randrange(size - w), random.randrange(size - h)
+        share = np.float32(w * h) / np.float32(size * size)
+        return whole(size, 1 - share), Patch(left, top, left + w, top + h, 1.0, share)
+    x, y = (_draw_part(random, size, 0.2, 0.8) for _ in range(2))
+    corners = ((0, 0, x, y), (x, 0, size, y), (0, y, x, size), (x, y, size, size))
+    shares = [
+        np.float32((right - left) * (bottom - top)) / np.float32(size * size) for left, top, right, bottom in corners
+    ]
+    others = (Patch(*corner, 1.0, share) for corner, share in zip(corners[1:], shares[1:], strict=True))
+    return whole(size, shares[0]), *others
+
+
+def _draw_part(random: Random, size: int, least: float, most: float) -> int:
+    low, high = (int(np.float32(size) * np.float32(part)) for part in (least, most))
+    return low + random.randrange(high - low + 1)
+
+
+def mix_in(slot: np.ndarray, other: np.ndarray, patch: Patch) -> None:
+    """Lay a patch of the planes ``other`` over those in ``slot``, both float32 (3, size, size)."""
+    where = np.s_[:, patch.top : patch.bottom, patch.left : patch.right]
+    slot[where] *= 1 - patch.opacity
+    slot[where] += patch.opacity * other[where]
 
 
 def augment_crop(image: np.ndarray, draws: CropDraws, slot: np.ndarray) -> None:

@@ -37,10 +37,21 @@ from ..errors import DataError, LostProcessError, TrainingError
 from ..images import image_size, load_image
 from ..labels import Labels, label_path, read_all_labels
 from ..memory import keep_memory
-from ..tree import Tree
+from ..tree import SECRET_NUM, Tree
 from .augment import Augmentation, Draws, Random, augment_image, augment_truth, draw
 from .batch import Batch
-from .crop_augment import CropAugmentation, augment_crop, draw_crop, fill_classes, fill_hierarchy
+from .crop_augment import (
+    CropAugmentation,
+    CropDraws,
+    Patch,
+    augment_crop,
+    draw_crop,
+    draw_mix,
+    fill_classes,
+    fill_hierarchy,
+    mix_in,
+    whole,
+)
 from .on_device import Decoded, augment, room
 from .schedule import draw as numbered
 
@@ -121,19 +132,22 @@ class ImageSet:
             return pixels
         return max(math.prod(image_size(os.fsdecode(name))) for name in self.names.tolist())
 
-    def choose(self, sample: int) -> tuple[Random, int, str, np.ndarray]:
-        """The generator of a sample, the number of its image, that one's path and pixels, uint8 (h, w, 3).
-
-        Raises ImageError where the image cannot be read.
-        """
+    def choose(self, sample: int) -> tuple[Random, int]:
+        """The generator of a sample, and the number of its image."""
         random = numbered(self.seed, "sample", sample)
         if self.replacement:
             index = random.randrange(len(self))
         else:
             epoch, place = divmod(sample, len(self))
             index = _epoch_order(len(self), self.seed, epoch)[place]
-        path = os.fsdecode(self.names[index].item())
-        return random, index, path, self.cached[index] if self.cached else load_image(path)
+        return random, index
+
+    def path(self, index: int) -> str:
+        return os.fsdecode(self.names[index].item())
+
+    def image(self, index: int) -> np.ndarray:
+        """The pixels of an image, uint8 (h, w, 3). Raises ImageError where it cannot be read."""
+        return self.cached[index] if self.cached else load_image(self.path(index))
 
     def fill(self, sample: int, slot: np.ndarray, truth: np.ndarray) -> str:
         """Write sample number ``sample`` into ``slot`` (3, h, w) and ``truth``; its path comes back."""
@@ -164,10 +178,10 @@ class TrainingSet(ImageSet):
 
         Raises ImageError where the image cannot be read.
         """
-        random, index, path, image = self.choose(sample)
-        objects = self.labels[index]
+        random, index = self.choose(sample)
+        image, objects = self.image(index), self.labels[index]
         draws = draw(random, (image.shape[1], image.shape[0]), size, len(objects), self.options)
-        return path, image, draws, objects
+        return self.path(index), image, draws, objects
 
     def fill(self, sample: int, slot: np.ndarray, truth: np.ndarray) -> str:
         size = slot.shape[2], slot.shape[1]
@@ -177,10 +191,19 @@ class TrainingSet(ImageSet):
         return path
 
 
+class Crop(NamedTuple):
+    """An image of a sample, uint8 (h, w, 3), the random numbers of the square that is cut out of it, and its place."""
+
+    image: np.ndarray
+    draws: CropDraws
+    patch: Patch
+
+
 class ClassTrainingSet(ImageSet):
     """Augmented images and the classes that they show, float32 (classes,), by sample number.
 
     ``tree``: that of the classes; ``smooth``: AlexeyAB's label_smooth_eps (``crop_augment.py``). The input is square.
+    Raises TrainingError where images are to be mixed and there is a tree.
     """
 
     def __init__(
@@ -194,6 +217,11 @@ class ClassTrainingSet(ImageSet):
         replacement: bool = True,
         cache: bool = False,
     ) -> None:
+        if tree and options.mixing:
+            raise TrainingError(
+                f"{options.mixing} with a tree of classes: what marks the groups of which nothing is known, "
+                f"{SECRET_NUM:g}, would be mixed with truth; leave out one of the two"
+            )
         super().__init__(images.paths, seed, replacement, cache)
         self.images = images
         self.options = options
@@ -201,15 +229,41 @@ class ClassTrainingSet(ImageSet):
         self.smooth = smooth
         self.truth_shape = (classes,)
 
-    def fill(self, sample: int, slot: np.ndarray, truth: np.ndarray) -> str:
-        if slot.shape[1] != slot.shape[2]:
-            raise TrainingError(f"an input of {slot.shape[2]} x {slot.shape[1]}; a classifier is trained on squares")
-        random, index, path, image = self.choose(sample)
-        draws = draw_crop(random, (image.shape[1], image.shape[0]), slot.shape[2], self.options)
-        augment_crop(image, draws, slot)
-        fill_classes(truth, self.images[index], self.smooth)
+    def take(self, sample: int, size: tuple[int, int], truth: np.ndarray) -> tuple[str, list[Crop]]:
+        """Write the truth of a sample; the path of its first image, and all images that are mixed in it.
+
+        Of an input of (width, height). Raises ImageError where an image cannot be read.
+        """
+        if size[0] != size[1]:
+            raise TrainingError(f"an input of {size[0]} x {size[1]}; a classifier is trained on squares")
+        random, first = self.choose(sample)
+        crops = [self._crop(random, first, size[0], whole(size[0]))]
+        fill_classes(truth, self.images[first], self.smooth)
         if self.tree:
             fill_hierarchy(truth, self.tree)
+        if self.options.mixing and random.randrange(2):
+            # The mixture before its other images, so that none is read that is not seen.
+            ground, *patches = draw_mix(random, size[0], self.options.mixing)
+            truth *= ground.share
+            for patch in patches:
+                index = random.randrange(len(self))
+                crops.append(self._crop(random, index, size[0], patch))
+                other = np.empty_like(truth)
+                fill_classes(other, self.images[index], self.smooth)
+                truth += patch.share * other
+        return self.path(first), crops
+
+    def _crop(self, random: Random, index: int, size: int, patch: Patch) -> Crop:
+        image = self.image(index)
+        return Crop(image, draw_crop(random, (image.shape[1], image.shape[0]), size, self.options), patch)
+
+    def fill(self, sample: int, slot: np.ndarray, truth: np.ndarray) -> str:
+        path, (first, *others) = self.take(sample, (slot.shape[2], slot.shape[1]), truth)
+        augment_crop(first.image, first.draws, slot)
+        for image, draws, patch in others:
+            other = np.empty_like(slot)
+            augment_crop(image, draws, other)
+            mix_in(slot, other, patch)
         return path
 
 

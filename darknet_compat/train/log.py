@@ -1,6 +1,7 @@
 """What a training says: Darknet's lines, a progress bar, a table of every figure, a chart.
 
-Source: the lines are those of ``examples/detector.c, train_detector`` and ``src/region_layer.c``.
+Source: the lines are those of ``examples/detector.c, train_detector``, of ``examples/classifier.c, train_classifier``
+and of the heads.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import sys
 import time
 import warnings
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +25,20 @@ from ..layers.head import Head
 from ..output import drop
 from .step import Update
 
-# Of the table; the heads' own stand between them.
-FIRST, LAST = ("batch", "images", "loss", "avg_loss", "rate", "seconds", "loading_seconds"), ("size", "map")
-CHARTED = ("batch", "loss", "avg_loss", "rate", "map")
+# Of the table; behind them the heads' own, and the scores.
+FIRST, SIZE = ("batch", "images", "loss", "avg_loss", "rate", "seconds", "loading_seconds"), "size"
+CHARTED = ("batch", "loss", "avg_loss", "rate")  # and the scores
+MAP = {"map": "mAP"}
 CHART_EVERY = 10.0  # seconds
 CHART_SHARE = 0.02  # of the time at most goes into drawing
 
 
+# The line of an update, its seconds and the images of one process's update.
+Line = Callable[[Update, float, int], str]
+
+
 def update_line(update: Update, seconds: float, images: int) -> str:
-    """The line that Darknet prints of each update."""
+    """The line that ``detector train`` prints of each update."""
     return (
         f"{update.batch}: {update.loss:f}, {update.avg:f} avg, {update.rate:f} rate, {seconds:f} seconds, "
         f"{update.batch * images} images"
@@ -85,7 +91,8 @@ class Log:
 
     On a terminal a bar stands in the place of the lines of each update. ``heads``: the network's. ``batch``: the batch
     to go on after; rows and lines that a broken-off training left behind it are taken out of the table.
-    ``tensorboard`` writes the figures into the folder ``path`` + .tensorboard too.
+    ``tensorboard`` writes the figures into the folder ``path`` + .tensorboard too. ``scores``: the columns of what is
+    scored now and then, and what they are called. ``line`` makes the line of an update.
     """
 
     def __init__(
@@ -96,12 +103,16 @@ class Log:
         last_batch: int = 0,
         resumed: bool = False,
         tensorboard: bool = False,
+        scores: Mapping[str, str] = MAP,
+        line: Line = update_line,
     ) -> None:
         self.path = path
         self.heads = heads
+        self.scores = scores
+        self.line = line
         self.rewritten = self.trained = 0.0  # boxes since this run began, as AlexeyAB's program counts
-        self.table_columns = (*FIRST, *(name for names in head_columns(heads) for name in names), *LAST)
-        self.columns = {name: array("d") for name in CHARTED}
+        self.table_columns = (*FIRST, *(name for names in head_columns(heads) for name in names), SIZE, *scores)
+        self.columns = {name: array("d") for name in (*CHARTED, *scores)}
         self.warned: set[str] = set()
         end = ".csv"
         self.events = self._events(batch) if tensorboard else None
@@ -129,7 +140,7 @@ class Log:
                 kept = [
                     row
                     for row in csv.DictReader(file)
-                    if _whole(row, self.table_columns) and int(row["batch"]) <= batch
+                    if _whole(row, self.table_columns, self.columns) and int(row["batch"]) <= batch
                 ]
         with whole_file(path, "w") as file:
             writer = csv.DictWriter(file, self.table_columns, lineterminator="\r\n")
@@ -202,12 +213,13 @@ class Log:
         """Darknet's lines of an update. ``images``: those of one process's update; ``world`` processes."""
         for figures in update.figures:
             for head, one in zip(self.heads, figures, strict=True):
-                self.detail(head.line(one))
+                if line := head.line(one):
+                    self.detail(line)
                 rewritten, trained = head.rewritten(one)
                 self.rewritten, self.trained = self.rewritten + rewritten, self.trained + trained
             if self.trained:
                 self.detail(rewritten_line(self.rewritten, self.trained))
-        self.detail(update_line(update, seconds, images))
+        self.detail(self.line(update, seconds, images))
         if self.bar is None:
             self._show(sys.stdout.flush)
         else:
@@ -218,12 +230,15 @@ class Log:
             )
             self._show(lambda: self.bar.update(update.batch - self.bar.n))
 
-    def row(self, update: Update, seconds: float, loading: float, size: tuple[int, int], score: float | None) -> None:
+    def row(
+        self, update: Update, seconds: float, loading: float, size: tuple[int, int], scores: Sequence[float] | None
+    ) -> None:
         """The update's row of the table, and a new chart when one is due."""
+        scored = dict.fromkeys(self.scores) if scores is None else dict(zip(self.scores, scores, strict=True))
         row: dict[str, Any] = {
             "batch": update.batch, "images": update.seen, "loss": update.loss, "avg_loss": update.avg,
             "rate": update.rate, "seconds": round(seconds, 6), "loading_seconds": round(loading, 6),
-            **self._totals(update), "size": f"{size[0]}x{size[1]}", "map": score,
+            **self._totals(update), SIZE: f"{size[0]}x{size[1]}", **scored,
         }  # fmt: skip
         if self.events is not None:
             with self._spared("TensorBoard's figures"):
@@ -253,7 +268,7 @@ class Log:
         start = time.monotonic()
         path = self.path.with_name(f"{self.path.name}.png")
         with self._spared(f"{path}: the chart"):
-            draw_chart(path, self.columns, self.path.name)
+            draw_chart(path, self.columns, self.path.name, self.scores)
         self.drawn = time.monotonic()
         self.drawing_took = self.drawn - start
 
@@ -284,10 +299,10 @@ def _cell(value: Any) -> Any:
     return f"{value:.9g}" if isinstance(value, float) else value
 
 
-def _whole(row: dict[str, str], columns: Sequence[str]) -> bool:
+def _whole(row: dict[str, str], columns: Sequence[str], charted: Iterable[str]) -> bool:
     """False for a line that a kill cut off, or that is none of a table."""
     try:
-        for name in CHARTED:
+        for name in charted:
             float(row[name] or "nan")
     except (KeyError, TypeError, ValueError):
         return False

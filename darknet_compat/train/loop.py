@@ -1,6 +1,6 @@
 """The training from its first update to its last.
 
-Source: ``examples/detector.c, train_detector``.
+Source: ``examples/detector.c, train_detector``; ``examples/classifier.c, train_classifier``.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -18,9 +18,9 @@ import torch
 from ..errors import DarknetError, ImageError, LostProcessError, TrainingError
 from .batch import Batch
 from .checkpoint import Snapshots, passed
-from .data import STOPPING, TrainingSet, load_batches
+from .data import STOPPING, ImageSet, load_batches
 from .log import Log
-from .schedule import RESIZE_EVERY, SIZES, batch_number, image_size, images_per_update
+from .schedule import CLASSIFICATION, DETECTION, batch_number, image_size, images_per_update
 from .step import Trainer
 
 SAME = 1.0  # seconds; a launcher passes on the Ctrl-C that the terminal has sent already, and fingers press twice
@@ -82,16 +82,19 @@ class Stopping:
 
 @dataclass
 class Scoring:
-    """mAP while training: ``score()`` every ``every`` batches and at the end; the best so far is kept."""
+    """Scores (0..1) while training: ``score()`` every ``every`` batches and at the end; the best so far is kept.
 
-    score: Callable[[], float]
+    There is one for each of the log's; the first says which weights are the best.
+    """
+
+    score: Callable[[], Sequence[float]]
     every: int
     best: float | None = None
 
 
 def train(
     trainer: Trainer,
-    data: TrainingSet,
+    data: ImageSet,
     snapshots: Snapshots,
     log: Log | None,
     stopping: Stopping,
@@ -125,7 +128,7 @@ def train(
         try:
             if _updates(trainer, batches, sizes, snapshots, log, stopping, scoring):
                 if log:
-                    _save(trainer, snapshots, log, snapshots.path("_final.weights"))
+                    _save(trainer, snapshots, log, snapshots.final)
                 return 0
         except (Stopped, ImageError, LostProcessError) as error:
             broken = error
@@ -152,9 +155,9 @@ def _updates(
     """Update after update up to ``max_batches``; False where another process asked to stop."""
     net, network = trainer.net, trainer.network
     while trainer.batch < net.max_batches:
-        before = trainer.batch
+        before = network.seen
         size = sizes.of(trainer.updates)
-        if sizes.drawn and trainer.updates % RESIZE_EVERY == 0 and log:
+        if sizes.drawn and trainer.updates % sizes.resizing.every == 0 and log:
             log.detail(f"Resizing\n{size[0]}")
         network.resize(*size)
         clock, waited = time.perf_counter(), Waited()
@@ -177,12 +180,13 @@ def _updates(
             log.detail(f"Loaded: {waited.seconds:f} seconds")
             log.update(update, seconds, waited.seconds, images_per_update(net), trainer.processes.world)
             last = update.batch >= net.max_batches
-            score = None
-            if scoring and (last or passed(before, update.batch, scoring.every)):
+            images = images_per_update(net)
+            scores = None
+            if scoring and (last or passed(before // images, update.batch, scoring.every)):
                 with contextlib.suppress(Stopped):
-                    score = _score(trainer, snapshots, log, scoring, stopping)
-            log.row(update, seconds, waited.seconds, size, score)
-            due = snapshots.due(before, update.batch)
+                    scores = _score(trainer, snapshots, log, scoring, stopping)
+            log.row(update, seconds, waited.seconds, size, scores)
+            due = snapshots.due(before, network.seen, images)
             if last and snapshots.backup not in due:
                 due.append(snapshots.backup)
             for path in due:
@@ -231,11 +235,17 @@ class Sizes:
 
     def __init__(self, trainer: Trainer) -> None:
         self.trainer = trainer
-        head = trainer.network.heads[-1]
-        # One that takes no other size means something else by it ([detection]).
-        self.drawn = head.resizable and bool(getattr(head.o, "random", 0))
+        if trainer.network.detectors:
+            head = trainer.network.heads[-1]
+            # One that takes no other size means something else by it ([detection]).
+            self.drawn = head.resizable and bool(getattr(head.o, "random", 0))
+            self.resizing = DETECTION
+        else:
+            self.drawn = bool(getattr(trainer.net, "random", 0))  # AlexeyAB's [net] has none
+            self.resizing = CLASSIFICATION
         self.given = trainer.net.width, trainer.net.height
-        self.largest = (SIZES[-1], SIZES[-1]) if self.drawn else self.given
+        largest = self.resizing.sizes[-1]
+        self.largest = (largest, largest) if self.drawn else self.given
         self.begun, self.seen = trainer.updates, trainer.network.seen
 
     def of(self, update: int) -> tuple[int, int]:
@@ -243,10 +253,10 @@ class Sizes:
         if not self.drawn:
             return self.given
         trainer = self.trainer
-        first = update - update % RESIZE_EVERY
+        first = update - update % self.resizing.every
         # Counted from where this run began: the updates before may have been those of fewer or more processes.
         seen = self.seen + (first - self.begun) * trainer.images_per_update
-        side = image_size(trainer.net, trainer.seed, first, batch_number(trainer.net, seen))
+        side = image_size(self.resizing, trainer.net, trainer.seed, first, batch_number(trainer.net, seen))
         return side, side
 
     def of_batch(self, index: int) -> tuple[int, int]:
@@ -254,18 +264,19 @@ class Sizes:
         return self.of(self.begun + index // self.trainer.net.subdivisions)
 
 
-def _score(trainer: Trainer, snapshots: Snapshots, log: Log, scoring: Scoring, stopping: Stopping) -> float:
-    """mAP at the cfg's own size, with the rolling statistics; a best one's weights are kept."""
+def _score(trainer: Trainer, snapshots: Snapshots, log: Log, scoring: Scoring, stopping: Stopping) -> Sequence[float]:
+    """The scores at the cfg's own size, with the rolling statistics; a best one's weights are kept."""
     network = trainer.network
     network.resize(trainer.net.width, trainer.net.height)
     network.eval()
     try:
         with stopping.breaks_off():
-            score = scoring.score()
+            scores = scoring.score()
     finally:
         network.train()
-    if scoring.best is None or score > scoring.best:
-        scoring.best = score
+    if scoring.best is None or scores[0] > scoring.best:
+        scoring.best = scores[0]
         snapshots.save(trainer, snapshots.path("_best.weights"))
-    log.say(f"mAP {100 * score:.2f} %, best {100 * scoring.best:.2f} %")
-    return score
+    said = [f"{title} {100 * score:.2f} %" for title, score in zip(log.scores.values(), scores, strict=True)]
+    log.say(", ".join([*said, f"best {100 * scoring.best:.2f} %"]))
+    return scores

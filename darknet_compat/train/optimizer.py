@@ -19,6 +19,7 @@ from ..network import Network
 from .schedule import images_per_update
 
 DECAYED = "weights"  # update_convolutional_layer: neither biases nor scales decay
+OF_CLASSIFIERS = "mixup", "cutmix", "mosaic", "label_smooth_eps"  # built for them alone (crop_augment.py)
 
 
 class Gradients:
@@ -51,6 +52,8 @@ def freeze(network: Network) -> None:
     """
     for name in ALEXEYAB_TRAINING:
         option = network.cfg.net.find(name)
+        if name in OF_CLASSIFIERS and not network.detectors:
+            continue
         if option and network.program == ALEXEYAB and option.value != "0":
             raise network.cfg.net.error(
                 f"training with {name} is not built here; expected no such line, to train without it", name

@@ -1,6 +1,7 @@
 """The learning rate of each update, and the image size of ``random=1``.
 
-Source: ``src/network.c, get_current_rate, get_current_batch``; ``examples/detector.c, train_detector``.
+Source: ``src/network.c, get_current_rate, get_current_batch``; ``examples/detector.c, train_detector``;
+``examples/classifier.c, train_classifier``.
 
 Batches are numbered by the images seen, those of the current update included: the first update of a fresh training is
 batch 1.
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import random
 from types import SimpleNamespace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -17,10 +19,19 @@ from ..cfg import Section
 
 POLICIES = ("constant", "step", "steps", "exp", "poly", "sigmoid", "random")
 
-# examples/detector.c, train_detector: rand() % 10 + 10, times 32; the last 200 batches see the largest.
-RESIZE_EVERY = 10
-SIZES = range(320, 609, 32)
-LAST_BATCHES = 200
+
+class Resizing(NamedTuple):
+    """How ``random=1`` draws the side of the images."""
+
+    sizes: range
+    every: int
+    """Updates from one drawing to the next."""
+    last: int
+    """So many batches before the end the side is the largest."""
+
+
+DETECTION = Resizing(range(320, 609, 32), 10, 200)  # rand() % 10 + 10, times 32
+CLASSIFICATION = Resizing(range(128, 449, 32), 40, 0)  # rand() % 11 + 4, times 32
 
 
 def images_per_update(net: SimpleNamespace) -> int:
@@ -123,11 +134,8 @@ def draw(seed: int, what: str, number: int) -> random.Random:
     return random.Random(f"{what} {seed} {number}")
 
 
-def image_size(net: SimpleNamespace, seed: int, update: int, batch: int) -> int:
-    """Width and height for ``random=1`` from update ``update`` on, which follows batch number ``batch``.
-
-    It is drawn anew every :data:`RESIZE_EVERY` updates, counted from 0.
-    """
-    if batch + LAST_BATCHES > net.max_batches:
-        return SIZES[-1]
-    return draw(seed, "size", update).choice(SIZES)
+def image_size(resizing: Resizing, net: SimpleNamespace, seed: int, update: int, batch: int) -> int:
+    """Width and height for ``random=1`` from update ``update`` on, which follows batch number ``batch``."""
+    if batch + resizing.last > net.max_batches:
+        return resizing.sizes[-1]
+    return draw(seed, "size", update).choice(resizing.sizes)

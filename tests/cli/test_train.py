@@ -23,7 +23,7 @@ from darknet_compat.cli import build_parser, main
 from darknet_compat.cli.train import _arguments
 from darknet_compat.train import data, detector, step
 from darknet_compat.train.checkpoint import Snapshots
-from darknet_compat.train.detector import Training
+from darknet_compat.train.detector import DetectorTraining
 from darknet_compat.train.distributed import Processes
 from darknet_compat.train.step import Trainer
 from darknet_compat.weights import load_weights, read_header
@@ -314,16 +314,16 @@ def test_map_while_training_is_that_of_the_verb(verb, data, wide, tmp_path, caps
     for letter_box in (0, 1):
         cfg = tmp_path / "net.cfg"
         cfg.write_text(CFG.read_text().replace("batch = 8", f"letter_box = {letter_box}\nbatch = 8", 1))
-        training = Training(file, cfg, WEIGHTS, clear=True, map_every=0, device="cpu")
+        training = DetectorTraining(file, cfg, WEIGHTS, clear=True, map_every=0, device="cpu")
         training.trainer.network.eval()
-        scores[letter_box] = training.scoring.score()
+        [scores[letter_box]] = training.scoring.score()
         assert verb("detector", "map", file, cfg, WEIGHTS, "-device", "cpu") == 0
         assert f"mAP@0.50) = {scores[letter_box]:.6f}," in capsys.readouterr().out
     assert scores[0] != scores[1]
 
 
 def made_ready(**options):
-    return Training("set.data", "small.cfg", **{"device": "cpu", **options})
+    return DetectorTraining("set.data", "small.cfg", **{"device": "cpu", **options})
 
 
 def test_epochs_show_every_image(run, monkeypatch):

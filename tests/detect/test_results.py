@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from darknet_compat.detect.detections import Detections
-from darknet_compat.detect.results import COCO_IDS, ResultFiles, coco_image_id, drawing_names, write_json
+from darknet_compat.detect.results import COCO_IDS, ResultFiles, coco_image_id, drawing_names
 from darknet_compat.errors import ResultsError
+from darknet_compat.image_files import write_objects
 
 NAMES = ["cat", "dog"]
 
@@ -261,7 +262,7 @@ def test_drawings_of_the_same_name_do_not_overwrite_each_other():
 def test_the_text_of_the_json(tmp_path):
     """Probabilities to six places, pixels to three."""
     boxes, prob = [[10.12345, 20.5, 8.25, 6.5]], [[0, 0.12345678]]
-    write_json([found("ä.jpg", boxes, prob)], NAMES, tmp_path / "out.json")
+    write_objects([found("ä.jpg", boxes, prob).as_json(NAMES)], tmp_path / "out.json")
     assert (tmp_path / "out.json").read_text(encoding="utf-8").split("\n") == [
         "[", " {", '  "image": "ä.jpg",', '  "width": 100,', '  "height": 80,', '  "detections": [', "   {",
         '    "class_id": 1,', '    "name": "dog",', '    "prob": 0.123457,', '    "box": [',
@@ -270,12 +271,12 @@ def test_the_text_of_the_json(tmp_path):
 
 
 def test_json_is_written_whole(tmp_path):
-    write_json([found("ä.jpg", [[10, 20, 8, 6]], [[0.5, 0]])], NAMES, tmp_path / "out.json")
+    write_objects([found("ä.jpg", [[10, 20, 8, 6]], [[0.5, 0]]).as_json(NAMES)], tmp_path / "out.json")
     (image,) = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
     assert image["image"] == "ä.jpg"
     assert image["detections"] == [{"class_id": 0, "name": "cat", "prob": 0.5, "box": [6, 17, 8, 6]}]
     path = os.fsdecode(b"\xe4.jpg")  # a byte that is no UTF-8
-    write_json([found(path, np.zeros((0, 4)), np.zeros((0, 2)))], NAMES, tmp_path / "out.json")
+    write_objects([found(path, np.zeros((0, 4)), np.zeros((0, 2))).as_json(NAMES)], tmp_path / "out.json")
     assert json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))[0]["image"] == path
     with pytest.raises(ResultsError, match="the file was not written"):
-        write_json([], NAMES, tmp_path / "none" / "out.json")
+        write_objects([], tmp_path / "none" / "out.json")

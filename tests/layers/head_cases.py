@@ -362,3 +362,15 @@ def row(name, tallies):
     figure, rounded = max(tally.figure for tally in some), sum(tally.rounded for tally in some)
     cases, truths = (sum(getattr(tally, name) for tally in some) for name in ("cases", "truths"))
     return f"| {name} | {cases} | {truths} | {worst} | {figure:.1e} | {rounded} |"
+
+
+def check_delta_normalizer(text, folder):
+    """It scales the gradient and nothing that is printed, as in his GPU build; his CPU build passes over it."""
+    plain = made(text("iou_loss=ciou"), folder, "alexeyab")
+    scaled = made(text("iou_loss=ciou\ndelta_normalizer=.5"), folder, "alexeyab")
+    raw, truth = random_case(np.random.default_rng(4), plain)
+    whole, figures = deltas(plain, raw, truth)
+    half, others = deltas(scaled, raw, truth)
+    np.testing.assert_allclose(half, whole / 2, rtol=1e-6)
+    assert int(figures.count) > 1
+    assert [float(one) for one in figures] == [float(one) for one in others]

@@ -18,10 +18,10 @@ from tests.layers.head_cases import (
     KINDS,
     SIZES,
     between,
+    check_delta_normalizer,
     deltas,
     made,
     one_of,
-    random_case,
     row,
     run,
     text,
@@ -138,12 +138,4 @@ def test_a_truth_outside_or_of_no_class(tmp_path):
 
 
 def test_delta_normalizer_scales_the_gradient(tmp_path):
-    """And nothing that is printed, as in his GPU build; his CPU build passes over it."""
-    plain = made(loss_text("iou_loss=ciou"), tmp_path, "alexeyab")
-    scaled = made(loss_text("iou_loss=ciou\ndelta_normalizer=.5"), tmp_path, "alexeyab")
-    raw, truth = random_case(np.random.default_rng(4), plain)
-    whole, figures = deltas(plain, raw, truth)
-    half, others = deltas(scaled, raw, truth)
-    np.testing.assert_allclose(half, whole / 2, rtol=1e-6)
-    assert int(figures.count) > 1
-    assert [float(one) for one in figures] == [float(one) for one in others]
+    check_delta_normalizer(loss_text, tmp_path)

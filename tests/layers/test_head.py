@@ -59,9 +59,6 @@ def crowd(monkeypatch):
         def row(self):
             return "crowd"
 
-        def graph(self, graph, x):
-            return {"crowd": graph.node("Exp", graph.node("GlobalAveragePool", x))}
-
     yield Crowd
     del TYPES["crowd"]
 
@@ -130,9 +127,9 @@ def test_the_network_knows_its_heads():
     raw = network.raw_maps(x)
     assert torch.equal(raw[0], outputs[1])
     assert torch.equal(raw[1], outputs[4])
-    found = network.predict(x)
-    assert torch.equal(found[0], outputs[2])
-    assert torch.equal(found[1], outputs[5])
+    assert network.detectors == [region]
+    (found,) = network.predict(x)  # what finds boxes, and nothing else
+    assert torch.equal(found, outputs[5])
     assert torch.equal(network(x), outputs[5])  # the last layer's, as ever
 
 
@@ -273,7 +270,7 @@ def test_it_detects():
 
 
 @pytest.mark.parametrize("name", ENGINES)
-def test_every_engine_gives_both(name):
+def test_every_engine_gives_what_finds_boxes(name):
     if name != "torch":
         pytest.importorskip(name, reason=f"needs {name}: pip install 'darknet_compat[{name}]'")
     network, x = network_of(), images()
@@ -282,7 +279,7 @@ def test_every_engine_gives_both(name):
 
 
 @torch.no_grad()
-def test_onnx_has_both(tmp_path):
+def test_onnx_has_what_finds_boxes(tmp_path):
     runtime = pytest.importorskip("onnxruntime", reason="needs onnxruntime: pip install 'darknet_compat[onnxruntime]'")
     network, x = network_of(), images(1)
     export(network, tmp_path / "net.onnx")
@@ -291,20 +288,18 @@ def test_onnx_has_both(tmp_path):
         zip([one.name for one in session.get_outputs()], session.run(None, {"images": x.numpy()}), strict=True)
     )
     boxes, _, prob = network.boxes(network.predict(x), 0.0)
-    assert set(values) == {"boxes", "probabilities", "crowd.2"}
+    assert set(values) == {"boxes", "probabilities"}
     np.testing.assert_allclose(values["boxes"], boxes, atol=1e-4)
     np.testing.assert_allclose(values["probabilities"], prob, atol=1e-4)
-    np.testing.assert_allclose(values["crowd.2"], network.predict(x)[0], rtol=1e-4)
 
 
-def test_a_torch_program_has_both_and_comes_back(tmp_path):
+def test_a_torch_program_has_it_and_comes_back(tmp_path):
     network, x = network_of(), images(1)
     export(network, tmp_path / "net.pt2")
-    boxes, probabilities, crowd = torch.export.load(tmp_path / "net.pt2").module()(x)
+    boxes, probabilities = torch.export.load(tmp_path / "net.pt2").module()(x)
     expected = network.boxes(network.predict(x), 0.0)
     torch.testing.assert_close(boxes, expected.xywh)
     torch.testing.assert_close(probabilities, expected.prob)
-    torch.testing.assert_close(crowd, network.predict(x)[0])
     again = read_export(tmp_path / "net.pt2")
     assert torch.equal(again(x), network(x))
 
@@ -313,4 +308,5 @@ def test_without_a_head_that_finds_boxes_detection_says_so():
     network = network_of(CFG[: CFG.index("[route]")])
     with pytest.raises(CfgError, match=r"the network ends in \[crowd\]; detection needs .*\[region\]"):
         _ = network.detector
-    assert len(network.predict(images())) == 1
+    (values,) = network.predict(images())
+    assert torch.equal(values, network(images()))

@@ -19,6 +19,7 @@ from tests.layers.head_cases import (
     THRESH,
     Pair,
     Tally,
+    check_delta_normalizer,
     deltas,
     made,
     numbers,
@@ -174,12 +175,4 @@ def test_words_of_the_loss_that_are_none(options, message):
 
 
 def test_delta_normalizer_scales_the_gradient(tmp_path):
-    """And nothing that is printed, as in his GPU build; his CPU build passes over it."""
-    plain = made(text("iou_loss=ciou"), tmp_path, "alexeyab")
-    scaled = made(text("iou_loss=ciou\ndelta_normalizer=.5"), tmp_path, "alexeyab")
-    raw, truth = random_case(np.random.default_rng(4), plain)
-    whole, figures = deltas(plain, raw, truth)
-    half, others = deltas(scaled, raw, truth)
-    np.testing.assert_allclose(half, whole / 2, rtol=1e-6)
-    assert int(figures.count) > 1
-    assert [float(one) for one in figures] == [float(one) for one in others]
+    check_delta_normalizer(text, tmp_path)

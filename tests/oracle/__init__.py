@@ -255,10 +255,11 @@ class Program:
         self.lib.gradient_array(_pointer(output), output.size, self.ACTIVATIONS.index(activation), _pointer(out))
         return out
 
-    def load_data_augment(self, paths, n, labels, sides, size, options, tree=None, last=0, seed=None):
+    def load_data_augment(self, paths, n, labels, sides, size, options, tree=None, last=0, mixup=0, seed=None):
         """load_data_augment -> images (n, 3, size, size), truth (n, len(labels)).
 
         ``options``: angle, aspect, hue, saturation, exposure. ``last``: pjreddie's center, AlexeyAB's label_smooth_eps.
+        ``mixup``: his number for mixup, cutmix, mosaic (1 to 3), or either of the last (4).
         """
         names, words = ([os.fsencode(word) for word in some] for some in (paths, labels))
         arrays = ((ctypes.c_char_p * len(some))(*some) for some in (names, words))
@@ -266,13 +267,24 @@ class Program:
         truth = np.empty((n, len(words)), np.float32)
         if seed is not None:
             self.srand(seed)
-        last = int(last) if self.program == "pjreddie" else _f(last)
+        rest = (int(last),) if self.program == "pjreddie" else (_f(last), mixup)
         floats = map(_f, options)
         tree = None if tree is None else os.fsencode(tree)
         names, words = arrays
         with self.capture():
             self.a.oracle_load_classes(
-                n, names, len(names), words, len(words), tree, *sides, size, *floats, last, _pointer(x), _pointer(truth)
+                n,
+                names,
+                len(names),
+                words,
+                len(words),
+                tree,
+                *sides,
+                size,
+                *floats,
+                *rest,
+                _pointer(x),
+                _pointer(truth),
             )
         return x, truth
 

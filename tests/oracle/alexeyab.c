@@ -15,14 +15,14 @@ data load_data_augment(char **paths, int n, int m, char **labels, int k, tree *h
                        float label_smooth_eps, int dontuse_opencv, int contrastive);
 tree *read_tree(char *filename);
 
-/* load_data_augment with label_smooth_eps in the place of pjreddie's `center`; `tree_file` may be NULL. */
+/* load_data_augment with label_smooth_eps in the place of pjreddie's `center`, and with `mixup`; `tree_file` may be NULL. */
 void oracle_load_classes(int n, char **paths, int m, char **labels, int k, char *tree_file, int min, int max, int size, float angle, float aspect,
-                         float hue, float saturation, float exposure, float smooth, float *x, float *truth)
+                         float hue, float saturation, float exposure, float smooth, int mixup, float *x, float *truth)
 {
     int i;
     tree *hierarchy = tree_file ? read_tree(tree_file) : 0;
-    data d = load_data_augment(paths, n, m, labels, k, hierarchy, 1, min, max, size, size, angle, aspect, hue, saturation, exposure, 0, 0, 0,
-                               smooth, 1, 0);
+    data d = load_data_augment(paths, n, m, labels, k, hierarchy, 1, min, max, size, size, angle, aspect, hue, saturation, exposure, mixup, 0,
+                               0, smooth, 1, 0);
     for (i = 0; i < n; ++i) {
         memcpy(x + (long)i*d.X.cols, d.X.vals[i], sizeof(float)*d.X.cols);
         memcpy(truth + (long)i*d.y.cols, d.y.vals[i], sizeof(float)*d.y.cols);

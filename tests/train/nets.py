@@ -157,15 +157,21 @@ size=3
 stride=2
 pad=1
 activation=leaky
+"""
+# YOLOv1's kinds of layers.
+V1_HEAD = """
 [local]
 size=3
 stride=1
 pad=1
 filters=6
 activation=leaky
+
+{drawn}
 [connected]
 output=208
 activation=linear
+
 [detection]
 classes=3
 coords=4
@@ -182,7 +188,7 @@ coord_scale=5
 
 
 def v1(net="max_batches=6", **values):
-    text = V1.format(net=net)
+    text = V1.format(net=net) + V1_HEAD.format(drawn="")
     for name, value in values.items():
         before = next(line for line in text.split("\n") if line.startswith(f"{name}="))
         text = text.replace(f"{before}\n", f"{name}={value}\n")
@@ -320,31 +326,6 @@ HEADS = {
     "yolo and region": [yolo("0,1,2"), REGION],
     "yolo and Gaussian_yolo": [yolo("0,1,2", CIOU), yolo("3,4,5", CIOU, "Gaussian_yolo")],
 }
-# YOLOv1's kinds of layers.
-V1_HEAD = """
-[local]
-size=3
-stride=1
-pad=1
-filters=6
-activation=leaky
-
-{drawn}
-[connected]
-output=208
-activation=linear
-
-[detection]
-classes=3
-coords=4
-rescore=1
-side=4
-num=2
-sqrt=1
-jitter=.2
-noobject_scale=.5
-coord_scale=5
-"""
 
 
 def of_heads(name, random=0, drawn=True, norm=True, **net):

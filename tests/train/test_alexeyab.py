@@ -25,7 +25,7 @@ import torch
 
 from darknet_compat import load_network, read_cfg
 from darknet_compat.errors import TrainingError
-from darknet_compat.train.detector import Training
+from darknet_compat.train.detector import DetectorTraining
 from darknet_compat.weights import save_weights
 from tests.oracle import alexeyab as his
 
@@ -142,7 +142,7 @@ def start(folder, cfg):
 def train(folder, cfg, backup):
     """Our training; as on his CPU the biases behind a batch normalisation stay as they are."""
     data, weights = data_of(folder, backup), folder / "start.weights"
-    made = Training(data, cfg, weights, clear=True, device="cpu", numerics="gpu", workers=0)
+    made = DetectorTraining(data, cfg, weights, clear=True, device="cpu", numerics="gpu", workers=0)
     for layer in made.trainer.network.layers:
         if getattr(layer.o, "batch_normalize", 0):
             layer.biases.requires_grad_(False)

@@ -44,15 +44,15 @@ def test_snapshots_come_in_darknets_rhythm(tmp_path):
         backup, numbered = darknets(batch)
         expected = {"net.backup"} if backup else set()
         expected |= {f"net_{batch}.weights"} if numbered else set()
-        assert {path.name for path in snapshots.due(batch - 1, batch)} == expected, batch
+        assert {path.name for path in snapshots.due(batch - 1, batch, 1)} == expected, batch
 
 
 def test_a_multiple_that_several_gpus_step_over_counts(tmp_path):
     _, snapshots = make(tmp_path)
     assert [batch for batch in range(3, 400, 3) if passed(batch - 3, batch, 100)] == [102, 201, 300]
-    assert {path.name for path in snapshots.due(99, 102)} == {"net.backup", "net_102.weights"}
-    assert snapshots.due(102, 105) == []
-    assert {path.name for path in snapshots.due(899, 999)} == {"net.backup", "net_999.weights"}
+    assert {path.name for path in snapshots.due(99, 102, 1)} == {"net.backup", "net_102.weights"}
+    assert snapshots.due(102, 105, 1) == []
+    assert {path.name for path in snapshots.due(899, 999, 1)} == {"net.backup", "net_999.weights"}
 
 
 def test_the_folder_is_made_with_those_above_it(tmp_path):

@@ -15,12 +15,16 @@ from darknet_compat.errors import TrainingError
 from darknet_compat.images import load_image
 from darknet_compat.layers.net import read_net
 from darknet_compat.train.crop_augment import (
+    MIXINGS,
     CropAugmentation,
     augment_crop,
     crop_augmentation,
     draw_crop,
+    draw_mix,
     fill_classes,
     fill_hierarchy,
+    mix_in,
+    whole,
 )
 from darknet_compat.train.data import ClassTrainingSet, load_batches
 from darknet_compat.tree import read_tree
@@ -53,8 +57,11 @@ def either(request):
 
 def replay(darknet, paths, n, size, options, seed):
     """What load_data_augment would make of this seed, by our own functions; and the paths it chose."""
-    random = CRandom(darknet)
     darknet.srand(seed)
+    return load(CRandom(darknet), paths, n, size, options)
+
+
+def load(random, paths, n, size, options):
     chosen = [paths[random.randrange(len(paths))] for _ in range(n)]
     x = np.empty((n, 3, size, size), np.float32)
     for slot, path in zip(x, chosen, strict=True):
@@ -178,6 +185,139 @@ def test_truth(either, paths, tmp_path, with_tree, smooth):
     np.testing.assert_allclose(mine, theirs, atol=1e-7)
     assert len({tuple(row) for row in mine}) >= 4
     assert (mine == -1234).any() == (with_tree and not smooth)
+
+
+def replay_mixed(darknet, paths, n, size, options, smooth, seed):
+    """The same with images that are mixed, as he mixes them: all of a load, or none; and the truths."""
+    random = CRandom(darknet)
+    darknet.srand(seed)
+    loads = [load(random, paths, n, size, options)]
+    if random.randrange(2):
+        loads += [load(random, paths, n, size, options) for _ in range(options.most_mixed - 1)]
+    truths = np.zeros((len(loads), n, len(LABELS)), np.float32)
+    for rows, (_, chosen) in zip(truths, loads, strict=True):
+        for row, classes in zip(rows, match_labels(chosen, LABELS), strict=True):
+            fill_classes(row, classes, smooth)
+    x, truth = loads[0][0], truths[0]
+    for i in range(n if len(loads) > 1 else 0):
+        patches = draw_mix(random, size, options.mixing)
+        truth[i] *= patches[0].share
+        for patch, (others, _), rows in zip(patches[1:], loads[1:], truths[1:], strict=False):
+            mix_in(x[i], others[i], patch)
+            truth[i] += patch.share * rows[i]
+    return x, truth, len(loads)
+
+
+@pytest.mark.parametrize("mixing", MIXINGS[1:])
+@pytest.mark.parametrize("size", [64, 47])
+def test_mixed_images_are_alexeyabs(alexeyab_darknet, paths, mixing, size):
+    options = CropAugmentation(0.5, 1.5, **ALL, mixing=mixing, program="alexeyab")
+    settings = paths, 6, LABELS, options.sides(size), size, ALL.values()
+    number, mixed = MIXINGS.index(mixing), []
+    for seed in range(8):
+        theirs = alexeyab_darknet.load_data_augment(*settings, last=0.1, mixup=number, seed=seed)
+        *mine, loads = replay_mixed(alexeyab_darknet, paths, 6, size, options, 0.1, seed)
+        assert_same_images(mine[0], theirs[0])
+        np.testing.assert_allclose(mine[1], theirs[1], atol=1e-7)
+        mixed.append(loads > 1)
+    assert 2 <= sum(mixed) <= 6
+
+
+@pytest.mark.parametrize("mixing", MIXINGS[1:])
+def test_patches_are_in_the_image_and_shares_add_up(mixing):
+    random, kinds = Random(2), set()
+    for size in (1, 2, 7, 224):
+        for _ in range(200):
+            patches = draw_mix(random, size, mixing)
+            kinds.add(len(patches))
+            shown = np.full((3, size, size), -1, np.float32)
+            for number, patch in enumerate(patches):
+                assert 0 <= patch.left <= patch.right <= size
+                assert 0 <= patch.top <= patch.bottom <= size
+                mix_in(shown, np.full_like(shown, number), patch)
+            assert patches[0] == whole(size, patches[0].share)
+            assert sum(patch.share for patch in patches) == pytest.approx(1)
+            for number, patch in enumerate(patches):
+                seen = (shown[0] == number).mean() if mixing != "mixup" else 0.5
+                assert seen == pytest.approx(patch.share, abs=1e-6)
+    assert kinds == {"mixup": {2}, "cutmix": {2}, "mosaic": {4}, "cutmix or mosaic": {2, 4}}[mixing]
+
+
+def test_half_of_the_images_are_mixed(paths):
+    """Each draws for itself, and its others from all; the truth of the others is in its own."""
+    options = CropAugmentation(1, 1, mixing="mixup", program="alexeyab")
+    found = match_labels(paths, LABELS)
+    data = ClassTrainingSet(found, len(LABELS), options, smooth=0.1, cache=True)
+    plain = ClassTrainingSet(found, len(LABELS), options._replace(mixing=""), smooth=0.1, cache=True)
+    slot, truth, alone = np.empty((3, 8, 8), np.float32), np.empty(7, np.float32), np.empty(7, np.float32)
+    others, same = set(), 0
+    for sample in range(400):
+        assert data.fill(sample, slot, truth) == plain.fill(sample, slot, alone)
+        if (truth == alone).all():
+            same += 1
+        else:
+            others.add(tuple(np.round(2 * truth - alone, 3)))
+    assert 0.5 < same / 400 < 0.7  # half, and those whose other shows the same classes
+    assert len(others) == 4  # of five images two show the same
+
+
+@pytest.mark.parametrize("mixing", MIXINGS[1:])
+def test_the_truth_is_what_is_seen(tmp_path, mixing):
+    """Of flat images: each class has as large a share of the truth as of the pixels, or of their sum."""
+    levels = {"dog": 0, "person": 51, "noise": 102, "wide": 204}
+    for name, level in levels.items():
+        cv2.imwrite(str(tmp_path / f"{name}.png"), np.full((40, 40, 3), level, np.uint8))
+    options = CropAugmentation(center=True, mixing=mixing, program="alexeyab")
+    found = match_labels([str(tmp_path / f"{name}.png") for name in levels], list(levels))
+    data = ClassTrainingSet(found, 4, options, cache=True)
+    slot, truth, mixed = np.empty((3, 30, 30), np.float32), np.empty(4, np.float32), set()
+    for sample in range(80):
+        data.fill(sample, slot, truth)
+        if mixing == "mixup":
+            np.testing.assert_allclose(slot, (truth * list(levels.values())).sum() / 255, atol=1e-6)
+        else:
+            shares = [np.isclose(slot, level / 255, atol=1e-4).mean() for level in levels.values()]
+            np.testing.assert_allclose(truth, shares, atol=1e-6)
+        mixed.add((truth > 0).sum())
+    assert mixed == ({1, 2} if mixing in ("mixup", "cutmix") else {1, 2, 3, 4})
+
+
+def test_a_tree_is_not_mixed(alexeyab_darknet, paths, tmp_path):
+    """His marks of groups of which nothing is known are then no marks any more."""
+    (tmp_path / "tree").write_text(TREE)
+    labels = ["in no path", *LABELS]
+    truths = [
+        alexeyab_darknet.load_data_augment(
+            paths, 8, labels, (16, 16), 16, PLAIN.values(), tmp_path / "tree", mixup=1, seed=seed
+        )[1]
+        for seed in range(4)
+    ]
+    assert any(((truth < -1) & (truth > -1234)).any() for truth in truths)
+    options = CropAugmentation(mixing="cutmix", program="alexeyab")
+    with pytest.raises(TrainingError, match=r"cutmix with a tree of classes: .* leave out one of the two"):
+        ClassTrainingSet(match_labels(paths, labels), 8, options, read_tree(tmp_path / "tree"))
+
+
+@pytest.mark.parametrize(
+    ("lines", "mixing"),
+    [
+        ("", ""),
+        ("mixup=1", "mixup"),
+        ("mixup=1\ncutmix=1", "cutmix"),
+        ("mosaic=1\nmixup=1", "mosaic"),
+        ("mosaic=1\ncutmix=1", "cutmix or mosaic"),
+        ("mixup=3", "mosaic"),
+    ],
+)
+def test_what_mixes_images(lines, mixing):
+    text = f"width=32\nheight=32\n{lines}"
+    assert crop_augmentation(net_of(text, "alexeyab"), "alexeyab").mixing == mixing
+
+
+@pytest.mark.parametrize("line", ["mixup=5", "mixup=-1"])
+def test_a_mixture_that_is_none_is_one_line(line):
+    with pytest.raises(TrainingError, match=f"mixup is {line[6:]}; expected 0, or 1"):
+        crop_augmentation(net_of(f"width=32\nheight=32\n{line}", "alexeyab"), "alexeyab")
 
 
 def test_batches_are_the_same_for_any_number_of_workers(paths):

@@ -14,7 +14,7 @@ from darknet_compat.detect import detections
 from darknet_compat.errors import CfgError
 from darknet_compat.labels import read_labels
 from darknet_compat.train.batch import Batch
-from darknet_compat.train.detector import Training, train_detector
+from darknet_compat.train.detector import DetectorTraining, train_detector
 from darknet_compat.train.step import Trainer, network_cost
 from darknet_compat.weights import save_weights
 from tests.train.nets import data_set, small, v1
@@ -35,7 +35,7 @@ def test_updates_from_files_are_darknets(darknet, folder):
     save_weights(ours, folder / "start.weights")
     theirs = darknet.load_network(folder / "v1.cfg", folder / "start.weights")
     trainer, head, net = Trainer(ours), ours.detector, ours.net
-    options = Training(folder / "set.data", folder / "v1.cfg", device="cpu").images.options
+    options = DetectorTraining(folder / "set.data", folder / "v1.cfg", device="cpu").images.options
     assert options.fit == "stretch"
     colour = options.hue, options.saturation, options.exposure
     start = {
@@ -100,23 +100,23 @@ def test_map_stretches_and_every_truth_is_looked_at(folder, monkeypatch):
     done = train(folder, map_every=3)
     assert 0 <= done.best <= 1
     (folder / "v1.cfg").write_text(v1(sqrt="1\nmax=1"))
-    images = Training(folder / "set.data", folder / "v1.cfg", device="cpu").images
+    images = DetectorTraining(folder / "set.data", folder / "v1.cfg", device="cpu").images
     assert images.most == 3
 
 
 def test_alexeyabs_program_loads_images_as_pjreddies_does(folder):
     """Whatever it does with these options for other heads: the loader is the same in both."""
     (folder / "v1.cfg").write_text(v1(sqrt="1\nrandom=1\nresize=1.5"))
-    made = Training(folder / "set.data", folder / "v1.cfg", device="cpu", program="alexeyab", augment="device")
+    made = DetectorTraining(folder / "set.data", folder / "v1.cfg", device="cpu", program="alexeyab", augment="device")
     assert made.images.options.fit == "stretch"
 
 
 def test_yolo_train_numbers_its_snapshots_more_often(folder):
     (folder / "v1.cfg").write_text(v1())
     for verbs, expected in (("detector", {100, 900, 10000, 20000}), ("yolo", {100, 900, 1000, 2000, 10000, 20000})):
-        snapshots = Training(folder / "set.data", folder / "v1.cfg", device="cpu", verbs=verbs).snapshots
+        snapshots = DetectorTraining(folder / "set.data", folder / "v1.cfg", device="cpu", verbs=verbs).snapshots
         asked = (100, 150, 900, 1000, 1100, 2000, 10000, 20000)
-        named = {batch for batch in asked if snapshots.path(f"_{batch}.weights") in snapshots.due(batch - 1, batch)}
+        named = {batch for batch in asked if snapshots.path(f"_{batch}.weights") in snapshots.due(batch - 1, batch, 1)}
         assert named == expected
 
 

@@ -134,9 +134,8 @@ def test_a_signal_to_the_launcher_saves_once_and_resumes(tmp_path, number, code)
 SMALL_SIZES = """
 import sys
 from darknet_compat.cli import main
-from darknet_compat.train import loop, schedule
-loop.SIZES = schedule.SIZES = range(32, 161, 32)
-schedule.LAST_BATCHES = 1
+from darknet_compat.train import loop
+loop.DETECTION = loop.DETECTION._replace(sizes=range(32, 161, 32), last=1)
 sys.exit(main(sys.argv[1:]))
 """
 

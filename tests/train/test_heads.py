@@ -20,9 +20,10 @@ from darknet_compat.errors import CfgError, TrainingError
 from darknet_compat.layers.base import ALEXEYAB
 from darknet_compat.layers.head import Boxes
 from darknet_compat.train import loop
-from darknet_compat.train.detector import Training, train_detector
+from darknet_compat.train.detector import DetectorTraining, train_detector
 from darknet_compat.train.distributed import join, leave
-from darknet_compat.train.log import FIRST, LAST, Log
+from darknet_compat.train.log import FIRST, SIZE, Log
+from darknet_compat.train.schedule import Resizing
 from darknet_compat.train.step import AMP, Trainer, strict
 from tests.train.nets import HEADS, batches, data_set, of_heads
 from tests.train.test_distributed import in_processes
@@ -114,12 +115,7 @@ def small_sizes(monkeypatch):
 
 
 def quick(change):
-    from darknet_compat.train import schedule
-
-    change(schedule, "SIZES", range(32, 97, 32))
-    change(loop, "SIZES", range(32, 97, 32))
-    change(loop, "RESIZE_EVERY", 2)
-    change(schedule, "LAST_BATCHES", 1)
+    change(loop, "DETECTION", Resizing(range(32, 97, 32), every=2, last=1))
 
 
 DRAWING = ["region", "yolo", "yolo and region"]
@@ -196,7 +192,7 @@ def test_map_counts_what_every_head_finds(images, tmp_path, name):
     places = [(0.3, 0.5, 0.2, 0.4), (0.7, 0.5, 0.2, 0.4)][: max(len(HEADS[name]), 1)]
     (tmp_path / "labels").mkdir()
     (tmp_path / "labels" / "0.txt").write_text("".join("1 {} {} {} {}\n".format(*place) for place in places))
-    job = Training(data, cfg, device="cpu", map_every=0)
+    job = DetectorTraining(data, cfg, device="cpu", map_every=0)
     network = job.trainer.network.eval()
 
     def finding(head, place, objects):
@@ -209,7 +205,7 @@ def test_map_counts_what_every_head_finds(images, tmp_path, name):
     def score(silent=None):
         for number, (head, place) in enumerate(zip(network.heads, places, strict=True)):
             finding(head, place, number != silent)
-        return job.scoring.score()
+        return job.scoring.score()[0]
 
     whole = score()
     assert whole > 0
@@ -312,7 +308,7 @@ def test_lines_and_columns_are_those_of_each_head(train, monkeypatch, name):
 
     table = rows(done)
     columns = list(table[0])
-    own = [column for column in columns if column not in (*FIRST, *LAST)]
+    own = [column for column in columns if column not in (*FIRST, SIZE, "map")]
     assert len(set(columns)) == len(columns)
     ends = [f"_{head.index}" if len(heads) > 1 else "" for head in heads]
     assert own == [f"{name}{end}" for head, end in zip(heads, ends, strict=True) for name in head.columns]

@@ -25,7 +25,7 @@ from darknet_compat.train.checkpoint import Snapshots
 from darknet_compat.train.data import TrainingSet, check_labels
 from darknet_compat.train.distributed import Processes
 from darknet_compat.train.log import Log
-from darknet_compat.train.schedule import SIZES
+from darknet_compat.train.schedule import DETECTION
 from darknet_compat.train.step import Trainer
 from darknet_compat.weights import load_weights
 from tests.train.nets import COLUMNS, data_set, small
@@ -143,10 +143,8 @@ def test_snapshots_are_written_on_the_way(tmp_path):
 
 
 def test_random_sizes_change_every_ten_updates_and_end_at_608(tmp_path, monkeypatch):
-    monkeypatch.setattr("darknet_compat.train.schedule.SIZES", range(32, 97, 32))
-    monkeypatch.setattr(loop, "SIZES", range(32, 97, 32))
-    monkeypatch.setattr("darknet_compat.train.schedule.LAST_BATCHES", 9)
-    assert SIZES[-1] == 608
+    monkeypatch.setattr(loop, "DETECTION", DETECTION._replace(sizes=range(32, 97, 32), last=9))
+    assert DETECTION.sizes[-1] == 608
     training = Training(tmp_path, "max_batches=44\nlearning_rate=1e-5", random=1)
     training.run(workers=1)
     sizes = [row["size"] for row in training.rows()]
@@ -204,8 +202,7 @@ def test_seconds_are_those_of_work_and_those_of_waiting(tmp_path, monkeypatch):
 
 def test_any_number_of_processes_goes_on_with_one_count_of_updates(tmp_path, monkeypatch):
     """11 updates alone, 10 of three processes, 9 of two, 9 alone: what is fed has the network's size, and no gap."""
-    monkeypatch.setattr("darknet_compat.train.schedule.SIZES", range(32, 161, 32))
-    monkeypatch.setattr(loop, "SIZES", range(32, 161, 32))
+    monkeypatch.setattr(loop, "DETECTION", DETECTION._replace(sizes=range(32, 161, 32)))
     net = "max_batches=100000\nlearning_rate=1e-6\nbatch=2\nsubdivisions=2"
     sizes, samples, expected = [], [], []
     for number, (updates, world) in enumerate(((11, 1), (21, 3), (30, 2), (39, 1))):
@@ -250,7 +247,7 @@ def test_the_last_batches_see_the_largest_size_after_other_processes_began():
     net = SimpleNamespace(width=32, height=32, mini_batch=1, subdivisions=2, max_batches=1000)
     head = SimpleNamespace(o=SimpleNamespace(random=1), resizable=True)
     trainer = SimpleNamespace(
-        net=net, network=SimpleNamespace(seen=600, heads=[head]),
+        net=net, network=SimpleNamespace(seen=600, heads=[head], detectors=[head]),
         updates=300, images=600, images_per_update=8, seed=0,
     )  # fmt: skip
     sizes = loop.Sizes(trainer)
@@ -265,7 +262,9 @@ def test_the_last_heads_random_counts(last):
     """train_detector: layer l = net->layers[net->n - 1]; l.random."""
     heads = [SimpleNamespace(o=SimpleNamespace(random=number), resizable=True) for number in (1 - last, last)]
     trainer = SimpleNamespace(
-        network=SimpleNamespace(heads=heads, seen=0), net=SimpleNamespace(width=32, height=32), updates=0
+        network=SimpleNamespace(heads=heads, detectors=heads, seen=0),
+        net=SimpleNamespace(width=32, height=32),
+        updates=0,
     )
     assert loop.Sizes(trainer).drawn == last
     heads[-1].resizable = False  # [detection], whose random is about something else
@@ -274,8 +273,7 @@ def test_the_last_heads_random_counts(last):
 
 def test_the_network_takes_the_size_that_is_drawn(tmp_path, monkeypatch):
     """A [yolo] measures its anchors by it. The last batches see the largest, and here there is but one."""
-    monkeypatch.setattr("darknet_compat.train.schedule.SIZES", range(64, 97, 32))
-    monkeypatch.setattr(loop, "SIZES", range(64, 97, 32))
+    monkeypatch.setattr(loop, "DETECTION", DETECTION._replace(sizes=range(64, 97, 32)))
     training = Training(tmp_path, "max_batches=1", random=1)
     assert (training.network.width, training.network.height) == (32, 32)
     training.run()
@@ -293,7 +291,7 @@ def test_only_random_draws_sizes():
     ):
         options = ({"random": 1}, {"random": 0}, last)
         heads = [SimpleNamespace(o=SimpleNamespace(**o), resizable=resizable) for o in options]
-        trainer = SimpleNamespace(network=SimpleNamespace(heads=heads, seen=0), net=net, updates=0)
+        trainer = SimpleNamespace(network=SimpleNamespace(heads=heads, detectors=heads, seen=0), net=net, updates=0)
         sizes = loop.Sizes(trainer)
         assert (sizes.drawn, sizes.largest) == (drawn, largest)
 
@@ -668,7 +666,7 @@ def test_map_is_scored_and_the_best_is_kept(tmp_path):
 
     def score():
         modes.append((training.network.training, training.network.width))
-        return next(scores)
+        return [next(scores)]
 
     scoring = loop.Scoring(score, every=3)
     training.run(scoring=scoring)
@@ -691,12 +689,11 @@ def test_map_is_scored_and_the_best_is_kept(tmp_path):
 
 
 def test_map_is_that_of_the_cfgs_size_whatever_was_drawn(tmp_path, monkeypatch):
-    monkeypatch.setattr("darknet_compat.train.schedule.SIZES", range(64, 97, 32))
-    monkeypatch.setattr(loop, "SIZES", range(64, 97, 32))
+    monkeypatch.setattr(loop, "DETECTION", DETECTION._replace(sizes=range(64, 97, 32)))
     training = Training(tmp_path, "max_batches=6", random=1)
     scored, trained, update = [], [], training.trainer.update
     training.trainer.update = lambda batches: trained.append(training.network.width) or update(batches)
-    training.run(scoring=loop.Scoring(lambda: scored.append(training.network.width) or 0.5, every=2))
+    training.run(scoring=loop.Scoring(lambda: scored.append(training.network.width) or [0.5], every=2))
     assert scored == [32] * 3
     assert len(trained) == 6
     assert set(trained) <= {64, 96}
@@ -705,7 +702,7 @@ def test_map_is_that_of_the_cfgs_size_whatever_was_drawn(tmp_path, monkeypatch):
 def test_the_best_map_is_kept_through_a_signal(tmp_path):
     training = Training(tmp_path, "max_batches=50")
     in_the_midst(training, 3, lambda: os.kill(os.getpid(), signal.SIGTERM))
-    training.run(scoring=loop.Scoring(lambda: 0.5, every=2))
+    training.run(scoring=loop.Scoring(lambda: [0.5], every=2))
     again = Training(tmp_path, "max_batches=50")
     assert again.snapshots.resume(again.trainer)[0] == {"best": 0.5}
 
@@ -715,11 +712,11 @@ def test_the_chart_is_a_image_of_what_the_table_holds(tmp_path):
     from darknet_compat.train.chart import draw_chart
 
     training = Training(tmp_path)
-    training.run(scoring=loop.Scoring(lambda: 0.5, every=2))
+    training.run(scoring=loop.Scoring(lambda: [0.5], every=2))
     training.log.draw()
     image = training.snapshots.path(".png").read_bytes()
     assert image[:8] == b"\x89PNG\r\n\x1a\n"
     draw_chart(tmp_path / "one.png", {name: [value] for name, value in
-               dict(batch=1, loss=3.0, avg_loss=3.0, rate=0.1, map=np.nan).items()}, "one")  # fmt: skip
+               dict(batch=1, loss=3.0, avg_loss=3.0, rate=0.1, map=np.nan).items()}, "one", {"map": "mAP"})  # fmt: skip
     drawn = load_image(tmp_path / "one.png")
     assert (drawn == [0xB4, 0x53, 0x09]).all(-1).any()  # the rate, which stands in no legend

@@ -102,6 +102,13 @@ def test_nothing_left_to_train_is_refused_at_its_section(sections, line):
         freeze(load_network(cfg))
 
 
+@pytest.mark.parametrize("line", ["mixup=1", "cutmix=1", "mosaic=1", "label_smooth_eps=.1"])
+def test_what_alexeyabs_trains_classifiers_by_is_refused_for_detectors(line):
+    freeze(load_network(parse_cfg(f"[net]\nwidth=8\nheight=8\nchannels=3\n{line}\n[connected]\noutput=4\n[softmax]\n")))
+    with pytest.raises(CfgError, match=f"training with {line.split('=')[0]} is not built here"):
+        freeze(load_network(parse_cfg(small(net=line))))
+
+
 def test_clip_holds_the_weights_of_convolutions():
     net = network("clip=0.1")
     got = run(net, [sums(net, 0)], [5.0])

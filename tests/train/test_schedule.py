@@ -12,7 +12,7 @@ from darknet_compat.cfg import parse_cfg, read_cfg
 from darknet_compat.errors import CfgError
 from darknet_compat.layers.net import read_net
 from darknet_compat.train.schedule import (
-    SIZES,
+    DETECTION,
     batch_number,
     check_schedule,
     current_rate,
@@ -161,14 +161,14 @@ def test_max_batches_0_is_refused():
 
 def test_random_sizes_are_darknets_and_can_be_drawn_again():
     net = net_of("constant")
-    drawn = [image_size(net, 7, update, update) for update in range(0, 4000, 10)]
-    assert set(drawn) == set(SIZES) == {320, 352, 384, 416, 448, 480, 512, 544, 576, 608}
-    assert drawn == [image_size(net, 7, update, update) for update in range(0, 4000, 10)]
-    assert drawn != [image_size(net, 8, update, update) for update in range(0, 4000, 10)]
+    drawn = [image_size(DETECTION, net, 7, update, update) for update in range(0, 4000, 10)]
+    assert set(drawn) == set(DETECTION.sizes) == {320, 352, 384, 416, 448, 480, 512, 544, 576, 608}
+    assert drawn == [image_size(DETECTION, net, 7, update, update) for update in range(0, 4000, 10)]
+    assert drawn != [image_size(DETECTION, net, 8, update, update) for update in range(0, 4000, 10)]
 
 
 def test_the_last_199_batches_see_the_largest_size():
     """train_detector: get_current_batch(net)+200 > net->max_batches."""
     net = net_of("constant")
     for batch, largest in ((MAX_BATCHES - 200, False), (MAX_BATCHES - 199, True)):
-        assert ({image_size(net, seed, 40000, batch) for seed in range(50)} == {608}) == largest
+        assert ({image_size(DETECTION, net, seed, 40000, batch) for seed in range(50)} == {608}) == largest

@@ -8,7 +8,7 @@ import torch
 
 from darknet_compat import load_network, read_cfg
 from darknet_compat.errors import CfgError, TrainingError
-from darknet_compat.train.detector import Training
+from darknet_compat.train.detector import DetectorTraining
 from darknet_compat.train.step import Trainer, network_cost
 from darknet_compat.weights import save_weights
 from tests.train.nets import batches, data_set, two_heads
@@ -19,7 +19,7 @@ def test_what_alexeyabs_loader_does_is_refused_where_it_is_not_built(tmp_path, o
     data_set(tmp_path)
     (tmp_path / "net.cfg").write_text(two_heads(options=f"iou_loss=ciou\n{option}\n"))
     with pytest.raises(CfgError, match=f"{found} of AlexeyAB's program is not built here yet; expected {found[:6]}="):
-        Training(tmp_path / "set.data", tmp_path / "net.cfg", device="cpu")
+        DetectorTraining(tmp_path / "set.data", tmp_path / "net.cfg", device="cpu")
 
 
 def test_a_head_whose_sums_are_not_finite_is_named(tmp_path):

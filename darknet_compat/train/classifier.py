@@ -1,0 +1,166 @@
+"""Training a classifier from a .data file, as ``classifier train`` does it.
+
+Source: ``examples/classifier.c, train_classifier``; AlexeyAB's ``src/classifier.c, train_classifier``.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ..cfg import Cfg, read_list
+from ..classify.classifier import Classifier, check_classifier, network_tree
+from ..classify.labels import LabelRule, path_classes, read_classes, read_labels, read_top
+from ..classify.validate import judge_paths
+from ..network import Network
+from ..program import ALEXEYAB, PJREDDIE
+from ..stock import find_stock
+from .checkpoint import Snapshots, by_batches, by_epochs
+from .crop_augment import crop_augmentation
+from .data import ClassTrainingSet
+from .loop import Scoring
+from .schedule import images_per_update
+from .step import Update
+from .training import Trained, Training
+
+TOP_EPOCHS, TOP_LEAST = 2, 100  # AlexeyAB's calc_topk_for_each: 2 epochs, and at least 100 batches
+SNAPSHOT = {PJREDDIE: 1000, ALEXEYAB: 100}  # batches from one NAME.backup, or NAME_last.weights, to the next
+NUMBERED = 1000  # batches from one NAME_1000.weights of AlexeyAB's program to the next
+SCORED = 8  # images of the valid list in a batch
+NEW = 0.01  # of a new estimate of the time that is left, in AlexeyAB's mean
+
+
+def train_classifier(
+    data: str | os.PathLike[str], cfg: str | os.PathLike[str], weights: str | os.PathLike[str] | None = None,
+    **options: Any,
+) -> Trained:  # fmt: skip
+    """Train the classifier ``cfg`` on the train list of ``data``, from ``weights`` (which may end early) or from
+    nothing.
+
+    ``options`` and errors are those of :class:`ClassifierTraining`. While it runs in the main thread Ctrl-C, SIGTERM
+    and SIGHUP save and end it; ``Trained.signal`` says so.
+    """
+    return ClassifierTraining(data, cfg, weights, **options).run()
+
+
+class ClassifierTraining(Training[ClassTrainingSet]):
+    """A classifier's training made ready.
+
+    ``topk_every`` scores top 1 and top k on the valid list every so many batches, 0: every 2 epochs, but at least 100
+    batches; None: never. ``top``: k; None is the .data file's. ``labels`` says where the class of an image stands
+    (``classify/labels.py``). The other ``options`` are those of :class:`.training.Training`.
+    """
+
+    function = "train_classifier"
+
+    def __init__(
+        self,
+        data: str | os.PathLike[str],
+        cfg: str | os.PathLike[str],
+        weights: str | os.PathLike[str] | None = None,
+        *,
+        labels: LabelRule = "path",
+        topk_every: int | None = None,
+        top: int | None = None,
+        **options: Any,
+    ) -> None:
+        self.labels, self.topk_every, self.asked_top = labels, topk_every, top
+        super().__init__(data, cfg, weights, **options)
+
+    def _settings(self) -> dict[str, Any]:
+        return {"labels": self.labels}
+
+    def _snapshots(
+        self, folder: str, cfg: Cfg, settings: dict[str, Any], every: int | None, program: str, images: int
+    ) -> Snapshots:
+        numbered, end = by_epochs(images), ".weights"
+        if program == ALEXEYAB:
+            numbered, end = by_batches(NUMBERED), "_final.weights"
+        return Snapshots(folder, cfg, settings, every or SNAPSHOT[program], numbered, end)
+
+    def _check(self, network: Network) -> None:
+        check_classifier(network, self.data)
+        if network.width != network.height:
+            raise network.cfg.net.error(
+                f"an input of {network.width} x {network.height}; expected a square, as training cuts squares", "width"
+            )
+        if self.data.integer("tag", 0):
+            raise self.data.error("tag", "training by tags is not built here; expected classes, and no tag=1")
+
+    @property
+    def top(self) -> int:
+        """Of how many likeliest classes a score asks whether the truth is among them."""
+        return read_top(self.data) if self.asked_top is None else min(self.asked_top, read_classes(self.data))
+
+    def _training_set(self, paths: list[str]) -> ClassTrainingSet:
+        network, net = self.trainer.network, self.trainer.net
+        file = self.data.source("train", "data/train.list")
+        classes = path_classes(paths, read_labels(self.data), self.labels, file)
+        return ClassTrainingSet(
+            classes, read_classes(self.data), crop_augmentation(net, network.program), network_tree(network),
+            getattr(net, "label_smooth_eps", 0.0), self.trainer.seed, replacement=not self.epochs, cache=self.cache,
+        )  # fmt: skip
+
+    def _scoring(self, best: float | None) -> Scoring | None:
+        if self.topk_every is None:
+            return None
+        network, net = self.trainer.network, self.trainer.net
+        file = self.data.require("valid")
+        truths = path_classes(read_list(find_stock(file)), read_labels(self.data), self.labels, file)
+        batch = max(min(net.mini_batch, SCORED), 1)
+        classifier = Classifier(self.data, network, network_tree(network), "torch", "float32", batch)
+
+        def score() -> list[float]:
+            found = judge_paths(classifier, truths, self.top)
+            return [found.top1, found.topk][: len(self._scores())]
+
+        every = self.topk_every or max(TOP_LEAST, TOP_EPOCHS * len(self.images) // images_per_update(net))
+        return Scoring(score, every, best)
+
+    def _scores(self) -> dict[str, str]:
+        return {f"top_{number}": f"top {number}" for number in sorted({1, self.top})}
+
+    def _log(self) -> dict[str, Any]:
+        hours = None if self.trainer.network.program == PJREDDIE else Hours(self.trainer.net.max_batches)
+        return {"scores": self._scores(), "line": update_line(len(self.images), hours)}
+
+    def _said(self) -> str:
+        least, most = self.images.options.sides(self.trainer.network.width)
+        return f"{len(self.images)} images, {read_classes(self.data)} classes; sides of {least} to {most}"
+
+
+def update_line(images: int, hours: Callable[[int], float] | None = None) -> Callable[[Update, float, int], str]:
+    """The line that ``classifier train`` prints of each update; ``images``: how many there are in the list.
+
+    ``hours`` gives those that are left behind a batch, which AlexeyAB's program prints too.
+    """
+
+    def line(update: Update, seconds: float, taken: int) -> str:
+        epochs = np.float32(update.seen) / np.float32(images)
+        left = "" if hours is None else f", {hours(update.batch):f} hours left"
+        return (
+            f"{update.batch}, {epochs:.3f}: {update.loss:f}, {update.avg:f} avg, {update.rate:f} rate, "
+            f"{seconds:f} seconds, {update.seen} images{left}"
+        )
+
+    return line
+
+
+class Hours:
+    """How long a training still takes, by the time from batch to batch: AlexeyAB's running mean, in hours."""
+
+    def __init__(self, max_batches: int) -> None:
+        self.max_batches = max_batches
+        self.mean: float | None = None
+        self.last = time.monotonic()
+
+    def __call__(self, batch: int) -> float:
+        now = time.monotonic()
+        left = (self.max_batches - batch) * (now - self.last) / 3600
+        self.last = now
+        self.mean = left if self.mean is None else NEW * left + (1 - NEW) * self.mean
+        return self.mean

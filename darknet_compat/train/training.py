@@ -1,0 +1,266 @@
+"""A training from files: what ``detector train`` and ``classifier train`` share.
+
+Source: ``examples/detector.c, train_detector``; ``examples/classifier.c, train_classifier``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, Literal, TypeVar
+
+import torch
+
+from ..cfg import Cfg, DataFile, read_cfg, read_data, read_list
+from ..device import find_device
+from ..errors import DarknetError, ToldError, TrainingError
+from ..files import clear_parts
+from ..network import Network
+from ..program import read_program
+from ..stock import find_stock
+from ..weights import load_network
+from .checkpoint import Snapshots
+from .data import ImageSet
+from .distributed import Processes
+from .log import Log
+from .loop import Scoring, Stopping, train
+from .step import Trainer, strict
+
+Images = TypeVar("Images", bound=ImageSet)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a training left: the network, the .weights file that was written last, and how it ended."""
+
+    network: Network
+    weights: Path
+    batch: int
+    """The number of the last update, as Darknet counts them."""
+    best: float | None
+    """The best score (0..1), where one was asked for: mAP, or top 1."""
+    signal: int
+    """The signal that stopped it, 0 where it came to ``max_batches``."""
+
+
+class Training(Generic[Images]):
+    """A training made ready: everything that can be wrong with the files is found before the first update.
+
+    What detectors and classifiers do each in their own way, :class:`.detector.DetectorTraining` and
+    :class:`.classifier.ClassifierTraining` say: they define the methods that raise NotImplementedError here.
+
+    ``clear`` counts images seen from 0, whatever the weights say. ``resume`` goes on from ``NAME.backup.state`` in the
+    folder that ``backup=`` names. ``snapshot``: batches from one ``NAME.backup`` to the next. ``epochs`` shows every
+    image once in each epoch, where Darknet draws with replacement. ``workers`` processes load images (default: 1 on a
+    CPU, up to 8 on a GPU), ``cache`` decodes all at the start, ``augment`` "device" places and recolours them a batch
+    at a time where torch runs. ``device``, ``numerics``, ``program``, ``amp``, ``fast``, ``gradient`` and ``seed`` are
+    those of :func:`darknet_compat.load_network` and :class:`darknet_compat.train.step.Trainer`. ``processes`` are the
+    others that train too; ``command`` gives the words that start this training anew or, called with True, go on with
+    it.
+
+    Raises :class:`DarknetError` in one line that names file and place. Of several processes the first raises what any
+    of them found wrong, and the others :class:`ToldError`.
+    """
+
+    function: str
+    """What to call from Python to train so."""
+    images: Images
+    scoring: Scoring | None
+
+    def __init__(
+        self,
+        data: str | os.PathLike[str],
+        cfg: str | os.PathLike[str],
+        weights: str | os.PathLike[str] | None = None,
+        *,
+        clear: bool = False,
+        resume: bool = False,
+        device: str | None = None,
+        numerics: str = "cudnn",
+        program: str | None = None,
+        amp: str | None = None,
+        fast: bool = False,
+        gradient: Literal["darknet", "true"] = "darknet",
+        seed: int | None = None,
+        epochs: bool = False,
+        snapshot: int | None = None,
+        tensorboard: bool = False,
+        workers: int | None = None,
+        cache: bool = False,
+        augment: Literal["loader", "device"] = "loader",
+        processes: Processes | None = None,
+        command: Callable[[bool], str] | None = None,
+    ) -> None:
+        if resume and (weights is not None or clear):
+            raise TrainingError("resume goes on where a training was; expected neither weights nor clear beside it")
+        if amp and numerics != "cudnn":
+            raise TrainingError(f"amp={amp} needs numerics=cudnn, not {numerics}")
+        self.processes = processes or Processes(find_device(device))
+        self.resumed, self.tensorboard, self.on_device = resume, tensorboard, augment == "device"
+        self.epochs, self.cache = epochs, cache
+        self.command = command or (lambda resume: f"{self.function}(..., resume={resume})")
+        # Before what one process alone may find wrong: it would not come here, and the others would wait for it.
+        seed = self.processes.broadcast_number(int.from_bytes(os.urandom(4), "little") if seed is None else seed)
+        with _together(self.processes):
+            self.data: DataFile = read_data(find_stock(os.fspath(data)))
+            read = read_cfg(find_stock(os.fspath(cfg)))
+            follows = program or read_program(read)[0]
+            paths = read_list(find_stock(self.data.source("train", "data/train.list")))
+            settings = {
+                "numerics": numerics, "program": follows, "amp": amp, "epochs": epochs, "gradient": gradient,
+                **self._settings(),
+            }  # fmt: skip
+            folder = self.data.get("backup", "backup")
+            self.snapshots = self._snapshots(folder, read, settings, snapshot, follows, len(paths))
+            self.snapshots.make_folder()
+            self._check_final(weights)
+            torch.manual_seed(seed + self.processes.rank)
+            if not fast:
+                strict()
+            network = load_network(read, weights, numerics=numerics, program=program, clear=clear)
+            network.check_images()
+            self._check(network)
+            self.trainer = Trainer(network, self.processes, amp=amp, fast=fast, gradient=gradient, seed=seed)
+            extra, self.changed = self.snapshots.resume(self.trainer) if resume else ({}, [])
+            if not resume:
+                self._check_batches()
+            self.images = self._training_set(paths)
+            self.scoring = self._scoring(extra.get("best"))
+        self.workers = self._loading_processes() if workers is None else workers
+
+    def _settings(self) -> dict[str, Any]:
+        """Choices of one's own that a training must go on with."""
+        raise NotImplementedError
+
+    def _snapshots(
+        self, folder: str, cfg: Cfg, settings: dict[str, Any], every: int | None, program: str, images: int
+    ) -> Snapshots:
+        raise NotImplementedError
+
+    def _check(self, network: Network) -> None:
+        """Refuse a network that cannot be trained so, or not with this .data file."""
+        raise NotImplementedError
+
+    def _training_set(self, paths: list[str]) -> Images:
+        raise NotImplementedError
+
+    def _scoring(self, best: float | None) -> Scoring | None:
+        raise NotImplementedError
+
+    def _log(self) -> dict[str, Any]:
+        """What the log is given: its scores, and its line of an update."""
+        raise NotImplementedError
+
+    def _said(self) -> str:
+        """How the log begins its line on the images."""
+        raise NotImplementedError
+
+    def _check_final(self, weights: str | os.PathLike[str] | None) -> None:
+        final = self.snapshots.final
+        if weights is not None and final.exists() and os.path.exists(weights) and final.samefile(weights):
+            raise TrainingError(
+                f"{final}: it is read as WEIGHTS, and would be written over at the end; expected another backup= in "
+                f"{self.data.file}, or another name for it"
+            )
+
+    def _check_batches(self) -> None:
+        trainer, net = self.trainer, self.trainer.net
+        if trainer.batch >= net.max_batches:
+            done = (
+                f"{trainer.network.seen:,} images seen are {trainer.batch} batches, and max_batches={net.max_batches}"
+            )
+            raise trainer.network.cfg.net.error(
+                f"nothing is left to train: {done}; raise max_batches, or count from 0 with -clear", "max_batches"
+            )
+
+    def _loading_processes(self) -> int:
+        if self.trainer.device.type == "cpu":
+            return 1
+        here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return max(1, min(8, here // self.processes.world))
+
+    def run(self) -> Trained:
+        """Train until ``max_batches``, or until a signal asks to stop."""
+        trainer = self.trainer
+        log = self._start_log() if self.processes.first else None
+        begun = trainer.updates
+        with Stopping() as stopping:
+            try:
+                stopped = train(
+                    trainer, self.images, self.snapshots, log, stopping, workers=self.workers,
+                    on_device=self.on_device, scoring=self.scoring,
+                )  # fmt: skip
+                if log:
+                    if stopped:
+                        log.say(self._stopped(anew=trainer.updates == begun))
+                    log.draw()
+            finally:
+                if log:
+                    log.close()
+            self.processes.barrier()
+            if stopped:
+                stopping.leave()
+        best = self.scoring.best if self.scoring else None
+        written = self.snapshots.backup if stopped else self.snapshots.final
+        return Trained(trainer.network.eval(), written, trainer.batch, best, stopped)
+
+    def _stopped(self, anew: bool) -> str:
+        command = self.command(self.resumed or not anew)
+        if anew:
+            return f"stopped before an update was done, and nothing was saved; to start again: {command}"
+        return f"stopped after batch {self.trainer.batch}; to go on: {command}"
+
+    def _start_log(self) -> Log:
+        trainer, net, world = self.trainer, self.trainer.net, self.processes.world
+        clear_parts(self.snapshots.folder, self.snapshots.name)
+        log = Log(
+            self.snapshots.path(""), trainer.network.heads, trainer.batch, net.max_batches, self.resumed,
+            self.tensorboard, **self._log(),
+        )  # fmt: skip
+        log.say(self.snapshots.name)
+        if trainer.network.report:
+            log.say(str(trainer.network.report))
+        if self.resumed:
+            log.say(f"going on after batch {trainer.batch}, {trainer.network.seen:,} images seen")
+        elif self.snapshots.state.exists():
+            warnings.warn(
+                f"{self.snapshots.state} is of an earlier training and will be written over; "
+                "-resume would go on with it instead",
+                stacklevel=3,
+            )
+        for change in self.changed:
+            log.say(f"changed since: {change}")
+        if trainer.batch >= net.max_batches:
+            # It was stopped or killed before its final weights were written.
+            log.say(f"nothing is left to train: max_batches={net.max_batches}; raise it to train on")
+        log.say(f"Learning Rate: {net.learning_rate * world:g}, Momentum: {net.momentum:g}, Decay: {net.decay:g}")
+        where = f"{world} processes on {trainer.device.type}" if world > 1 else str(trainer.device)
+        log.say(f"{self._said()}; seed {trainer.seed}; {where}")
+        for head in trainer.network.heads:
+            if head.remark:
+                log.say(head.remark)
+        return log
+
+
+@contextlib.contextmanager
+def _together(processes: Processes) -> Iterator[None]:
+    """What each process does by itself; then the first raises what any of them found wrong, the others ToldError."""
+    problem = None
+    with contextlib.ExitStack() as quiet:
+        if not processes.first:
+            quiet.enter_context(contextlib.redirect_stderr(quiet.enter_context(open(os.devnull, "w"))))
+        try:
+            yield
+        except DarknetError as error:
+            problem = error
+    problems = [found for found in processes.all_gather(str(problem) if problem else None) if found]
+    if not problems:
+        return
+    if processes.first:
+        raise problem or TrainingError(problems[0])
+    processes.barrier()
+    raise ToldError(problems[0])
