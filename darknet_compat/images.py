@@ -146,6 +146,7 @@ def _aligned_positions(size: int, new: int) -> np.ndarray:
     return positions
 
 
+@functools.lru_cache(maxsize=1024)  # a data set has few sizes
 def _resize_columns(size: int, new: int) -> Taps:
     taps = _taps(_aligned_positions(size, new), size)
     taps.index[-1] = size - 1  # resize_image takes the last column as it is
@@ -153,6 +154,7 @@ def _resize_columns(size: int, new: int) -> Taps:
     return taps
 
 
+@functools.lru_cache(maxsize=1024)
 def _resize_rows(size: int, new: int) -> Taps:
     taps = _taps(_aligned_positions(size, new), size)
     # resize_image leaves out the lower neighbour of the last row. Where rounding puts that row a hair above the
@@ -161,7 +163,7 @@ def _resize_rows(size: int, new: int) -> Taps:
     return taps
 
 
-@functools.lru_cache(maxsize=1024)  # a data set has few sizes, and an image of 416 few heights to take
+@functools.lru_cache(maxsize=1024)
 def _place_taps(size: int, new: int) -> Taps:
     # The product in this order: it is what gcc -Ofast makes of ((float)x / w) * im.w, to the last bit.
     scale = np.float32(size) * (np.float32(1) / np.float32(new))

@@ -120,7 +120,7 @@ class _Running:
             shares = [np.float32(count) / np.float32(index + 1) for count in (right, right_k)]
             lines = [f"{index}: top 1: {shares[0]:f}, top {self.top}: {shares[1]:f}"]
             if self.tells_path:
-                first, second = [*prediction.prob.tolist(), 0.0][:2]
+                first, second = [*prediction.prob[:2].tolist(), 0.0][:2]
                 lines.insert(0, f"{prediction.path}, {truth}, {first:f}, {second:f}, ")
             yield Judged(prediction, index, truth, best, lines)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import pty
+import re
 import resource
 import signal
 import struct
@@ -21,13 +22,14 @@ from darknet_compat import load_network, save_weights
 from darknet_compat.cfg import read_cfg
 from darknet_compat.cli import build_parser, main
 from darknet_compat.cli.train import _arguments
-from darknet_compat.train import data, detector, step
+from darknet_compat.train import data, detector, step, training
 from darknet_compat.train.checkpoint import Snapshots
 from darknet_compat.train.detector import DetectorTraining
 from darknet_compat.train.distributed import Processes
 from darknet_compat.train.step import Trainer
 from darknet_compat.weights import load_weights, read_header
 from tests.cli.conftest import CFG, WEIGHTS
+from tests.train import classes
 from tests.train.nets import batches as made_batches
 from tests.train.nets import data_set, dropping, small, two_heads
 from tests.train.test_distributed import environment
@@ -341,7 +343,7 @@ def test_epochs_show_every_image(run, monkeypatch):
 
 def test_flags_that_change_the_numbers_change_them(run, monkeypatch):
     exact = []
-    monkeypatch.setattr(detector, "strict", lambda: exact.append("strict"))
+    monkeypatch.setattr(training, "strict", lambda: exact.append("strict"))
     monkeypatch.setattr(step, "speed_up", lambda network: exact.append("fast") or network.raw_maps)
     Path("small.cfg").write_text(small("max_batches=2"))
     weights, called = {}, {}
@@ -549,6 +551,64 @@ def test_the_command_to_go_on_repeats_its_flags(verbs):
         f"{verbs} train a.data b.cfg -resume -gpus 0,2 -map -amp bf16 -fast -epochs -snapshot 50 -tensorboard "
         "-gradient true"
     )
+
+
+def test_a_classifiers_command_to_go_on_repeats_its_flags_too():
+    given = "classifier train a.data b.cfg c.weights -clear -amp bf16 -labels folder -topk 7 -top 3 -augment device"
+    options = build_parser().parse_args(given.split())
+    again = _arguments(options, resume=False)
+    assert vars(build_parser().parse_args(again)) | {"run": 0} == vars(options) | {"run": 0}
+    assert " ".join(_arguments(options, resume=True)) == (
+        "classifier train a.data b.cfg -resume -topk 7 -top 3 -amp bf16 -augment device -labels folder"
+    )
+    plain = build_parser().parse_args(["classifier", "train", "a.data", "b.cfg", "-labels", "path", "-topk"])
+    assert " ".join(_arguments(plain, resume=False)) == "classifier train a.data b.cfg -topk"
+
+
+@pytest.fixture
+def classify(tmp_path, monkeypatch, capsys):
+    """``classifier train`` in this process, in a folder of its own."""
+    classes.data_set(tmp_path)
+    monkeypatch.chdir(tmp_path)
+
+    def call(*flags, **net):
+        Path("net.cfg").write_text(classes.classifier("cost", **net))
+        capsys.readouterr()
+        code = main(["classifier", "train", "set.data", "net.cfg", "-device", "cpu", "-workers", "0", *flags])
+        return (code, *capsys.readouterr())
+
+    return call
+
+
+def test_classifier_train_says_what_darknet_says(classify):
+    code, out, error = classify("-seed", "4", "-topk", "3")
+    assert (code, error) == (0, "")
+    lines = out.splitlines()
+    assert lines[:2] == ["net", "Learning Rate: 0.01, Momentum: 0.9, Decay: 0.0005"]
+    assert lines[2].startswith("12 images, 3 classes; sides of 32 to 48; seed 4")
+    assert [line.split(": ")[0] for line in lines if line.endswith(" images")] == [
+        "1, 0.667", "2, 1.333", "3, 2.000", "4, 2.667", "5, 3.333", "6, 4.000"]  # fmt: skip
+    assert [line.rsplit("/")[-1] for line in lines if line.startswith("Saving weights to")] == [
+        "net_1.weights", "net_2.weights", "net_3.weights", "net_4.weights", "net.backup", "net.weights"]  # fmt: skip
+    assert len([line for line in lines if line.startswith("top 1 ")]) == 2
+    assert (Path("backup") / "net.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_classifier_train_goes_on_as_its_flags_were(classify):
+    assert classify("-seed", "4", "-labels", "folder", "-epochs", max_batches=3)[0] == 0
+    code, _, error = classify("-resume", "-epochs", max_batches=5)
+    assert (code, "that training has -labels folder, this command path" in error) == (1, True)
+    code, out, error = classify("-resume", "-epochs", "-labels", "folder", max_batches=5)
+    assert (code, error) == (0, "")
+    assert "going on after batch 3, 24 images seen" in out
+
+
+def test_classifier_train_of_what_is_not_there_is_one_line(classify):
+    assert classify(max_batches=1)[0] == 0
+    os.remove(Path("set/red/000.png"))
+    code, _, error = classify(max_batches=40)
+    assert code == 1
+    assert re.fullmatch(r"darknet-compat: \S+set/red/000\.png: .*", error.splitlines()[-1]), error
 
 
 def terminal():

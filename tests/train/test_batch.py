@@ -32,8 +32,28 @@ def test_a_loader_takes_it():
     assert [tuple(batch.truth.shape) for batch in loader] == [(2, 1, 5), (2, 3, 5), (1, 4, 5)]
 
 
-@pytest.mark.parametrize("shapes", [((3, 4), (1, 5)), ((3, 4, 6), (5,)), ((3, 4, 6), (1, 4))])
+def test_a_classifiers_truth_is_a_number_for_each_class():
+    images, truth, paths = collate(
+        [(torch.full((3, 4, 6), value), torch.eye(4)[kind]) for value, kind in ((0.5, 2), (1.0, 0))]
+    )
+    assert (images[:, 0, 0, 0].tolist(), paths) == ([0.5, 1.0], ())
+    assert truth.tolist() == [[0, 0, 1, 0], [1, 0, 0, 0]]
+    assert collate([(torch.zeros(3, 4, 6), torch.tensor([0, 1]))]).truth.dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    "shapes",
+    [
+        [((3, 4), (1, 5))],
+        [((3, 4), (5,))],
+        [((3, 4, 6), (1, 4))],
+        [((3, 4, 6), ())],
+        [((3, 4, 6), (4,)), ((3, 4, 6), (5,))],
+        [((3, 4, 6), (4,)), ((3, 4, 6), (1, 5))],
+        [((3, 4, 6), (1, 5)), ((3, 4, 6), (4,))],
+    ],
+)
 def test_other_shapes_are_one_line(shapes):
-    image, truth = (torch.zeros(shape) for shape in shapes)
+    samples = [tuple(torch.zeros(shape) for shape in pair) for pair in shapes]
     with pytest.raises(TrainingError, match=r"expected an image .* and its truth"):
-        collate([(image, truth)])
+        collate(samples)

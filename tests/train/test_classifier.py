@@ -84,7 +84,7 @@ def check_updates(library, folder, text, numerics, names, updates=50, truth=None
     for number, update in enumerate(batches(2, updates, truth=truth), 1):
         expected = [theirs.train_step(batch.images.numpy(), batch.truth.numpy()).cost for batch in update]
         figures = trainer.update(update).figures
-        assert [float(network_cost(heads)) for heads in figures] == pytest.approx(expected, rel=1e-4), number
+        assert [float(network_cost(heads)) for heads in figures] == pytest.approx(expected, rel=1e-4, abs=1e-6), number
         right += [heads[0].right for heads in figures]
     assert np.mean(right[-20:]) > 2.4 > 1.8 > np.mean(right[:4]), "the nets learnt nothing, so prove nothing"
     worst, compared = 0, 0
