@@ -458,9 +458,19 @@ def _look_up(image: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def _rotated(image: tuple[int, int], rotation: Rotation, mirror: bool) -> tuple[np.ndarray, np.ndarray]:
-    """The image's column and row, float32 (rows, columns), that each pixel of the square is read at.
+    """The image's column and row, float32 (rows, columns), that each pixel of the square is read at."""
+    columns, rows = rotated_axes(image, rotation, mirror)
+    x, y = (np.empty((rotation.size, rotation.size), np.float32) for _ in range(2))
+    for axis, places in enumerate((x, y)):
+        np.add(columns[:, axis], rows[:, axis, None], out=places, casting="same_kind")
+    return x, y
 
-    Doubles and floats are those of Darknet's binary: a place that is a float off is another mixture of its neighbours.
+
+def rotated_axes(image: tuple[int, int], rotation: Rotation, mirror: bool) -> tuple[np.ndarray, np.ndarray]:
+    """What each column and each row of the square adds to the place in an image of (width, height) that is read.
+
+    Float64 (size, 2): the image's column and row. A sum becomes float32 before it is used: doubles and floats are those
+    of Darknet's binary, and a place that is a float off is another mixture of its neighbours.
     """
     size, angle, scale, dx, dy, aspect = rotation
     steps = np.arange(size) - size * 0.5
@@ -469,11 +479,8 @@ def _rotated(image: tuple[int, int], rotation: Rotation, mirror: bool) -> tuple[
     v = steps * one + np.float64(dy / scale)
     if mirror:
         u = u[::-1]
-    v, cos, sin = v[:, None], np.cos(np.float64(angle)), np.sin(np.float64(angle))
-    x, y = np.empty((size, size), np.float32), np.empty((size, size), np.float32)
-    np.add(u * cos, image[0] * 0.5 - v * sin, out=x, casting="same_kind")
-    np.add(u * sin, image[1] * 0.5 + v * cos, out=y, casting="same_kind")
-    return x, y
+    cos, sin = np.cos(np.float64(angle)), np.sin(np.float64(angle))
+    return np.stack([u * cos, u * sin], 1), np.stack([image[0] * 0.5 - v * sin, image[1] * 0.5 + v * cos], 1)
 
 
 # Rows are gathered and mixed first, while they are bytes and contiguous; then the image is turned on its side, so that

@@ -377,6 +377,16 @@ def training_images(bench: Bench) -> None:
     ]
     threads, bench.options.threads = bench.options.threads, 1
     bench.race("training images", "500x375 to 416, one core", entries, items=16)
+    for size in (256, 224):
+        arguments = {**folder, "size": size}
+        stages = ["read and decode", "cut out", "cut out and distort"]
+        entries = [
+            Entry("darknet_compat", "class_loader", arguments),
+            Entry("libdarknet", "libdarknet_class_loader", arguments, needs=["darknet"]),
+            Entry("libdarknet, given back", "libdarknet_class_loader", arguments, needs=["darknet"], kept=False),
+            *(Entry(f"stage: {stage}", "class_loader_stage", {**arguments, "stage": stage}) for stage in stages),
+        ]
+        bench.race("training images", f"classifier, to {size}, one core", entries, items=16)
     bench.options.threads = threads
 
 

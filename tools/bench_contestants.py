@@ -412,6 +412,67 @@ def libdarknet_loader(folder: str) -> Run:
     return lambda: darknet.load_data_detection(paths, 16, SIZE, SIZE, 30, 20, 0.2, 0.1, 1.5, 1.5)
 
 
+# Darknet19's augmentation: sides from 128 to 448; angle, aspect, hue, saturation, exposure.
+SIDES, CROPS = (128, 448), (7.0, 0.75, 0.1, 0.75, 0.75)
+CLASS_LABELS = [f"/{digit}" for digit in range(10)]  # the names of the images begin so
+
+
+@contestant
+def class_loader(folder: str, size: int) -> Run:
+    import itertools
+
+    import numpy as np
+    import torch
+
+    from darknet_compat.classify.labels import match_labels
+    from darknet_compat.train.crop_augment import CropAugmentation
+    from darknet_compat.train.data import ClassTrainingSet
+
+    torch.set_num_threads(1)
+    options = CropAugmentation(*(side / size for side in SIDES), *CROPS)
+    data = ClassTrainingSet(match_labels(_images(folder), CLASS_LABELS), len(CLASS_LABELS), options)
+    slot, truth = np.empty((3, size, size), np.float32), np.empty(len(CLASS_LABELS), np.float32)
+    samples = itertools.count()
+    return lambda: [data.fill(next(samples), slot, truth) for _ in range(16)]
+
+
+@contestant
+def class_loader_stage(folder: str, size: int, stage: str) -> Run:
+    import random
+
+    import numpy as np
+    import torch
+
+    from darknet_compat.images import load_image
+    from darknet_compat.train.crop_augment import CropAugmentation, augment_crop, draw_crop
+
+    torch.set_num_threads(1)
+    paths = _images(folder)[:16]
+    if stage == "read and decode":
+        return lambda: [load_image(path) for path in paths]
+    colours = CROPS[2:] if stage == "cut out and distort" else (0.0, 1.0, 1.0)
+    options = CropAugmentation(*(side / size for side in SIDES), *CROPS[:2], *colours)
+    images, slot, numbers = (
+        [load_image(path) for path in paths],
+        np.empty((3, size, size), np.float32),
+        random.Random(0),
+    )
+
+    def run() -> None:
+        for image in images:
+            augment_crop(image, draw_crop(numbers, image.shape[1::-1], size, options), slot)
+
+    return run
+
+
+@contestant
+def libdarknet_class_loader(folder: str, size: int) -> Run:
+    from tests.oracle import load_oracle
+
+    darknet, paths = load_oracle(), _images(folder)
+    return lambda: darknet.load_data_augment(paths, 16, CLASS_LABELS, SIDES, size, CROPS)
+
+
 # --- contestants: boxes and scores
 
 

@@ -37,6 +37,7 @@ from ..errors import DataError, LostProcessError, TrainingError
 from ..labels import Labels, label_path, read_all_labels
 from ..memory import keep_memory
 from ..tree import SECRET_NUM, Tree
+from . import crop_on_device, on_device
 from .augment import Augmentation, Draws, Random, augment_image, augment_truth, draw
 from .batch import Batch
 from .crop_augment import (
@@ -51,7 +52,6 @@ from .crop_augment import (
     mix_in,
     whole,
 )
-from .on_device import Decoded, augment, room
 from .schedule import draw as numbered
 from .shards import ShardImages
 from .sources import ImageFiles
@@ -59,6 +59,7 @@ from .sources import ImageFiles
 if not hasattr(os, "fork"):
     raise TrainingError("training needs a system that forks processes, as Linux and macOS do; this one does not")
 
+MEASURED = 1000  # images of a classifier's set whose size says how much memory decoded batches get
 SHOWN = 5  # as many bad lines are shown one by one; the rest is counted
 STOPPING = signal.SIGINT, signal.SIGTERM, signal.SIGHUP  # what asks a training to stop
 BURIAL = 1.0  # seconds; a worker that is killed is gone at once, but for one whose disk does not answer
@@ -125,13 +126,9 @@ class ImageSet:
     def __len__(self) -> int:
         return len(self.source)
 
-    @functools.cached_property
-    def most_pixels(self) -> int:
-        """Those of the largest image, as the files' heads say. Raises ImageError where one has none."""
-        if self.cached:
-            pixels: int = max(image.shape[0] * image.shape[1] for image in self.cached)
-            return pixels
-        return max(math.prod(self.source.size(index)) for index in range(len(self)))
+    def pixels(self, index: int) -> int:
+        """Those of an image, as the file's head says. Raises ImageError where it has none."""
+        return math.prod(self.cached[index].shape[:2] if self.cached else self.source.size(index))
 
     def choose(self, sample: int) -> tuple[Random, int]:
         """The generator of a sample, and the number of its image."""
@@ -152,6 +149,24 @@ class ImageSet:
 
     def fill(self, sample: int, slot: np.ndarray, truth: np.ndarray) -> str:
         """Write sample number ``sample`` into ``slot`` (3, h, w) and ``truth``; its path comes back."""
+        raise NotImplementedError
+
+    def room(self, count: int, largest: tuple[int, int]) -> int:
+        """Bytes for a batch that :meth:`decode` fills, for an input of at most (w, h).
+
+        Raises TrainingError where such images cannot be augmented on a device.
+        """
+        raise NotImplementedError
+
+    def decode(self, samples: range, size: tuple[int, int], memory: np.ndarray, truth: np.ndarray) -> list[str] | None:
+        """Write decoded samples into ``memory``, uint8 (bytes,), for an input of (w, h), and their truth.
+
+        Their paths come back; None where there is no room for them.
+        """
+        raise NotImplementedError
+
+    def augment(self, memory: np.ndarray, count: int, size: tuple[int, int], device: torch.device) -> torch.Tensor:
+        """The images of a batch that :meth:`decode` has filled, float32 (count, 3, h, w), on ``device``."""
         raise NotImplementedError
 
 
@@ -190,6 +205,28 @@ class TrainingSet(ImageSet):
         augment_image(image, draws, slot)
         truth[:] = augment_truth(objects, draws, size, self.most)
         return path
+
+    @functools.cached_property
+    def most_pixels(self) -> int:
+        """Those of the largest image. Raises ImageError where a file's head does not say."""
+        return max(map(self.pixels, range(len(self))))
+
+    def room(self, count: int, largest: tuple[int, int]) -> int:
+        if self.options.fit == "crop":
+            raise TrainingError("images are augmented on a device only with letter_box=1")
+        return on_device.room(count, *largest, self.most_pixels)
+
+    def decode(self, samples: range, size: tuple[int, int], memory: np.ndarray, truth: np.ndarray) -> list[str]:
+        decoded, paths = on_device.Decoded.within(memory, len(samples), *size), []
+        for i, sample in enumerate(samples):
+            path, image, draws, objects = self.take(sample, size)
+            decoded.put(i, image, draws)
+            truth[i] = augment_truth(objects, draws, size, self.most)
+            paths.append(path)
+        return paths
+
+    def augment(self, memory: np.ndarray, count: int, size: tuple[int, int], device: torch.device) -> torch.Tensor:
+        return on_device.augment(on_device.Decoded.within(memory, count, *size), device)
 
 
 class Crop(NamedTuple):
@@ -267,6 +304,31 @@ class ClassTrainingSet(ImageSet):
             mix_in(slot, other, patch)
         return path
 
+    def room(self, count: int, largest: tuple[int, int]) -> int:
+        """Enough for the largest of MEASURED images; a batch that takes more is augmented by the loader."""
+        if self.options.center:
+            raise TrainingError("images are augmented on a device only with center=0")
+        indices = numbered(self.seed, "measured", 0).sample(range(len(self)), min(len(self), MEASURED))
+        count *= self.options.most_mixed
+        pixels = sorted(map(self.pixels, indices), reverse=True)[:count]
+        return crop_on_device.room(count, largest[0], -(-sum(pixels) * count // len(pixels)))
+
+    def decode(self, samples: range, size: tuple[int, int], memory: np.ndarray, truth: np.ndarray) -> list[str] | None:
+        decoded, paths = self._decoded(memory, len(samples), size), []
+        decoded.used[:] = 0
+        for i, sample in enumerate(samples):
+            path, crops = self.take(sample, size, truth[i])
+            if not all(decoded.put(i, *crop) for crop in crops):
+                return None
+            paths.append(path)
+        return paths
+
+    def augment(self, memory: np.ndarray, count: int, size: tuple[int, int], device: torch.device) -> torch.Tensor:
+        return crop_on_device.augment(self._decoded(memory, count, size), count, device)
+
+    def _decoded(self, memory: np.ndarray, count: int, size: tuple[int, int]) -> crop_on_device.DecodedCrops:
+        return crop_on_device.DecodedCrops.within(memory, count * self.options.most_mixed, size[0])
+
 
 @functools.lru_cache(maxsize=2)
 def _epoch_order(source: ImageFiles, seed: int, epoch: int) -> np.ndarray:
@@ -333,32 +395,27 @@ class _DecodedRing(_Ring):
     """Memory for batches of decoded images at their full size, which ``device`` augments."""
 
     def __init__(
-        self, data: TrainingSet, count: int, largest: tuple[int, int], batches: int, device: torch.device
+        self, data: ImageSet, count: int, largest: tuple[int, int], batches: int, device: torch.device
     ) -> None:
-        if data.options.fit == "crop":
-            raise TrainingError("images are augmented on a device only with letter_box=1")
-        self.objects = data
-        self.device = device
         super().__init__(data, count, largest, batches)
+        self.device = device
+        self.finished = self._shared(batches, 1)  # by the loader, for there was no room for them at their full size
 
     def _image_bytes(self, largest: tuple[int, int]) -> int:
-        return -(-room(self.count, *largest, self.data.most_pixels) // 8) * 8
+        return max(-(-self.data.room(self.count, largest) // 8) * 8, super()._image_bytes(largest))
 
     def _fill(self, request: _Request, truth: np.ndarray) -> list[str]:
-        decoded, paths, size = self._decoded(request), [], (request.w, request.h)
-        for i in range(self.count):
-            path, image, draws, objects = self.objects.take(request.first + i, size)
-            decoded.put(i, image, draws)
-            truth[i] = augment_truth(objects, draws, size, self.objects.most)
-            paths.append(path)
-        return paths
-
-    def _decoded(self, request: _Request) -> Decoded:
-        memory = self.images[request.index % len(self.images)]
-        return Decoded.within(memory, self.count, request.w, request.h)
+        samples = range(request.first, request.first + self.count)
+        place = request.index % len(self.images)
+        paths = self.data.decode(samples, (request.w, request.h), self.images[place], truth)
+        self.finished[place] = paths is None
+        return super()._fill(request, truth) if paths is None else paths
 
     def _tensor(self, request: _Request) -> torch.Tensor:
-        return augment(self._decoded(request), self.device)
+        place = request.index % len(self.images)
+        if self.finished[place]:
+            return super()._tensor(request)
+        return self.data.augment(self.images[place], self.count, (request.w, request.h), self.device)
 
 
 class _Worker(NamedTuple):
@@ -459,19 +516,18 @@ def load_batches(
     ``size``: batch number -> (w, h), for ``random=1``; it is asked ahead of time and must depend on the number alone.
     ``largest``: the greatest (w, h) that it gives. ``workers`` processes work ahead by at most ``prefetch`` batches
     each; 0 works in this process. Of several training processes (``world``), number ``rank`` gets every world-th
-    batch of the stream. With a ``device`` the workers only decode, and images are augmented there (``on_device.py``).
+    batch of the stream. With a ``device`` the workers only decode, and images are augmented there (``on_device.py``,
+    ``crop_on_device.py``).
 
     The workers are killed when the iterator is closed. Raises ImageError where an image cannot be read,
     LostProcessError where a worker process dies, and TrainingError where memory is short, and with a ``device`` where
-    the data set crops or is a classifier's.
+    the data set cannot be augmented there.
     """
     places = workers * prefetch + 2
     if device is None:
         ring = _Ring(data, count, largest, places)
-    elif isinstance(data, TrainingSet):
-        ring = _DecodedRing(data, count, largest, places, device)
     else:
-        raise TrainingError("a classifier's images cannot be augmented on a device; leave out -augment device")
+        ring = _DecodedRing(data, count, largest, places, device)
     numbers = itertools.count() if stop is None else range(stop)
     requests = (_Request(index, first + (index * world + rank) * count, *size(index)) for index in numbers)
     if not workers:

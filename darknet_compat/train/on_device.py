@@ -1,13 +1,15 @@
 """Augmentation of whole batches where torch runs, for ``detector train -augment device``.
 
-The processes that load images then only decode them. They leave the bytes of a batch one image after another, and
-say of each column and row of the network's input which bytes it is mixed of. The rest of Darknet's loaders is
-done here for all images at once, and agrees with ``augment.py`` within 1e-5.
+A classifier's is ``crop_on_device.py``. The processes that load images then only decode them. They leave the bytes of
+a batch one image after another, and say of each column and row of the network's input which bytes it is mixed of. The
+rest of Darknet's loaders is done here for all images at once, and agrees with ``augment.py`` within 1e-5.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,6 +19,18 @@ from ..images import GREY
 from .augment import Draws, sources
 
 OUTSIDE = -1  # the index of a column or row that the image does not reach
+
+
+def lay_out(memory: np.ndarray, *kinds: tuple[Any, Sequence[tuple[int, ...]]]) -> list[np.ndarray]:
+    """Arrays of kinds and shapes in ``memory``, uint8 (bytes,), one behind the other; the rest is uint8 (most, 3)."""
+    parts: list[np.ndarray] = []
+    offset = 0
+    for kind, shapes in kinds:
+        for shape in shapes:
+            parts.append(np.frombuffer(memory, kind, math.prod(shape), offset).reshape(shape))
+            offset += parts[-1].nbytes
+    most = (len(memory) - offset) // 3
+    return [*parts, memory[offset : offset + 3 * most].reshape(most, 3)]
 
 
 class Decoded(NamedTuple):
@@ -40,15 +54,7 @@ class Decoded(NamedTuple):
     @classmethod
     def within(cls, memory: np.ndarray, n: int, w: int, h: int) -> Decoded:
         """Lay it out in ``memory``, uint8 (bytes,), of which at least :func:`room` bytes are there."""
-        parts: list[np.ndarray] = []
-        offset = 0
-        for kind, shapes in ((np.int64, [(1,), (n, w, 2), (n, h, 2)]), (np.float32, [(n, w, 2), (n, h, 2), (n, 3)])):
-            for shape in shapes:
-                count = int(np.prod(shape))
-                parts.append(np.frombuffer(memory, kind, count, offset).reshape(shape))
-                offset += parts[-1].nbytes
-        most = (len(memory) - offset) // 3
-        parts.append(memory[offset : offset + 3 * most].reshape(most, 3))
+        parts = lay_out(memory, (np.int64, [(1,), (n, w, 2), (n, h, 2)]), (np.float32, [(n, w, 2), (n, h, 2), (n, 3)]))
         return cls(*parts)
 
     def put(self, i: int, image: np.ndarray, draws: Draws) -> None:

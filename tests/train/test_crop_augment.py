@@ -346,12 +346,6 @@ def test_every_epoch_shows_every_image_once(paths):
     assert sorted(data.fill(sample, slot, truth) for sample in range(5, 10)) == sorted(paths)
 
 
-def test_a_device_does_not_augment_them(paths):
-    data = ClassTrainingSet(match_labels(paths, LABELS), len(LABELS), CropAugmentation())
-    with pytest.raises(TrainingError, match="leave out -augment device"):
-        next(load_batches(data, 1, lambda _: (16, 16), (16, 16), device="cpu"))
-
-
 def test_an_input_that_is_not_square(paths):
     data = ClassTrainingSet(match_labels(paths, LABELS), len(LABELS), CropAugmentation())
     with pytest.raises(TrainingError, match="16 x 24; a classifier is trained on squares"):
