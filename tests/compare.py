@@ -14,7 +14,7 @@ from darknet_compat.network import Network
 from darknet_compat.weights import save_weights
 
 CFGS = ["yolov2", "yolov2-voc", "yolov2-tiny", "yolov2-tiny-voc", "darknet19", "darknet19_448", "darknet", "tiny",
-        "resnet18", "resnet34", "resnet50"]  # fmt: skip
+        "resnet18", "resnet34", "resnet50", "cifar-small", "cifar-resnet"]  # fmt: skip
 # A layer between a convolution and a map that others read too: on a CPU, AlexeyAB's backward pass of a convolution
 # writes over what they have handed back (col2im_cpu_ext), and pjreddie's one of size 1 does.
 COPY = "[maxpool]\nsize=1\nstride=1"

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from darknet_compat import stock
+import pytest
+
+from darknet_compat import load_network, stock
+from darknet_compat.cfg import read_cfg, read_data
+from darknet_compat.classify.labels import match_labels, read_classes, read_labels, read_top
 from darknet_compat.stock import find_stock, stock_files
 from tests.cli.test_main import run
 from tests.conftest import ROOT
@@ -35,6 +39,31 @@ def test_what_cannot_come_along_is_debians(tmp_path, monkeypatch):
 
 def test_all_cfgs_are_there():
     assert {path.stem for path in stock_files("cfg", ".cfg")} >= {"yolov2-voc", "yolov2-shapes", "darknet19"}
+
+
+@pytest.mark.parametrize(("name", "numbers"), [("cifar-small", 24_570), ("cifar-resnet", 1_648_362), ("cifar-bccd", 829_434)])
+def test_cifars_networks_have_the_classes_of_its_data(tmp_path, monkeypatch, name, numbers):
+    monkeypatch.chdir(tmp_path)
+    data = read_data(find_stock("cfg/cifar.data"))
+    network = load_network(find_stock(f"cfg/{name}.cfg"))
+    assert network.layers[-1].output.outputs == read_classes(data) == len(set(read_labels(data))) == 10
+    assert sum(tensor.numel() for tensor in network.state_dict().values()) == numbers
+    assert read_top(data) == 2
+
+
+def test_a_classifier_of_cifar_has_the_layers_that_a_detector_starts_with():
+    classifier, detector = (read_cfg(ROOT / f"cfg/{name}.cfg").meaning()[1:] for name in ("cifar-bccd", "yolov2-bccd"))
+    assert classifier[:13] == detector[:13]
+    assert (classifier[13], detector[13][0]) != (detector[13], classifier[13][0])
+
+
+def test_cifars_labels_stand_once_in_each_path(tmp_path, monkeypatch):
+    """As folders, and as pjreddie's archive of CIFAR-10 names its images."""
+    monkeypatch.chdir(tmp_path)
+    labels = read_labels(read_data(find_stock("cfg/cifar.data")))
+    for path in ("data/cifar/train/{}/0001.jpg", "data/cifar/train/0_{}.png"):
+        found = match_labels([path.format(label) for label in labels], labels)
+        assert [found[index].tolist() for index in range(len(labels))] == [[index] for index in range(len(labels))]
 
 
 def test_the_sample_weights_detect_at_once_from_an_empty_folder(tmp_path):

@@ -199,7 +199,7 @@ def press_ctrl_c(monkeypatch, updates):
 
 
 @pytest.mark.parametrize(
-    ("end", "net"), [("softmax", {}), ("cost", {"random": 1}), ("noloss", {"label_smooth_eps": 0.1})]
+    ("end", "net"), [("softmax", {}), ("cost", {"random": 1}), ("noloss", {"label_smooth_eps": 0.1, "mixup": 3})]
 )
 def test_ctrl_c_and_resume_change_nothing(train, monkeypatch, handlers, end, net):
     monkeypatch.setattr(loop, "CLASSIFICATION", CLASSIFICATION._replace(sizes=range(32, 97, 32), every=2))
@@ -372,8 +372,23 @@ def test_half_precision_ends_before_the_heads_and_fast_changes_the_last_digits()
     assert found["bf16"] != found["exact"]
 
 
-def test_a_cache_changes_no_bit(train):
-    assert train(folder="cached", cache=True).weights.read_bytes() == train(folder="plain").weights.read_bytes()
+MIXED = [{}, {"mixup": 1}, {"cutmix": 1}]
+
+
+@pytest.mark.parametrize("net", MIXED, ids=str)
+def test_a_cache_changes_no_bit_and_the_device_the_last_ones(train, net):
+    plain = train(folder="plain", net=net)
+    assert train(folder="cached", net=net, cache=True).weights.read_bytes() == plain.weights.read_bytes()
+    assert train(folder="workers", net=net, workers=2).weights.read_bytes() == plain.weights.read_bytes()
+    for cache in (False, True):
+        device = train(folder=f"device {cache}", net=net, augment="device", cache=cache)
+        for key, ours in device.network.state_dict().items():
+            torch.testing.assert_close(ours, plain.network.state_dict()[key], atol=1e-4, rtol=1e-4)
+
+
+def test_what_mixes_images_changes_them(train):
+    losses = [[row["loss"] for row in rows(train(folder=str(number), net=net))] for number, net in enumerate(MIXED)]
+    assert losses[0] != losses[1] != losses[2] != losses[0]
 
 
 PAIR = {"policy": "constant", "max_batches": 100, "norm": ""}

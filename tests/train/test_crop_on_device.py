@@ -104,7 +104,7 @@ def test_what_does_not_fit_is_augmented_by_the_loader(paths, workers):
 
 def test_memory_is_that_of_the_largest_of_a_thousand(paths, monkeypatch):
     data = class_set([*paths] * 4, OPTIONS[0]._replace(mixing="cutmix"))
-    sizes = sorted((np.prod(load_image(path).shape[:2]) for path in [*paths] * 4), reverse=True)
+    sizes = sorted((np.prod(load_image(path).shape[:2]) for path in data.source), reverse=True)
     assert data.room(3, (32, 32)) == room(6, 32, sum(sizes[:6]))
     assert data.room(28, (32, 32)) == room(56, 32, 2 * sum(sizes))
     monkeypatch.setattr(module, "MEASURED", 2)
