@@ -22,7 +22,7 @@ from darknet_compat import load_network, save_weights
 from darknet_compat.cfg import read_cfg
 from darknet_compat.cli import build_parser, main
 from darknet_compat.cli.train import _arguments
-from darknet_compat.train import data, detector, step, training
+from darknet_compat.train import data, detector, on_device, sources, step, training
 from darknet_compat.train.checkpoint import Snapshots
 from darknet_compat.train.detector import DetectorTraining
 from darknet_compat.train.distributed import Processes
@@ -206,16 +206,16 @@ def test_a_full_disk_is_one_line_that_names_the_file(tmp_path):
     assert sorted(os.listdir(tmp_path / "backup")) == ["small.csv", "small.log"]
 
 
-def spy(monkeypatch, name, calls):
-    """Count the calls of a function of train/data.py."""
-    function = getattr(data, name)
-    monkeypatch.setattr(data, name, lambda *arguments: calls.append(arguments) or function(*arguments))
+def spy(monkeypatch, module, name, calls):
+    """Count the calls of a module's function."""
+    function = getattr(module, name)
+    monkeypatch.setattr(module, name, lambda *arguments: calls.append(arguments) or function(*arguments))
 
 
 def test_what_is_cached_or_augmented_by_batches_trains_the_same(run, monkeypatch):
     weights, losses, decoded, augmented = {}, {}, [], []
-    spy(monkeypatch, "load_image", decoded)
-    spy(monkeypatch, "augment", augmented)
+    spy(monkeypatch, sources, "load_image", decoded)
+    spy(monkeypatch, on_device, "augment", augmented)
     for flags in ((), ("-cache",), ("-augment", "device"), ("-cache", "-augment", "device")):
         decoded.clear(), augmented.clear()
         code, out, error = run("-seed", "4", *flags)
@@ -330,7 +330,7 @@ def made_ready(**options):
 
 def test_epochs_show_every_image(run, monkeypatch):
     decoded = []
-    spy(monkeypatch, "load_image", decoded)
+    spy(monkeypatch, sources, "load_image", decoded)
     Path("small.cfg").write_text(small("max_batches=3\nbatch=4"))
     shown = {}
     for flags in ((), ("-epochs",)):
