@@ -561,6 +561,10 @@ def test_a_classifiers_command_to_go_on_repeats_its_flags_too():
     assert " ".join(_arguments(options, resume=True)) == (
         "classifier train a.data b.cfg -resume -topk 7 -top 3 -amp bf16 -augment device -labels folder"
     )
+    given = "classifier train a.data b.cfg -device cpu -numerics gpu -program alexeyab -topk -fast -workers 3 -cache"
+    given += " -epochs -snapshot 9"
+    again = _arguments(build_parser().parse_args(given.split()), resume=False)
+    assert " ".join(again) == given
     plain = build_parser().parse_args(["classifier", "train", "a.data", "b.cfg", "-labels", "path", "-topk"])
     assert " ".join(_arguments(plain, resume=False)) == "classifier train a.data b.cfg -topk"
 
@@ -592,6 +596,15 @@ def test_classifier_train_says_what_darknet_says(classify):
         "net_1.weights", "net_2.weights", "net_3.weights", "net_4.weights", "net.backup", "net.weights"]  # fmt: skip
     assert len([line for line in lines if line.startswith("top 1 ")]) == 2
     assert (Path("backup") / "net.png").read_bytes()[:4] == b"\x89PNG"
+    assert "" not in lines, "heads without a line of their own say nothing"
+
+
+def test_classifier_trains_flags_reach_the_training(classify):
+    code, out, error = classify("-topk", "-top", "3", "-snapshot", "2")
+    assert (code, error) == (0, "")
+    assert out.count("/backup/net.backup\n") == 3
+    assert Path("backup/net.csv").read_text().splitlines()[0].endswith(",top_1,top_3")
+    assert out.count("top 1 ") == 1, "at the end alone: the first time would be batch 100"
 
 
 def test_classifier_train_goes_on_as_its_flags_were(classify):
