@@ -281,9 +281,12 @@ def test_scores_come_every_2_epochs_but_not_before_100_batches(images, tmp_path,
 
 @pytest.mark.parametrize(("given", "scores"), [(None, [1, 2]), (1, [1]), (3, [1, 3]), (9, [1, 3])])
 def test_top_is_the_commands_or_else_the_data_files(images, tmp_path, given, scores):
-    made = ClassifierTraining(*written(images, tmp_path / "a"), device="cpu", topk_every=0, top=given)
+    made = ClassifierTraining(*written(images, tmp_path / "a"), device="cpu", topk_every=0, top=given, seed=1)
     assert made._scores() == {f"top_{number}": f"top {number}" for number in scores}
-    assert len(made.scoring.score()) == len(scores)
+    found = made.scoring.score()
+    assert len(found) == len(scores)
+    assert found[0] < 0.5, "it is not trained"
+    assert (found[-1] == 1) == (scores[-1] == 3), "of three classes"
 
 
 def test_the_valid_list_is_scored_by_the_rule_of_the_labels(images, tmp_path, monkeypatch):
