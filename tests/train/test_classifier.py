@@ -217,6 +217,8 @@ def test_ctrl_c_and_resume_change_nothing(train, monkeypatch, handlers, end, net
     assert rows(done) == rows(straight)
     assert [bool(row["top_1"]) for row in rows(done)] == [False, True] * 3
     assert (len({row["size"] for row in rows(done)}) > 1) == ("random" in net)
+    text = (straight.weights.parent / "net.log").read_text()
+    assert text.count("Resizing\n") == (3 if "random" in net else 0)
 
 
 def test_what_it_writes_and_says(train):
