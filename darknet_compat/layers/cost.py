@@ -45,7 +45,7 @@ class Cost(ClassHead):
         return x
 
     def error(self, x: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
-        """l2_cpu, l1_cpu and smooth_l1_gpu: the CPU's smooth_l1 has the wrong sign from 1 on."""
+        """l2_cpu, l1_cpu and smooth_l1_gpu: smooth_l1 of pjreddie's CPU has the wrong sign from 1 on."""
         difference = truth - x
         if self.o.type == "masked":
             difference = difference.masked_fill(truth == SECRET_NUM, 0)

@@ -141,10 +141,6 @@ class ClassHead(Head):
     Figures = ClassFigures
     columns = ("cost", "accuracy")
 
-    @property
-    def truth_classes(self) -> int:
-        return self.input.outputs
-
     def error(self, x: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
         """Of float32 values that enter, and their truth, both (N, values): Darknet's delta, and the cost."""
         raise NotImplementedError

@@ -40,7 +40,7 @@ def training_images(data: DataFile) -> ImageFiles:
     paths = listed_images(find_stock(given))
     if not paths[0].endswith(SHARD):
         images = ImageFiles(paths)
-        _check_some(images, given)
+        check_some(images, given)
         return images
     other = next((path for path in paths if not path.endswith(SHARD)), None)
     if other is not None:
@@ -71,7 +71,8 @@ def _numbered(given: Sequence[str]) -> list[str]:
     return paths
 
 
-def _check_some(images: ImageFiles, given: str) -> None:
+def check_some(images: Sequence[str], given: str) -> None:
+    """Look for up to :data:`CHECKED` of the images that ``given`` names. Raises :class:`DataError`."""
     looked = np.unique(np.linspace(0, len(images) - 1, CHECKED).astype(int)).tolist()
     absent = [images[index] for index in looked if not os.path.isfile(images[index])]
     if absent:

@@ -21,7 +21,7 @@ from ..network import Network
 from ..program import ALEXEYAB, PJREDDIE
 from ..stock import find_stock
 from .checkpoint import Snapshots, by_batches, by_epochs
-from .class_images import TRAIN, image_classes, training_images
+from .class_images import TRAIN, check_some, image_classes, training_images
 from .crop_augment import crop_augmentation
 from .data import ClassTrainingSet
 from .loop import Scoring
@@ -115,7 +115,9 @@ class ClassifierTraining(Training[ClassTrainingSet]):
             return None
         network, net = self.trainer.network, self.trainer.net
         file = self.data.require("valid")
-        truths = path_classes(listed_images(find_stock(file)), read_labels(self.data), self.labels, file)
+        paths = listed_images(find_stock(file))
+        check_some(paths, file)
+        truths = path_classes(paths, read_labels(self.data), self.labels, file)
         batch = max(min(net.mini_batch, SCORED), 1)
         classifier = Classifier(self.data, network, network_tree(network), "torch", "float32", batch)
 
@@ -130,7 +132,9 @@ class ClassifierTraining(Training[ClassTrainingSet]):
         return {f"top_{number}": f"top {number}" for number in sorted({1, self.top})}
 
     def _log(self) -> dict[str, Any]:
-        hours = None if self.trainer.network.program == PJREDDIE else Hours(self.trainer.net.max_batches)
+        hours = None
+        if self.trainer.network.program != PJREDDIE:
+            hours = Hours(self.trainer.net.max_batches, self.processes.world)
         return {"scores": self._scores(), "line": update_line(len(self.images), hours)}
 
     def _said(self) -> str:
@@ -156,16 +160,19 @@ def update_line(images: int, hours: Callable[[int], float] | None = None) -> Cal
 
 
 class Hours:
-    """How long a training still takes, by the time from batch to batch: AlexeyAB's running mean, in hours."""
+    """How long a training still takes, by the time from update to update: AlexeyAB's running mean, in hours.
 
-    def __init__(self, max_batches: int) -> None:
-        self.max_batches = max_batches
+    An update of ``world`` processes is so many batches.
+    """
+
+    def __init__(self, max_batches: int, world: int = 1) -> None:
+        self.max_batches, self.world = max_batches, world
         self.mean: float | None = None
         self.last = time.monotonic()
 
     def __call__(self, batch: int) -> float:
         now = time.monotonic()
-        left = (self.max_batches - batch) * (now - self.last) / 3600
+        left = (self.max_batches - batch) // self.world * (now - self.last) / 3600
         self.last = now
         self.mean = left if self.mean is None else NEW * left + (1 - NEW) * self.mean
         return self.mean

@@ -118,6 +118,7 @@ def train(
     for tensor in trainer.network.state_dict().values():
         processes.broadcast(tensor)
     sizes = Sizes(trainer)
+    trainer.network.resize(*sizes.largest)  # a network that cannot is an error now, and not after the first updates
     begun = trainer.updates
     batches = load_batches(
         data, net.mini_batch, sizes.of_batch, sizes.largest, first=trainer.images,

@@ -75,7 +75,7 @@ class Trainer:
         check_schedule(self.net, network.cfg.net)
         if not network.heads:
             raise network.layers[-1].section.error(
-                "no layer of the network has a loss; expected a head, such as [region]"
+                "no layer of the network has a loss; expected a head, such as [region] or [softmax]"
             )
         for head in network.heads:
             if type(head).loss is Head.loss:

@@ -22,7 +22,7 @@ from darknet_compat import load_network, save_weights
 from darknet_compat.cfg import read_cfg
 from darknet_compat.cli import build_parser, main
 from darknet_compat.cli.train import _arguments
-from darknet_compat.train import data, detector, step, training
+from darknet_compat.train import data, detector, on_device, sources, step, training
 from darknet_compat.train.checkpoint import Snapshots
 from darknet_compat.train.detector import DetectorTraining
 from darknet_compat.train.distributed import Processes
@@ -206,16 +206,16 @@ def test_a_full_disk_is_one_line_that_names_the_file(tmp_path):
     assert sorted(os.listdir(tmp_path / "backup")) == ["small.csv", "small.log"]
 
 
-def spy(monkeypatch, name, calls):
-    """Count the calls of a function of train/data.py."""
-    function = getattr(data, name)
-    monkeypatch.setattr(data, name, lambda *arguments: calls.append(arguments) or function(*arguments))
+def spy(monkeypatch, module, name, calls):
+    """Count the calls of a module's function."""
+    function = getattr(module, name)
+    monkeypatch.setattr(module, name, lambda *arguments: calls.append(arguments) or function(*arguments))
 
 
 def test_what_is_cached_or_augmented_by_batches_trains_the_same(run, monkeypatch):
     weights, losses, decoded, augmented = {}, {}, [], []
-    spy(monkeypatch, "load_image", decoded)
-    spy(monkeypatch, "augment", augmented)
+    spy(monkeypatch, sources, "load_image", decoded)
+    spy(monkeypatch, on_device, "augment", augmented)
     for flags in ((), ("-cache",), ("-augment", "device"), ("-cache", "-augment", "device")):
         decoded.clear(), augmented.clear()
         code, out, error = run("-seed", "4", *flags)
@@ -330,7 +330,7 @@ def made_ready(**options):
 
 def test_epochs_show_every_image(run, monkeypatch):
     decoded = []
-    spy(monkeypatch, "load_image", decoded)
+    spy(monkeypatch, sources, "load_image", decoded)
     Path("small.cfg").write_text(small("max_batches=3\nbatch=4"))
     shown = {}
     for flags in ((), ("-epochs",)):
@@ -561,6 +561,10 @@ def test_a_classifiers_command_to_go_on_repeats_its_flags_too():
     assert " ".join(_arguments(options, resume=True)) == (
         "classifier train a.data b.cfg -resume -topk 7 -top 3 -amp bf16 -augment device -labels folder"
     )
+    given = "classifier train a.data b.cfg -device cpu -numerics gpu -program alexeyab -topk -fast -workers 3 -cache"
+    given += " -epochs -snapshot 9"
+    again = _arguments(build_parser().parse_args(given.split()), resume=False)
+    assert " ".join(again) == given
     plain = build_parser().parse_args(["classifier", "train", "a.data", "b.cfg", "-labels", "path", "-topk"])
     assert " ".join(_arguments(plain, resume=False)) == "classifier train a.data b.cfg -topk"
 
@@ -592,6 +596,15 @@ def test_classifier_train_says_what_darknet_says(classify):
         "net_1.weights", "net_2.weights", "net_3.weights", "net_4.weights", "net.backup", "net.weights"]  # fmt: skip
     assert len([line for line in lines if line.startswith("top 1 ")]) == 2
     assert (Path("backup") / "net.png").read_bytes()[:4] == b"\x89PNG"
+    assert "" not in lines, "heads without a line of their own say nothing"
+
+
+def test_classifier_trains_flags_reach_the_training(classify):
+    code, out, error = classify("-topk", "-top", "3", "-snapshot", "2")
+    assert (code, error) == (0, "")
+    assert out.count("/backup/net.backup\n") == 3
+    assert Path("backup/net.csv").read_text().splitlines()[0].endswith(",top_1,top_3")
+    assert out.count("top 1 ") == 1, "at the end alone: the first time would be batch 100"
 
 
 def test_classifier_train_goes_on_as_its_flags_were(classify):

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import ctypes
+
 import numpy as np
 import pytest
 import torch
@@ -37,9 +39,14 @@ def test_smooth_errors_are_darknets_but_for_a_sign(darknet):
     assert float(found.figures.cost) == pytest.approx(0.25 + 5 + 7)
     theirs = {name: np.empty(4, np.float32) for name in ("delta", "error")}
     values = (raw.detach().numpy().ravel(), np.array([1, 0, 1, 0], np.float32), *theirs.values())
-    darknet.lib.smooth_l1_cpu(4, *(value.ctypes.data for value in values))
+    darknet.lib.smooth_l1_cpu(4, *(ctypes.c_void_p(value.ctypes.data) for value in values))
     np.testing.assert_allclose(theirs["delta"], [0.5, 1, -1, 0])
     assert theirs["error"].sum() == pytest.approx(0.25 + 5 + 7)
+
+
+def test_smooth_errors_are_alexeyabs(alexeyab_darknet, tmp_path):
+    """His CPU's sign is right."""
+    check_loss(alexeyab_darknet, tmp_path, HEAD.format("type=smooth"))
 
 
 def test_it_says_that_it_counts_twice():

@@ -16,7 +16,7 @@ from darknet_compat.engines import ENGINES, start_engine
 from darknet_compat.errors import CfgError
 from darknet_compat.export import export, read_export
 from darknet_compat.layers import TYPES, register
-from darknet_compat.layers.head import Head, HeadLoss
+from darknet_compat.layers.head import ClassFigures, Head, HeadLoss
 from darknet_compat.network import Network
 from darknet_compat.train.log import Log
 from darknet_compat.train.step import Trainer
@@ -131,6 +131,30 @@ def test_the_network_knows_its_heads():
     (found,) = network.predict(x)  # what finds boxes, and nothing else
     assert torch.equal(found, outputs[5])
     assert torch.equal(network(x), outputs[5])  # the last layer's, as ever
+
+
+def test_layers_behind_the_last_head_that_finds_boxes_do_not_run_for_it(monkeypatch):
+    network = network_of(f"{CFG}\n[softmax]\n[cost]\n")
+    x = images()
+    expected = network.outputs(x)[5]
+    assert [head.type for head in network.heads] == ["crowd", "region", "softmax", "cost"]
+    monkeypatch.setattr(network.layers[6], "forward", None)
+    (found,) = network.predict(x)
+    assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("given", [torch.bfloat16, torch.float32, torch.float64])
+def test_maps_are_activated_in_float32_at_least(given):
+    network = network_of()
+    (found,) = network.activated([network.raw_maps(images())[1].to(given)])
+    assert found.dtype == max(given, torch.float32, key=lambda kind: kind.itemsize)
+
+
+def test_what_classifies_is_counted_by_image():
+    [head] = network_of("[net]\nwidth=2\nheight=2\nchannels=1\n[softmax]\n").heads
+    figures = [ClassFigures(2.0, 3.0, 4.0), ClassFigures(6.0, 3.0, 4.0)]
+    assert head.totals(figures) == {"cost": 1.0, "accuracy": 0.75}
+    assert head.line(figures[0]) == ""
 
 
 def test_what_reads_a_head_gets_its_activated_map():

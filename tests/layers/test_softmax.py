@@ -96,10 +96,9 @@ def test_a_probability_that_rounds_to_0_has_a_cost_that_is_a_number():
 
 def test_outside_of_training_its_gradient_is_its_own():
     """Only the losses see Darknet's way through it."""
-    network = Network(parse_cfg(net(5, 4, 3, *START, "[softmax]", "[cost]"))).start()
-    x = torch.rand(2, 3, 4, 5)
-    logits = network.outputs(x)[1].detach().requires_grad_()
-    p = network.layers[2](logits)
+    network = Network(parse_cfg(net(3, 2, 2, "[softmax]", "[cost]"))).start()
+    logits = torch.rand(2, CLASSES).reshape(2, 2, 2, 3).requires_grad_()
+    p = network(logits)
     p.flatten(1)[:, 0].sum().backward()
     q = p.detach().flatten(1)
     expected = q[:, :1] * (torch.eye(CLASSES)[0] - q)

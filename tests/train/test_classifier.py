@@ -8,6 +8,8 @@ import re
 import signal
 import subprocess
 import sys
+import warnings
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -19,6 +21,7 @@ from darknet_compat.cfg import parse_cfg
 from darknet_compat.classify.classifier import load_classifier
 from darknet_compat.classify.validate import validate_classifier
 from darknet_compat.errors import CfgError, DataError, TrainingError
+from darknet_compat.train import classifier as module
 from darknet_compat.train import loop
 from darknet_compat.train.classifier import ClassifierTraining, Hours, train_classifier
 from darknet_compat.train.distributed import join, leave
@@ -262,12 +265,69 @@ def test_alexeyabs_snapshots_are_his(images, tmp_path):
     assert made.images.smooth == 0.1
 
 
+def test_snapshots_come_in_each_programs_rhythm_or_as_asked(images, tmp_path):
+    plain, smooth = written(images, tmp_path / "a"), written(images, tmp_path / "b", label_smooth_eps=0.1)
+    for files, given, every in ((plain, {}, 1000), (smooth, {}, 100), (plain, {"snapshot": 7}, 7)):
+        assert ClassifierTraining(*files, device="cpu", **given).snapshots.every == every
+
+
+def test_scores_come_every_2_epochs_but_not_before_100_batches(images, tmp_path, monkeypatch):
+    files = written(images, tmp_path / "a")
+    assert ClassifierTraining(*files, device="cpu").scoring is None
+    for given, least, every in ((0, 100, 100), (0, 2, 2 * 12 // 8), (7, 100, 7)):
+        monkeypatch.setattr(module, "TOP_LEAST", least)
+        assert ClassifierTraining(*files, device="cpu", topk_every=given).scoring.every == every
+
+
+@pytest.mark.parametrize(("given", "scores"), [(None, [1, 2]), (1, [1]), (3, [1, 3]), (9, [1, 3])])
+def test_top_is_the_commands_or_else_the_data_files(images, tmp_path, given, scores):
+    made = ClassifierTraining(*written(images, tmp_path / "a"), device="cpu", topk_every=0, top=given)
+    assert made._scores() == {f"top_{number}": f"top {number}" for number in scores}
+    assert len(made.scoring.score()) == len(scores)
+
+
+def test_the_valid_list_is_scored_by_the_rule_of_the_labels(images, tmp_path, monkeypatch):
+    """By path all of its images are red, for a folder above them is."""
+    judged = []
+    monkeypatch.setattr(
+        module, "judge_paths", lambda _, truths, top: judged.append(truths) or SimpleNamespace(top1=0, topk=0)
+    )
+    (tmp_path / "red").symlink_to(images)
+    (tmp_path / "valid.txt").write_text("".join(f"{tmp_path}/red/set/{label}/{i:03d}.png\n" for i, label in
+                                                ((4, "green"), (2, "blue"))))  # fmt: skip
+    data, cfg = written(images, tmp_path / "a")
+    data.write_text(data.read_text().replace(f"valid={images}/list.txt", f"valid={tmp_path}/valid.txt"))
+    for labels, truths in (("folder", [1, 2]), ("path", [0, 0])):
+        with warnings.catch_warnings(record=True):
+            made = ClassifierTraining(data, cfg, device="cpu", labels=labels, topk_every=0)
+        made.scoring.score()
+        assert judged[-1].first().tolist() == truths
+
+
+def test_what_goes_on_has_the_best_score_and_the_seed_of_before(images, tmp_path):
+    files = written(images, tmp_path / "a")
+    made = ClassifierTraining(*files, device="cpu", seed=4)
+    made.trainer.update(batches(1, 1)[0])
+    made.snapshots.save(made.trainer, made.snapshots.backup, {"best": 0.25})
+    again = ClassifierTraining(*files, device="cpu", resume=True, topk_every=0)
+    assert again.scoring.best == 0.25
+    assert made.images.seed == again.images.seed == again.trainer.seed == 4
+
+
+def test_images_are_cached_where_it_is_asked_for(images, tmp_path):
+    files = written(images, tmp_path / "a")
+    assert ClassifierTraining(*files, device="cpu").images.cached is None
+    assert len(ClassifierTraining(*files, device="cpu", cache=True).images.cached) == 12
+
+
 def test_hours_that_are_left_are_alexeyabs_mean(monkeypatch):
     now = iter([0.0, 36.0, 108.0])
     monkeypatch.setattr("time.monotonic", lambda: next(now))
     hours = Hours(100)
     assert hours(10) == pytest.approx(90 * 36 / 3600)
     assert hours(11) == pytest.approx(0.99 * 0.9 + 0.01 * 89 * 72 / 3600)
+    now = iter([0.0, 36.0])
+    assert Hours(100, world=4)(12) == pytest.approx(22 * 36 / 3600), "of four processes an update is four batches"
 
 
 def test_random_draws_classifiers_sizes_every_40_updates():
@@ -314,6 +374,7 @@ def test_along_a_tree(images, tmp_path, monkeypatch):
         ({}, {"classes=3": "classes=4"}, r"classes=4: 4 classes; expected classes=3, as .*net\.cfg has them"),
         ({}, {"top=2": "top=2\ntag=1"}, r"training by tags is not built here"),
         ({}, {"labels=": "labels=no"}, r"no.*the\.labels"),
+        ({}, {"valid=": "valid=no"}, r"no.*list\.txt: no such file"),
         ({"min_crop": 0}, {}, r"min_crop"),
         ({"max_batches": 0}, {}, r"nothing to train"),
     ],
@@ -326,8 +387,27 @@ def test_what_is_wrong_is_said_before_the_start(images, tmp_path, net, changes, 
         text = text.replace(old, new)
     data.write_text(text)
     with pytest.raises((CfgError, DataError, TrainingError), match=says) as raised:
-        ClassifierTraining(data, cfg, device="cpu")
+        ClassifierTraining(data, cfg, device="cpu", topk_every=0)
     assert "\n" not in str(raised.value)
+
+
+def test_images_of_the_valid_list_are_looked_for_before_the_start(images, tmp_path):
+    data, cfg = written(images, tmp_path / "a")
+    (tmp_path / "valid.txt").write_text(f"{images}/set/red/000.png\n{images}/set/red/gone.png\n")
+    data.write_text(data.read_text().replace(f"valid={images}/list.txt", f"valid={tmp_path}/valid.txt"))
+    ClassifierTraining(data, cfg, device="cpu")
+    with pytest.raises(DataError, match=r"set/red/gone\.png: no such image; missing are 1 of 2 .*valid\.txt"):
+        ClassifierTraining(data, cfg, device="cpu", topk_every=0)
+
+
+def test_without_a_head_it_cannot_be_trained(images, tmp_path):
+    with pytest.raises(CfgError, match=r"no layer of the network has a loss; expected a head, such as .*\[softmax\]"):
+        ClassifierTraining(*written(images, tmp_path / "a", "\n"), device="cpu")
+
+
+def test_a_network_of_one_size_and_random_sizes(train):
+    with pytest.raises(CfgError, match=r"a network with \[connected\] cannot take another size"):
+        train("[connected]\noutput=3\nactivation=linear\n[softmax]\n", net={"random": 1, "mean": ""})
 
 
 def test_networks_that_find_boxes_are_for_detector(images, tmp_path):

@@ -688,6 +688,19 @@ def test_map_is_scored_and_the_best_is_kept(tmp_path):
     assert again.snapshots.resume(again.trainer)[0] == {"best": 0.5}
 
 
+def test_of_several_scores_the_first_says_which_is_the_best(tmp_path):
+    training = Training(tmp_path, "max_batches=3", scores={"top_1": "top 1", "top_5": "top 5"})
+    scores = iter([[0.25, 0.75], [0.5, 0.625], [0.375, 0.875]])
+    scoring = loop.Scoring(lambda: next(scores), every=1)
+    training.run(scoring=scoring)
+    assert scoring.best == 0.5
+    assert [(row["top_1"], row["top_5"]) for row in training.rows()] == [
+        ("0.25", "0.75"), ("0.5", "0.625"), ("0.375", "0.875")]  # fmt: skip
+    best = load_weights(load_network(read_cfg(tmp_path / "net.cfg")), training.snapshots.path("_best.weights"))
+    assert best.header.seen == 16
+    assert "top 1 37.50 %, top 5 87.50 %, best 50.00 %\n" in training.snapshots.path(".log").read_text()
+
+
 def test_map_is_that_of_the_cfgs_size_whatever_was_drawn(tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "DETECTION", DETECTION._replace(sizes=range(64, 97, 32)))
     training = Training(tmp_path, "max_batches=6", random=1)
@@ -720,3 +733,14 @@ def test_the_chart_is_a_image_of_what_the_table_holds(tmp_path):
                dict(batch=1, loss=3.0, avg_loss=3.0, rate=0.1, map=np.nan).items()}, "one", {"map": "mAP"})  # fmt: skip
     drawn = load_image(tmp_path / "one.png")
     assert (drawn == [0xB4, 0x53, 0x09]).all(-1).any()  # the rate, which stands in no legend
+
+
+def test_the_chart_has_a_curve_for_each_score(tmp_path):
+    from darknet_compat.images import load_image
+    from darknet_compat.train.chart import draw_chart
+
+    columns = {name: [0.25, 0.5] for name in ("loss", "avg_loss", "rate", "top_1", "top_5")} | {"batch": [1.0, 2.0]}
+    draw_chart(tmp_path / "two.png", columns, "two", {"top_1": "top 1", "top_5": "top 5"})
+    drawn = load_image(tmp_path / "two.png")
+    for colour in ([0x18, 0x79, 0x4E], [0x65, 0xA3, 0x0D]):
+        assert (drawn == colour).all(-1).any()
