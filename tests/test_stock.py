@@ -41,7 +41,9 @@ def test_all_cfgs_are_there():
     assert {path.stem for path in stock_files("cfg", ".cfg")} >= {"yolov2-voc", "yolov2-shapes", "darknet19"}
 
 
-@pytest.mark.parametrize(("name", "numbers"), [("cifar-small", 24_570), ("cifar-resnet", 1_648_362), ("cifar-bccd", 829_434)])
+@pytest.mark.parametrize(
+    ("name", "numbers"), [("cifar-small", 24_570), ("cifar-resnet", 1_648_362), ("cifar-bccd", 829_434)]
+)
 def test_cifars_networks_have_the_classes_of_its_data(tmp_path, monkeypatch, name, numbers):
     monkeypatch.chdir(tmp_path)
     data = read_data(find_stock("cfg/cifar.data"))
