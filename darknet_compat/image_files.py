@@ -18,6 +18,7 @@ from .images import SUFFIXES
 from .stock import find_stock
 
 Result = TypeVar("Result")
+SHARD = ".tar"
 LISTS = (".txt", ".list")  # of the files that hold paths
 
 
@@ -47,6 +48,10 @@ def find_images(given: Sequence[str]) -> list[str]:
 
 def listed_images(path: str) -> list[str]:
     """The image paths in a list file, or those of a folder with a folder for each class. Raises :class:`DataError`."""
+    if path.endswith(SHARD):
+        raise DataError(
+            f"{printable(path)}: a tar file; expected a list or a folder of images: only train= takes shards"
+        )
     return folder_images(path) if os.path.isdir(path) else read_list(path)
 
 

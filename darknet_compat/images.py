@@ -404,7 +404,7 @@ def rotate_crop_image(
 def _remap(image: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Read a uint8 image (h, w, 3) at places (rows, columns): float32 RGBA (rows, columns, 4), 0..255, black outside.
 
-    A fourth number makes OpenCV twice as fast.
+    A fourth number makes OpenCV faster.
     """
     import cv2
     import torch

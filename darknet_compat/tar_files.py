@@ -26,7 +26,7 @@ def tar_members(file: BinaryIO, name: str) -> Iterator[tarfile.TarInfo]:
         with tarfile.open(fileobj=file, mode="r:", encoding="utf-8", errors="surrogateescape") as tar:
             while (member := tar.next()) is not None:
                 tar.members.clear()  # type: ignore[attr-defined]  # it would keep them all
-                if member.size < 0 or member.offset_data <= at or CONTROL.search(member.name):
+                if member.size < 0 or CONTROL.search(member.name):
                     raise tarfile.ReadError("a header that makes no sense")
                 at = member.offset_data
                 link = member.issym() or member.islnk()

@@ -16,14 +16,13 @@ from ..cfg import DataFile
 from ..cfg.sections import printable
 from ..classify.labels import LabelRule, PathClasses, match_labels, path_classes
 from ..errors import DataError
-from ..image_files import listed_images
+from ..image_files import SHARD, listed_images
 from ..stock import find_stock
 from .shards import ShardImages
 from .sources import ImageFiles
 
 CHECKED = 1000  # files of a list that are looked for before the start: all would take minutes on a slow disk
 TRAIN = "data/train.list"  # Darknet's, where the .data file names none
-SHARD = ".tar"
 MOST_SHARDS = 10**6
 NUMBERS = re.compile(r"\{(\d{1,18})\.\.(\d{1,18})\}")
 

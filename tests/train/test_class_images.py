@@ -15,6 +15,7 @@ import pytest
 from darknet_compat.cfg import read_data, read_list
 from darknet_compat.classify.labels import folder_labels, match_labels
 from darknet_compat.errors import DataError
+from darknet_compat.image_files import listed_images
 from darknet_compat.train import class_images as module
 from darknet_compat.train import data as data_module
 from darknet_compat.train.class_images import image_classes, training_images
@@ -102,6 +103,10 @@ def test_what_train_may_not_name(paths, tmp_path):
         images_of("empty")
     with pytest.raises(DataError, match=r"^gone\.list: no such file"):
         images_of("gone.list")
+    with pytest.raises(
+        DataError, match=r"^a\.tar: a tar file; expected a list or a folder of images: only train= takes"
+    ):
+        listed_images("a.tar")
     with pytest.raises(DataError, match=r"^gone-1\.tar: cannot read the shard: No such file or directory$"):
         images_of("gone-{1..2}.tar")
 

@@ -18,15 +18,20 @@ import numpy as np
 import pytest
 import torch
 
+from darknet_compat.classify.labels import match_labels
 from darknet_compat.errors import DataError, ImageError, LostProcessError, TrainingError
 from darknet_compat.images import load_image
 from darknet_compat.memory import keep_memory
 from darknet_compat.train import data as module
 from darknet_compat.train.augment import LEAST, Augmentation
-from darknet_compat.train.data import STOPPING, TrainingSet, check_labels, load_batches
+from darknet_compat.train.crop_augment import CropAugmentation
+from darknet_compat.train.data import STOPPING, ClassTrainingSet, TrainingSet, check_labels, load_batches
 from tests.oracle import load_oracle
 
 SIZE = (48, 32)
+# Darknet19's sides of the image, angle, aspect, hue, saturation and exposure.
+SIDES, CROPS = (128, 448), (7.0, 0.75, 0.1, 0.75, 0.75)
+CLASSES = ["dog", "person", "horses", "eagle"]
 
 
 def make_set(folder, images=7, size=(40, 30)):
@@ -488,8 +493,13 @@ def test_memory_stays_flat(paths, workers):
 
 
 @pytest.mark.slow
-def test_speed_against_darknet(darknet, darknet_share, tmp_path, capsys):
-    """Images per second of one core, everything on: at least twice Darknet's, turn by turn in one run."""
+@pytest.mark.parametrize(("size", "least"), [(416, 2), (256, 1.5), (224, 1.5)])
+def test_speed_against_darknet(darknet, darknet_share, tmp_path, capsys, size, least):
+    """Images per second of one core, everything on: over ``least`` times Darknet's, turn by turn in one run.
+
+    416: a detector's; else a classifier's, with Darknet19's augmentation. Processor seconds: but where another process
+    works on the same core's other thread, our vector instructions wait for it more than Darknet's loops do.
+    """
     (tmp_path / "images").mkdir()
     (tmp_path / "labels").mkdir()
     paths = []
@@ -499,12 +509,16 @@ def test_speed_against_darknet(darknet, darknet_share, tmp_path, capsys):
         cv2.imwrite(str(path), small, [cv2.IMWRITE_JPEG_QUALITY, 92])
         (tmp_path / "labels" / f"{source.stem}.txt").write_text("1 .5 .5 .3 .3\n3 .2 .2 .1 .3\n")
         paths.append(str(path))
-    data = TrainingSet(paths, check_labels(paths, 20), Augmentation(0.2, 0.1, 1.5, 1.5))
+    if size == 416:
+        data = TrainingSet(paths, check_labels(paths, 20), Augmentation(0.2, 0.1, 1.5, 1.5))
+    else:
+        options = CropAugmentation(*(side / size for side in SIDES), *CROPS)
+        data = ClassTrainingSet(match_labels(paths, CLASSES), len(CLASSES), options)
     # New processes: in one that has run other tests, what they left in the allocator decides.
     start = multiprocessing.get_context("spawn")
     rates = {"darknet": [], "ours": [], "read and decode": []}
     pipes = []
-    for work, given in ((_work, (data, paths)), (_darknet_work, (paths,))):
+    for work, given in ((_work, (data, paths, size)), (_darknet_work, (paths, size))):
         here, there = start.Pipe()
         start.Process(target=work, args=(there, *given), daemon=True).start()
         pipes.append(here)
@@ -517,15 +531,16 @@ def test_speed_against_darknet(darknet, darknet_share, tmp_path, capsys):
         pipe.send(None)
     median = {name: float(np.median(rates[name])) for name in rates}
     with capsys.disabled():
-        print("\nimages per second and core:", {name: round(rate) for name, rate in median.items()})
-    assert median["ours"] > 2 * median["darknet"]
+        found = {name: round(rate) for name, rate in median.items()}
+        print(f"\nimages per second and core at {size}: {found}, {median['ours'] / median['darknet']:.2f} times")
+    assert median["ours"] > least * median["darknet"]
 
 
-def _work(pipe, data, paths):
+def _work(pipe, data, paths, size):
     keep_memory()
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
-    slots, truth = np.empty((4, 3, 416, 416), np.float32), np.empty((30, 5), np.float32)
+    slots, truth = np.empty((4, 3, size, size), np.float32), np.empty(data.truth_shape, np.float32)
     while (block := pipe.recv()) is not None:
         start = time.process_time()
         for i in range(16):
@@ -536,9 +551,12 @@ def _work(pipe, data, paths):
         pipe.send((16 / (between - start), 16 / (time.process_time() - between)))
 
 
-def _darknet_work(pipe, paths):
+def _darknet_work(pipe, paths, size):
     darknet = load_oracle()
     while (block := pipe.recv()) is not None:
         start = time.process_time()
-        darknet.load_data_detection(paths, 16, 416, 416, 30, 20, 0.2, 0.1, 1.5, 1.5, seed=block)
+        if size == 416:
+            darknet.load_data_detection(paths, 16, size, size, 30, 20, 0.2, 0.1, 1.5, 1.5, seed=block)
+        else:
+            darknet.load_data_augment(paths, 16, CLASSES, SIDES, size, CROPS, seed=block)
         pipe.send((16 / (time.process_time() - start),))
