@@ -175,4 +175,10 @@ class DetectorTraining(Training[TrainingSet]):
         return {"scores": MAP_SCORE}
 
     def _said(self) -> str:
-        return f"{len(self.images)} images, {len(self.images.labels.objects)} objects"
+        images, objects = len(self.images), len(self.images.labels.objects)
+        if self.images.mix is None:
+            return f"{images} images, {objects} objects"
+        first, ratio = self.images.mix
+        shown = images - first
+        counts = f"{first} images, {objects - shown} objects"
+        return f"{counts}; and {shown} images that show a class alone, {ratio:g} of them for each one with boxes"
