@@ -318,6 +318,7 @@ def test_trees(program, verb, data, network, photographs, copies, tree, capsys, 
     out, err = capsys.readouterr()
     check(out.splitlines(), [line for line in lines if ": top 1: " in line or line.startswith("/")], 1.1e-6)
     assert ("Found 3 leaves." in err) == ("Found 3 leaves." in errors) == bool(leaves)
+    assert re.search(r"^level 1 of the tree: \d+\.\d\d % of \d+ images$", err, re.M)
     lines, _ = theirs(program, "predict", file, *files, photographs[0], "-t", 9)
     assert verb("classifier", "predict", file, *files, photographs[0], "-t", 9, *follow(program)) == 0
     check(capsys.readouterr().out.splitlines()[-9:], lines[-9:], 0.0101 if "pjreddie" in follow(program) else 2e-5)
