@@ -66,9 +66,8 @@ def crop_augmentation(net: SimpleNamespace, program: str) -> CropAugmentation:
         given = net.min_ratio, net.max_ratio
         ratios = tuple(own if ratio is None else ratio for own, ratio in zip(ratios, given, strict=True))
     colours = net.hue, net.saturation, net.exposure
-    flip = program == PJREDDIE or bool(net.flip)
     mixing = _read_mixing(net) if program == ALEXEYAB else ""
-    options = CropAugmentation(*ratios, net.angle, net.aspect, *colours, flip, mixing=mixing, program=program)
+    options = CropAugmentation(*ratios, net.angle, net.aspect, *colours, bool(net.flip), mixing=mixing, program=program)
     if min(options.sides(net.width)) < 1:
         raise TrainingError(
             f"[net]: min_crop and max_crop make sides of {options.sides(net.width)}; expected 1 pixel or more"

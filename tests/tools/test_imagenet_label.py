@@ -56,7 +56,7 @@ def archives(tmp_path, monkeypatch):
     tar("devkit.tar.gz", [(DEVKIT, "".join(f"{number}\n" for number in TRUTH).encode())], "w:gz")
     (folder / "labels.list").write_text("".join(f"{label}\n" for label in LABELS))
     lines = [f"ILSVRC2012_val_{i:08},{LABELS[number - 1]} 1 2 3 4 \n" for i, number in enumerate(TRUTH, 1)]
-    (folder / "val.csv").write_text("ImageId,PredictionString\n" + "".join(lines))
+    (folder / "val.csv").write_text("ImageId,PredictionString\n" + "".join(lines[::-1]))  # Kaggle's are in no order
     return folder
 
 
@@ -148,6 +148,31 @@ def test_folders_in_the_place_of_archives(archives, run):
     for path in read_list(data.require("valid")):
         assert os.readlink(path) == str(archives / "val" / os.path.basename(path))
         assert EXPECTED[os.path.relpath(path, archives / "out")] == Path(path).read_bytes()
+
+
+def test_links_follow_images_that_were_moved(archives, run):
+    run()
+    (archives / "val").mkdir()
+    for path in (archives / "out/val").glob("*/*"):
+        shutil.move(path, archives / "val" / path.name)
+    assert run(val="val").returncode == 0
+    shutil.move(archives / "val", archives / "moved")
+    check(archives, run(val="moved"))
+
+
+def test_what_is_missing_is_told(archives, run):
+    tar("val.tar", [("ILSVRC2012_val_00000002.JPEG", b"x")])
+    shutil.rmtree(archives / "out", ignore_errors=True)
+    result = run()
+    assert result.returncode == 0
+    assert "warning: of the 4 images that devkit.tar.gz tells of, 1 are in val.tar" in result.stdout.splitlines()
+
+
+def test_a_folder_that_no_label_is_called(archives, run):
+    run()
+    shutil.move(archives / "out/train", archives / "train")
+    shutil.copytree(archives / "train/n01440764", archives / "train/goldfish")
+    assert one_line(run(train="train")) == "train: goldfish is none of the 3 labels"
 
 
 def test_an_alphabetical_order_is_told_loudly_or_refused(archives, run):

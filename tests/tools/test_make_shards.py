@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import tarfile
 
@@ -66,6 +67,14 @@ def test_a_key_holds_the_label_without_what_ends_it(paths, tmp_path, run):
         key, suffix = image.split(".")
         assert (suffix, number) == ("png", f"{key}.cls")
         assert key.endswith({b"0": "_n03", b"1": "_n01_", b"3": "_n02"}[text])
+
+
+def test_a_key_ends_in_small_letters(paths, run):
+    """As webdataset's decoders know them."""
+    os.rename(paths[0], paths[0].replace(".png", ".PNG"))
+    assert run()[0] == 0
+    with tarfile.open("shards/my-000.tar") as tar:
+        assert {name.rsplit(".")[-1] for name in tar.getnames()} == {"png", "cls"}
 
 
 def test_webdataset_reads_them_alike_and_writes_what_is_read_here(paths, tmp_path, run):

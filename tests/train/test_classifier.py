@@ -19,7 +19,7 @@ import torch
 from darknet_compat import load_network, read_cfg
 from darknet_compat.cfg import parse_cfg
 from darknet_compat.classify.classifier import load_classifier
-from darknet_compat.classify.validate import validate_classifier
+from darknet_compat.classify.validate import judge_paths, validate_classifier
 from darknet_compat.errors import CfgError, DataError, TrainingError
 from darknet_compat.train import classifier as module
 from darknet_compat.train import loop
@@ -360,7 +360,14 @@ def test_along_a_tree(images, tmp_path, monkeypatch):
     known = {"red": [1, 0, 1, 0], "green": [0, 1, -1234, -1234, 1, 0], "blue": [0, 1, -1234, -1234, 0, 1]}
     expected = next(values for label, values in known.items() if label in path)
     assert truth.tolist() == [*expected, -1234, -1234][:6]
+    judged = []
+    monkeypatch.setattr(
+        module,
+        "judge_paths",
+        lambda classifier, *rest: judged.append(classifier.tree) or judge_paths(classifier, *rest),
+    )
     done = made.run()
+    assert [tree.names for tree in judged] == [["warm", "cold", "red", "orange", "green", "blue"]]
     losses = [float(row["loss"]) for row in rows(done)]
     assert all(np.isfinite(losses))
     assert losses[-1] < 0.7 * losses[0]
@@ -405,9 +412,14 @@ def test_without_a_head_it_cannot_be_trained(images, tmp_path):
         ClassifierTraining(*written(images, tmp_path / "a", "\n"), device="cpu")
 
 
-def test_a_network_of_one_size_and_random_sizes(train):
+def test_a_network_of_one_size_and_random_sizes(train, tmp_path, monkeypatch):
+    """Before the first update, though that one is of the cfg's size."""
+    resizing = CLASSIFICATION._replace(sizes=range(32, 65, 32), every=1)
+    monkeypatch.setattr(loop, "CLASSIFICATION", resizing)
+    seed = next(seed for seed in range(9) if image_size(resizing, SimpleNamespace(max_batches=6), seed, 0, 0) == 32)
     with pytest.raises(CfgError, match=r"a network with \[connected\] cannot take another size"):
-        train("[connected]\noutput=3\nactivation=linear\n[softmax]\n", net={"random": 1, "mean": ""})
+        train("[connected]\noutput=3\nactivation=linear\n[softmax]\n", net={"random": 1, "mean": ""}, seed=seed)
+    assert "Loaded" not in (tmp_path / "a/backup/net.log").read_text()
 
 
 def test_networks_that_find_boxes_are_for_detector(images, tmp_path):

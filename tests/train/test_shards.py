@@ -54,7 +54,7 @@ def test_the_images_are_those_of_the_files(paths, shards):
     for index, name in enumerate(images):
         assert np.array_equal(images.load(index), load_image(by_name[member(name)]))
         assert images.size(index) == (12, 10)
-    assert images[-1] == images[11]
+    assert (images[-1], images[-12]) == (images[11], images[0])
     with pytest.raises(IndexError):
         images[12]
 
@@ -293,6 +293,12 @@ def test_a_cls_for_some_images(write):
 def test_a_link_in_the_place_of_an_image(write, kind):
     said = write(lambda tar: add(tar, "n01/y.jpg", b"", type=kind, linkname="/etc/passwd"))
     assert said.startswith("/n01/y.jpg: a link; expected whole files: write the tar anew, with tar's -h and")
+
+
+def test_a_file_with_holes(write):
+    """Its bytes do not lie where its header says."""
+    said = write(lambda tar: add(tar, "n01/y.jpg", b"", type=tarfile.GNUTYPE_SPARSE))
+    assert said.startswith("/n01/y.jpg: a sparse file; expected whole files")
 
 
 def test_a_name_that_would_change_the_terminal(write):
