@@ -61,8 +61,8 @@ ABOUT = """\
 # {numerics}
 
 [net]
-# The side of a test image; training resizes the shorter side to between min_crop and max_crop pixels, and crops a square
-# of the test side.
+# The side of a test image. Training resizes the shorter side to between min_crop and max_crop pixels, and crops a
+# square of the test side.
 width=224
 height=224
 channels=3
@@ -148,8 +148,8 @@ def lone_norm(module: str) -> Piece:
 NORMALISE = Piece(
     "convolutional",
     {"filters": 3, "size": 1, "stride": 1, "pad": 1, "groups": 3, "activation": "linear", "learning_rate": 0},
-    about="(x - mean) / deviation of each colour, as torchvision's images come. A layer of its own, for what is padded\n"
-    "behind it is 0 there too; it does not train.",
+    about="(x - mean) / deviation of each colour, as torchvision's images come. A layer of its own, so that what is\n"
+    "padded behind it is 0, as there; it does not train.",
 )
 
 
@@ -399,7 +399,9 @@ def check_sections(pieces: list[Piece], network: Network, name: str) -> None:
 
 def not_ours(section: Section, piece: Piece, count: int, name: str) -> CfgError:
     options = " ".join(f"{option}={value}" for option, value in piece.wanted(count).items())
-    return section.error(f"expected [{piece.type}] {options}".rstrip() + f", as this script writes torchvision's {name}")
+    return section.error(
+        f"expected [{piece.type}] {options}".rstrip() + f", as this script writes torchvision's {name}"
+    )
 
 
 @torch.no_grad()
@@ -464,7 +466,9 @@ def read_state(path: Path) -> State:
     except Exception as error:  # what a damaged file makes the readers raise is of many kinds
         raise DataError(f"{name}: cannot be read as a state dict: {printable(first_line(error))[:200]}") from None
     if not isinstance(found, dict) or not all(isinstance(tensor, Tensor) for tensor in found.values()):
-        raise DataError(f"{name}: no state dict; expected tensors by name, as torch.save(model.state_dict(), ...) writes")
+        raise DataError(
+            f"{name}: no state dict; expected tensors by name, as torch.save(model.state_dict(), ...) writes"
+        )
     return {
         OLD_NAME.sub(r"\1\2", str(key)): tensor
         for key, tensor in found.items()
