@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor
@@ -252,10 +252,7 @@ def main() -> int:
     args = parser.parse_args()
     try:
         print(back(args) if args.back else convert(args))
-    except DarknetError as error:
-        print(error, file=sys.stderr)
-        return 1
-    except OSError as error:
+    except (DarknetError, OSError) as error:
         print(error, file=sys.stderr)
         return 1
     return 0
@@ -287,7 +284,7 @@ def back(args: argparse.Namespace) -> str:
         raise DataError(f"{printable(str(args.out))}: expected a file .pth or .safetensors to write")
     name = printable(str(args.source))
     network = load_network(args.back, args.source)
-    if network.report and network.report.kept:
+    if network.report.kept:
         raise DataError(f"{name}: holds the first {len(network.report.loaded)} layers alone; expected all of them")
     pieces = list(NETWORKS[args.network]())
     check_sections(pieces, network, args.network)
@@ -349,7 +346,7 @@ def fill(layer: Layer, piece: Piece, state: State, numerics: str, source: str) -
         if layer.type == "convolutional":
             weights = weights.reshape(*weights.shape, *[1] * (4 - weights.dim()))
         if piece.pooled:
-            weights = (weights / 4).expand(*weights.shape[:2], 2, 2)
+            weights = (weights / 4).repeat(1, 1, 2, 2)
         put("weights", weights, piece.weight)
     elif piece.norm:
         targets["weights"].fill_(1)
@@ -360,7 +357,8 @@ def fill(layer: Layer, piece: Piece, state: State, numerics: str, source: str) -
             raise DataError(f"{source}: {piece.norm}.running_var has numbers below 0; expected none")
         put("rolling_variance", variance, f"{piece.norm}.running_var")
         put("rolling_mean", state[f"{piece.norm}.running_mean"], f"{piece.norm}.running_mean")
-        put("scales", (scales.double() * eps_factor(variance, numerics)).float(), f"{piece.norm}.weight")
+        put("scales", scales, f"{piece.norm}.weight")
+        targets["scales"].copy_(scales.double() * eps_factor(variance, numerics))
         put("biases", state[f"{piece.norm}.bias"], f"{piece.norm}.bias")
     elif piece.bias:
         put("biases", state[piece.bias], piece.bias)
@@ -452,7 +450,7 @@ def read_state(path: Path) -> State:
     try:
         with regular_file(path) as file:
             if path.suffix == ".safetensors":
-                found = safetensors().load(file.read())
+                found = safetensors_torch().load(file.read())
             else:
                 check_archive(file)
                 found = torch.load(file, map_location="cpu", weights_only=True)
@@ -486,7 +484,7 @@ def check_archive(file: BinaryIO) -> None:
 
 
 def write_state(state: State, path: Path) -> None:
-    content = safetensors().save(state) if path.suffix == ".safetensors" else None
+    content = safetensors_torch().save(state) if path.suffix == ".safetensors" else None
     with whole_file(path) as file:
         if content is None:
             torch.save(state, file)
@@ -494,7 +492,7 @@ def write_state(state: State, path: Path) -> None:
             file.write(content)
 
 
-def safetensors():  # type: ignore[no-untyped-def]  # noqa: ANN201
+def safetensors_torch() -> Any:
     try:
         import safetensors.torch
     except ModuleNotFoundError:

@@ -17,10 +17,12 @@ import torch
 from darknet_compat import load_network
 from darknet_compat.cfg import read_cfg
 from darknet_compat.errors import DarknetError
+from darknet_compat.train.step import Trainer
 from darknet_compat.weights import save_weights
 from tests.compare import TOLERANCE
 from tests.tools.run import load_tool, one_line, run_tool
 from tests.tools.torchvision_nets import NAMES, randomised, restated
+from tests.train.classes import batches
 
 tool = load_tool("from_torchvision")
 try:
@@ -197,6 +199,24 @@ def test_other_numbers_in_training_sections_do_not_matter_on_the_way_back(tmp_pa
     assert torch.equal(taken_back("resnet18", cfg, weights)["fc.weight"], model.fc.weight)
 
 
+def test_a_resnet_that_was_trained_on_goes_back(tmp_path):
+    """With all tensors moved but those of the first layer, which torchvision does not have."""
+    model = randomised(restated("resnet18", 8, classes=3))
+    cfg, weights = converted(model, "resnet18", tmp_path)
+    cfg.write_text(cfg.read_text().replace("batch=1\n", "batch=8\n").replace("burn_in=1000\n", ""))
+    network = load_network(cfg, weights)
+    trainer = Trainer(network)
+    for update in batches(0, 3, subdivisions=1, count=8, size=64):
+        trainer.update(update)
+    save_weights(network, weights)
+    before, found = numbers_of(model), taken_back("resnet18", cfg, weights)
+    assert not [name for name, tensor in found.items() if torch.equal(tensor, before[name])]
+    trained = restated("resnet18", 8, classes=3).eval()
+    trained.load_state_dict(found)
+    x, expected = logits(trained, "resnet18")
+    assert off(here(cfg, weights, x), expected) <= TOLERANCE
+
+
 def refused(source, network="resnet18"):
     with pytest.raises(DarknetError) as error:
         tool.convert(arguments(network, source, source.parent / "out"))
@@ -219,6 +239,10 @@ class Code:
         (lambda state: state.update({"fc.bias": torch.zeros(20).half()}), "fc.bias is float16 (20,); expected float32"),
         (lambda state: state.update({"fc.bias": torch.tensor(1.0)}), "fc.bias is float32 (); expected float32 numbers"),
         (lambda state: state.update({"fc.bias": torch.full((20,), torch.nan)}), "numbers that are not finite"),
+        (
+            lambda state: state.update({"bn1.weight": torch.ones(1)}),
+            "bn1.weight gives (1,); [convolutional] takes (8,)",
+        ),
         (lambda state: state["bn1.running_var"].neg_(), "bn1.running_var has numbers below 0"),
         (
             lambda state: state.update({"conv1.weight": torch.zeros(1).expand(2**31, 3, 7, 7)}),
@@ -231,6 +255,17 @@ def test_what_does_not_fit_is_one_line(change, said, tmp_path):
     change(state)
     torch.save(state, tmp_path / "net.pth")
     assert said in refused(tmp_path / "net.pth")
+
+
+def test_channels_that_do_not_fit(tmp_path):
+    state = {key: tensor.clone() for key, tensor in narrow("densenet201").state_dict().items()}
+    convolution = state["features.transition1.conv.weight"]
+    state["features.transition1.conv.weight"] = convolution.repeat(1, 1, 3, 3)
+    torch.save(state, tmp_path / "net.pth")
+    assert "transition1.conv.weight gives" in refused(tmp_path / "net.pth", "densenet201")
+    state["features.transition1.conv.weight"] = convolution[:-1]
+    torch.save(state, tmp_path / "net.pth")
+    assert "its tensors do not fit together as those of densenet201" in refused(tmp_path / "net.pth", "densenet201")
 
 
 def test_another_network_is_one_line(tmp_path):
