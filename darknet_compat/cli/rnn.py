@@ -29,8 +29,8 @@ def add(verbs: Any) -> None:
     parser = _add(
         rnn, "train", "train a network to foretell a text", "rnn train cfg/rnn.train.cfg -file data/shakespeare.txt",
         "Train CFG on a text, from WEIGHTS (which may end early) or from nothing. Snapshots go to a folder: "
-        "NAME.backup, numbered .weights, NAME_final.weights, and with them NAME.log, NAME.csv and the chart NAME.png. Ctrl-C, "
-        "SIGTERM and SIGHUP save and say how to go on.",
+        "NAME.backup, numbered .weights, NAME_final.weights, and with them NAME.log, NAME.csv and the chart NAME.png. "
+        "Ctrl-C, SIGTERM and SIGHUP save and say how to go on.",
     )  # fmt: skip
     _flag(parser, "file", default=TEXT, metavar="FILE", help=f"the text (default {TEXT})")
     _flag(parser, "tokenized", action="store_true", help="FILE holds numbers of tokens, not letters")

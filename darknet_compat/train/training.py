@@ -118,8 +118,7 @@ class Training:
             self._make_ready(extra.get("best"))
 
     def _read_data(self) -> None:
-        """Read what there is beside the cfg and the weights."""
-        raise NotImplementedError
+        """Read what else the cfg is read for."""
 
     def _choices(self) -> dict[str, Any]:
         """Choices of one's own that a training must go on with."""
