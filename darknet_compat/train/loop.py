@@ -190,7 +190,6 @@ def _updates(
             return False
         seconds = time.perf_counter() - clock - waited.seconds
         if log:
-            log.detail(f"Loaded: {waited.seconds:f} seconds")
             log.update(update, seconds, waited.seconds, images_per_update(net), trainer.processes.world)
             last = update.batch >= net.max_batches
             images = images_per_update(net)

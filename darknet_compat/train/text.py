@@ -92,7 +92,7 @@ class TextTraining(Training):
         return train_on(trainer, batches, Sizes(trainer), self.snapshots, log, stopping)
 
     def _log(self) -> dict[str, Any]:
-        return {"scores": {}, "line": update_line(len(self.text))}
+        return {"scores": {}, "line": update_line(len(self.text)), "loads": False}
 
     def _said(self) -> str:
         letters = "tokens" if self.tokenized else "letters"
