@@ -6,6 +6,7 @@ Source: ``examples/rnn.c, read_tokenized_data, read_tokens, get_rnn_data``. A sy
 from __future__ import annotations
 
 import os
+import re
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from ..cfg.sections import printable
 from ..errors import DataError
 from ..files import regular_file
 
+NUMBER = re.compile(rb"[+-]?[0-9]{1,18}")
 NEWLINE = b"<NEWLINE>"  # the line of a file of tokens that stands for the end of a line
 
 
@@ -40,11 +42,10 @@ def read_symbols(path: str | os.PathLike[str], symbols: int, tokenized: bool = F
 
 def _numbers(name: str, text: bytes) -> np.ndarray:
     words = text.split()
-    try:
-        return np.array(words, dtype=np.int64)
-    except (ValueError, OverflowError):
-        bad = next(number for number, word in enumerate(words, 1) if not word.removeprefix(b"-").isdigit())
-        raise DataError(f"{name}: token {bad} is no whole number; expected numbers with space between them") from None
+    bad = next((number for number, word in enumerate(words, 1) if not NUMBER.fullmatch(word)), None)
+    if bad is not None:
+        raise DataError(f"{name}: token {bad} is no whole number; expected numbers with space between them")
+    return np.array(words, dtype=np.int64)
 
 
 def read_tokens(path: str | os.PathLike[str], symbols: int) -> list[bytes]:
