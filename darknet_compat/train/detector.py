@@ -29,7 +29,7 @@ from .data import TrainingSet, check_labels
 from .log import MAP as MAP_SCORE
 from .loop import Scoring
 from .schedule import images_per_update
-from .training import Trained, Training
+from .training import ImageTraining, Trained
 
 MAP_EPOCHS = 4  # AlexeyAB's src/detector.c: mAP_epochs, and at least 100 batches
 MAP_LEAST = 100
@@ -51,14 +51,14 @@ def train_detector(
     return DetectorTraining(data, cfg, weights, **options).run()
 
 
-class DetectorTraining(Training[TrainingSet]):
+class DetectorTraining(ImageTraining[TrainingSet]):
     """A detector's training made ready.
 
     ``map_every`` scores mAP on the valid list every so many batches, 0: every 4 epochs, but at least 100 batches; None:
     never. ``labels`` "warn" leaves bad label lines out. ``verbs`` "yolo" takes YOLOv1's networks alone, and writes
     numbered snapshots more often. ``classify`` is a list of images that show a class each and have no boxes, as
     YOLO9000 is trained with them: the class of each is the one of ``labels=`` in its path, and ``ratio`` of them are
-    drawn for each image of the train list. The other ``options`` are those of :class:`.training.Training`.
+    drawn for each image of the train list. The other ``options`` are those of :class:`.training.ImageTraining`.
     """
 
     function = "train_detector"
@@ -95,6 +95,7 @@ class DetectorTraining(Training[TrainingSet]):
         return Snapshots(folder, cfg, settings, every or 100, by_batches(NUMBERED[self.verbs], early=100))
 
     def _check(self, network: Network) -> None:
+        super()._check(network)
         network.check_verbs(self.verbs)
         classes = network.detector.o.classes
         if self.data.get("classes") is not None and self.data.integer("classes") != classes:

@@ -57,23 +57,6 @@ NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e[+-]?\d+)?")
 TREE = "".join(f"{name} {above}\n" for name, above in zip(WORDS, [-1] * 3 + [0] * 4 + [2] * 3 + [4] * 2, strict=True))
 
 
-@pytest.fixture(scope="session")
-def pjreddie():
-    """The C program."""
-    found = shutil.which("darknet")
-    if not found:
-        pytest.skip("needs the real Darknet (the program darknet): apt-get install darknet")
-    return found
-
-
-@pytest.fixture
-def program(request):
-    """The path of the C program that the parameter names."""
-    if request.param == "pjreddie":
-        return request.getfixturevalue("pjreddie")
-    return request.getfixturevalue("alexeyab") / "darknet"
-
-
 @pytest.fixture
 def photographs(tmp_path, darknet_share):
     (tmp_path / "images").mkdir()
