@@ -23,15 +23,20 @@ if TYPE_CHECKING:
     from .detect.validate import validate
     from .evaluate.voc_eval import voc_eval
     from .export import read_export
+    from .text.reader import load_reader
+    from .text.validate import validate_text
+    from .text.write import generate
     from .train.classifier import train_classifier
     from .train.detector import train_detector
+    from .train.text import train_text
     from .weights import load_network, save_weights
 
 __version__ = "0.1.0"
 __all__ = [
-    "Cfg", "DarknetError", "calc_anchors", "classify_images", "detect_images", "load_classifier", "load_detector",
-    "load_network", "mean_average_precision", "read_cfg", "read_export", "recall", "save_weights", "train_classifier",
-    "train_detector", "try_image", "validate", "validate_classifier", "voc_eval",
+    "Cfg", "DarknetError", "calc_anchors", "classify_images", "detect_images", "generate", "load_classifier",
+    "load_detector", "load_network", "load_reader", "mean_average_precision", "read_cfg", "read_export", "recall",
+    "save_weights", "train_classifier", "train_detector", "train_text", "try_image", "validate", "validate_classifier",
+    "validate_text", "voc_eval",
 ]  # fmt: skip
 # Where each name is at home. What loads torch, OpenCV or more is looked up when it is first asked for: reading a cfg
 # needs none of them.
@@ -39,18 +44,22 @@ _HOMES = {
     "calc_anchors": "anchors",
     "classify_images": "classify.images",
     "detect_images": "detect.images",
+    "generate": "text.write",
     "load_classifier": "classify.classifier",
     "load_detector": "detect.detector",
     "load_network": "weights",
+    "load_reader": "text.reader",
     "mean_average_precision": "detect.scores",
     "read_export": "export",
     "recall": "detect.scores",
     "save_weights": "weights",
     "train_classifier": "train.classifier",
     "train_detector": "train.detector",
+    "train_text": "train.text",
     "try_image": "classify.images",
     "validate": "detect.validate",
     "validate_classifier": "classify.validate",
+    "validate_text": "text.validate",
     "voc_eval": "evaluate.voc_eval",
 }
 

@@ -127,6 +127,15 @@ class Labels:
         """Of the objects of one image."""
         return int(np.diff(self.starts).max())
 
+    def join(self, other: Labels) -> Labels:
+        """Of these images, and then of the others."""
+        return Labels(
+            np.concatenate([self.objects, other.objects.astype(self.objects.dtype)]),
+            np.concatenate([self.starts, self.starts[-1] + other.starts[1:]]),
+            [*self.missing, *other.missing],
+            [*self.bad, *other.bad],
+        )
+
     def bad_lines(self) -> str:
         """The first bad line, and how many there are: how an error about them begins."""
         return f"{self.bad[0]}; bad lines in all: {len(self.bad)}"
@@ -141,12 +150,19 @@ class Labels:
             )
 
 
-def read_all_labels(images: Iterable[str], classes: int | None, class_only: bool = False) -> Labels:
+def class_labels(classes: np.ndarray) -> Labels:
+    """Of images that show a class each (N,), and nobody knows where."""
+    objects = np.zeros((len(classes), 5), np.float32)
+    objects[:, 0] = classes
+    return Labels(objects, np.arange(len(classes) + 1))
+
+
+def read_all_labels(images: Iterable[str], classes: int | None, class_only: int = 0) -> Labels:
     """The sound objects in the label files of ``images``; what is missing or bad is listed beside them.
 
     Sound is a line ``class x y w h`` with a class below ``classes`` (None: any) and the rest in 0..1.
-    ``class_only``: an object at x = y = 0 has a class and no place, as YOLO9000 has them; without a tree Darknet would
-    write outside its memory for one, so it is a bad line else.
+    ``class_only``: how many classes there are for objects at x = y = 0, which have a class and no place, as YOLO9000
+    has them; without a tree Darknet would write outside its memory for one, so there it is 0, and they are bad lines.
     """
     found = Labels(np.zeros((0, 5)), np.zeros(1, np.int64))
     rows = [_sound_objects(image, classes, class_only, found) for image in images]
@@ -155,7 +171,7 @@ def read_all_labels(images: Iterable[str], classes: int | None, class_only: bool
     return found
 
 
-def _sound_objects(image: str, classes: int | None, class_only: bool, found: Labels) -> np.ndarray:
+def _sound_objects(image: str, classes: int | None, class_only: int, found: Labels) -> np.ndarray:
     path = label_path(image)
     nothing = np.zeros((0, 5))
     if path == image:
@@ -173,13 +189,15 @@ def _sound_objects(image: str, classes: int | None, class_only: bool, found: Lab
         found.bad.append(str(error))
         return nothing
     names, boxes = objects[:, 0], objects[:, 1:]
-    known = (names >= 0) & (names < (np.inf if classes is None else classes)) & (names == names.round())
     inside: Any = ((boxes >= 0) & (boxes <= 1)).all(1)  # an array, as there are two dimensions
-    placed = class_only | (boxes[:, :2] != 0).any(1)
+    has_place = (boxes[:, :2] != 0).any(1)
+    placed = has_place | (class_only > 0)
+    most = np.where(has_place | (class_only == 0), np.inf if classes is None else classes, class_only)
+    known = (names >= 0) & (names < most) & (names == names.round())
     good = known & inside & placed
     for row in np.flatnonzero(~good):
         if not known[row]:
-            last = "" if classes is None else classes - 1
+            last = "" if most[row] == np.inf else int(most[row]) - 1
             what = f"class {names[row]:g}, expected one of 0..{last}, for classes count from 0"
         elif not inside[row]:
             what = "a box outside of 0..1; x, y, w, h are parts of the image's width and height"

@@ -19,7 +19,7 @@ ROAD = [
     {"network"},
     {"weights"},
     {"engines", "export", "evaluate"},
-    {"detect", "classify"},
+    {"detect", "classify", "text"},
     {"train"},
     {"cli"},
 ]

@@ -367,17 +367,25 @@ def _images(folder: str) -> list[str]:
     return sorted(str(path) for path in (Path(folder) / "images").glob("*.jpg"))
 
 
+def _one_core() -> None:
+    """As in the processes that load images: OpenCV too would divide small work among its threads, at twice the cost."""
+    import cv2
+    import torch
+
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+
+
 @contestant
 def loader(folder: str) -> Run:
     import itertools
 
     import numpy as np
-    import torch
 
     from darknet_compat.train.augment import Augmentation
     from darknet_compat.train.data import TrainingSet, check_labels
 
-    torch.set_num_threads(1)
+    _one_core()
     paths = _images(folder)
     augmentation = Augmentation(jitter=0.2, hue=0.1, saturation=1.5, exposure=1.5)
     data = TrainingSet(paths, check_labels(paths, 20), augmentation)
@@ -389,11 +397,10 @@ def loader(folder: str) -> Run:
 @contestant
 def loader_stage(folder: str, stage: str) -> Run:
     import numpy as np
-    import torch
 
     from darknet_compat.images import load_image, place_image
 
-    torch.set_num_threads(1)
+    _one_core()
     paths = _images(folder)[:16]
     images, slot = [load_image(path) for path in paths], np.empty((3, SIZE, SIZE), np.float32)
     colours = {"hue": 0.05, "saturation": 1.2, "exposure": 1.2} if stage == "place and distort" else {}
@@ -422,13 +429,12 @@ def class_loader(folder: str, size: int) -> Run:
     import itertools
 
     import numpy as np
-    import torch
 
     from darknet_compat.classify.labels import match_labels
     from darknet_compat.train.crop_augment import CropAugmentation
     from darknet_compat.train.data import ClassTrainingSet
 
-    torch.set_num_threads(1)
+    _one_core()
     options = CropAugmentation(*(side / size for side in SIDES), *CROPS)
     data = ClassTrainingSet(match_labels(_images(folder), CLASS_LABELS), len(CLASS_LABELS), options)
     slot, truth = np.empty((3, size, size), np.float32), np.empty(len(CLASS_LABELS), np.float32)
@@ -441,12 +447,11 @@ def class_loader_stage(folder: str, size: int, stage: str) -> Run:
     import random
 
     import numpy as np
-    import torch
 
     from darknet_compat.images import load_image
     from darknet_compat.train.crop_augment import CropAugmentation, augment_crop, draw_crop
 
-    torch.set_num_threads(1)
+    _one_core()
     paths = _images(folder)[:16]
     if stage == "read and decode":
         return lambda: [load_image(path) for path in paths]

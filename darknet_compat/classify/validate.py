@@ -15,7 +15,7 @@ from typing import Literal
 
 import numpy as np
 
-from ..evaluate.classes import ClassScores, score_classes
+from ..evaluate.classes import ClassScores
 from ..image_files import make_folder
 from ..program import PJREDDIE
 from ..progress import Progress, unseen
@@ -86,7 +86,9 @@ def judge_paths(
         best.append(judged.best)
     # Of the table's figures every one counts the first label.
     shown = classifier.names if len(set(classifier.names)) == classifier.classes else classifier.labels
-    return score_classes(truths.first(), np.stack(best), shown)
+    # validcrop scores what the network gives: the probability of a class where its parent is given.
+    parent = classifier.tree.parent if classifier.tree and verb != "validcrop" else None
+    return ClassScores(truths.first(), np.stack(best), shown, parent)
 
 
 def _predictions(classifier: Classifier, paths: Sequence[str], verb: ValidVerb) -> Iterator[Prediction]:

@@ -182,9 +182,11 @@ def valid(options: argparse.Namespace) -> int:
     classifier = _load(options)
     if options.verb == "valid" and classifier.leaves is not None:
         print(f"Found {int(classifier.leaves.sum())} leaves.", file=sys.stderr)
-    validate_classifier(
+    scores = validate_classifier(
         classifier, verb=options.verb, top=options.top, labels=options.labels, out=options.out, progress=_print_judged
     )
+    for level, (images, right) in enumerate(scores.levels(), 1):
+        print(f"level {level} of the tree: {100 * right / images:.2f} % of {images} images", file=sys.stderr)
     if options.out is not None:
         print(f"classes and confusions: {options.out}", file=sys.stderr)
     return 0

@@ -16,10 +16,12 @@ if TYPE_CHECKING:
     from ..train.training import Trained
 
 FAILED = 1
+RATIO = 4.0  # as in train/detector.py, which loads torch
 # The flags that a command to go on repeats: name -> its default. No verb has all of them.
 REPEATED = {"gpus": None, "device": None, "numerics": "cudnn", "program": None, "seed": None, "map": None, "topk": None,
             "top": None, "amp": None, "fast": False, "workers": None, "cache": False, "augment": "loader",
-            "epochs": False, "snapshot": None, "tensorboard": False, "gradient": "darknet"}  # fmt: skip
+            "epochs": False, "snapshot": None, "tensorboard": False, "gradient": "darknet", "classify": None,
+            "ratio": RATIO}  # fmt: skip
 LABELS = {"classifier": "path"}  # the default of -labels, where it is not "error"
 OPTIONAL = ("map", "topk")  # flags whose number may be left away, which is 0 then
 
@@ -38,6 +40,11 @@ def add(verbs: Any, example: str = "detector train cfg/voc.data cfg/yolov2-voc.c
     flag("map", type=positive, nargs="?", const=0, metavar="EVERY",
          help="mAP on the valid list every EVERY batches (default: every 4 epochs, at least 100); "
          "the best is kept as NAME_best.weights")  # fmt: skip
+    flag("classify", metavar="LIST",
+         help="for a network with a tree: a list of images that show a class each, whose label (labels=) stands in the "
+         "path, and have no boxes; trained together with the train list, as YOLO9000 is")  # fmt: skip
+    flag("ratio", type=_above_0, default=RATIO, metavar="N",
+         help=f"how many images of -classify are drawn for each one of the train list (default {RATIO:g})")  # fmt: skip
     parser.set_defaults(run=lambda options: train(parser, options, _detector))
 
 
@@ -118,6 +125,13 @@ def _seed(text: str) -> int:
     return seed
 
 
+def _above_0(text: str) -> float:
+    number = float(text)
+    if not 0 < number < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not above 0")
+    return number
+
+
 def train(parser: argparse.ArgumentParser, options: argparse.Namespace, start: Start) -> int:
     """``train_detector``, ``train_yolo``, ``train_classifier``; 128 + its number where a signal stopped it."""
     if options.resume and options.weights:
@@ -161,7 +175,7 @@ def _detector(options: argparse.Namespace, shared: dict[str, Any]) -> Trained:
 
     return train_detector(
         options.data, options.cfg, options.weights, gradient=options.gradient, labels=options.labels,
-        map_every=options.map, verbs=options.verbs, **shared,
+        map_every=options.map, verbs=options.verbs, classify=options.classify, ratio=options.ratio, **shared,
     )  # fmt: skip
 
 

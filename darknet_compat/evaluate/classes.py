@@ -17,11 +17,15 @@ from ..files import whole_file
 
 @dataclass(frozen=True)
 class ClassScores:
-    """``truth`` (N,): the class of each image, -1 for none; ``best`` (N, top): the likeliest, the first one first."""
+    """``truth`` (N,): the class of each image, -1 for none; ``best`` (N, top): the likeliest, the first one first.
+
+    ``parent`` (classes,): along a tree the class above each, -1 at the top.
+    """
 
     truth: np.ndarray
     best: np.ndarray
     names: Sequence[str]
+    parent: np.ndarray | None = None
 
     @property
     def top(self) -> int:
@@ -70,8 +74,27 @@ class ClassScores:
         cells: np.ndarray = np.bincount(row * count + column, minlength=count * count).reshape(count, count)
         return cells
 
+    def levels(self) -> list[tuple[int, int]]:
+        """Along a tree, from the top down: how many images have a class on that level or below it, and of how many the
+        likeliest class stands under the same class of that level."""
+        if self.parent is None:
+            return []
+        above = [np.arange(len(self.parent))]  # each class, the one above it, the one above that ...
+        while (above[-1] >= 0).any():
+            above.append(np.where(above[-1] >= 0, self.parent[above[-1]], -1))
+        depth = (np.stack(above) >= 0).sum(0)
+        there = self.truth >= 0
+        truth, best = self.truth[there], self.best[there, 0]
+        found = []
+        for level in range(1, len(above)):
+            deep = depth[truth] >= level
+            mine, other = (_on_level(classes, level, depth, above) for classes in (truth[deep], best[deep]))
+            found.append((int(deep.sum()), int((mine == other).sum())))
+        return [(images, right) for images, right in found if images]
+
     def write(self, folder: str | os.PathLike[str]) -> list[Path]:
-        """Write classes.csv, classes.png, confusion.csv and confusion.png; their paths come back."""
+        """Write classes.csv, classes.png, confusion.csv and confusion.png, along a tree levels.csv too; their paths
+        come back."""
         from .class_plots import draw_classes, draw_confusion
 
         folder = Path(folder)
@@ -88,12 +111,18 @@ class ClassScores:
         draw_classes(self, paths[1])
         _write_csv(paths[2], [["truth \\ prediction", *names], *cells])
         draw_confusion(self, paths[3])
+        if levels := self.levels():
+            paths.append(folder / "levels.csv")
+            rows = [[level, images, f"{right / images:.6f}"] for level, (images, right) in enumerate(levels, 1)]
+            _write_csv(paths[-1], [["level", "images", "right"], *rows])
         return paths
 
 
-def score_classes(truth: np.ndarray, best: np.ndarray, names: Sequence[str]) -> ClassScores:
-    """Scores of N images: ``truth`` (N,), -1 for an image without a class, and ``best`` (N, top)."""
-    return ClassScores(truth, best, names)
+def _on_level(classes: np.ndarray, level: int, depth: np.ndarray, above: Sequence[np.ndarray]) -> np.ndarray:
+    """The class of a level, from 1 at the top, that each class is or stands under; -1 for one that ends above it."""
+    steps = depth[classes] - level
+    found: np.ndarray = np.stack(above)[np.maximum(steps, 0), classes]
+    return np.where(steps >= 0, found, -1)
 
 
 def _write_csv(path: Path, rows: Sequence[Sequence[object]]) -> None:

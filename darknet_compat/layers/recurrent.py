@@ -31,7 +31,7 @@ class Recurrent(Layer):
     resizable = False
     order: ClassVar[dict[str, tuple[str, ...]]]
     """The program -> the names of the sub-layers as a .weights file has them."""
-    keeps_state_in_training: ClassVar[bool] = True
+    keeps_state_in_training: bool = True
     state: Tensor | None
     """(streams, *state_shape), once there was a call."""
 

@@ -16,7 +16,7 @@ class Rnn(Recurrent):
     """``s = f(input(x)) + f(self(s))``, with ``shortcut=1`` plus the old s; the output is ``f(output(s))``.
 
     ``hidden`` is the size of s in AlexeyAB's program. pjreddie's takes ``output`` for it and passes over ``hidden``,
-    which his stock cfgs give.
+    which his stock cfgs give. AlexeyAB's program starts every mini-batch of training with a state of zeros.
     """
 
     options = {"output": 1, "hidden": 1, "activation": "logistic", "batch_normalize": 0, "shortcut": 0}
@@ -25,6 +25,7 @@ class Rnn(Recurrent):
 
     def __init__(self, section: Section, place: Place) -> None:
         super().__init__(section, place)
+        self.keeps_state_in_training = self.program != ALEXEYAB
         o, activation = self.o, activation_name(section, self.o.activation, place.program)
         if self.program != ALEXEYAB and section.find("hidden") and o.hidden != o.output:
             section.warn(f"the program {self.program} passes over hidden and takes output={o.output}", "hidden")

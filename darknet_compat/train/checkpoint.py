@@ -26,7 +26,7 @@ from ..weights import save_weights
 from .step import Trainer
 
 # A .state is this line, the SHA-256 of the rest as a line of hexadecimal digits, and what torch.save writes.
-FORMAT = b"darknet_compat training state 2\n"
+FORMAT = b"darknet_compat training state 3\n"
 DIGEST = 64
 INSTEAD = "start anew without -resume, perhaps from the .backup as WEIGHTS"
 # The number in the name of a .weights file that is due, of the images seen before and after an update and of those of

@@ -28,7 +28,7 @@ from .loop import Scoring
 from .schedule import images_per_update
 from .sources import ImageFiles
 from .step import Update
-from .training import Trained, Training
+from .training import ImageTraining, Trained
 
 TOP_EPOCHS, TOP_LEAST = 2, 100  # AlexeyAB's calc_topk_for_each: 2 epochs, and at least 100 batches
 SNAPSHOT = {PJREDDIE: 1000, ALEXEYAB: 100}  # batches from one NAME.backup, or NAME_last.weights, to the next
@@ -50,12 +50,12 @@ def train_classifier(
     return ClassifierTraining(data, cfg, weights, **options).run()
 
 
-class ClassifierTraining(Training[ClassTrainingSet]):
+class ClassifierTraining(ImageTraining[ClassTrainingSet]):
     """A classifier's training made ready.
 
     ``topk_every`` scores top 1 and top k on the valid list every so many batches, 0: every 2 epochs, but at least 100
     batches; None: never. ``top``: k; None is the .data file's. ``labels`` says where the class of an image stands
-    (``classify/labels.py``). The other ``options`` are those of :class:`.training.Training`.
+    (``classify/labels.py``). The other ``options`` are those of :class:`.training.ImageTraining`.
     """
 
     function = "train_classifier"
@@ -86,6 +86,7 @@ class ClassifierTraining(Training[ClassTrainingSet]):
         return Snapshots(folder, cfg, settings, every or SNAPSHOT[program], numbered, end)
 
     def _check(self, network: Network) -> None:
+        super()._check(network)
         check_classifier(network, self.data)
         if network.width != network.height:
             raise network.cfg.net.error(

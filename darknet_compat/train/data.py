@@ -69,7 +69,7 @@ def check_labels(
     images: Sequence[str],
     classes: int,
     labels: Literal["error", "warn"] = "error",
-    class_only: bool = False,
+    class_only: int = 0,
 ) -> Labels:
     """Read the label files of all images, with a progress bar on a terminal.
 
@@ -171,7 +171,10 @@ class ImageSet:
 
 
 class TrainingSet(ImageSet):
-    """Augmented images and the objects in them, by sample number. ``most``: truths per image, the head's ``max``."""
+    """Augmented images and the objects in them, by sample number. ``most``: truths per image, the head's ``max``.
+
+    ``mix``: the first so many images, and how many of the others are drawn for each one of these.
+    """
 
     def __init__(
         self,
@@ -182,12 +185,22 @@ class TrainingSet(ImageSet):
         seed: int = 0,
         replacement: bool = True,
         cache: bool = False,
+        mix: tuple[int, float] | None = None,
     ) -> None:
         super().__init__(images, seed, replacement, cache)
         self.labels = labels
         self.options = options
         self.most = most
+        self.mix = mix
         self.truth_shape = most, 5
+
+    def choose(self, sample: int) -> tuple[Random, int]:
+        if self.mix is None:
+            return super().choose(sample)
+        first, ratio = self.mix
+        random = numbered(self.seed, "sample", sample)
+        of_first = random.random() * (1 + ratio) < 1
+        return random, random.randrange(first) if of_first else random.randrange(first, len(self))
 
     def take(self, sample: int, size: tuple[int, int]) -> tuple[str, np.ndarray, Draws, np.ndarray]:
         """Path, image uint8 (h, w, 3), random numbers and objects of a sample, for an input of (width, height).

@@ -9,11 +9,17 @@ from __future__ import annotations
 import os
 from typing import Any, Literal
 
+import numpy as np
+
 from ..cfg import Cfg, check_names, read_list, read_names
+from ..cfg.sections import printable
+from ..classify.labels import path_classes, read_labels
 from ..defaults import MAP, MAP_HIER, YOLO, Verbs
 from ..detect import detect_files
 from ..detect.scores import map_of
+from ..errors import DataError, TrainingError
 from ..evaluate.annotations import read_label_files
+from ..labels import Labels, class_labels
 from ..network import Network
 from ..program import ALEXEYAB
 from ..stock import find_stock
@@ -23,10 +29,11 @@ from .data import TrainingSet, check_labels
 from .log import MAP as MAP_SCORE
 from .loop import Scoring
 from .schedule import images_per_update
-from .training import Trained, Training
+from .training import ImageTraining, Trained
 
 MAP_EPOCHS = 4  # AlexeyAB's src/detector.c: mAP_epochs, and at least 100 batches
 MAP_LEAST = 100
+RATIO = 4.0  # of the joint training of YOLO9000 (Redmon and Farhadi, 2017, section 4): ImageNet to COCO
 MAP_BATCH = 8  # as many such batches as there are processors may be in memory
 # Batches between numbered .weights files, from 1000 on.
 NUMBERED: dict[Verbs, int] = {"detector": 10000, YOLO: 1000}
@@ -44,12 +51,14 @@ def train_detector(
     return DetectorTraining(data, cfg, weights, **options).run()
 
 
-class DetectorTraining(Training[TrainingSet]):
+class DetectorTraining(ImageTraining[TrainingSet]):
     """A detector's training made ready.
 
     ``map_every`` scores mAP on the valid list every so many batches, 0: every 4 epochs, but at least 100 batches; None:
     never. ``labels`` "warn" leaves bad label lines out. ``verbs`` "yolo" takes YOLOv1's networks alone, and writes
-    numbered snapshots more often. The other ``options`` are those of :class:`.training.Training`.
+    numbered snapshots more often. ``classify`` is a list of images that show a class each and have no boxes, as
+    YOLO9000 is trained with them: the class of each is the one of ``labels=`` in its path, and ``ratio`` of them are
+    drawn for each image of the train list. The other ``options`` are those of :class:`.training.ImageTraining`.
     """
 
     function = "train_detector"
@@ -63,13 +72,22 @@ class DetectorTraining(Training[TrainingSet]):
         labels: Literal["error", "warn"] = "error",
         map_every: int | None = None,
         verbs: Verbs = "detector",
+        classify: str | os.PathLike[str] | None = None,
+        ratio: float = RATIO,
         **options: Any,
     ) -> None:
+        if classify is not None and options.get("epochs"):
+            raise TrainingError(
+                "-epochs shows every image once, -classify draws from two lists by a ratio; expected one of them"
+            )
+        if not ratio > 0:
+            raise TrainingError(f"ratio is {ratio:g}; expected more than 0")
         self.labels, self.map_every, self.verbs = labels, map_every, verbs
+        self.classify, self.ratio = None if classify is None else os.fspath(classify), ratio
         super().__init__(data, cfg, weights, **options)
 
     def _settings(self) -> dict[str, Any]:
-        return {}
+        return {} if self.classify is None else {"classify": self.classify, "ratio": self.ratio}
 
     def _snapshots(
         self, folder: str, cfg: Cfg, settings: dict[str, Any], every: int | None, program: str, images: int
@@ -77,6 +95,7 @@ class DetectorTraining(Training[TrainingSet]):
         return Snapshots(folder, cfg, settings, every or 100, by_batches(NUMBERED[self.verbs], early=100))
 
     def _check(self, network: Network) -> None:
+        super()._check(network)
         network.check_verbs(self.verbs)
         classes = network.detector.o.classes
         if self.data.get("classes") is not None and self.data.integer("classes") != classes:
@@ -100,15 +119,39 @@ class DetectorTraining(Training[TrainingSet]):
                 "letter_box=1, or no -augment device",
                 "letter_box",
             )
-        found = check_labels(paths, head.truth_classes, self.labels, class_only=head.class_only)
+        found = check_labels(paths, head.truth_classes, self.labels, head.o.classes if head.class_only else 0)
+        mix = None
+        if self.classify is not None:
+            images = read_list(find_stock(self.classify))
+            mix = len(paths), self.ratio
+            paths, found = [*paths, *images], found.join(self._classified(images))
         augmentation = Augmentation(head.o.jitter, net.hue, net.saturation, net.exposure, bool(net.flip), fit)
         most = found.most if fit == "stretch" else head.o.max  # fill_truth_region looks at all
         made = TrainingSet(
-            paths, found, augmentation, most, self.trainer.seed, replacement=not self.epochs, cache=self.cache
-        )
+            paths, found, augmentation, most, self.trainer.seed, replacement=not self.epochs, cache=self.cache, mix=mix,
+        )  # fmt: skip
         if self.on_device:
             _ = made.most_pixels  # reads the head of every image, now rather than before the first batch
         return made
+
+    def _classified(self, images: list[str]) -> Labels:
+        """What stands in the place of label files of images that show a class each, and nobody knows where."""
+        head = self.trainer.network.detector
+        if not head.class_only:
+            raise head.section.error(
+                "-classify is for a network with a tree, along which it learns what shows a class and has no box; "
+                "expected tree=, or no -classify"
+            )
+        self.data.require("classes")  # or the labels of two would be read
+        found = path_classes(images, read_labels(self.data), "path", str(self.classify))
+        classes = found.first()
+        if (classes < 0).any():
+            path = images[int(np.flatnonzero(classes < 0)[0])]
+            raise DataError(
+                f"{printable(path)}: no label of {self.data.file} is in the path; expected one in each of -classify's, "
+                f"and {int((classes < 0).sum())} have none"
+            )
+        return class_labels(classes)
 
     def _scoring(self, best: float | None) -> Scoring | None:
         if self.map_every is None:
@@ -133,4 +176,10 @@ class DetectorTraining(Training[TrainingSet]):
         return {"scores": MAP_SCORE}
 
     def _said(self) -> str:
-        return f"{len(self.images)} images, {len(self.images.labels.objects)} objects"
+        images, objects = len(self.images), len(self.images.labels.objects)
+        if self.images.mix is None:
+            return f"{images} images, {objects} objects"
+        first, ratio = self.images.mix
+        shown = images - first
+        counts = f"{first} images, {objects - shown} objects"
+        return f"{counts}; and {shown} images that show a class alone, {ratio:g} of them for each one with boxes"

@@ -92,7 +92,8 @@ class Log:
     On a terminal a bar stands in the place of the lines of each update. ``heads``: the network's. ``batch``: the batch
     to go on after; rows and lines that a broken-off training left behind it are taken out of the table.
     ``tensorboard`` writes the figures into the folder ``path`` + .tensorboard too. ``scores``: the columns of what is
-    scored now and then, and what they are called. ``line`` makes the line of an update.
+    scored now and then, and what they are called. ``line`` makes the line of an update; ``loads``: is there one of
+    what loading took?
     """
 
     def __init__(
@@ -105,11 +106,13 @@ class Log:
         tensorboard: bool = False,
         scores: Mapping[str, str] = MAP,
         line: Line = update_line,
+        loads: bool = True,
     ) -> None:
         self.path = path
         self.heads = heads
         self.scores = scores
         self.line = line
+        self.loads = loads
         self.rewritten = self.trained = 0.0  # boxes since this run began, as AlexeyAB's program counts
         self.table_columns = (*FIRST, *(name for names in head_columns(heads) for name in names), SIZE, *scores)
         self.columns = {name: array("d") for name in (*CHARTED, *scores)}
@@ -211,6 +214,8 @@ class Log:
 
     def update(self, update: Update, seconds: float, loading: float, images: int, world: int) -> None:
         """Darknet's lines of an update. ``images``: those of one process's update; ``world`` processes."""
+        if self.loads:
+            self.detail(f"Loaded: {loading:f} seconds")
         for figures in update.figures:
             for head, one in zip(self.heads, figures, strict=True):
                 if line := head.line(one):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -103,9 +103,29 @@ def train(
     on_device: bool = False,
     scoring: Scoring | None = None,
 ) -> int:
-    """Train until ``max_batches``. Returns 0, or the signal that asked to stop.
+    """As :func:`train_on`, on images: ``workers`` processes load them; with ``on_device`` they decode, and the
+    trainer's device does the rest.
+    """
+    net, processes, sizes = trainer.net, trainer.processes, Sizes(trainer)
+    trainer.network.resize(*sizes.largest)  # a network that cannot is an error now, and not after the first updates
+    batches = load_batches(
+        data, net.mini_batch, sizes.of_batch, sizes.largest, first=trainer.images,
+        workers=workers, rank=processes.rank, world=processes.world, device=trainer.device if on_device else None,
+    )  # fmt: skip
+    return train_on(trainer, batches, sizes, snapshots, log, stopping, scoring)
 
-    ``workers`` processes load the images; with ``on_device`` they decode, and the trainer's device does the rest.
+
+def train_on(
+    trainer: Trainer,
+    batches: Generator[Batch, None, None],
+    sizes: Sizes,
+    snapshots: Snapshots,
+    log: Log | None,
+    stopping: Stopping,
+    scoring: Scoring | None = None,
+) -> int:
+    """Train on ``batches`` until ``max_batches``. Returns 0, or the signal that asked to stop.
+
     ``log``, ``snapshots`` and ``scoring`` are the first process's to use; the others have None for a log.
 
     A signal does not wait for the update that is under way, which may take minutes, nor for images: the update is
@@ -114,16 +134,9 @@ def train(
     cannot be read; these raise :class:`TrainingError`. Where the loss is not finite nothing is saved, and the error
     names the last good snapshot.
     """
-    net, processes = trainer.net, trainer.processes
     for tensor in trainer.network.state_dict().values():
-        processes.broadcast(tensor)
-    sizes = Sizes(trainer)
-    trainer.network.resize(*sizes.largest)  # a network that cannot is an error now, and not after the first updates
+        trainer.processes.broadcast(tensor)
     begun = trainer.updates
-    batches = load_batches(
-        data, net.mini_batch, sizes.of_batch, sizes.largest, first=trainer.images,
-        workers=workers, rank=processes.rank, world=processes.world, device=trainer.device if on_device else None,
-    )  # fmt: skip
     broken: BaseException | None = None
     with contextlib.closing(batches):
         try:
@@ -178,7 +191,6 @@ def _updates(
             return False
         seconds = time.perf_counter() - clock - waited.seconds
         if log:
-            log.detail(f"Loaded: {waited.seconds:f} seconds")
             log.update(update, seconds, waited.seconds, images_per_update(net), trainer.processes.world)
             last = update.batch >= net.max_batches
             images = images_per_update(net)
@@ -244,7 +256,8 @@ class Sizes:
         else:
             self.drawn = bool(getattr(trainer.net, "random", 0))  # AlexeyAB's [net] has none
             self.resizing = CLASSIFICATION
-        self.given = trainer.net.width, trainer.net.height
+        # A network of vectors has neither in its [net].
+        self.given = trainer.network.width, trainer.network.height
         largest = self.resizing.sizes[-1]
         self.largest = (largest, largest) if self.drawn else self.given
         self.begun, self.seen = trainer.updates, trainer.network.seen

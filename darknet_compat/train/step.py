@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ..errors import LostProcessError, TrainingError
 from ..layers.head import Head
+from ..layers.recurrent import Recurrent
 from ..network import Network
 from .distributed import Processes
 from .optimizer import Gradients, clip_weights, make_optimizer, set_rate
@@ -189,6 +190,10 @@ class Trainer:
         with contextlib.suppress(LostProcessError):
             self.processes.all_reduce(self.gradients.flat)
 
+    def _recurrent(self) -> list[Recurrent]:
+        """The layers that go on from one update to the next where they stood."""
+        return [layer for layer in self.network.layers if isinstance(layer, Recurrent)]
+
     def _go_back(self, seen: int, buffers: dict[str, Tensor]) -> None:
         self.network.seen = seen
         self.network.reset_state()  # a state that this update was the first to have started from zeros
@@ -253,6 +258,7 @@ class Trainer:
         """All that goes on into the next update, for ``torch.save``."""
         return {
             "network": self.network.state_dict(),
+            "streams": {layer.index: layer.state for layer in self._recurrent() if layer.state is not None},
             "optimizer": self.optimizer.state_dict()["state"],
             "scaler": self.scaler.state_dict(),
             "seen": self.network.seen,
@@ -266,6 +272,9 @@ class Trainer:
     def load_state(self, state: dict[str, Any]) -> None:
         """Take up where :meth:`state` was taken, to the last bit on the same device."""
         self.network.load_state_dict(state["network"])
+        for layer in self._recurrent():
+            stream = state["streams"].get(layer.index)
+            layer.state = None if stream is None else stream.to(self.device)
         # The groups' rates and decays are the cfg's, which may have been changed on purpose.
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": state["optimizer"], "param_groups": groups})

@@ -1,6 +1,7 @@
-"""A training from files: what ``detector train`` and ``classifier train`` share.
+"""A training from files: what ``detector train``, ``classifier train`` and ``rnn train`` share.
 
-Source: ``examples/detector.c, train_detector``; ``examples/classifier.c, train_classifier``.
+Source: ``examples/detector.c, train_detector``; ``examples/classifier.c, train_classifier``; ``examples/rnn.c,
+train_char_rnn``.
 """
 
 from __future__ import annotations
@@ -47,20 +48,17 @@ class Trained:
     """The signal that stopped it, 0 where it came to ``max_batches``."""
 
 
-class Training(Generic[Images]):
+class Training:
     """A training made ready: everything that can be wrong with the files is found before the first update.
 
-    What detectors and classifiers do each in their own way, :class:`.detector.DetectorTraining` and
-    :class:`.classifier.ClassifierTraining` say: they define the methods that raise NotImplementedError here.
+    What each kind does in its own way its class says: :class:`ImageTraining`, or :class:`.text.TextTraining`. They
+    define the methods that raise NotImplementedError here.
 
     ``clear`` counts images seen from 0, whatever the weights say. ``resume`` goes on from ``NAME.backup.state`` in the
-    folder that ``backup=`` names. ``snapshot``: batches from one ``NAME.backup`` to the next. ``epochs`` shows every
-    image once in each epoch, where Darknet draws with replacement. ``workers`` processes load images (default: 1 on a
-    CPU, up to 8 on a GPU), ``cache`` decodes all at the start, ``augment`` "device" places and recolours them a batch
-    at a time where torch runs. ``device``, ``numerics``, ``program``, ``amp``, ``fast``, ``gradient`` and ``seed`` are
-    those of :func:`darknet_compat.load_network` and :class:`darknet_compat.train.step.Trainer`. ``processes`` are the
-    others that train too; ``command`` gives the words that start this training anew or, called with True, go on with
-    it.
+    folder of the snapshots. ``snapshot``: batches from one ``NAME.backup`` to the next. ``device``, ``numerics``,
+    ``program``, ``amp``, ``fast``, ``gradient`` and ``seed`` are those of :func:`darknet_compat.load_network` and
+    :class:`darknet_compat.train.step.Trainer`. ``processes`` are the others that train too; ``command`` gives the words
+    that start this training anew or, called with True, go on with it.
 
     Raises :class:`DarknetError` in one line that names file and place. Of several processes the first raises what any
     of them found wrong, and the others :class:`ToldError`.
@@ -68,12 +66,10 @@ class Training(Generic[Images]):
 
     function: str
     """What to call from Python to train so."""
-    images: Images
-    scoring: Scoring | None
+    scoring: Scoring | None = None
 
     def __init__(
         self,
-        data: str | os.PathLike[str],
         cfg: str | os.PathLike[str],
         weights: str | os.PathLike[str] | None = None,
         *,
@@ -86,12 +82,8 @@ class Training(Generic[Images]):
         fast: bool = False,
         gradient: Literal["darknet", "true"] = "darknet",
         seed: int | None = None,
-        epochs: bool = False,
         snapshot: int | None = None,
         tensorboard: bool = False,
-        workers: int | None = None,
-        cache: bool = False,
-        augment: Literal["loader", "device"] = "loader",
         processes: Processes | None = None,
         command: Callable[[bool], str] | None = None,
     ) -> None:
@@ -100,59 +92,51 @@ class Training(Generic[Images]):
         if amp and numerics != "cudnn":
             raise TrainingError(f"amp={amp} needs numerics=cudnn, not {numerics}")
         self.processes = processes or Processes(find_device(device))
-        self.resumed, self.tensorboard, self.on_device = resume, tensorboard, augment == "device"
-        self.epochs, self.cache = epochs, cache
+        self.resumed, self.tensorboard = resume, tensorboard
         self.command = command or (lambda resume: f"{self.function}(..., resume={resume})")
         # Before what one process alone may find wrong: it would not come here, and the others would wait for it.
         seed = self.processes.broadcast_number(int.from_bytes(os.urandom(4), "little") if seed is None else seed)
         with _together(self.processes):
-            self.data: DataFile = read_data(find_stock(os.fspath(data)))
+            self._read_data()
             read = read_cfg(find_stock(os.fspath(cfg)))
             follows = program or read_program(read)[0]
-            paths = self._paths()
             settings = {
-                "numerics": numerics, "program": follows, "amp": amp, "epochs": epochs, "gradient": gradient,
-                **self._settings(),
+                "numerics": numerics, "program": follows, "amp": amp, "gradient": gradient, **self._choices(),
             }  # fmt: skip
-            folder = self.data.get("backup", "backup")
-            self.snapshots = self._snapshots(folder, read, settings, snapshot, follows, len(paths))
+            self.snapshots = self._make_snapshots(read, settings, snapshot, follows)
             self.snapshots.make_folder()
             self._check_final(weights)
             torch.manual_seed(seed + self.processes.rank)
             if not fast:
                 strict()
             network = load_network(read, weights, numerics=numerics, program=program, clear=clear)
-            network.check_images()
             self._check(network)
             self.trainer = Trainer(network, self.processes, amp=amp, fast=fast, gradient=gradient, seed=seed)
             extra, self.changed = self.snapshots.resume(self.trainer) if resume else ({}, [])
             if not resume:
                 self._check_batches()
-            self.images = self._training_set(paths)
-            self.scoring = self._scoring(extra.get("best"))
-        self.workers = self._loading_processes() if workers is None else workers
+            self._make_ready(extra.get("best"))
 
-    def _paths(self) -> Sequence[str]:
-        """Of the images to train on; :meth:`_training_set` is given them."""
-        return read_list(find_stock(self.data.source("train", "data/train.list")))
+    def _read_data(self) -> None:
+        """Read what else the cfg is read for."""
 
-    def _settings(self) -> dict[str, Any]:
+    def _choices(self) -> dict[str, Any]:
         """Choices of one's own that a training must go on with."""
         raise NotImplementedError
 
-    def _snapshots(
-        self, folder: str, cfg: Cfg, settings: dict[str, Any], every: int | None, program: str, images: int
-    ) -> Snapshots:
+    def _make_snapshots(self, cfg: Cfg, settings: dict[str, Any], every: int | None, program: str) -> Snapshots:
         raise NotImplementedError
 
     def _check(self, network: Network) -> None:
-        """Refuse a network that cannot be trained so, or not with this .data file."""
+        """Refuse a network that cannot be trained so."""
         raise NotImplementedError
 
-    def _training_set(self, paths: Any) -> Images:
+    def _make_ready(self, best: float | None) -> None:
+        """What is left to do once there is a trainer; ``best``: the best score of a training that goes on."""
         raise NotImplementedError
 
-    def _scoring(self, best: float | None) -> Scoring | None:
+    def _train(self, log: Log | None, stopping: Stopping) -> int:
+        """Train until ``max_batches``. Returns 0, or the signal that asked to stop."""
         raise NotImplementedError
 
     def _log(self) -> dict[str, Any]:
@@ -160,15 +144,15 @@ class Training(Generic[Images]):
         raise NotImplementedError
 
     def _said(self) -> str:
-        """How the log begins its line on the images."""
+        """How the log begins its line on the data."""
         raise NotImplementedError
 
     def _check_final(self, weights: str | os.PathLike[str] | None) -> None:
         final = self.snapshots.final
         if weights is not None and final.exists() and os.path.exists(weights) and final.samefile(weights):
             raise TrainingError(
-                f"{final}: it is read as WEIGHTS, and would be written over at the end; expected another backup= in "
-                f"{self.data.file}, or another name for it"
+                f"{final}: it is read as WEIGHTS, and would be written over at the end; expected another folder for "
+                "snapshots, or another name for it"
             )
 
     def _check_batches(self) -> None:
@@ -181,12 +165,6 @@ class Training(Generic[Images]):
                 f"nothing is left to train: {done}; raise max_batches, or count from 0 with -clear", "max_batches"
             )
 
-    def _loading_processes(self) -> int:
-        if self.trainer.device.type == "cpu":
-            return 1
-        here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        return max(1, min(8, here // self.processes.world))
-
     def run(self) -> Trained:
         """Train until ``max_batches``, or until a signal asks to stop."""
         trainer = self.trainer
@@ -194,10 +172,7 @@ class Training(Generic[Images]):
         begun = trainer.updates
         with Stopping() as stopping:
             try:
-                stopped = train(
-                    trainer, self.images, self.snapshots, log, stopping, workers=self.workers,
-                    on_device=self.on_device, scoring=self.scoring,
-                )  # fmt: skip
+                stopped = self._train(log, stopping)
                 if log:
                     if stopped:
                         log.say(self._stopped(anew=trainer.updates == begun))
@@ -248,6 +223,87 @@ class Training(Generic[Images]):
             if head.remark:
                 log.say(head.remark)
         return log
+
+
+class ImageTraining(Training, Generic[Images]):
+    """A training on the train list of a .data file, as of detectors and classifiers.
+
+    What they do each in their own way, :class:`.detector.DetectorTraining` and
+    :class:`.classifier.ClassifierTraining` say: they define the methods that raise NotImplementedError here.
+
+    Snapshots go to the folder that ``backup=`` names. ``epochs`` shows every image once in each epoch, where Darknet
+    draws with replacement. ``workers`` processes load images (default: 1 on a CPU, up to 8 on a GPU), ``cache`` decodes
+    all at the start, ``augment`` "device" places and recolours them a batch at a time where torch runs. The other
+    ``options`` are those of :class:`Training`.
+    """
+
+    images: Images
+
+    def __init__(
+        self,
+        data: str | os.PathLike[str],
+        cfg: str | os.PathLike[str],
+        weights: str | os.PathLike[str] | None = None,
+        *,
+        epochs: bool = False,
+        workers: int | None = None,
+        cache: bool = False,
+        augment: Literal["loader", "device"] = "loader",
+        **options: Any,
+    ) -> None:
+        self.file = data
+        self.epochs, self.cache, self.on_device = epochs, cache, augment == "device"
+        super().__init__(cfg, weights, **options)
+        self.workers = self._loading_processes() if workers is None else workers
+
+    def _read_data(self) -> None:
+        self.data: DataFile = read_data(find_stock(os.fspath(self.file)))
+        self.paths = self._paths()
+
+    def _paths(self) -> Sequence[str]:
+        """Of the images to train on; :meth:`_training_set` is given them."""
+        return read_list(find_stock(self.data.source("train", "data/train.list")))
+
+    def _choices(self) -> dict[str, Any]:
+        return {"epochs": self.epochs, **self._settings()}
+
+    def _settings(self) -> dict[str, Any]:
+        """Those that this kind has besides."""
+        raise NotImplementedError
+
+    def _make_snapshots(self, cfg: Cfg, settings: dict[str, Any], every: int | None, program: str) -> Snapshots:
+        return self._snapshots(self.data.get("backup", "backup"), cfg, settings, every, program, len(self.paths))
+
+    def _snapshots(
+        self, folder: str, cfg: Cfg, settings: dict[str, Any], every: int | None, program: str, images: int
+    ) -> Snapshots:
+        raise NotImplementedError
+
+    def _check(self, network: Network) -> None:
+        """Refuse a network that cannot be trained so, or not with this .data file."""
+        network.check_images()
+
+    def _make_ready(self, best: float | None) -> None:
+        self.images = self._training_set(self.paths)
+        self.scoring = self._scoring(best)
+
+    def _training_set(self, paths: Any) -> Images:
+        raise NotImplementedError
+
+    def _scoring(self, best: float | None) -> Scoring | None:
+        raise NotImplementedError
+
+    def _train(self, log: Log | None, stopping: Stopping) -> int:
+        return train(
+            self.trainer, self.images, self.snapshots, log, stopping, workers=self.workers, on_device=self.on_device,
+            scoring=self.scoring,
+        )  # fmt: skip
+
+    def _loading_processes(self) -> int:
+        if self.trainer.device.type == "cpu":
+            return 1
+        here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return max(1, min(8, here // self.processes.world))
 
 
 @contextlib.contextmanager

@@ -1,6 +1,8 @@
-"""What the tests of the verbs share: the network that comes along, and an image that is not square."""
+"""What the tests of the verbs share: the network that comes along, an image that is not square, the C programs."""
 
 from __future__ import annotations
+
+import shutil
 
 import cv2
 import pytest
@@ -49,3 +51,20 @@ def data(tmp_path):
         return tmp_path / "my.data"
 
     return write
+
+
+@pytest.fixture(scope="session")
+def pjreddie():
+    """The C program."""
+    found = shutil.which("darknet")
+    if not found:
+        pytest.skip("needs the real Darknet (the program darknet): apt-get install darknet")
+    return found
+
+
+@pytest.fixture
+def program(request):
+    """The path of the C program that the parameter names."""
+    if request.param == "pjreddie":
+        return request.getfixturevalue("pjreddie")
+    return request.getfixturevalue("alexeyab") / "darknet"

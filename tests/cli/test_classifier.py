@@ -57,23 +57,6 @@ NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e[+-]?\d+)?")
 TREE = "".join(f"{name} {above}\n" for name, above in zip(WORDS, [-1] * 3 + [0] * 4 + [2] * 3 + [4] * 2, strict=True))
 
 
-@pytest.fixture(scope="session")
-def pjreddie():
-    """The C program."""
-    found = shutil.which("darknet")
-    if not found:
-        pytest.skip("needs the real Darknet (the program darknet): apt-get install darknet")
-    return found
-
-
-@pytest.fixture
-def program(request):
-    """The path of the C program that the parameter names."""
-    if request.param == "pjreddie":
-        return request.getfixturevalue("pjreddie")
-    return request.getfixturevalue("alexeyab") / "darknet"
-
-
 @pytest.fixture
 def photographs(tmp_path, darknet_share):
     (tmp_path / "images").mkdir()
@@ -318,6 +301,7 @@ def test_trees(program, verb, data, network, photographs, copies, tree, capsys, 
     out, err = capsys.readouterr()
     check(out.splitlines(), [line for line in lines if ": top 1: " in line or line.startswith("/")], 1.1e-6)
     assert ("Found 3 leaves." in err) == ("Found 3 leaves." in errors) == bool(leaves)
+    assert re.search(r"^level 1 of the tree: \d+\.\d\d % of \d+ images$", err, re.M)
     lines, _ = theirs(program, "predict", file, *files, photographs[0], "-t", 9)
     assert verb("classifier", "predict", file, *files, photographs[0], "-t", 9, *follow(program)) == 0
     check(capsys.readouterr().out.splitlines()[-9:], lines[-9:], 0.0101 if "pjreddie" in follow(program) else 2e-5)

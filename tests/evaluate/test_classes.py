@@ -61,3 +61,33 @@ def test_a_folder_that_is_none(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ResultsError, match=r"file/classes\.csv: Not a directory"):
         SCORES.write(tmp_path / "file")
+
+
+# Warm and cold on level 1; red, orange (warm), green, blue (cold) on level 2; dark and light blue on level 3.
+PARENT = np.array([-1, -1, 0, 0, 1, 1, 5, 5])
+
+
+def test_levels_of_a_tree(tmp_path):
+    """A right red, a red taken for orange, a red for green, a light blue for blue, a warm for red, one of no class."""
+    truth, best = np.array([2, 2, 2, 7, 0, -1]), np.array([[2], [3], [4], [5], [2], [0]])
+    scores = ClassScores(truth, best, list("abcdefgh"), PARENT)
+    assert scores.levels() == [(5, 4), (4, 2), (1, 0)]
+    assert ClassScores(truth, best, list("abcdefgh")).levels() == []
+    assert scores.write(tmp_path)[-1].read_text().splitlines() == [
+        "level,images,right", "1,5,0.800000", "2,4,0.500000", "3,1,0.000000"]  # fmt: skip
+
+
+def test_levels_are_those_of_a_walk_up_from_each_class():
+    rng = np.random.default_rng(0)
+    parent = np.array([-1, -1, *(rng.integers(-1, index) for index in range(2, 60))])
+
+    def path(index):
+        return [*path(parent[index]), index] if index >= 0 else []
+
+    truth, best = rng.integers(0, 60, 500), rng.integers(0, 60, (500, 1))
+    pairs = [(path(one), path(other)) for one, other in zip(truth, best[:, 0], strict=True)]
+    expected = []
+    for level in range(max(len(one) for one, _ in pairs)):
+        deep = [(one, other) for one, other in pairs if len(one) > level]
+        expected.append((len(deep), sum(len(other) > level and one[level] == other[level] for one, other in deep)))
+    assert ClassScores(truth, best, [""] * 60, parent).levels() == expected

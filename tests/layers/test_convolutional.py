@@ -36,6 +36,25 @@ def test_outputs_are_darknets(darknet, tmp_path, options, size):
     check_layers(darknet, net(*size, 4, f"[convolutional]\n{options}"), tmp_path)
 
 
+def test_a_stride_counts_where_the_size_is_1(darknet, tmp_path):
+    """pjreddie's program then takes the image as it lies in memory, as if it had the size of the output."""
+    text = net(8, 8, 3, "[convolutional]\nfilters=4\nsize=1\nstride=2\nactivation=linear", batch=1)
+    network, cfg, weights = network_of(text, tmp_path)
+    x = np.random.default_rng(0).random((1, 3, 8, 8), np.float32)
+    reference = darknet.load_network(cfg, weights)
+    reference.predict(x)
+    layer = network.layers[0]
+    factors = layer.weights.detach().reshape(4, 3)
+
+    def convolved(values):
+        return (factors @ values + layer.biases.detach()[:, None]).numpy()
+
+    ours = network(torch.from_numpy(x)).detach().numpy().reshape(4, 16)
+    np.testing.assert_allclose(ours, convolved(torch.from_numpy(x[0, :, ::2, ::2].reshape(3, 16))), atol=EXACT)
+    memory = torch.from_numpy(x.reshape(-1)[: 3 * 16].reshape(3, 16))
+    np.testing.assert_allclose(reference.layer_output(0).reshape(4, 16), convolved(memory), atol=EXACT)
+
+
 def activated(activation: str, batch_normalize: int = 1) -> str:
     # Scaled by batch normalisation, so that each activation's pieces are all reached. So many channels that a few are
     # well above 0 at every place: where the sum of channels is near 0, all digits of its quotients are noise.
@@ -56,6 +75,7 @@ def activated(activation: str, batch_normalize: int = 1) -> str:
         "filters=5\nsize=3\npad=1\ndilation=2\nactivation=leaky\nbatch_normalize=1",
         "filters=4\nsize=5\npad=1\ndilation=3\nstride=2\ngroups=2\nactivation=linear",
         "filters=5\nsize=1\ndilation=2\nactivation=linear",
+        "filters=5\nsize=1\nstride=2\nactivation=linear",
         "filters=5\nsize=3\npad=1\nstride=2\nantialiasing=1\nactivation=leaky\nbatch_normalize=1",
         "filters=5\nsize=3\npad=1\nstride=2\nantialiasing=2\nactivation=leaky",
         "filters=5\nsize=3\npad=1\nstride_x=2\nstride_y=1\nantialiasing=1\nactivation=leaky",

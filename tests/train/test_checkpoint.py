@@ -227,7 +227,7 @@ def test_a_state_that_another_program_wrote_is_refused_in_one_line(tmp_path, mon
 def test_a_state_of_an_older_version_is_refused(tmp_path):
     snapshots = saved(tmp_path)
     torch.save({"format": "darknet_compat training state 1"}, snapshots.state)
-    with pytest.raises(TrainingError, match="expected `darknet_compat training state 2` at its start"):
+    with pytest.raises(TrainingError, match="expected `darknet_compat training state 3` at its start"):
         snapshots.resume(make(tmp_path)[0])
 
 

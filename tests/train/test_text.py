@@ -1,0 +1,202 @@
+"""Training on a text: the streams, whole runs beside both C programs, going on, and what comes of it."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import shutil
+import subprocess
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from darknet_compat import load_network, train_text
+from darknet_compat.cfg import parse_cfg
+from darknet_compat.errors import CfgError, DataError
+from darknet_compat.layers.recurrent import Recurrent
+from darknet_compat.network import Network
+from darknet_compat.train.step import Trainer
+from darknet_compat.train.text import draw_starts, starts, text_batches
+from darknet_compat.weights import save_weights
+from tests.compare import network_of
+from tests.text_cases import SECTIONS, SONNETS, seed_c, starts_of, text_cfg
+
+TEXT = SONNETS.read_bytes()
+LINE = re.compile(r"^(\d+): (\S+), (\S+) avg, (\S+) rate, \S+ seconds, (\S+) epochs$", re.M)
+
+
+def trainer_of(section="gru", batch=6, steps=4, net="max_batches=9"):
+    network = Network(parse_cfg(text_cfg(SECTIONS[section], batch, steps, net)))
+    return Trainer(network.start(), seed=3)
+
+
+def test_a_mini_batch_is_time_first_and_its_truth_what_follows():
+    trainer = trainer_of(batch=2, steps=3)
+    text = np.frombuffer(b"abcdefg", np.uint8).astype(np.int64)
+    again = {0: ([True, True], [0, 5]), 1: ([False, False], [0, 0]), 2: ([True, False], [4, 0])}
+    batches = text_batches(trainer, text, lambda number: tuple(map(np.array, again[number])))
+    found = list(itertools.islice(batches, 3))
+    for images, truth, _ in found:
+        assert images.shape == (6, 2, 8, 8)
+        assert truth.shape == (6, 128)
+        assert images.flatten(1).sum(1).tolist() == truth.sum(1).tolist() == [1] * 6
+    read = [bytes(batch.images.flatten(1).argmax(1).tolist()) for batch in found]
+    following = [bytes(batch.truth.argmax(1).tolist()) for batch in found]
+    assert read == [b"afbgca", b"dbecfd", b"eeffgg"]
+    assert following == [b"bgcadb", b"ecfdge", b"ffggaa"]
+
+
+def test_where_streams_stand_hangs_on_the_number_alone():
+    draw = draw_starts(1000, 16, 8, seed=4)
+    at = draw(0)[1]
+    assert len(set(at)) > 8
+    anew = 0
+    for number in range(1, 60):
+        again, places = draw(number)
+        anew += again.sum()
+        at = np.where(again, places, at + 7)
+        assert (starts(draw, number, 7) == at).all()
+    assert 59 * 16 / 8 * 0.7 < anew < 59 * 16 / 8 * 1.4
+    assert (draw_starts(1000, 16, 8, seed=4, rank=1)(0)[1] != draw(0)[1]).any()
+
+
+@pytest.mark.parametrize("section", ["gru", "lstm"])
+def test_a_stream_that_starts_anew_is_forgotten_and_no_other(section):
+    trainer = trainer_of(section, batch=3, steps=2)
+    text = np.frombuffer(TEXT, np.uint8).astype(np.int64)
+    again = {0: [True] * 3, 1: [False] * 3, 2: [False, True, False]}
+    batches = text_batches(trainer, text, lambda number: (np.array(again[number]), np.array([5, 50, 500])))
+    (layer,) = [layer for layer in trainer.network.layers if isinstance(layer, Recurrent)]
+    for _ in range(2):
+        trainer.update(itertools.islice(batches, 1))
+    before = layer.state.clone()
+    next(batches)
+    assert bool(before[1].any())
+    assert not layer.state[1].any()
+    assert torch.equal(layer.state[[0, 2]], before[[0, 2]])
+
+
+def figures(text: str) -> np.ndarray:
+    """Of the lines of each update: number, loss, average, rate, epochs."""
+    return np.array(LINE.findall(text), float)
+
+
+def run_c(program, cfg, weights, folder) -> tuple[str, range]:
+    """What ``rnn train`` of a C program prints, and the seconds at one of which it called srand(time(0))."""
+    started = int(time.time())
+    command = [program, "rnn", "train", cfg, weights, "-file", SONNETS]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=folder, timeout=60)
+    return done.stdout + done.stderr, range(started, int(time.time()) + 1)
+
+
+def same_run(library, cfg, weights, expected, seconds, folder, streams, restart, **options) -> np.ndarray:
+    """Our training by the C program's random numbers, which started at one of these seconds: its figures."""
+    for second in seconds:
+        seed_c(library, second, cfg, weights)
+        draw = starts_of(library, len(TEXT), streams, restart)
+        shutil.rmtree(folder, ignore_errors=True)
+        train_text(
+            cfg, weights, text=SONNETS, backup=folder, draw=draw, device="cpu", program=library.program, **options
+        )
+        found = figures((folder / "net.log").read_text())
+        if found[0] == pytest.approx(expected[0], rel=1e-4):
+            break
+    return found
+
+
+def test_a_run_is_pjreddies(darknet, tmp_path):
+    """Every line of 30 updates, of a network that his CPU build trains rightly; it cannot save in his own folder."""
+    section = "[connected]\noutput=16\nactivation=tanh"
+    net = "learning_rate=.2\nmomentum=.9\ndecay=.001\nmax_batches=3230"
+    _, cfg, weights = network_of(text_cfg(section, batch=4, steps=5, net=net), tmp_path)  # 64,000 letters seen
+    printed, seconds = run_c("darknet", cfg, weights, tmp_path)
+    expected = figures(printed)
+    assert expected[:, 0].tolist() == list(range(3201, 3231))
+    found = same_run(darknet, cfg, weights, expected, seconds, tmp_path / "backup", streams=4, restart=64)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=2e-6)
+    assert expected[-1, 1] < expected[0, 1]
+
+
+LINEAR = "[conv]\nfilters=2\nsize=1\nactivation=linear\n[rnn]\noutput=16\nhidden=12\nactivation=linear"
+
+
+def test_updates_through_time_are_those_of_alexeyabs_library(alexeyab_darknet, tmp_path):
+    """Losses and weights of 30 updates of a linear [rnn], which his CPU build trains rightly."""
+    net = "learning_rate=.05\nmomentum=.9\ndecay=.001\nmax_batches=3000"
+    text = text_cfg(LINEAR, batch=4, steps=10, net=net)
+    network, cfg, weights = network_of(text, tmp_path, numerics="gpu", program="alexeyab")
+    network.layers[1].self_layer.weights.data *= 0.3  # so that the state does not grow
+    save_weights(network, weights)
+    reference = alexeyab_darknet.load_network(cfg, weights)
+    trainer = Trainer(network)
+    symbols = np.frombuffer(TEXT, np.uint8).astype(np.int64)
+    losses = []
+    for batch in itertools.islice(text_batches(trainer, symbols, draw_starts(len(TEXT), 4, 10, seed=1)), 30):
+        step = reference.train_step(batch.images.numpy(), batch.truth.numpy(), update=True)
+        losses.append((trainer.update([batch]).loss, step.cost / 40))
+    found, expected = np.array(losses).T
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+    assert expected[-5:].mean() < 0.85 * expected[:5].mean()
+    reference.save_weights(tmp_path / "theirs.weights")
+    theirs = load_network(cfg, tmp_path / "theirs.weights", numerics="gpu", program="alexeyab").state_dict()
+    for key, tensor in network.state_dict().items():
+        torch.testing.assert_close(tensor, theirs[key], rtol=1e-3, atol=1e-4, msg=key)
+
+
+def test_alexeyabs_program_updates_nothing(alexeyab, tmp_path):
+    """Its train_network_datum has lost the call of update_network. (Past a snapshot it counts from its start again.)"""
+    text = text_cfg(LINEAR, batch=4, steps=10, net="learning_rate=.05\nmax_batches=1603")
+    network, cfg, weights = network_of(text, tmp_path, program="alexeyab")  # 64,000 letters seen
+    (tmp_path / "backup").mkdir()
+    printed, _ = run_c(alexeyab / "darknet", cfg, weights, tmp_path)
+    assert figures(printed)[:, 0].tolist() == [1601, 1602, 1603]
+    left = load_network(cfg, tmp_path / "backup/net_final.weights", program="alexeyab").state_dict()
+    for key, tensor in network.state_dict().items():
+        assert torch.equal(tensor, left[key]), key
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_a_training_goes_on_to_the_last_bit(section, tmp_path):
+    """With the states of its streams, and where they stand."""
+    cfg = tmp_path / "net.cfg"
+
+    def train(updates, folder, **options):
+        net = f"learning_rate=.1\nsubdivisions=2\nmax_batches={updates}"
+        cfg.write_text(text_cfg(SECTIONS[section], batch=6, steps=3, net=net))
+        return train_text(cfg, text=SONNETS, backup=folder, device="cpu", **options).network.state_dict()
+
+    whole = train(6, tmp_path / "whole", seed=11)
+    first = train(3, tmp_path / "parts", seed=11)
+    last = train(6, tmp_path / "parts", resume=True)
+    assert any(not torch.equal(first[key], last[key]) for key in whole)
+    for key, tensor in whole.items():
+        assert torch.equal(tensor, last[key]), key
+    assert len(figures((tmp_path / "parts/net.log").read_text())) == 6
+
+
+def test_snapshots_are_named_as_in_both_programs(tmp_path):
+    from darknet_compat.train.text import TextTraining
+
+    cfg = tmp_path / "net.cfg"
+    cfg.write_text(text_cfg(SECTIONS["gru"], net="max_batches=2\nlearning_rate=.1"))
+    for program, every, numbered in (("pjreddie", 100, 10000), ("alexeyab", 10, 1000)):
+        made = TextTraining(cfg, text=SONNETS, backup=tmp_path, device="cpu", program=program).snapshots
+        assert made.due(every - 2, every - 1, 1) == []
+        assert [path.name for path in made.due(every - 1, every, 1)] == ["net.backup"]
+        assert [path.name for path in made.due(numbered - 1, numbered, 1)] == [f"net_{numbered}.weights", "net.backup"]
+        assert made.final.name == "net_final.weights"
+
+
+def test_what_cannot_be_trained_is_said_before_the_start(tmp_path):
+    cfg = tmp_path / "net.cfg"
+    cfg.write_text(text_cfg(SECTIONS["gru"], net="max_batches=2"))
+    with pytest.raises(DataError, match=r"no.txt: No such file or directory; expected a text"):
+        train_text(cfg, text=tmp_path / "no.txt", backup=tmp_path, device="cpu")
+    cfg.write_text(cfg.read_text().replace("output=128", "output=100"))
+    with pytest.raises(CfgError, match="takes 128 values and gives 100"):
+        train_text(cfg, text=SONNETS, backup=tmp_path, device="cpu")
+    cfg.write_text(cfg.read_text().replace("output=100", "output=128").replace("[softmax]", ""))
+    with pytest.raises(CfgError, match="no layer of the network has a loss"):
+        train_text(cfg, text=SONNETS, backup=tmp_path, device="cpu")
