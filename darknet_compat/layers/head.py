@@ -153,7 +153,8 @@ class ClassHead(Head):
             )
         with torch.no_grad():
             delta, cost = self.error(x, truth)
-            right = truth.gather(1, x.argmax(1, keepdim=True))[:, 0] == truth.amax(1)
+            most = truth.amax(1)
+            right = (truth.gather(1, x.argmax(1, keepdim=True))[:, 0] == most) & (most > 0)
             figures = ClassFigures(cost, right.sum().float(), cost.new_tensor(0.0) + len(x))
         return HeadLoss(with_delta(x, delta, cost), figures)
 
