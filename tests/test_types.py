@@ -16,7 +16,7 @@ SETTINGS = """
 strict = true
 python_version = 3.10
 follow_imports = skip
-[mypy-darknet_compat,darknet_compat.cfg.*,darknet_compat.network,darknet_compat.weights,darknet_compat.train.detector]
+[mypy-darknet_compat,darknet_compat.cfg.*,darknet_compat.network,darknet_compat.weights,darknet_compat.train.detector,darknet_compat.train.training]
 follow_imports = silent
 """
 USER = """from darknet_compat import laod_network, load_network, train_detector

@@ -383,7 +383,6 @@ def training_images(bench: Bench) -> None:
         entries = [
             Entry("darknet_compat", "class_loader", arguments),
             Entry("libdarknet", "libdarknet_class_loader", arguments, needs=["darknet"]),
-            Entry("libdarknet, given back", "libdarknet_class_loader", arguments, needs=["darknet"], kept=False),
             *(Entry(f"stage: {stage}", "class_loader_stage", {**arguments, "stage": stage}) for stage in stages),
         ]
         bench.race("training images", f"classifier, to {size}, one core", entries, items=16)

@@ -277,7 +277,7 @@ def test_the_log_has_its_line_and_its_column(tmp_path, capsys):
     log.row(done, 1.0, 0.0, (32, 32), None)
     log.close()
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split(":")[0] for line in lines] == ["Crowd off by", "Region Avg IOU"] * 2 + ["1"]
+    assert [line.split(":")[0] for line in lines] == ["Loaded", *["Crowd off by", "Region Avg IOU"] * 2, "1"]
     with open(tmp_path / "net.csv", newline="") as file:
         [row] = csv.DictReader(file)
     assert float(row["off_2"]) == pytest.approx(np.mean([heads[0].off for heads in done.figures]))

@@ -145,7 +145,7 @@ def test_missing_label_files_mean_no_objects(paths, tmp_path):
 
 def test_objects_without_a_place(paths, tmp_path):
     (tmp_path / "labels" / "0.txt").write_text("1 0 0 0 0\n")
-    assert check_labels(paths, 3, class_only=True)[0].tolist() == [[1, 0, 0, 0, 0]]
+    assert check_labels(paths, 3, class_only=3)[0].tolist() == [[1, 0, 0, 0, 0]]
 
 
 def test_a_list_without_use_is_an_error(paths, tmp_path):
