@@ -207,7 +207,7 @@ LEARNING = {
     "gru": ("[gru]\noutput=32\ntanh=1", 0.5),
     "lstm": ("[lstm]\noutput=32", 1.0),
     "crnn": ("[connected]\noutput=32\nactivation=linear\n[crnn]\noutput_filters=32\nhidden_filters=32\n"
-             "activation=tanh", 0.05),
+             "activation=tanh", 0.3),
 }  # fmt: skip
 
 
