@@ -120,5 +120,6 @@ def read_net(section: Section, program: str = PJREDDIE) -> tuple[SimpleNamespace
     if o.height and o.width and o.channels:
         return o, Shape(o.channels, o.height, o.width)
     if o.inputs and o.inputs > 0:
+        o.width = o.height = 1
         return o, Shape(o.inputs, 1, 1)
     raise section.error("[net] gives no input size; expected width, height and channels, or inputs")

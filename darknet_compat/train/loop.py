@@ -256,8 +256,7 @@ class Sizes:
         else:
             self.drawn = bool(getattr(trainer.net, "random", 0))  # AlexeyAB's [net] has none
             self.resizing = CLASSIFICATION
-        # A network of vectors has neither in its [net]; it is its input that is 1 x 1 then.
-        self.given = trainer.net.width or trainer.network.width, trainer.net.height or trainer.network.height
+        self.given = trainer.net.width, trainer.net.height
         largest = self.resizing.sizes[-1]
         self.largest = (largest, largest) if self.drawn else self.given
         self.begun, self.seen = trainer.updates, trainer.network.seen

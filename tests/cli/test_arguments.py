@@ -86,7 +86,7 @@ def started(monkeypatch):
         return replace(engine, run=run)
 
     original = engines.start_engine
-    monkeypatch.setattr(detector, "start_engine", start)
+    monkeypatch.setattr(engines, "start_engine", start)
     return seen
 
 

@@ -40,3 +40,11 @@ def test_an_empty_seed_is_the_symbol_0():
     assert list(generate(reader, b"", 0)) == [0]
     assert list(generate(reader, b"ab", 0)) == [97, 98]
     assert len(list(generate(reader, b"ab", 5))) == 7
+
+
+def test_a_cfg_for_training_reads_one_stream():
+    one, many = (Reader(randomise(Network(parse_cfg(text_cfg(SECTIONS["gru"], *how))))) for how in ((1, 1), (6, 5)))
+    for symbol in b"Shall I":
+        found = many.feed(symbol)
+        np.testing.assert_array_equal(found, one.feed(symbol))
+    assert found.shape == (128,)
