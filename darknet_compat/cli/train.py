@@ -16,12 +16,11 @@ if TYPE_CHECKING:
     from ..train.training import Trained
 
 FAILED = 1
-RATIO = 4.0  # as in train/detector.py, which loads torch
 # The flags that a command to go on repeats: name -> its default. No verb has all of them.
 REPEATED = {"gpus": None, "device": None, "numerics": "cudnn", "program": None, "seed": None, "map": None, "topk": None,
             "top": None, "amp": None, "fast": False, "workers": None, "cache": False, "augment": "loader",
             "epochs": False, "snapshot": None, "tensorboard": False, "gradient": "darknet", "classify": None,
-            "ratio": RATIO}  # fmt: skip
+            "ratio": None}  # fmt: skip
 LABELS = {"classifier": "path"}  # the default of -labels, where it is not "error"
 OPTIONAL = ("map", "topk")  # flags whose number may be left away, which is 0 then
 
@@ -43,8 +42,8 @@ def add(verbs: Any, example: str = "detector train cfg/voc.data cfg/yolov2-voc.c
     flag("classify", metavar="LIST",
          help="for a network with a tree: a list of images that show a class each, whose label (labels=) stands in the "
          "path, and have no boxes; trained together with the train list, as YOLO9000 is")  # fmt: skip
-    flag("ratio", type=_above_0, default=RATIO, metavar="N",
-         help=f"how many images of -classify are drawn for each one of the train list (default {RATIO:g})")  # fmt: skip
+    flag("ratio", type=_above_0, metavar="N",
+         help="how many images of -classify are drawn for each one of the train list (default 4)")  # fmt: skip
     parser.set_defaults(run=lambda options: train(parser, options, _detector))
 
 

@@ -53,7 +53,6 @@ from .crop_augment import (
     whole,
 )
 from .schedule import draw as numbered
-from .shards import ShardImages
 from .sources import ImageFiles
 
 if not hasattr(os, "fork"):
@@ -117,7 +116,7 @@ class ImageSet:
     def __init__(self, images: Sequence[str], seed: int, replacement: bool, cache: bool) -> None:
         self.source = images if isinstance(images, ImageFiles) else ImageFiles(images)
         self.seed = seed
-        self.replacement = replacement and not isinstance(images, ShardImages)
+        self.replacement = replacement and not self.source.by_epochs
         self.cached: list[np.ndarray] | None = None
         if cache:
             progress = tqdm(range(len(self)), "decoding images", unit=" images", disable=None, leave=False)

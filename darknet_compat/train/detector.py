@@ -57,8 +57,9 @@ class DetectorTraining(ImageTraining[TrainingSet]):
     ``map_every`` scores mAP on the valid list every so many batches, 0: every 4 epochs, but at least 100 batches; None:
     never. ``labels`` "warn" leaves bad label lines out. ``verbs`` "yolo" takes YOLOv1's networks alone, and writes
     numbered snapshots more often. ``classify`` is a list of images that show a class each and have no boxes, as
-    YOLO9000 is trained with them: the class of each is the one of ``labels=`` in its path, and ``ratio`` of them are
-    drawn for each image of the train list. The other ``options`` are those of :class:`.training.ImageTraining`.
+    YOLO9000 is trained with them: the class of each is the one of ``labels=`` in its path, and ``ratio`` of them
+    (None: 4) are drawn for each image of the train list. The other ``options`` are those of
+    :class:`.training.ImageTraining`.
     """
 
     function = "train_detector"
@@ -73,13 +74,14 @@ class DetectorTraining(ImageTraining[TrainingSet]):
         map_every: int | None = None,
         verbs: Verbs = "detector",
         classify: str | os.PathLike[str] | None = None,
-        ratio: float = RATIO,
+        ratio: float | None = None,
         **options: Any,
     ) -> None:
         if classify is not None and options.get("epochs"):
             raise TrainingError(
                 "-epochs shows every image once, -classify draws from two lists by a ratio; expected one of them"
             )
+        ratio = RATIO if ratio is None else ratio
         if not ratio > 0:
             raise TrainingError(f"ratio is {ratio:g}; expected more than 0")
         self.labels, self.map_every, self.verbs = labels, map_every, verbs

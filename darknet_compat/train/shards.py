@@ -56,6 +56,7 @@ class ShardImages(ImageFiles):
     some images have a ``.cls`` and others have none.
     """
 
+    by_epochs = True
     classes: np.ndarray | None
     """(N,) int64: the classes that the ``.cls`` members say, None where there are none."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import overload
+from typing import ClassVar, overload
 
 import numpy as np
 
@@ -19,6 +19,9 @@ class ImageFiles(Sequence[str]):
     The paths are one block of bytes in the place of many objects: worker processes share it, as nobody counts
     references in it.
     """
+
+    by_epochs: ClassVar[bool] = False
+    """Are they drawn each once in an epoch, whatever is asked for?"""
 
     def __init__(self, paths: Sequence[str]) -> None:
         names = [os.fsencode(path) for path in paths]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import os
 import re
 import signal
 import subprocess
@@ -31,6 +29,7 @@ from darknet_compat.train.step import Trainer, network_cost, strict
 from darknet_compat.weights import save_weights
 from tests.train.classes import ENDS, LABELS, batches, classifier, data_set
 from tests.train.test_distributed import in_processes
+from tests.train.test_heads import press_ctrl_c, rows
 
 LINE = re.compile(
     r"(\d+), (\d+\.\d{3}): (\S+), (\S+) avg, (\S+) rate, (\S+) seconds, (\d+) images(?:, (\S+) hours left)?$"
@@ -64,14 +63,6 @@ def written(images, folder, end="softmax", **net):
     data.write_text((images / "set.data").read_text().replace(f"{images}/backup", f"{folder}/backup"))
     cfg.write_text(classifier(end, **net))
     return data, cfg
-
-
-def rows(done):
-    """The table, without what the clock says."""
-    with open(done.weights.parent / "net.csv", newline="") as file:
-        return [
-            {name: cell for name, cell in row.items() if not name.endswith("seconds")} for row in csv.DictReader(file)
-        ]
 
 
 def check_updates(library, folder, text, numerics, names, updates=50, truth=None):
@@ -186,19 +177,6 @@ def test_the_c_program_trains_the_same_from_files(darknet, tmp_path, handlers, m
 def test_alexeyabs_program_trains_the_same_from_files(alexeyab, tmp_path, handlers, monkeypatch):
     monkeypatch.setattr(Log, "draw", lambda log: None)
     check_process(alexeyab / "darknet", tmp_path, "gpu", "alexeyab", "", "", ["net_final.weights"])
-
-
-def press_ctrl_c(monkeypatch, updates):
-    datum, taken = Trainer._datum, []
-
-    def pressing(trainer, *arguments):
-        figures = datum(trainer, *arguments)
-        taken.append(trainer.updates)
-        if taken.count(updates) == 2:
-            os.kill(os.getpid(), signal.SIGINT)
-        return figures
-
-    monkeypatch.setattr(Trainer, "_datum", pressing)
 
 
 @pytest.mark.parametrize(
