@@ -23,14 +23,15 @@ NO_SKIPS = os.environ.get("DARKNET_COMPAT_NO_SKIPS") == "1"
 SHAPES = ROOT / "cfg/yolov2-shapes.cfg", ROOT / "weights/yolov2-shapes.weights"
 
 
+# What a test of signals starts from. A run in the background, or under nohup, inherits ignored signals; and a verb that
+# ends by Ctrl-C leaves it ignored, since its process ends, which here the next test's processes would inherit.
+SIGNALS = {
+    signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL,
+    signal.SIGHUP: signal.SIG_DFL, signal.SIGQUIT: signal.SIG_DFL,
+}  # fmt: skip
+
+
 def pytest_configure():
-    """A run in the background, or under nohup, inherits ignored signals; tests of signals ask for the usual."""
-    for number, usual in (
-        (signal.SIGINT, signal.default_int_handler), (signal.SIGTERM, signal.SIG_DFL),
-        (signal.SIGHUP, signal.SIG_DFL), (signal.SIGQUIT, signal.SIG_DFL),
-    ):  # fmt: skip
-        if signal.getsignal(number) == signal.SIG_IGN:
-            signal.signal(number, usual)
     # A verb that runs in this process would let it keep all that thousands of tests free: 10 GiB at the end.
     cli.keep_memory = lambda: None
 
@@ -135,6 +136,8 @@ def pytest_collection_modifyitems(items):
 
 
 def pytest_runtest_setup(item):
+    for number, usual in SIGNALS.items():
+        signal.signal(number, usual)
     if item.get_closest_marker("bf16"):
         from darknet_compat.engines import has_bf16
 
