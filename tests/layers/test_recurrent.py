@@ -15,7 +15,7 @@ from darknet_compat.layers.recurrent import Recurrent
 from darknet_compat.network import Network
 from darknet_compat.train.optimizer import make_optimizer
 from tests.compare import network_of, randomise
-from tests.layers.recurrent_oracle import STREAMS, rows, text_of
+from tests.layers.recurrent_oracle import STREAMS, plain_steps, rows, text_of
 
 SECTIONS = {
     "rnn": "[rnn]\noutput=6\nhidden=6\nactivation=tanh",
@@ -95,6 +95,52 @@ def test_a_gradient_goes_through_all_steps_and_no_further(section):
     assert reached.tolist() == [True, False, True, False, True, False]
     out = network(x)  # from the state of the call before, whose graph is gone
     out.square().sum().backward()
+
+
+PLAIN = {
+    "rnn": ("rnn", "output=3\nactivation=tanh", {}),
+    "rnn-shortcut": ("rnn", "output=3\nactivation=tanh\nshortcut=1", {"shortcut": True}),
+    "gru": ("gru", "output=3", {}),
+    "gru-tanh": ("gru", "output=3\ntanh=1", {"tanh": True}),
+    "lstm": ("lstm", "output=3", {}),
+    "crnn": ("crnn", "output_filters=2\nhidden_filters=2\nactivation=tanh\nshortcut=1", {"shortcut": True}),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "normalize"),
+    [*((name, False) for name in PLAIN), ("rnn", True), ("gru", True), ("lstm", True), ("crnn", True)],
+)
+def test_gradients_are_autograds_of_plain_loops(name, normalize):
+    """Of every number and every input, by three steps of four streams; the second of two calls goes on from a state."""
+    kind, options, forms = PLAIN[name]
+    text = f"[net]\nbatch=4\ntime_steps=3\nwidth=3\nheight=3\nchannels=2\n[{kind}]\n{options}"
+    network = made(f"{text}\nbatch_normalize={int(normalize)}\n").train()
+    layer = network.layers[0]
+    weights = {key: tensor.detach().double().requires_grad_() for key, tensor in layer.named_parameters()}
+    state = [[torch.zeros((), dtype=torch.float64)] * layer.state_shape().outputs for _ in range(4)]
+    for call in range(2):
+        x = torch.from_numpy(rows(call, 12, network)).requires_grad_()
+        flat = x.detach().double().flatten(1).requires_grad_()
+        steps = [[list(flat[4 * t + b]) for b in range(4)] for t in range(3)]
+        if kind == "crnn":
+            state = [[number * 0 for number in row] for row in state]
+        expected, state = plain_steps(kind, weights, steps, state, normalize=normalize, **forms)
+        state = [[number.detach() for number in row] for row in state]
+        plain = torch.stack([torch.stack(row) for step in expected for row in step])
+        found = network(x).flatten(1)
+        torch.testing.assert_close(found.double(), plain, rtol=1e-5, atol=1e-5)
+
+        delta = torch.from_numpy(np.random.default_rng(call).normal(size=plain.shape))
+        for parameter in (*layer.parameters(), *weights.values()):
+            parameter.grad = None
+        (found * delta.float()).sum().backward()
+        (plain * delta).sum().backward()
+        pairs = [("x", x.grad.flatten(1), flat.grad)]
+        pairs += [(key, tensor.grad, weights[key].grad) for key, tensor in layer.named_parameters()]
+        for key, ours, theirs in pairs:
+            assert theirs.abs().max() > 1e-3, key
+            torch.testing.assert_close(ours.double(), theirs, rtol=1e-4, atol=1e-5 * float(theirs.abs().max()), msg=key)
 
 
 def test_training_goes_on_from_the_last_state():
