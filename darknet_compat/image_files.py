@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
+
 from .cfg import read_list
 from .cfg.sections import printable
 from .errors import DataError, ImageError, ResultsError
@@ -20,6 +22,7 @@ from .stock import find_stock
 Result = TypeVar("Result")
 SHARD = ".tar"
 LISTS = (".txt", ".list")  # of the files that hold paths
+CHECKED = 1000  # files of a list that are looked for before the start: all would take minutes on a slow disk
 
 
 def find_images(given: Sequence[str]) -> list[str]:
@@ -53,6 +56,21 @@ def listed_images(path: str) -> list[str]:
             f"{printable(path)}: a tar file; expected a list or a folder of images: only train= takes shards"
         )
     return folder_images(path) if os.path.isdir(path) else read_list(path)
+
+
+def check_some(images: Sequence[str], given: str) -> None:
+    """Look for up to :data:`CHECKED` of the images that the list ``given`` names, from the first to the last.
+
+    Raises :class:`DataError` where one is not there.
+    """
+    looked = np.unique(np.linspace(0, len(images) - 1, CHECKED).astype(int)).tolist()
+    absent = [images[index] for index in looked if not os.path.isfile(images[index])]
+    if absent:
+        raise DataError(
+            f"{printable(absent[0])}: no such image; missing are {len(absent):,} of {len(looked):,} that were looked "
+            f"for, of the {len(images):,} in {printable(given)}; paths in it count from the folder in which you type, "
+            f"{os.getcwd()}"
+        )
 
 
 def folder_images(folder: str) -> list[str]:

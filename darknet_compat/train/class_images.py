@@ -6,7 +6,6 @@ the names in folders.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Sequence
 
@@ -16,12 +15,11 @@ from ..cfg import DataFile
 from ..cfg.sections import printable
 from ..classify.labels import LabelRule, PathClasses, match_labels, path_classes
 from ..errors import DataError
-from ..image_files import SHARD, listed_images
+from ..image_files import SHARD, check_some, listed_images
 from ..stock import find_stock
 from .shards import ShardImages
 from .sources import ImageFiles
 
-CHECKED = 1000  # files of a list that are looked for before the start: all would take minutes on a slow disk
 TRAIN = "data/train.list"  # Darknet's, where the .data file names none
 MOST_SHARDS = 10**6
 NUMBERS = re.compile(r"\{(\d{1,18})\.\.(\d{1,18})\}")
@@ -31,8 +29,8 @@ def training_images(data: DataFile) -> ImageFiles:
     """The images that ``train=`` of a .data file names.
 
     It names a list of paths; or a folder with a folder for each class; or tar shards (``shards.py``): one, several as
-    ``train-{000..146}.tar``, or a list of such lines. Of the files of a list :data:`CHECKED` are looked for, from the
-    first to the last. Raises :class:`DataError` where there is none, or one of these is not there.
+    ``train-{000..146}.tar``, or a list of such lines. Of the files of a list some are looked for
+    (:func:`.check_some`). Raises :class:`DataError` where there is none, or one of these is not there.
     """
     given = data.source("train", TRAIN)
     if given.endswith(SHARD):
@@ -69,18 +67,6 @@ def _numbered(given: Sequence[str]) -> list[str]:
         numbers = range(int(first), int(last) + 1)
         paths += [f"{path[: found.start()]}{number:0{digits}}{path[found.end() :]}" for number in numbers]
     return paths
-
-
-def check_some(images: Sequence[str], given: str) -> None:
-    """Look for up to :data:`CHECKED` of the images that ``given`` names. Raises :class:`DataError`."""
-    looked = np.unique(np.linspace(0, len(images) - 1, CHECKED).astype(int)).tolist()
-    absent = [images[index] for index in looked if not os.path.isfile(images[index])]
-    if absent:
-        raise DataError(
-            f"{printable(absent[0])}: no such image; missing are {len(absent):,} of {len(looked):,} that were looked "
-            f"for, of the {len(images):,} in {printable(given)}; paths in it count from the folder in which you type, "
-            f"{os.getcwd()}"
-        )
 
 
 def image_classes(images: ImageFiles, labels: Sequence[str], rule: LabelRule, file: str) -> PathClasses:

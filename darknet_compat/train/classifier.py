@@ -16,12 +16,12 @@ from ..cfg import Cfg
 from ..classify.classifier import Classifier, check_classifier, network_tree
 from ..classify.labels import LabelRule, path_classes, read_classes, read_labels, read_top
 from ..classify.validate import judge_paths
-from ..image_files import listed_images
+from ..image_files import check_some, listed_images
 from ..network import Network
 from ..program import ALEXEYAB, PJREDDIE
 from ..stock import find_stock
 from .checkpoint import Snapshots, by_batches, by_epochs
-from .class_images import TRAIN, check_some, image_classes, training_images
+from .class_images import TRAIN, image_classes, training_images
 from .crop_augment import crop_augmentation
 from .data import ClassTrainingSet
 from .loop import Scoring
@@ -92,6 +92,9 @@ class ClassifierTraining(ImageTraining[ClassTrainingSet]):
             raise network.cfg.net.error(
                 f"an input of {network.width} x {network.height}; expected a square, as training cuts squares", "width"
             )
+        smooth = getattr(network.net, "label_smooth_eps", 0.0)
+        if not 0 <= smooth <= 1:
+            raise network.cfg.net.error(f"label_smooth_eps={smooth:g}; expected 0 to 1", "label_smooth_eps")
         if self.data.integer("tag", 0):
             raise self.data.error("tag", "training by tags is not built here; expected classes, and no tag=1")
 

@@ -19,6 +19,7 @@ from ..detect import detect_files
 from ..detect.scores import map_of
 from ..errors import DataError, TrainingError
 from ..evaluate.annotations import read_label_files
+from ..image_files import check_some
 from ..labels import Labels, class_labels
 from ..network import Network
 from ..program import ALEXEYAB
@@ -160,7 +161,9 @@ class DetectorTraining(ImageTraining[TrainingSet]):
             return None
         network, net = self.trainer.network, self.trainer.net
         classes = network.detector.o.classes
-        paths = read_list(find_stock(self.data.require("valid")))
+        file = self.data.require("valid")
+        paths = read_list(find_stock(file))
+        check_some(paths, file)
         names = read_names(find_stock(self.data.source("names", "data/names.list")))
         check_names(self.data, names, classes, self.snapshots.cfg.file)
         truths = read_label_files(paths, classes)

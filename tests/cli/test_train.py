@@ -510,10 +510,16 @@ def test_a_new_training_over_an_old_one_is_warned_of(run):
         ("small.cfg", small().replace("channels=3", "channels=1"), "channels=1: the network takes 1 channels"),
         ("small.cfg", small("max_batches=0"), "nothing to train"),
         ("class.names", "one\ntwo\n", "2 names; expected 3"),
+        (
+            "set.data",
+            "train=list.txt\nvalid=valid.txt\nnames=class.names\n",
+            "gone.png: no such image; missing are 1 of 1",
+        ),
     ],
 )
 def test_what_is_wrong_is_one_line_before_the_start(run, file, text, says):
     Path(file).write_text(text)
+    Path("valid.txt").write_text("gone.png\n")
     code, out, error = run("-map")
     assert (code, out) == (1, "")
     assert says in error

@@ -135,7 +135,7 @@ def test_errors(paths, tmp_path, run):
 
 
 def test_a_file_that_is_gone_leaves_no_half_shard(paths, tmp_path, run, monkeypatch):
-    monkeypatch.setattr("darknet_compat.train.class_images.CHECKED", 2)
+    monkeypatch.setattr("darknet_compat.image_files.CHECKED", 2)
     (tmp_path / "all.list").write_text("".join(f"{path}\n" for path in [paths[0], "loose/n01/gone.png", *paths[1:]]))
     (tmp_path / "my.data").write_text("classes=3\nlabels=labels\ntrain=all.list\n")
     code, _, said = run()

@@ -129,8 +129,8 @@ def test_of_a_long_list_some_files_are_looked_for(paths, tmp_path, monkeypatch):
         looked.append(path)
         return isfile(path)
 
-    monkeypatch.setattr(module, "CHECKED", 4)
-    monkeypatch.setattr(module.os.path, "isfile", spy)
+    monkeypatch.setattr("darknet_compat.image_files.CHECKED", 4)
+    monkeypatch.setattr(os.path, "isfile", spy)
     images_of("all.list")
     assert looked == [paths[0], paths[3], paths[7], paths[11]]
 

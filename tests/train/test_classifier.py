@@ -367,6 +367,7 @@ def test_along_a_tree(images, tmp_path, monkeypatch):
         ({}, {"valid=": "valid=no"}, r"no.*list\.txt: no such file"),
         ({"min_crop": 0}, {}, r"min_crop"),
         ({"max_batches": 0}, {}, r"nothing to train"),
+        ({"label_smooth_eps": 1.5}, {}, r"label_smooth_eps=1.5; expected 0 to 1"),
     ],
     ids=lambda value: str(value)[:20],
 )

@@ -145,6 +145,55 @@ def test_updates_through_time_are_those_of_alexeyabs_library(alexeyab_darknet, t
         torch.testing.assert_close(tensor, theirs[key], rtol=1e-3, atol=1e-4, msg=key)
 
 
+# What the C programs' CPU builds can train, a part of [gru] at least: section, [net], updates, and whether to the same.
+TRAINABLE = {
+    "alexeyab": ("[conv]\nfilters=2\nsize=1\nactivation=linear\n[rnn]\noutput=64\nhidden=64\nactivation=linear",
+                 "learning_rate=.01\nmomentum=.9\ndecay=0\nmax_batches=3000", 400, True),
+    "pjreddie": ("[gru]\noutput=64\ntanh=1", "learning_rate=.3\nmomentum=.9\ndecay=0\nmax_batches=3000", 300, False),
+}  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("program", TRAINABLE)
+def test_bits_per_letter_beside_the_c_libraries(program, request, tmp_path, capsys):
+    """The same start values and batches: 16 streams of 20 steps, of all sonnets but the last two, which are held out.
+
+    pjreddie's [gru] has no backward pass on a CPU, so that only the [connected] behind it learns.
+    """
+    section, net, updates, equal = TRAINABLE[program]
+    library = request.getfixturevalue("darknet" if program == "pjreddie" else "alexeyab_darknet")
+    lines = TEXT.splitlines(keepends=True)
+    seen, held = b"".join(lines[:269]), b"".join(lines[270:])
+    cfg, one, start = (tmp_path / name for name in ("net.cfg", "one.cfg", "start.weights"))
+    cfg.write_text(text_cfg(section, 16, 20, net))
+    one.write_text(text_cfg(section, 1, 1, net))
+    torch.manual_seed(1)
+    save_weights(load_network(cfg, None, numerics="gpu", program=program), start)
+    reference = library.load_network(cfg, start)
+    trainer = Trainer(load_network(cfg, start, numerics="gpu", program=program))
+    symbols = np.frombuffer(seen, np.uint8).astype(np.int64)
+    losses = []
+    for batch in itertools.islice(text_batches(trainer, symbols, draw_starts(len(seen), 16, 64, seed=1)), updates):
+        theirs = reference.train_step(batch.images.numpy(), batch.truth.numpy(), update=True).cost / 320
+        losses.append((trainer.update([batch]).loss, theirs))
+    save_weights(trainer.network, tmp_path / "ours.weights")
+    reference.save_weights(tmp_path / "theirs.weights")
+    trained = np.mean(losses[-100:], 0) / np.log(2)
+    scored = []
+    for weights in ("ours.weights", "theirs.weights"):
+        *_, judged = validate_text(load_reader(one, tmp_path / weights, device="cpu", program=program), held)
+        scored.append(judged.bits_per_symbol)
+    with capsys.disabled():
+        print(f"\n{program}, bits per letter: trained on {trained[0]:.4f}, {program}'s {trained[1]:.4f}; "
+              f"held out {scored[0]:.4f}, {scored[1]:.4f}")  # fmt: skip
+    if equal:
+        assert trained[0] == pytest.approx(trained[1], abs=1e-3)
+        assert scored[0] == pytest.approx(scored[1], abs=1e-3)
+    else:
+        assert trained[0] < trained[1] - 0.5
+        assert scored[0] < scored[1] - 0.5
+
+
 def test_alexeyabs_program_updates_nothing(alexeyab, tmp_path):
     """Its train_network_datum has lost the call of update_network. (Past a snapshot it counts from its start again.)"""
     text = text_cfg(LINEAR, batch=4, steps=10, net="learning_rate=.05\nmax_batches=1603")
