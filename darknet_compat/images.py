@@ -324,40 +324,6 @@ def stretching(
     return Placement(slice(0, size[0]), slice(0, size[1]), across, down)
 
 
-def crop_image(
-    image: np.ndarray,
-    slot: np.ndarray,
-    left: int,
-    top: int,
-    w: int,
-    h: int,
-    hue: float = 0.0,
-    saturation: float = 1.0,
-    exposure: float = 1.0,
-    mirror: bool = False,
-) -> None:
-    """Stretch the rectangle (left, top, w, h) of a uint8 image over ``slot`` (3, H, W), then distort and mirror.
-
-    AlexeyAB's augmentation (`src/image_opencv.cpp, image_data_augmentation`): the rectangle may reach beyond the
-    image, whose mean colour is there, and OpenCV's INTER_LINEAR on bytes resizes it. He distorts in bytes too; here
-    it is done in float32, as Darknet does it.
-    """
-    import cv2
-
-    inside = image[max(0, top) : max(0, top + h), max(0, left) : max(0, left + w)]
-    if inside.shape[:2] == (h, w):
-        cropped = inside
-    else:
-        cropped = np.empty((h, w, 3), np.uint8)
-        cropped[:] = np.rint(cv2.mean(image)[:3])
-        y, x = max(0, -top), max(0, -left)
-        cropped[y : y + inside.shape[0], x : x + inside.shape[1]] = inside
-    sized = cv2.resize(cropped, (slot.shape[2], slot.shape[1]), interpolation=cv2.INTER_LINEAR)
-    if mirror:
-        sized = cv2.flip(sized, 1)
-    _upright(cv2.transpose(sized).astype(np.float32), slot, hue, saturation, exposure)
-
-
 class Rotation(NamedTuple):
     """How a square of ``size`` pixels is cut out of an image (``src/image.c``, augment_args)."""
 

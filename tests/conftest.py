@@ -68,6 +68,18 @@ def alexeyab() -> Path:
 
 
 @pytest.fixture(scope="session")
+def alexeyab_opencv(alexeyab):
+    """The driver of a build of AlexeyAB's library with OpenCV, which alone has his loader of training images."""
+    from tests.oracle import OracleMissing
+    from tests.oracle.alexeyab import build_with_opencv, load_alexeyab
+
+    try:
+        return load_alexeyab(build_with_opencv(alexeyab))
+    except OracleMissing as missing:
+        pytest.skip(f"needs AlexeyAB's program with OpenCV ({missing}): apt-get install g++ libopencv-dev pkg-config")
+
+
+@pytest.fixture(scope="session")
 def alexeyab_darknet(alexeyab):
     """The driver of AlexeyAB's library, as ``darknet`` is of Debian's."""
     from tests.oracle import OracleMissing

@@ -140,37 +140,6 @@ def test_placed_distorted_and_flipped(darknet, dog, mirror):
     np.testing.assert_allclose(slot, darknet.flip_image(theirs) if mirror else theirs, atol=1e-5)
 
 
-def plain_crop(image, net_w, net_h, left, top, w, h):
-    """AlexeyAB's crop and stretch, pixel by pixel in exact arithmetic."""
-    mean = np.rint(image.reshape(-1, 3).mean(0))
-    out = np.empty((3, net_h, net_w))
-
-    def pixel(x, y):
-        x, y = min(max(x, 0), w - 1) + left, min(max(y, 0), h - 1) + top
-        return image[y, x] if 0 <= x < image.shape[1] and 0 <= y < image.shape[0] else mean
-
-    for y in range(net_h):
-        for x in range(net_w):
-            sx, sy = (x + 0.5) * w / net_w - 0.5, (y + 0.5) * h / net_h - 0.5
-            ix, iy = int(np.floor(sx)), int(np.floor(sy))
-            a, b = sx - ix, sy - iy
-            upper = (1 - a) * pixel(ix, iy) + a * pixel(ix + 1, iy)
-            lower = (1 - a) * pixel(ix, iy + 1) + a * pixel(ix + 1, iy + 1)
-            out[:, y, x] = (1 - b) * upper + b * lower
-    return out / 255
-
-
-@pytest.mark.parametrize("rectangle", [(0, 0, 40, 30), (-5, 3, 47, 20), (4, -6, 31, 50), (-3, -2, 60, 40)])
-def test_crop_and_stretch(rng, rectangle):
-    image = random_image(rng, 30, 40)
-    expected = plain_crop(image, 32, 24, *rectangle)
-    for mirror in (False, True):
-        slot = np.empty((3, 24, 32), np.float32)
-        images.crop_image(image, slot, *rectangle, mirror=mirror)
-        # OpenCV resizes bytes with weights of 11 bits and rounds to bytes.
-        np.testing.assert_allclose(slot[:, :, ::-1] if mirror else slot, expected, atol=1.5 / 255)
-
-
 @pytest.mark.parametrize("size", [(32, 24), (1, 1), (90, 70)])
 @pytest.mark.parametrize("rectangle", [(0, 0, 40, 30), (-5, 3, 47, 20), (4, -6, 31, 50), (7, 8, 1, 1), (50, 40, 9, 9)])
 def test_stretching_repeats_the_edge(rng, rectangle, size):
@@ -182,14 +151,6 @@ def test_stretching_repeats_the_edge(rng, rectangle, size):
     for mirror in (False, True):
         images.stretch_image(image, slot, *rectangle, mirror=mirror)
         np.testing.assert_array_equal(slot[:, :, ::-1] if mirror else slot, expected)
-
-
-def test_stretched_colours_are_not_rounded_to_bytes(rng):
-    """AlexeyAB distorts bytes; here it is float32, as in Darknet's own augmentation."""
-    image = random_image(rng, 24, 32)
-    slot = np.empty((3, 24, 32), np.float32)
-    images.crop_image(image, slot, 0, 0, 32, 24, 0.0, 1.0, 1.3)
-    np.testing.assert_allclose(slot, planar.distort(planar.to_planes(image), 0, 1, 1.3), atol=1e-5)
 
 
 def test_load_agrees_with_darknet(darknet, darknet_share, made_shapes):

@@ -72,8 +72,9 @@ def _parser(
         "train",
         help=f"train {what}",
         description="Train CFG on the train list of DATA, from WEIGHTS (which may end early) or from nothing. "
-        f"Snapshots go to the folder that backup= names: NAME.backup, {files}, and "
-        "with them NAME.log, NAME.csv and the chart NAME.png. Ctrl-C, SIGTERM and SIGHUP save and say how to go on.",
+        "Snapshots go to the folder that backup= names: NAME.backup (of AlexeyAB's program NAME_last.weights), "
+        f"{files}, and with them NAME.log, NAME.csv and the chart NAME.png. Ctrl-C, SIGTERM and SIGHUP save and say "
+        "how to go on.",
         epilog=f"example: darknet-compat {example}",
         allow_abbrev=False,
     )
@@ -85,7 +86,9 @@ def _parser(
         parser.add_argument(f"-{name}", f"--{name}", **options)
 
     flag("clear", action="store_true", help="count images seen from 0, whatever WEIGHTS says")
-    flag("resume", action="store_true", help="go on from backup/NAME.backup.state as if nothing had happened")
+    flag(
+        "resume", action="store_true", help="go on from the .state beside the last snapshot as if nothing had happened"
+    )
     flag("gpus", type=_gpus, metavar="0,1", help="GPUs to train on, one process each; the rate is times their number")
     flag("device", metavar="DEVICE", help="where torch runs: cuda (default where there is one), cpu, cuda:1 ...")
     flag("numerics", choices=("cudnn", "gpu", "cpu"), default="cudnn",
@@ -97,7 +100,7 @@ def _parser(
     flag("seed", type=_seed, metavar="N", help="of all random numbers (default: a new one, which is printed)")
     flag("epochs", action="store_true", help="show every image once in each epoch; Darknet draws with replacement")
     flag("snapshot", type=positive, metavar="N",
-         help=f"write NAME.backup every N batches (default {snapshot})")  # fmt: skip
+         help=f"write NAME.backup, or NAME_last.weights, every N batches (default {snapshot})")  # fmt: skip
     flag("tensorboard", action="store_true", help="write the figures for TensorBoard too, into NAME.tensorboard")
     flag("workers", type=count, metavar="N", help="processes that load images (default: 1 on a CPU, up to 8 on a GPU)")
     flag("cache", action="store_true", help="decode all images at the start and keep them in memory")
@@ -134,7 +137,7 @@ def _above_0(text: str) -> float:
 def train(parser: argparse.ArgumentParser, options: argparse.Namespace, start: Start) -> int:
     """``train_detector``, ``train_yolo``, ``train_classifier``; 128 + its number where a signal stopped it."""
     if options.resume and options.weights:
-        parser.error("-resume goes on from backup/NAME.backup.state, WEIGHTS starts anew: give one of them")
+        parser.error("-resume goes on from the last snapshot, WEIGHTS starts anew: give one of them")
     if options.resume and options.clear:
         parser.error("-resume goes on where the training was, -clear starts counting anew: give one of them")
     if options.gpus and options.device:

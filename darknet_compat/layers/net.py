@@ -52,7 +52,7 @@ PJREDDIE_OPTIONS: dict[str, object] = {
     "center": 0,
     "clip": 0.0,
 }
-# Training by these is not built here, and is refused.
+# Training by these is not built here, and is refused, but for what loaders of images do (train/optimizer.py).
 ALEXEYAB_TRAINING: dict[str, object] = {
     "mosaic": 0,
     "cutmix": 0,
@@ -60,10 +60,8 @@ ALEXEYAB_TRAINING: dict[str, object] = {
     "mosaic_bound": 0,
     "blur": 0,
     "gaussian_noise": 0,
-    "ema_alpha": 0.0,
     "label_smooth_eps": 0.0,
     "dynamic_minibatch": 0,
-    "resize_step": 32.0,
     "contrastive": 0,
     "contrastive_jit_flip": 0,
     "contrastive_color": 0,
@@ -86,6 +84,8 @@ ALEXEYAB_OPTIONS: dict[str, object] = {
     "learning_rate_min": 0.00001,
     "sgdr_cycle": int,
     "sgdr_mult": 2,
+    "ema_alpha": 0.0,
+    "resize_step": 32.0,
     **ALEXEYAB_TRAINING,
     # These change no number of a network that works: memory, speed and the screen.
     "loss_scale": 1.0,
@@ -110,6 +110,7 @@ def read_net(section: Section, program: str = PJREDDIE) -> tuple[SimpleNamespace
         o.letter_box = 1  # it always letterboxes
     else:
         o = section.read(others, unread=mine)
+    o.program = program
     for name in ("batch", "subdivisions", "time_steps"):
         if getattr(o, name) < 1:
             raise section.error(f"{name} is {getattr(o, name)}; expected 1 or more", name)

@@ -11,17 +11,17 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from ..images import Placement, crop_image, place_image, placement, stretch_image, stretching
+from ..images import Placement, place_image, placement, stretch_image, stretching
 from ..labels import SMALLEST
 
 CLASS_ONLY = 999999.0  # src/data.c, correct_boxes: x, y, w, h of an object that has a class and no place (YOLO9000)
 
-Fit = Literal["place", "crop", "stretch"]
+Fit = Literal["place", "stretch"]
 """How an image gets into the network's input, by the functions of ``images.py``: whole and near to its aspect, on grey
-(Darknet's load_data_detection); a jittered rectangle of it over the whole input, around it its mean colour (AlexeyAB's)
-or its edge pixels repeated (load_data_region, YOLOv1's)."""
+(load_data_detection); a jittered rectangle of it over the whole input, its edge pixels repeated around it
+(load_data_region, YOLOv1's). AlexeyAB's load_data_detection is in ``alexeyab_augment.py``."""
 # A box narrower or lower than this part of the input is dropped (src/data.c, fill_truth_detection, fill_truth_region).
-LEAST: dict[Fit, float] = {"place": SMALLEST, "crop": SMALLEST, "stretch": 0.005}
+LEAST: dict[Fit, float] = {"place": SMALLEST, "stretch": 0.005}
 
 
 @dataclass(frozen=True)
@@ -73,8 +73,7 @@ class Random(Protocol):
 def draw(random: Random, image: tuple[int, int], size: tuple[int, int], objects: int, options: Augmentation) -> Draws:
     """Draw for an image of (width, height), an input of size (width, height) and so many objects in its label file.
 
-    Distributions and order are those of ``src/data.c``, load_data_detection and load_data_region; to "crop" the
-    rectangle is AlexeyAB's (his ``src/data.c``), cut to whole pixels.
+    Distributions and order are those of ``src/data.c``, load_data_detection and load_data_region.
     """
     where = _draw_place if options.fit == "place" else _draw_crop
     place = where(random, image, size, options.jitter)
@@ -84,7 +83,7 @@ def draw(random: Random, image: tuple[int, int], size: tuple[int, int], objects:
     saturation = draw_scale(random, options.saturation or 1.0)
     exposure = draw_scale(random, options.exposure or 1.0)
     flip = flip if early else _draw_flip(random, options)
-    return Draws(options.fit, *place, hue, saturation, exposure, flip, _draw_order(random, objects))
+    return Draws(options.fit, *place, hue, saturation, exposure, flip, draw_order(random, objects))
 
 
 Place = tuple[tuple[int, int, int, int], np.float32, np.float32, np.float32, np.float32]
@@ -130,7 +129,7 @@ def draw_scale(random: Random, most: float) -> float:
     return scale if random.randrange(2) else 1 / scale
 
 
-def _draw_order(random: Random, objects: int) -> np.ndarray:
+def draw_order(random: Random, objects: int) -> np.ndarray:
     # src/data.c, randomize_boxes: not quite a uniform shuffle, but the one that Darknet makes.
     order = list(range(objects))
     for i in range(objects):
@@ -145,12 +144,11 @@ def augment_image(image: np.ndarray, draws: Draws, slot: np.ndarray) -> None:
     if draws.fit == "place":
         place_image(image, slot, draws.width, draws.height, draws.dx, draws.dy, *colours)
     else:
-        fill = crop_image if draws.fit == "crop" else stretch_image
-        fill(image, slot, *draws.crop, *colours)
+        stretch_image(image, slot, *draws.crop, *colours)
 
 
 def sources(image: tuple[int, int], draws: Draws, size: tuple[int, int]) -> Placement:
-    """Which pixels of an image of (width, height) are mixed in each of the input's. "crop" takes others: it rounds."""
+    """Which pixels of an image of (width, height) are mixed in each of the input's."""
     if draws.fit == "place":
         return placement(image, size, draws.width, draws.height, draws.dx, draws.dy, draws.flip)
     return stretching(image, size, *draws.crop, draws.flip)

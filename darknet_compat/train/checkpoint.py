@@ -21,14 +21,16 @@ from ..cfg import Cfg
 from ..errors import TrainingError, first_line
 from ..files import regular_file, whole_file
 from ..labels import basecfg
-from ..program import VERSIONS
+from ..program import ALEXEYAB, PJREDDIE, VERSIONS
 from ..weights import save_weights
 from .step import Trainer
 
+ROLLING = {PJREDDIE: ".backup", ALEXEYAB: "_last.weights"}  # of detectors and classifiers; [rnn] has the first in both
+
 # A .state is this line, the SHA-256 of the rest as a line of hexadecimal digits, and what torch.save writes.
-FORMAT = b"darknet_compat training state 3\n"
+FORMAT = b"darknet_compat training state 4\n"
 DIGEST = 64
-INSTEAD = "start anew without -resume, perhaps from the .backup as WEIGHTS"
+INSTEAD = "start anew without -resume, perhaps from the snapshot as WEIGHTS"
 # The number in the name of a .weights file that is due, of the images seen before and after an update and of those of
 # one update.
 Numbered = Callable[[int, int, int], "int | None"]
@@ -62,7 +64,7 @@ class Snapshots:
     """Where the files of one training stand: ``folder``/``name``.backup, ``name``_100.weights, ``name``.csv ...
 
     The .backup is written every ``every`` batches, .weights with a number as ``numbered`` says, and at the end those
-    with ``end``.
+    with ``end``. ``rolling``: what the .backup is called instead.
     """
 
     def __init__(
@@ -73,6 +75,7 @@ class Snapshots:
         every: int = 100,
         numbered: Numbered | None = None,
         end: str = "_final.weights",
+        rolling: str = ".backup",
     ) -> None:
         self.folder = Path(folder)
         self.name = basecfg(cfg.file)
@@ -82,19 +85,13 @@ class Snapshots:
         self.every = every
         self.numbered = numbered or by_batches(10000, early=100)
         self.final = self.path(end)
+        self.backup = self.path(rolling)
+        self.state = self.path(f"{rolling}.state")
         self.last: str | None = None
         """The snapshot written last, and its batch."""
 
     def path(self, end: str) -> Path:
         return self.folder / f"{self.name}{end}"
-
-    @property
-    def backup(self) -> Path:
-        return self.path(".backup")
-
-    @property
-    def state(self) -> Path:
-        return self.path(".backup.state")
 
     def make_folder(self) -> None:
         try:
@@ -113,7 +110,7 @@ class Snapshots:
         return due
 
     def save(self, trainer: Trainer, path: Path, extra: dict[str, Any] | None = None) -> None:
-        """Write the weights; for the .backup, its .state too, with ``extra`` in it.
+        """Write the weights; for the .backup, its .state too, with ``extra`` in it, and AlexeyAB's _ema.weights.
 
         Raises :class:`DarknetError` where a file cannot be written; what stood under its name then still does.
         """
@@ -121,6 +118,9 @@ class Snapshots:
         save_weights(trainer.network, path)
         if path == self.backup:
             self._save_state(trainer, extra or {})
+            if trainer.ema and trainer.ema.means:
+                with trainer.ema.shown():
+                    save_weights(trainer.network, self.path("_ema.weights"))
         self.last = f"{path} (batch {trainer.batch})"
 
     def _save_state(self, trainer: Trainer, extra: dict[str, Any]) -> None:
@@ -198,7 +198,7 @@ def _read_state(path: Path) -> bytes:
             payload = file.read() if format == FORMAT else b""
     except OSError as error:
         raise TrainingError(
-            f"{path}: {error.strerror}; -resume goes on from the .state that a training leaves beside its .backup; "
+            f"{path}: {error.strerror}; -resume goes on from the .state that a training leaves beside its snapshot; "
             "to train on from a .weights file, name it after CFG instead"
         ) from None
     if format != FORMAT:

@@ -20,7 +20,7 @@ from ..image_files import check_some, listed_images
 from ..network import Network
 from ..program import ALEXEYAB, PJREDDIE
 from ..stock import find_stock
-from .checkpoint import Snapshots, by_batches, by_epochs
+from .checkpoint import ROLLING, Snapshots, by_batches, by_epochs
 from .class_images import TRAIN, image_classes, training_images
 from .crop_augment import crop_augmentation
 from .data import ClassTrainingSet
@@ -83,7 +83,7 @@ class ClassifierTraining(ImageTraining[ClassTrainingSet]):
         numbered, end = by_epochs(images), ".weights"
         if program == ALEXEYAB:
             numbered, end = by_batches(NUMBERED), "_final.weights"
-        return Snapshots(folder, cfg, settings, every or SNAPSHOT[program], numbered, end)
+        return Snapshots(folder, cfg, settings, every or SNAPSHOT[program], numbered, end, ROLLING[program])
 
     def _check(self, network: Network) -> None:
         super()._check(network)

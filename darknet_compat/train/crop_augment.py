@@ -66,7 +66,7 @@ def crop_augmentation(net: SimpleNamespace, program: str) -> CropAugmentation:
         given = net.min_ratio, net.max_ratio
         ratios = tuple(own if ratio is None else ratio for own, ratio in zip(ratios, given, strict=True))
     colours = net.hue, net.saturation, net.exposure
-    mixing = _read_mixing(net) if program == ALEXEYAB else ""
+    mixing = read_mixing(net) if program == ALEXEYAB else ""
     options = CropAugmentation(*ratios, net.angle, net.aspect, *colours, bool(net.flip), mixing=mixing, program=program)
     if min(options.sides(net.width)) < 1:
         raise TrainingError(
@@ -78,7 +78,7 @@ def crop_augmentation(net: SimpleNamespace, program: str) -> CropAugmentation:
     return options
 
 
-def _read_mixing(net: SimpleNamespace) -> Mixing:
+def read_mixing(net: SimpleNamespace) -> Mixing:
     """``src/parser.c``, parse_net_options: of cutmix and mosaic each goes before mixup, both are "either"."""
     number = 2 * bool(net.cutmix) + 3 * bool(net.mosaic)
     if number:

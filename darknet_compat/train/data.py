@@ -23,9 +23,9 @@ import signal
 import time
 import warnings
 from collections import deque
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from multiprocessing.connection import Connection
-from typing import Literal, NamedTuple, NoReturn
+from typing import Any, Literal, NamedTuple, NoReturn
 
 import cv2
 import numpy as np
@@ -37,7 +37,8 @@ from ..errors import DataError, LostProcessError, TrainingError
 from ..labels import Labels, label_path, read_all_labels
 from ..memory import keep_memory
 from ..tree import SECRET_NUM, Tree
-from . import crop_on_device, on_device
+from . import alexeyab_augment, crop_on_device, on_device
+from .alexeyab_augment import AlexeyabAugmentation, tile, tile_truth
 from .augment import Augmentation, Draws, Random, augment_image, augment_truth, draw
 from .batch import Batch
 from .crop_augment import (
@@ -169,17 +170,17 @@ class ImageSet:
         raise NotImplementedError
 
 
-class TrainingSet(ImageSet):
-    """Augmented images and the objects in them, by sample number. ``most``: truths per image, the head's ``max``.
+class DetectionSet(ImageSet):
+    """Images and the objects in them, float32 (most, 5) of x, y, w, h, class: zeros end the list.
 
-    ``mix``: the first so many images, and how many of the others are drawn for each one of these.
+    ``most``: truths per image, the head's ``max``. ``mix``: the first so many images, and how many of the others are
+    drawn for each one of these.
     """
 
     def __init__(
         self,
         images: Sequence[str],
         labels: Labels,
-        options: Augmentation,
         most: int = 30,
         seed: int = 0,
         replacement: bool = True,
@@ -188,7 +189,6 @@ class TrainingSet(ImageSet):
     ) -> None:
         super().__init__(images, seed, replacement, cache)
         self.labels = labels
-        self.options = options
         self.most = most
         self.mix = mix
         self.truth_shape = most, 5
@@ -200,6 +200,16 @@ class TrainingSet(ImageSet):
         random = numbered(self.seed, "sample", sample)
         of_first = random.random() * (1 + ratio) < 1
         return random, random.randrange(first) if of_first else random.randrange(first, len(self))
+
+
+class TrainingSet(DetectionSet):
+    """Augmented as Darknet augments them; the other arguments are those of :class:`DetectionSet`."""
+
+    def __init__(
+        self, images: Sequence[str], labels: Labels, options: Augmentation, most: int = 30, **more: Any
+    ) -> None:
+        super().__init__(images, labels, most, **more)
+        self.options = options
 
     def take(self, sample: int, size: tuple[int, int]) -> tuple[str, np.ndarray, Draws, np.ndarray]:
         """Path, image uint8 (h, w, 3), random numbers and objects of a sample, for an input of (width, height).
@@ -224,8 +234,6 @@ class TrainingSet(ImageSet):
         return max(map(self.pixels, range(len(self))))
 
     def room(self, count: int, largest: tuple[int, int]) -> int:
-        if self.options.fit == "crop":
-            raise TrainingError("images are augmented on a device only with letter_box=1")
         return on_device.room(count, *largest, self.most_pixels)
 
     def decode(self, samples: range, size: tuple[int, int], memory: np.ndarray, truth: np.ndarray) -> list[str]:
@@ -239,6 +247,48 @@ class TrainingSet(ImageSet):
 
     def augment(self, memory: np.ndarray, count: int, size: tuple[int, int], device: torch.device) -> torch.Tensor:
         return on_device.augment(on_device.Decoded.within(memory, count, *size), device)
+
+
+class AlexeyabTrainingSet(DetectionSet):
+    """Augmented as AlexeyAB's loader does it, where several images may go into a sample."""
+
+    def __init__(self, images: Sequence[str], labels: Labels, options: AlexeyabAugmentation, **more: Any) -> None:
+        super().__init__(images, labels, **more)
+        self.options = options
+
+    def fill(self, sample: int, slot: np.ndarray, truth: np.ndarray) -> str:
+        random, index = self.choose(sample)
+        indices = itertools.chain([index], iter(lambda: random.randrange(len(self)), None))
+        self.mix_in(random, indices, slot, truth)
+        return self.path(index)
+
+    def mix_in(self, random: Random, indices: Iterator[int], slot: np.ndarray, truth: np.ndarray) -> None:
+        """Write what becomes of the images that ``indices`` gives, as many as are drawn."""
+        size = slot.shape[2], slot.shape[1]
+        mix, found = alexeyab_augment.draw_mix(random, size, self.options), 0
+        truth[:] = 0
+        for place, index in enumerate(itertools.islice(indices, mix.images)):
+            image, objects = self.image(index), self.labels[index]
+            shape = image.shape[1], image.shape[0]
+            corner = None if mix.cut is None else place
+            draws = alexeyab_augment.draw(random, shape, size, len(objects), self.options, corner)
+            boxes = alexeyab_augment.augment_truth(objects, draws, shape, size, self.most)
+            if mix.cut is not None:
+                seen = tile(place, mix.cut, draws, shape, size)
+                pixels = alexeyab_augment.augment_image(image, draws, size, boxes, seen.part)
+                alexeyab_augment.write(pixels, slot, seen.left, seen.top)
+                boxes = tile_truth(boxes, seen, size, self.most - found, self.options.mosaic_bound)
+            else:
+                pixels = alexeyab_augment.augment_image(image, draws, size, boxes)
+                alexeyab_augment.write(pixels, slot, mean=place > 0)
+                boxes = boxes[: self.most - found]
+            truth[found : found + len(boxes)] = boxes
+            found += len(boxes)
+
+    def room(self, count: int, largest: tuple[int, int]) -> int:
+        raise TrainingError(
+            "AlexeyAB's augmentation works on bytes, which only the loader does; expected no -augment device"
+        )
 
 
 class Crop(NamedTuple):

@@ -21,12 +21,14 @@ from ..errors import DataError, TrainingError
 from ..evaluate.annotations import read_label_files
 from ..image_files import check_some
 from ..labels import Labels, class_labels
+from ..layers.net import read_net
 from ..network import Network
 from ..program import ALEXEYAB
 from ..stock import find_stock
+from .alexeyab_augment import alexeyab_augmentation
 from .augment import Augmentation, Fit
-from .checkpoint import Snapshots, by_batches
-from .data import TrainingSet, check_labels
+from .checkpoint import ROLLING, Snapshots, by_batches
+from .data import AlexeyabTrainingSet, DetectionSet, TrainingSet, check_labels
 from .log import MAP as MAP_SCORE
 from .loop import Scoring
 from .schedule import images_per_update
@@ -38,6 +40,10 @@ RATIO = 4.0  # of the joint training of YOLO9000 (Redmon and Farhadi, 2017, sect
 MAP_BATCH = 8  # as many such batches as there are processors may be in memory
 # Batches between numbered .weights files, from 1000 on.
 NUMBERED: dict[Verbs, int] = {"detector": 10000, YOLO: 1000}
+LAST = 100  # batches from one NAME.backup, or NAME_last.weights, to the next
+# Of AlexeyAB's program, and with fewer max_batches than the second the first. savelast= and saveweights= of the .data
+# file say otherwise.
+EARLY, MANY = 1000, 10000
 
 
 def train_detector(
@@ -52,7 +58,7 @@ def train_detector(
     return DetectorTraining(data, cfg, weights, **options).run()
 
 
-class DetectorTraining(ImageTraining[TrainingSet]):
+class DetectorTraining(ImageTraining[DetectionSet]):
     """A detector's training made ready.
 
     ``map_every`` scores mAP on the valid list every so many batches, 0: every 4 epochs, but at least 100 batches; None:
@@ -95,7 +101,13 @@ class DetectorTraining(ImageTraining[TrainingSet]):
     def _snapshots(
         self, folder: str, cfg: Cfg, settings: dict[str, Any], every: int | None, program: str, images: int
     ) -> Snapshots:
-        return Snapshots(folder, cfg, settings, every or 100, by_batches(NUMBERED[self.verbs], early=100))
+        if program == ALEXEYAB:
+            usual = EARLY if read_net(cfg.net, program)[0].max_batches < MANY else MANY
+            numbered = by_batches(max(1, self.data.integer("saveweights", usual)))
+            every = every or max(1, self.data.integer("savelast", LAST))
+        else:
+            numbered, every = by_batches(NUMBERED[self.verbs], early=100), every or LAST
+        return Snapshots(folder, cfg, settings, every, numbered, rolling=ROLLING[program])
 
     def _check(self, network: Network) -> None:
         super()._check(network)
@@ -104,23 +116,12 @@ class DetectorTraining(ImageTraining[TrainingSet]):
         if self.data.get("classes") is not None and self.data.integer("classes") != classes:
             raise self.data.error("classes", f"the last section of {self.snapshots.cfg.file} has classes={classes}")
 
-    def _training_set(self, paths: list[str]) -> TrainingSet:
+    def _training_set(self, paths: list[str]) -> DetectionSet:
         network, net, head = self.trainer.network, self.trainer.net, self.trainer.network.detector
-        fit: Fit = "stretch" if head.stretches else "place" if net.letter_box else "crop"
-        if network.program == ALEXEYAB and fit != "stretch":
-            # What his loader and his loop do with these is not what pjreddie's do; load_data_region is alike in both.
-            for name, built in (("resize", 1), ("random", 0)):
-                if getattr(head.o, name, built) != built:
-                    raise head.section.error(
-                        f"{name}={getattr(head.o, name):g} of AlexeyAB's program is not built here yet; "
-                        f"expected {name}={built}",
-                        name,
-                    )
-        if self.on_device and fit == "crop":
+        alexeyabs = network.program == ALEXEYAB and not head.stretches  # load_data_region is alike in both programs
+        if alexeyabs and self.on_device:
             raise network.cfg.net.error(
-                "letter_box=0 cuts rectangles out of the images in bytes, which only the loader does; expected "
-                "letter_box=1, or no -augment device",
-                "letter_box",
+                "-augment device is not for AlexeyAB's program, whose loader works on bytes; expected no such flag"
             )
         found = check_labels(paths, head.truth_classes, self.labels, head.o.classes if head.class_only else 0)
         mix = None
@@ -128,11 +129,14 @@ class DetectorTraining(ImageTraining[TrainingSet]):
             images = read_list(find_stock(self.classify))
             mix = len(paths), self.ratio
             paths, found = [*paths, *images], found.join(self._classified(images))
+        drawing = {"seed": self.trainer.seed, "replacement": not self.epochs, "cache": self.cache, "mix": mix}
+        if alexeyabs:
+            options = alexeyab_augmentation(network.cfg.net, net, head)
+            return AlexeyabTrainingSet(paths, found, options, most=head.o.max, **drawing)
+        fit: Fit = "stretch" if head.stretches else "place"
         augmentation = Augmentation(head.o.jitter, net.hue, net.saturation, net.exposure, bool(net.flip), fit)
         most = found.most if fit == "stretch" else head.o.max  # fill_truth_region looks at all
-        made = TrainingSet(
-            paths, found, augmentation, most, self.trainer.seed, replacement=not self.epochs, cache=self.cache, mix=mix,
-        )  # fmt: skip
+        made = TrainingSet(paths, found, augmentation, most, **drawing)
         if self.on_device:
             _ = made.most_pixels  # reads the head of every image, now rather than before the first batch
         return made

@@ -16,11 +16,12 @@ from types import FrameType, TracebackType
 import torch
 
 from ..errors import DarknetError, ImageError, LostProcessError, TrainingError
+from ..program import ALEXEYAB
 from .batch import Batch
 from .checkpoint import Snapshots, passed
 from .data import STOPPING, ImageSet, load_batches
 from .log import Log
-from .schedule import CLASSIFICATION, DETECTION, batch_number, image_size, images_per_update
+from .schedule import CLASSIFICATION, DETECTION, USUAL_FACTOR, Resizing, Scaling, batch_number, images_per_update
 from .step import Trainer
 
 SAME = 1.0  # seconds; a launcher passes on the Ctrl-C that the terminal has sent already, and fingers press twice
@@ -172,7 +173,7 @@ def _updates(
         before = network.seen
         size = sizes.of(trainer.updates)
         if sizes.drawn and trainer.updates % sizes.resizing.every == 0 and log:
-            log.detail(f"Resizing\n{size[0]}")
+            log.detail(sizes.resizing.line(size))
         network.resize(*size)
         clock, waited = time.perf_counter(), Waited()
         try:
@@ -248,17 +249,19 @@ class Sizes:
 
     def __init__(self, trainer: Trainer) -> None:
         self.trainer = trainer
+        self.resizing: Resizing | Scaling = CLASSIFICATION
+        # AlexeyAB's [net] has none.
+        self.drawn = bool(getattr(trainer.net, "random", 0))
         if trainer.network.detectors:
             head = trainer.network.heads[-1]
+            drawn = getattr(head.o, "random", 0)
             # One that takes no other size means something else by it ([detection]).
-            self.drawn = head.resizable and bool(getattr(head.o, "random", 0))
+            self.drawn = head.resizable and bool(drawn)
             self.resizing = DETECTION
-        else:
-            self.drawn = bool(getattr(trainer.net, "random", 0))  # AlexeyAB's [net] has none
-            self.resizing = CLASSIFICATION
+            if trainer.network.program == ALEXEYAB:
+                self.resizing = Scaling(USUAL_FACTOR if drawn == 1 else drawn)
         self.given = trainer.net.width, trainer.net.height
-        largest = self.resizing.sizes[-1]
-        self.largest = (largest, largest) if self.drawn else self.given
+        self.largest = self.resizing.largest(trainer.net) if self.drawn else self.given
         self.begun, self.seen = trainer.updates, trainer.network.seen
 
     def of(self, update: int) -> tuple[int, int]:
@@ -269,8 +272,7 @@ class Sizes:
         first = update - update % self.resizing.every
         # Counted from where this run began: the updates before may have been those of fewer or more processes.
         seen = self.seen + (first - self.begun) * trainer.images_per_update
-        side = image_size(self.resizing, trainer.net, trainer.seed, first, batch_number(trainer.net, seen))
-        return side, side
+        return self.resizing.size(trainer.net, trainer.seed, first, batch_number(trainer.net, seen))
 
     def of_batch(self, index: int) -> tuple[int, int]:
         """The size for the mini-batch number ``index`` of this run, counted from 0."""

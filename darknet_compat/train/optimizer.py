@@ -19,7 +19,9 @@ from ..network import Network
 from .schedule import images_per_update
 
 DECAYED = "weights"  # update_convolutional_layer: neither biases nor scales decay
-OF_CLASSIFIERS = "mixup", "cutmix", "mosaic", "label_smooth_eps"  # built for them alone (crop_augment.py)
+# What the loaders of either do with images and truths.
+OF_CLASSIFIERS = "mixup", "cutmix", "mosaic", "label_smooth_eps"
+OF_DETECTORS = "mixup", "cutmix", "mosaic", "mosaic_bound", "blur", "gaussian_noise"
 
 
 class Gradients:
@@ -52,7 +54,7 @@ def freeze(network: Network) -> None:
     """
     for name in ALEXEYAB_TRAINING:
         option = network.cfg.net.find(name)
-        if name in OF_CLASSIFIERS and not network.detectors:
+        if name in (OF_DETECTORS if network.detectors else OF_CLASSIFIERS):
             continue
         if option and network.program == ALEXEYAB and option.value != "0":
             raise network.cfg.net.error(

@@ -9,6 +9,7 @@ batch 1.
 
 from __future__ import annotations
 
+import math
 import random
 from types import SimpleNamespace
 from typing import NamedTuple
@@ -16,12 +17,15 @@ from typing import NamedTuple
 import numpy as np
 
 from ..cfg import Section
+from ..layers.net import ALEXEYAB_POLICY
+from ..program import ALEXEYAB
 
 POLICIES = ("constant", "step", "steps", "exp", "poly", "sigmoid", "random")
+PI = 3.14159265  # as AlexeyAB's sgdr has it
 
 
 class Resizing(NamedTuple):
-    """How ``random=1`` draws the side of the images."""
+    """How ``random=1`` draws the side of the images, which are square."""
 
     sizes: range
     every: int
@@ -29,9 +33,56 @@ class Resizing(NamedTuple):
     last: int
     """So many batches before the end the side is the largest."""
 
+    def largest(self, net: SimpleNamespace) -> tuple[int, int]:
+        return self.sizes[-1], self.sizes[-1]
+
+    def size(self, net: SimpleNamespace, seed: int, update: int, batch: int) -> tuple[int, int]:
+        """Width and height from update ``update`` on, which follows batch number ``batch``."""
+        if batch + self.last > net.max_batches:
+            return self.largest(net)
+        side = draw(seed, "size", update).choice(self.sizes)
+        return side, side
+
+    def line(self, size: tuple[int, int]) -> str:
+        """What the C program prints."""
+        return f"Resizing\n{size[0]}"
+
+
+class Scaling(NamedTuple):
+    """How AlexeyAB's ``random`` does it (``src/detector.c``, train_detector): the cfg's sides times a factor."""
+
+    factor: float
+    """The most; its inverse is the least."""
+    every: int = 10
+    last: int = 100
+
+    def largest(self, net: SimpleNamespace) -> tuple[int, int]:
+        return self._scaled(net, self.factor)
+
+    def size(self, net: SimpleNamespace, seed: int, update: int, batch: int) -> tuple[int, int]:
+        """As :meth:`Resizing.size`. The first is the largest, to see whether there is memory for it."""
+        if update == 0 or batch > net.max_batches - self.last:
+            return self.largest(net)
+        numbers = draw(seed, "size", update)
+        factor = _float(numbers.uniform(*sorted((1.0, _float(self.factor)))))
+        factor = factor if numbers.randrange(2) else _float(1 / factor)
+        w, h = self._scaled(net, factor)
+        if factor < 1 and (w > net.width or h > net.height):
+            return net.width, net.height
+        return w, h
+
+    def _scaled(self, net: SimpleNamespace, factor: float) -> tuple[int, int]:
+        step = net.resize_step
+        w, h = (math.floor(_float(_float(factor) * side / step + 1) + 0.5) * step for side in (net.width, net.height))
+        return int(max(w, step)), int(max(h, step))
+
+    def line(self, size: tuple[int, int]) -> str:
+        return f"Resizing, random_coef = {self.factor:.2f} \n\n {size[0]} x {size[1]} "
+
 
 DETECTION = Resizing(range(320, 609, 32), 10, 200)  # rand() % 10 + 10, times 32
 CLASSIFICATION = Resizing(range(128, 449, 32), 40, 0)  # rand() % 11 + 4, times 32
+USUAL_FACTOR = 1.4  # of AlexeyAB's random=1
 
 
 def images_per_update(net: SimpleNamespace) -> int:
@@ -52,8 +103,9 @@ def check_schedule(net: SimpleNamespace, section: Section) -> None:
     takes 80% for batch 80. A cfg with one image per update is warned of.
     """
 
-    if net.policy not in POLICIES:
-        raise section.error(f"no policy is called `{net.policy}`; expected one of {', '.join(POLICIES)}", "policy")
+    policies = (*POLICIES, ALEXEYAB_POLICY) if net.program == ALEXEYAB else POLICIES
+    if net.policy not in policies:
+        raise section.error(f"no policy is called `{net.policy}`; expected one of {', '.join(policies)}", "policy")
     if net.mini_batch < 1:
         message = f"batch={net.batch} leaves under one image for each of {net.subdivisions} subdivisions"
         raise section.error(f"{message}; expected {net.batch} or fewer", "subdivisions")
@@ -74,6 +126,10 @@ def check_schedule(net: SimpleNamespace, section: Section) -> None:
             raise section.error(
                 f"{len(net.scales)} scales for {len(net.steps)} steps; expected one scale for each step", "scales"
             )
+    if net.policy == ALEXEYAB_POLICY:
+        for name, value in (("sgdr_cycle", _cycle(net)), ("sgdr_mult", net.sgdr_mult)):
+            if value < 1:
+                raise section.error(f"{name} is {value}; expected 1 or more", name)
     if net.policy == "step" and net.step < 1:
         raise section.error(f"step is {net.step}; expected 1 or more batches", "step")
     if images_per_update(net) == 1:
@@ -110,12 +166,24 @@ def current_rate(net: SimpleNamespace, batch: int, random: float = 0.0) -> float
     if net.policy == "poly":
         # Several processes may step over max_batches: the rate is 0 there, not the power of a negative number.
         return rate * _power(max(0.0, _float(1 - _float(batch / net.max_batches))), power)
+    if net.policy == ALEXEYAB_POLICY:
+        start, cycle = 0, _cycle(net)
+        while start + cycle < batch:
+            start, cycle = start + cycle, cycle * net.sgdr_mult
+        least = _float(net.learning_rate_min)
+        return _float(least + 0.5 * (rate - least) * (1 + math.cos(_float(batch - start) * PI / cycle)))
     if net.policy == "random":
         return rate * _power(_float(random), power)
     if net.policy == "sigmoid":
         with np.errstate(over="ignore"):
             return float(rate / (1 + np.exp(np.float64(_float(_float(net.gamma) * (batch - net.step))))))
     return rate
+
+
+def _cycle(net: SimpleNamespace) -> int:
+    """Batches of the first cycle of AlexeyAB's ``policy=sgdr``."""
+    cycle: int = net.max_batches if net.sgdr_cycle is None else net.sgdr_cycle
+    return cycle
 
 
 def _power(base: float, exponent: float) -> float:
@@ -132,10 +200,3 @@ def _float(value: float) -> float:
 def draw(seed: int, what: str, number: int) -> random.Random:
     """Random numbers for the update ``number``: a function of the seed, so that a resumed training draws the same."""
     return random.Random(f"{what} {seed} {number}")
-
-
-def image_size(resizing: Resizing, net: SimpleNamespace, seed: int, update: int, batch: int) -> int:
-    """Width and height for ``random=1`` from update ``update`` on, which follows batch number ``batch``."""
-    if batch + resizing.last > net.max_batches:
-        return resizing.sizes[-1]
-    return draw(seed, "size", update).choice(resizing.sizes)

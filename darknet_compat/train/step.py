@@ -21,6 +21,7 @@ from ..layers.head import Head
 from ..layers.recurrent import Recurrent
 from ..network import Network
 from .distributed import Processes
+from .ema import Ema
 from .optimizer import Gradients, clip_weights, make_optimizer, set_rate
 from .schedule import batch_number, check_schedule, current_rate, draw, images_per_update
 
@@ -101,6 +102,7 @@ class Trainer:
         self.gradients = Gradients(network, extra=2)
         self.optimizer = make_optimizer(network)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=amp == "fp16")
+        self.ema = Ema(network, self.net.ema_alpha, self.net.max_batches) if self._has_ema() else None
         self.updates = 0
         self.images = 0
         """Images drawn for this training by all processes; ``network.seen`` may have started higher."""
@@ -175,6 +177,8 @@ class Trainer:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         clip_weights(self.network)
+        if self.ema:
+            self.ema.update(number)
         self.updates += 1
         self.images += self.images_per_update
         loss = cost / self.images_per_update
@@ -189,6 +193,9 @@ class Trainer:
         self.gradients.extra.copy_(torch.tensor([0.0, 1.0]))
         with contextlib.suppress(LostProcessError):
             self.processes.all_reduce(self.gradients.flat)
+
+    def _has_ema(self) -> bool:
+        return bool(getattr(self.net, "ema_alpha", 0))  # AlexeyAB's [net] alone has it
 
     def _recurrent(self) -> list[Recurrent]:
         """The layers that go on from one update to the next where they stood."""
@@ -261,6 +268,7 @@ class Trainer:
             "streams": {layer.index: layer.state for layer in self._recurrent() if layer.state is not None},
             "optimizer": self.optimizer.state_dict()["state"],
             "scaler": self.scaler.state_dict(),
+            "means": self.ema.means if self.ema else [],
             "seen": self.network.seen,
             "updates": self.updates,
             "images": self.images,
@@ -279,6 +287,8 @@ class Trainer:
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": state["optimizer"], "param_groups": groups})
         self.scaler.load_state_dict(state["scaler"])
+        if self.ema:
+            self.ema.means = [mean.to(self.device) for mean in state["means"]]
         self.network.seen = state["seen"]
         self.updates, self.images, self.avg = state["updates"], state["images"], state["avg"]
         self.seed = state["seed"]

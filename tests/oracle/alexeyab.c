@@ -30,6 +30,22 @@ void oracle_load_classes(int n, char **paths, int m, char **labels, int k, char 
     free_data(d);
 }
 
+data load_data_detection(int n, char **paths, int m, int w, int h, int c, int boxes, int truth_size, int classes, int use_flip, int gaussian_noise, int use_blur,
+                         int use_mixup, float jitter, float resize, float hue, float saturation, float exposure, int mini_batch, int track, int augment_speed,
+                         int letter_box, int mosaic_bound, int contrastive, int contrastive_jit_flip, int contrastive_color, int show_imgs);
+
+/* One sample. x: w*h*3, truth: boxes*5 numbers. */
+void oracle_load_detection(char **paths, int m, int w, int h, int boxes, int classes, int flip, int noise, int blur, int mixup, float jitter, float resize,
+                           float hue, float saturation, float exposure, int letter_box, int mosaic_bound, float *x, float *truth)
+{
+    int i;
+    data d = load_data_detection(1, paths, m, w, h, 3, boxes, 6, classes, flip, noise, blur, mixup, jitter, resize, hue, saturation, exposure, 1, 0, 2,
+                                 letter_box, mosaic_bound, 0, 0, 0, 0);
+    memcpy(x, d.X.vals[0], sizeof(float)*d.X.cols);
+    for (i = 0; i < boxes; ++i) memcpy(truth + 5*i, d.y.vals[0] + 6*i, 5*sizeof(float));
+    free_data(d);
+}
+
 #define NUMBER(name) if (!strcmp(field, #name)) { if (write) s->name = *value; else *value = s->name; return 0; }
 
 static int layer_number(layer *s, const char *field, double *value, int write)

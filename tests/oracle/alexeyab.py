@@ -7,23 +7,26 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import os
 import re
+import shutil
 import subprocess
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from tests.oracle import Boxes, OracleNetwork, Program, _f, _floats, _ints, _pointer, compile_accessors
+from tests.oracle import Boxes, OracleMissing, OracleNetwork, Program, _f, _floats, _ints, _pointer, compile_accessors
 
 # In the order of his darknet.h's enums NMS_KIND and IOU_LOSS.
 NMS_KINDS = ["default", "greedynms", "diounms", "cornersnms"]
 IOU_LOSSES = ["iou", "giou", "mse", "diou", "ciou"]
+MIXED = {"": 0, "mixup": 1, "mosaic": 3}
 # How lines of [yolo], of [Gaussian_yolo] and of the boxes begin.
 LINES = ("v3 (", "Region ", " total_bbox")
 
 
-@functools.lru_cache(maxsize=1)
+@functools.lru_cache
 def load_alexeyab(folder: Path) -> AlexeyAB:
     """The one driver of his library in ``folder``. Raises OracleMissing where a compiler is not installed."""
     library = folder / "libdarknet.so"
@@ -32,6 +35,33 @@ def load_alexeyab(folder: Path) -> AlexeyAB:
         Path(__file__).with_name("alexeyab.c"), library, folder / "include/darknet.h", str(library)
     )
     return AlexeyAB(built, library)
+
+
+def build_with_opencv(folder: Path) -> Path:
+    """A second build of what is in ``folder``, with OpenCV, beside it; made once, in two minutes.
+
+    Raises OracleMissing where there are no sources, no compiler or no headers of OpenCV.
+    """
+    made = folder.with_name(f"{folder.name}-opencv")
+    if (made / "built").exists():
+        return made
+    if not (folder / "src/image_opencv.cpp").is_file():
+        raise OracleMissing(f"{folder} has no sources")
+    if not shutil.which("g++") or subprocess.run(["pkg-config", "--exists", "opencv4"], check=False).returncode:
+        raise OracleMissing("no g++, or no headers of OpenCV")
+    scratch = made.with_name(f"{made.name}.{os.getpid()}")
+    shutil.copytree(folder, scratch, ignore=shutil.ignore_patterns("obj", "built", "*.so", "darknet"))
+    (scratch / "obj").mkdir()
+    done = subprocess.run(
+        ["make", "-C", scratch, "LIBSO=1", "OPENCV=1", "OPENMP=0", "AVX=0", "GPU=0", "libdarknet.so"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if done.returncode:
+        shutil.rmtree(scratch)
+        raise OracleMissing(f"it does not compile: {done.stderr.strip()[-200:]}")
+    (scratch / "built").touch()
+    os.replace(scratch, made)
+    return made
 
 
 class AlexeyAB(Program):
@@ -67,6 +97,20 @@ class AlexeyAB(Program):
         number = NMS_KINDS.index(kind)
         self.a.oracle_nms_sort(total, classes, _f(nms), number, _f(beta), *(_pointer(array) for array in arrays))
         return Boxes(*arrays)
+
+    def load_data_detection(self, paths, size, boxes, classes, options, seed):
+        """load_data_detection of one sample -> image (3, h, w), truth (boxes, 5). ``options``: AlexeyabAugmentation."""
+        names = [os.fsencode(path) for path in paths]
+        x, truth = np.empty((3, *size[::-1]), np.float32), np.empty((boxes, 5), np.float32)
+        o = options
+        self.srand(seed)
+        with self.capture():
+            self.a.oracle_load_detection(
+                (ctypes.c_char_p * len(names))(*names), len(names), *size, boxes, classes, int(o.flip),
+                o.gaussian_noise, o.blur, MIXED[o.mixing], _f(o.jitter), _f(o.resize), _f(o.hue), _f(o.saturation),
+                _f(o.exposure), int(o.letter_box), int(o.mosaic_bound), _pointer(x), _pointer(truth),
+            )  # fmt: skip
+        return x, truth
 
 
 class Printed(NamedTuple):

@@ -17,6 +17,8 @@ from __future__ import annotations
 
 import csv
 import re
+import subprocess
+import time
 
 import cv2
 import numpy as np
@@ -28,6 +30,7 @@ from darknet_compat.errors import TrainingError
 from darknet_compat.train.detector import DetectorTraining
 from darknet_compat.weights import save_weights
 from tests.oracle import alexeyab as his
+from tests.train.test_heads import press_ctrl_c
 
 NET = """
 [net]
@@ -226,6 +229,45 @@ def test_50_updates_are_his(alexeyab, folder, body, norm, schedule):
     print(f"costs: {max(abs(a[1] / b[1] - 1) for a, b in zip(rows, printed.updates, strict=True)):.2g}")
     assert rows[-1][1] < 0.6 * rows[0][1], "the network learnt nothing, so it proves nothing"
     check_lines(folder / "ours50/net.log", printed.lines)
+
+
+def test_means_over_time_are_his(alexeyab, folder, monkeypatch):
+    """From half of max_batches on, and 1000 batches before the end the network is them: 1030 and 1060 here.
+
+    Both start at batch 1025, and are stopped soon after 1060.
+    """
+    cfg = write_cfg(folder, v4(), updates=2060, rate=0.002)
+    cfg.write_text(cfg.read_text().replace("flip=0", "flip=0\nema_alpha=.8"))
+    started = start(folder, cfg)
+    started.seen = 1025 * 8
+    save_weights(started, folder / "start.weights")
+    data = data_of(folder, "his")
+    data.write_text(data.read_text() + "savelast=5\n")
+    command = [alexeyab / "darknet", "detector", "train", data, cfg, folder / "start.weights", "-dont_show"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=folder)
+    try:
+        limit = time.monotonic() + 100
+        while not (folder / "his/net_1070.weights").exists() and time.monotonic() < limit:
+            time.sleep(0.02)
+    finally:
+        process.kill()
+        process.wait()
+
+    data = data_of(folder, "ours")
+    data.write_text(data.read_text() + "savelast=5\n")
+    made = DetectorTraining(data, cfg, folder / "start.weights", device="cpu", numerics="gpu", workers=0)
+    press_ctrl_c(monkeypatch, 1062 - 1025)
+    made.run()
+    taken = load_network(cfg, folder / "ours/net_1060.weights", numerics="gpu")
+    for name in ("net_1050.weights", "net_1060.weights", "net_ema.weights"):
+        ours, theirs = (load_network(cfg, folder / who / name, numerics="gpu") for who in ("ours", "his"))
+        worst = movement(ours, theirs, started)
+        print("{}: {:.2g} of a tensor's movement ({})".format(name, *worst))
+        assert worst[0] < 3e-4, worst
+    assert movement(load_network(cfg, folder / "ours/net_1050.weights", numerics="gpu"), taken, started)[0] > 0.01
+    means = ours.state_dict().values()
+    for number, mean in zip(taken.state_dict().values(), means, strict=True):
+        assert torch.equal(number, mean)  # the file of the means is that of before they were taken over
 
 
 def joined():

@@ -56,8 +56,8 @@ def test_a_multiple_that_several_gpus_step_over_counts(tmp_path):
 
 
 def test_the_folder_is_made_with_those_above_it(tmp_path):
-    trainer, snapshots = make(tmp_path)
-    snapshots.folder = tmp_path / "a" / "b"
+    trainer, _ = make(tmp_path)
+    snapshots = Snapshots(tmp_path / "a" / "b", trainer.network.cfg, {})
     for _ in range(2):
         snapshots.make_folder()
     assert snapshots.last is None
@@ -227,7 +227,7 @@ def test_a_state_that_another_program_wrote_is_refused_in_one_line(tmp_path, mon
 def test_a_state_of_an_older_version_is_refused(tmp_path):
     snapshots = saved(tmp_path)
     torch.save({"format": "darknet_compat training state 1"}, snapshots.state)
-    with pytest.raises(TrainingError, match="expected `darknet_compat training state 3` at its start"):
+    with pytest.raises(TrainingError, match="expected `darknet_compat training state 4` at its start"):
         snapshots.resume(make(tmp_path)[0])
 
 

@@ -24,7 +24,7 @@ from darknet_compat.train import loop
 from darknet_compat.train.classifier import ClassifierTraining, Hours, train_classifier
 from darknet_compat.train.distributed import join, leave
 from darknet_compat.train.log import Log
-from darknet_compat.train.schedule import CLASSIFICATION, image_size
+from darknet_compat.train.schedule import CLASSIFICATION
 from darknet_compat.train.step import Trainer, network_cost, strict
 from darknet_compat.weights import save_weights
 from tests.train.classes import ENDS, LABELS, batches, classifier, data_set
@@ -242,6 +242,7 @@ def test_alexeyabs_snapshots_are_his(images, tmp_path):
     ]
     assert due == [1000, 2000, 3000]
     assert snapshots.final.name == "net_final.weights"
+    assert [path.name for path in (snapshots.backup, snapshots.state)] == ["net_last.weights", "net_last.weights.state"]
     assert made.images.smooth == 0.1
 
 
@@ -320,8 +321,8 @@ def test_random_draws_classifiers_sizes_every_40_updates():
     assert {sizes.of(update)[0] for update in range(0, 9999, 40)} == set(range(128, 449, 32))
     assert all(len({sizes.of(first + more) for more in range(40)}) == 1 for first in range(0, 4000, 40))
     assert (
-        image_size(CLASSIFICATION, trainer.net, 1, 40, 10000) != 448
-        or image_size(CLASSIFICATION, trainer.net, 2, 40, 10000) != 448
+        CLASSIFICATION.size(trainer.net, 1, 40, 10000)[0] != 448
+        or CLASSIFICATION.size(trainer.net, 2, 40, 10000)[0] != 448
     ), "the last batches see any size"
     assert not loop.Sizes(Trainer(load_network(parse_cfg(classifier())))).drawn
 
@@ -400,7 +401,7 @@ def test_a_network_of_one_size_and_random_sizes(train, tmp_path, monkeypatch):
     """Before the first update, though that one is of the cfg's size."""
     resizing = CLASSIFICATION._replace(sizes=range(32, 65, 32), every=1)
     monkeypatch.setattr(loop, "CLASSIFICATION", resizing)
-    seed = next(seed for seed in range(9) if image_size(resizing, SimpleNamespace(max_batches=6), seed, 0, 0) == 32)
+    seed = next(seed for seed in range(9) if resizing.size(SimpleNamespace(max_batches=6), seed, 0, 0) == (32, 32))
     with pytest.raises(CfgError, match=r"a network with \[connected\] cannot take another size"):
         train("[connected]\noutput=3\nactivation=linear\n[softmax]\n", net={"random": 1, "mean": ""}, seed=seed)
     assert "Loaded" not in (tmp_path / "a/backup/net.log").read_text()

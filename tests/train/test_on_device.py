@@ -91,10 +91,6 @@ def test_every_colour_is_distorted_as_by_opencv(device):
 
 def test_what_cannot_be_is_one_line(tmp_path):
     data = training_set(make_set(tmp_path))
-    data.options = Augmentation(fit="crop")
-    with pytest.raises(TrainingError, match="letter_box=1"):
-        collect(data, 1, device=torch.device("cpu"))
-    data = training_set(list(data.source))
     data.most_pixels = 10**15
     size = f"{room(3, *SIZE, 10**15) / 2**20:,.0f}"
     with pytest.raises(TrainingError, match=f"no memory for 2 batches of {size} MiB"):

@@ -13,10 +13,10 @@ from darknet_compat.errors import CfgError
 from darknet_compat.layers.net import read_net
 from darknet_compat.train.schedule import (
     DETECTION,
+    Scaling,
     batch_number,
     check_schedule,
     current_rate,
-    image_size,
     images_per_update,
 )
 
@@ -112,6 +112,39 @@ def test_rates_of_a_stock_cfg(darknet, darknet_share):
         assert current_rate(net, batch) == pytest.approx(oracle.current_rate(), rel=1e-6)
 
 
+SGDR = "policy=sgdr\nlearning_rate=.01\nburn_in=20\nmax_batches=5000\n"
+
+
+@pytest.mark.parametrize("more", ["", "sgdr_cycle=300\n", "sgdr_cycle=100\nsgdr_mult=3\nlearning_rate_min=.001\n",
+                                  "sgdr_cycle=50\nsgdr_mult=1\nlearning_rate_min=.02\n"])  # fmt: skip
+def test_sgdr_is_alexeyabs(alexeyab_darknet, tmp_path, more):
+    path = tmp_path / "net.cfg"
+    path.write_text(
+        f"[net]\nwidth=32\nheight=32\nchannels=3\nbatch=4\nsubdivisions=2\n{SGDR}{more}[conv]\nfilters=2\n[softmax]\n"
+    )
+    cfg = read_cfg(path)
+    net, _ = read_net(cfg.net, "alexeyab")
+    check_schedule(net, cfg.net)
+    theirs = alexeyab_darknet.load_network(path)
+    rates = []
+    for batch in (0, 1, 19, 20, 21, 50, 51, 99, 100, 101, 300, 301, 899, 900, 901, 1700, 4999, 5000):
+        theirs.seen = batch * 4
+        rates.append(current_rate(net, batch))
+        assert rates[-1] == pytest.approx(theirs.current_rate(), rel=2e-5, abs=1e-9), batch
+    assert len(set(rates)) > 5
+
+
+@pytest.mark.parametrize(
+    ("more", "says"), [("sgdr_cycle=0", "sgdr_cycle is 0; expected 1"), ("sgdr_mult=0", "sgdr_mult is 0; expected 1")]
+)
+def test_a_cycle_that_never_ends_is_one_line(more, says):
+    """AlexeyAB's program would count cycles for ever."""
+    cfg = parse_cfg(f"[net]\nwidth=32\nheight=32\nchannels=3\nbatch=2\n{SGDR}{more}\n[maxpool]\n")
+    net, _ = read_net(cfg.net, "alexeyab")
+    with pytest.raises(CfgError, match=f"<text>:10: .*{says}"):
+        check_schedule(net, cfg.net)
+
+
 def test_the_least_that_a_training_needs_is_taken():
     cfg = parse_cfg("[net]\nwidth=32\nheight=32\nchannels=3\nmax_batches=1\npolicy=step\nstep=1\nbatch=2\n[maxpool]\n")
     net, _ = read_net(cfg.net)
@@ -161,14 +194,55 @@ def test_max_batches_0_is_refused():
 
 def test_random_sizes_are_darknets_and_can_be_drawn_again():
     net = net_of("constant")
-    drawn = [image_size(DETECTION, net, 7, update, update) for update in range(0, 4000, 10)]
+    drawn = [DETECTION.size(net, 7, update, update)[0] for update in range(0, 4000, 10)]
     assert set(drawn) == set(DETECTION.sizes) == {320, 352, 384, 416, 448, 480, 512, 544, 576, 608}
-    assert drawn == [image_size(DETECTION, net, 7, update, update) for update in range(0, 4000, 10)]
-    assert drawn != [image_size(DETECTION, net, 8, update, update) for update in range(0, 4000, 10)]
+    assert drawn == [DETECTION.size(net, 7, update, update)[0] for update in range(0, 4000, 10)]
+    assert drawn != [DETECTION.size(net, 8, update, update)[0] for update in range(0, 4000, 10)]
 
 
 def test_the_last_199_batches_see_the_largest_size():
     """train_detector: get_current_batch(net)+200 > net->max_batches."""
     net = net_of("constant")
     for batch, largest in ((MAX_BATCHES - 200, False), (MAX_BATCHES - 199, True)):
-        assert ({image_size(DETECTION, net, seed, 40000, batch) for seed in range(50)} == {608}) == largest
+        assert ({DETECTION.size(net, seed, 40000, batch)[0] for seed in range(50)} == {608}) == largest
+
+
+def alexeyabs_size(w, h, factor, step, value=None):
+    """The lines of his train_detector, in the floats of C; ``value``: what rand_scale drew."""
+    round_up = lambda number: int(np.floor(np.float32(number) + 0.5))  # noqa: E731  # roundl of what is above 0
+    scaled = lambda by: [round_up(np.float32(by) * side / np.float32(step) + 1) * step for side in (w, h)]  # noqa: E731
+    sides = scaled(factor if value is None else value)
+    if value is not None and value < 1 and (sides[0] > w or sides[1] > h):
+        sides = [w, h]
+    return tuple(max(side, step) for side in sides)
+
+
+@pytest.mark.parametrize(("w", "h"), [(416, 416), (608, 320), (96, 64)])
+@pytest.mark.parametrize(("factor", "step"), [(1.4, 32), (2.0, 64), (1.1, 32)])
+def test_random_of_alexeyabs_is_a_factor(w, h, factor, step):
+    net, drawn = SimpleNamespace(width=w, height=h, resize_step=float(step), max_batches=9000), Scaling(factor)
+    assert drawn.largest(net) == alexeyabs_size(w, h, factor, step) == drawn.size(net, 1, 0, 0)
+    possible = {alexeyabs_size(w, h, factor, step, v) for v in np.linspace(1 / factor, factor, 3001)}
+    found = [drawn.size(net, 3, update, update) for update in range(10, 4000, 10)]
+    assert set(found) <= possible
+    assert len(set(found)) > 0.6 * len(possible)
+    assert found == [drawn.size(net, 3, update, update) for update in range(10, 4000, 10)]
+    assert all(side % step == 0 or size == (w, h) for size in found for side in size)
+
+
+def test_half_of_the_factors_enlarge():
+    """rand_scale: uniform between 1 and the factor, or one over it."""
+    net, drawn = SimpleNamespace(width=3200, height=3200, resize_step=32.0, max_batches=90000), Scaling(1.4)
+    widths = np.array([drawn.size(net, 5, update, 1)[0] for update in range(10, 40000, 10)]) / 3200
+    assert np.mean(widths > 1.02) == pytest.approx(0.5, abs=0.05)
+    larger = widths[widths > 1.02]
+    assert larger.mean() == pytest.approx(1.2 + 0.01, abs=0.01)
+    assert (1 / widths[widths < 0.98]).mean() == pytest.approx(1.2, abs=0.02)
+
+
+def test_alexeyabs_last_100_batches_see_the_largest_size():
+    """get_current_iteration(net) > net.max_batches - 100."""
+    net = SimpleNamespace(width=416, height=416, resize_step=32.0, max_batches=9000)
+    for batch, largest in ((8900, False), (8901, True)):
+        sizes = {Scaling(1.4).size(net, seed, 40000, batch) for seed in range(50)}
+        assert (sizes == {(608, 608)}) == largest

@@ -479,8 +479,8 @@ def test_onlyforward_is_refused_where_it_would_train_something_else():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (small(net="mosaic=1"), "mosaic=1: training with mosaic is not built here"),
-        (small(net="ema_alpha=.9998"), "ema_alpha=.9998: training with ema_alpha is not built here"),
+        (small(net="contrastive=1"), "contrastive=1: training with contrastive is not built here"),
+        (small(net="dynamic_minibatch=1"), "dynamic_minibatch=1: training with dynamic_minibatch is not built here"),
         (
             small(net="flip=1", second="train_only_bn=1"),
             "train_only_bn=1: training with train_only_bn is not built here",
@@ -491,4 +491,4 @@ def test_what_alexeyabs_program_trains_by_is_refused_where_it_is_not_built(text,
     network = load_network(parse_cfg(text))
     with pytest.raises(CfgError, match=message):
         Trainer(network)
-    Trainer(load_network(parse_cfg(small(net="mosaic=0"))))
+    Trainer(load_network(parse_cfg(small(net="contrastive=0"))))

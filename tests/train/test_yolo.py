@@ -7,19 +7,69 @@ import pytest
 import torch
 
 from darknet_compat import load_network, read_cfg
-from darknet_compat.errors import CfgError, TrainingError
+from darknet_compat.errors import TrainingError
 from darknet_compat.train.detector import DetectorTraining
 from darknet_compat.train.step import Trainer, network_cost
 from darknet_compat.weights import save_weights
 from tests.train.nets import batches, data_set, two_heads
+from tests.train.test_heads import press_ctrl_c
 
 
-@pytest.mark.parametrize(("option", "found"), [("resize=1.5", "resize=1.5"), ("random=1.4", "random=1.4")])
-def test_what_alexeyabs_loader_does_is_refused_where_it_is_not_built(tmp_path, option, found):
+@pytest.mark.parametrize(
+    ("most", "said", "numbered", "every"),
+    [(9999, "", 1000, 100), (10000, "", 10000, 100), (500, "saveweights=30\nsavelast=20\n", 30, 20)],
+)
+def test_alexeyabs_snapshots_are_his(tmp_path, most, said, numbered, every):
+    """NAME_last.weights, and numbered ones, more often in a short training."""
     data_set(tmp_path)
-    (tmp_path / "net.cfg").write_text(two_heads(options=f"iou_loss=ciou\n{option}\n"))
-    with pytest.raises(CfgError, match=f"{found} of AlexeyAB's program is not built here yet; expected {found[:6]}="):
-        DetectorTraining(tmp_path / "set.data", tmp_path / "net.cfg", device="cpu")
+    (tmp_path / "set.data").write_text((tmp_path / "set.data").read_text() + said)
+    text = two_heads(options="iou_loss=ciou").replace("[net]", f"[net]\nmax_batches={most}", 1)
+    (tmp_path / "net.cfg").write_text(text)
+    made = DetectorTraining(tmp_path / "set.data", tmp_path / "net.cfg", device="cpu").snapshots
+    names = {batch: [path.name for path in made.due(batch - 1, batch, 1)] for batch in range(1, 10001)}
+    assert [batch for batch in names if "net_last.weights" in names[batch]] == list(range(every, 10001, every))
+    with_numbers = {batch for batch in names if f"net_{batch}.weights" in names[batch]}
+    assert with_numbers == set(range(numbered, 10001, numbered))
+    assert [path.name for path in (made.backup, made.state, made.final)] == [
+        "net_last.weights", "net_last.weights.state", "net_final.weights",
+    ]  # fmt: skip
+
+
+def test_means_over_time_go_on_to_the_last_bit(tmp_path, monkeypatch):
+    """From batch 502 of 1004 on; here the training is stopped at 504 and goes on."""
+    data_set(tmp_path)
+    text = two_heads(options="iou_loss=ciou").replace("[net]", "[net]\nmax_batches=1004\nema_alpha=.7", 1)
+    start = tmp_path / "start.weights"
+
+    def train(name, *, stop, **options):
+        folder = tmp_path / name
+        (tmp_path / f"{name}.data").write_text(
+            (tmp_path / "set.data").read_text().replace(f"{tmp_path}/backup", str(folder))
+        )
+        (tmp_path / "net.cfg").write_text(text)
+        made = DetectorTraining(
+            tmp_path / f"{name}.data", tmp_path / "net.cfg", **options, device="cpu", seed=2, workers=0
+        )
+        with monkeypatch.context() as patch:
+            press_ctrl_c(patch, stop)
+            made.run()
+        return made.trainer
+
+    (tmp_path / "net.cfg").write_text(text)
+    network = load_network(read_cfg(tmp_path / "net.cfg"))
+    network.seen = 500 * 8
+    save_weights(network, start)
+    whole = train("whole", stop=7, weights=start)
+    assert whole.batch == 507
+    train("parts", stop=4, weights=start)
+    resumed = train("parts", stop=7, resume=True)
+    assert len(whole.ema.means) == len(resumed.ema.means) > 10
+    for ours, theirs, number in zip(whole.ema.means, resumed.ema.means, whole.ema.numbers, strict=True):
+        assert torch.equal(ours, theirs)
+        assert not torch.equal(ours, number)
+    read = load_network(tmp_path / "net.cfg", tmp_path / "parts/net_ema.weights")
+    means = [parameter for layer in read.layers if layer.type == "convolutional" for parameter in layer.parameters()]
+    assert all(map(torch.equal, means, resumed.ema.means))
 
 
 def test_a_head_whose_sums_are_not_finite_is_named(tmp_path):
