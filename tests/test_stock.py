@@ -54,9 +54,13 @@ def test_cifars_networks_have_the_classes_of_its_data(tmp_path, monkeypatch, nam
 
 
 def test_a_classifier_of_cifar_has_the_layers_that_a_detector_starts_with():
-    classifier, detector = (read_cfg(ROOT / f"cfg/{name}.cfg").meaning()[1:] for name in ("cifar-bccd", "yolov2-bccd"))
-    assert classifier[:13] == detector[:13]
-    assert (classifier[13], detector[13][0]) != (detector[13], classifier[13][0])
+    for first, second, layers in (
+        ("cifar-bccd", "yolov2-bccd", 13), ("resnet18-cifar", "resnet18-yolov2-bccd", 35),
+        ("resnet18-cifar", "resnet18-yolov1-bccd", 35),
+    ):  # fmt: skip
+        classifier, detector = (read_cfg(ROOT / f"cfg/{name}.cfg").meaning()[1:] for name in (first, second))
+        assert classifier[:layers] == detector[:layers]
+        assert (classifier[layers], detector[layers][0]) != (detector[layers], classifier[layers][0])
 
 
 def test_cifars_labels_stand_once_in_each_path(tmp_path, monkeypatch):

@@ -28,7 +28,9 @@ ROOT = Path(__file__).resolve().parents[1]
 NAMES = ("disc", "ring", "triangle", "square", "star", "cross")  # of the set
 UNBOXED = ("ring", "cross")
 TREE = ("round -1", "cornered -1", "disc 0", "ring 0", "triangle 1", "square 1", "star 1", "cross 1")
-MARGIN = 0.15  # of a box's longer side that is left around it, where no other object is in the way
+# Of a box's longer side, what is left around it: the first of these by which no other object is in the way. An object
+# that always filled its image would be found at no other size.
+MARGINS = 2.0, 1.0, 0.5, 0.15
 LEAST = 24  # pixels of a cut-out's shorter side
 
 
@@ -52,13 +54,14 @@ def cut_outs(image: np.ndarray, objects: np.ndarray) -> list[tuple[str, np.ndarr
         name = NAMES[int(row[0])]
         if name not in UNBOXED:
             continue
-        margin = MARGIN * (boxes[index, 2:] - boxes[index, :2]).max()
-        left, top, right, bottom = boxes[index] + [-margin, -margin, margin, margin]
-        others = np.delete(boxes, index, 0)
-        meets = (others[:, 0] < right) & (others[:, 2] > left) & (others[:, 1] < bottom) & (others[:, 3] > top)
-        part = image[max(int(top), 0) : int(bottom) + 1, max(int(left), 0) : int(right) + 1]
-        if not meets.any() and min(part.shape[:2]) >= LEAST:
-            found.append((name, part))
+        longer, others = (boxes[index, 2:] - boxes[index, :2]).max(), np.delete(boxes, index, 0)
+        for margin in MARGINS:
+            left, top, right, bottom = boxes[index] + longer * margin * np.array([-1, -1, 1, 1])
+            meets = (others[:, 0] < right) & (others[:, 2] > left) & (others[:, 1] < bottom) & (others[:, 3] > top)
+            part = image[max(int(top), 0) : int(bottom) + 1, max(int(left), 0) : int(right) + 1]
+            if not meets.any() and min(part.shape[:2]) >= LEAST:
+                found.append((name, part))
+                break
     return found
 
 
