@@ -381,6 +381,14 @@ def test_the_cfg_says_whose_batch_normalisation_the_weights_are_for(tmp_path):
         assert said in cfg.read_text()
 
 
+def test_images_are_prepared_as_torchvision_does():
+    """Red, green, blue (torchvision/transforms/_presets.py, ImageClassification)."""
+    weights, biases = tool.normaliser()
+    white, black = torch.tensor([2.2489, 2.4286, 2.6400]), torch.tensor([-2.1179, -2.0357, -1.8044])
+    torch.testing.assert_close(biases, black, rtol=0, atol=1e-4)
+    torch.testing.assert_close(weights.flatten() + biases, white, rtol=0, atol=1e-4)
+
+
 def test_vgg_drops_half_of_the_dense_layers_out_as_torchvision_does():
     dropped = [piece for piece in tool.NETWORKS["vgg16"]() if piece.type == "dropout"]
     modules = [module for module in restated("vgg16", 4, 20).modules() if isinstance(module, torch.nn.Dropout)]
