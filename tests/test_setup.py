@@ -27,6 +27,15 @@ def test_torch_loads_weights_without_running_code():
     assert tuple(map(int, least.groups())) >= (2, 10)
 
 
+def test_every_folder_of_code_is_packed():
+    """An installed package has those of the list, and no others."""
+    setup = ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    folders = {path.parent.relative_to(ROOT) for path in (ROOT / "darknet_compat").rglob("*.py")}
+    listed = {package for package in setup["options"]["packages"].split() if ".share." not in package}
+    assert listed == {".".join(folder.parts) for folder in folders}
+
+
 def test_what_stands_beside_the_code_is_packed():
     """Among it py.typed, without which a type checker takes an installed package for one without types."""
     setup = ConfigParser()

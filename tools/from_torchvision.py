@@ -467,6 +467,12 @@ def read_state(path: Path) -> State:
         raise DataError(
             f"{name}: no state dict; expected tensors by name, as torch.save(model.state_dict(), ...) writes"
         )
+    for key, tensor in found.items():
+        # On "meta" a tensor has no numbers, and a sparse one has only some.
+        if tensor.layout != torch.strided or tensor.device.type != "cpu":
+            raise DataError(
+                f"{name}: {printable(str(key))[:100]} is no plain tensor; expected one number in each place"
+            )
     return {
         OLD_NAME.sub(r"\1\2", str(key)): tensor
         for key, tensor in found.items()

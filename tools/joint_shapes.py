@@ -70,6 +70,8 @@ def prepare(shapes: Path, dest: Path) -> dict[str, int]:
     boxed, classified = [], []
     for path in tqdm(read_list(shapes / "train.txt"), "cutting out", unit=" images", disable=None):
         objects, image = read_labels(label_path(path)), load_image(path)
+        if not np.isin(objects[:, 0], range(len(NAMES))).all():
+            raise DataError(f"{label_path(path)}: a class that is none of the {len(NAMES)} of tools/make_shapes.py")
         names = {NAMES[int(number)] for number in objects[:, 0]}
         if not names & set(UNBOXED):
             target = dest / "images" / Path(path).name

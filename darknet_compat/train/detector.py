@@ -13,7 +13,7 @@ import numpy as np
 
 from ..cfg import Cfg, check_names, read_list, read_names
 from ..cfg.sections import printable
-from ..classify.labels import path_classes, read_labels
+from ..classify.labels import match_labels, read_labels
 from ..defaults import MAP, MAP_HIER, YOLO, Verbs
 from ..detect import detect_files
 from ..detect.scores import map_of
@@ -88,6 +88,8 @@ class DetectorTraining(ImageTraining[DetectionSet]):
             raise TrainingError(
                 "-epochs shows every image once, -classify draws from two lists by a ratio; expected one of them"
             )
+        if classify is None and ratio is not None:
+            raise TrainingError("-ratio counts the images of -classify, which is not given; expected both or neither")
         ratio = RATIO if ratio is None else ratio
         if not ratio > 0:
             raise TrainingError(f"ratio is {ratio:g}; expected more than 0")
@@ -150,7 +152,9 @@ class DetectorTraining(ImageTraining[DetectionSet]):
                 "expected tree=, or no -classify"
             )
         self.data.require("classes")  # or the labels of two would be read
-        found = path_classes(images, read_labels(self.data), "path", str(self.classify))
+        check_some(images, str(self.classify))
+        labels = read_labels(self.data)
+        found = match_labels(images, labels)
         classes = found.first()
         if (classes < 0).any():
             path = images[int(np.flatnonzero(classes < 0)[0])]
@@ -158,6 +162,7 @@ class DetectorTraining(ImageTraining[DetectionSet]):
                 f"{printable(path)}: no label of {self.data.file} is in the path; expected one in each of -classify's, "
                 f"and {int((classes < 0).sum())} have none"
             )
+        found.warn(labels)
         return class_labels(classes)
 
     def _scoring(self, best: float | None) -> Scoring | None:

@@ -213,11 +213,42 @@ def test_train_as_a_person_calls_it(tmp_path, small, verb, capsys):
     assert "nothing is left to train: max_batches=4; raise it to train on" in capsys.readouterr().out
 
 
+def test_every_flag_reaches_the_training(verb, monkeypatch):
+    given = []
+    monkeypatch.setattr(
+        "darknet_compat.train.text.train_text",
+        lambda *files, **options: given.append((files, options)) or SimpleNamespace(signal=None),
+    )
+    flags = {"file": "my.txt", "backup": "b", "device": "cpu", "numerics": "gpu", "program": "alexeyab",
+             "srand": 3, "snapshot": 7, "tokenized": True, "clear": True, "resume": False,
+             "tensorboard": True}  # fmt: skip
+    words = [word for name, value in flags.items() if value for word in (f"-{name}", value) if word is not True]
+    assert verb("rnn", "train", "a.cfg", "a.weights", *words) == 0
+    assert verb("rnn", "train", "a.cfg", "-resume") == 0
+    names = {"text": "file", "seed": "srand"}
+    keys = ("text", "tokenized", "backup", "clear", "resume", "device", "numerics", "program", "seed", "snapshot",
+            "tensorboard")  # fmt: skip
+    (files, options), (_, plain) = given
+    assert files == ("a.cfg", "a.weights")
+    assert [options[key] for key in keys] == [flags[names.get(key, key)] for key in keys]
+    plain_values = ["data/shakespeare.txt", False, "backup", False, True, None, "cudnn", None, None, None, False]
+    assert [plain[key] for key in keys] == plain_values
+
+
+def test_what_is_written_without_a_word(small):
+    """test_char_rnn: 1,000 letters at .7, behind two ends of lines."""
+    from darknet_compat.cli import build_parser
+
+    options = build_parser().parse_args(["rnn", "generate", "a.cfg"])
+    assert (options.len, options.temp, options.seed, options.tokens, options.srand) == (1000, 0.7, "\n\n", None, None)
+
+
 def test_the_command_to_go_on(small):
     from darknet_compat.cli import build_parser
     from darknet_compat.cli.rnn import _arguments
 
-    words = ["rnn", "train", "a.cfg", "-file", "my text", "-backup", "b", "-numerics", "gpu"]
+    words = ["rnn", "train", "a.cfg", "-file", "my text", "-tokenized", "-backup", "b", "-device", "cpu",
+             "-numerics", "gpu", "-program", "alexeyab", "-snapshot", "7", "-tensorboard"]  # fmt: skip
     options = build_parser().parse_args([*words, "-clear", "-srand", "3"])
     assert _arguments(options, True) == ["rnn", "train", "a.cfg", "-resume", *words[3:]]
     assert _arguments(options, False) == ["rnn", "train", "a.cfg", "-clear", "-srand", "3", *words[3:]]

@@ -14,6 +14,7 @@ import sys
 import termios
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -537,6 +538,10 @@ def test_what_is_wrong_is_one_line_before_the_start(run, file, text, says):
         (["-amp", "bf16", "-numerics", "cpu"], "-amp needs -numerics cudnn"),
         (["-workers", "-1"], "under 0"),
         (["-map", "0"], "under 1"),
+        (["-ratio", "0"], "0 is not a number above 0"),
+        (["-ratio", "-1"], "-1 is not a number above 0"),
+        (["-ratio", "nan"], "nan is not a number above 0"),
+        (["-ratio", "inf"], "inf is not a number above 0"),
     ],
 )
 def test_a_wrong_command_ends_with_2(run, flags, says):
@@ -557,6 +562,20 @@ def test_the_command_to_go_on_repeats_its_flags(verbs):
         f"{verbs} train a.data b.cfg -resume -gpus 0,2 -map -amp bf16 -fast -epochs -snapshot 50 -tensorboard "
         "-gradient true -classify more.txt -ratio 2.5"
     )
+
+
+@pytest.mark.parametrize("verbs", ["detector", "yolo"])
+def test_the_flags_of_a_joint_training_reach_it(verbs, verb, monkeypatch):
+    given = []
+    monkeypatch.setattr(
+        "darknet_compat.train.detector.train_detector",
+        lambda *files, **options: given.append((files, options)) or SimpleNamespace(signal=None),
+    )
+    files = "a.data", "b.cfg", "c.weights"
+    assert verb(verbs, "train", *files, "-device", "cpu", "-classify", "more.txt", "-ratio", "2.5") == 0
+    assert verb(verbs, "train", *files, "-device", "cpu") == 0
+    assert [one for one, _ in given] == [files, files]
+    assert [(options["classify"], options["ratio"]) for _, options in given] == [("more.txt", 2.5), (None, None)]
 
 
 def test_a_classifiers_command_to_go_on_repeats_its_flags_too():

@@ -258,6 +258,14 @@ def test_what_does_not_fit_is_one_line(change, said, tmp_path):
     assert said in refused(tmp_path / "net.pth")
 
 
+@pytest.mark.parametrize("kind", ["sparse", "without numbers"])
+def test_tensors_that_are_not_plain_are_one_line(kind, tmp_path):
+    numbers = narrow("resnet18").fc.weight.detach()
+    odd = numbers.to_sparse() if kind == "sparse" else numbers.to("meta")
+    torch.save({**narrow("resnet18").state_dict(), "fc.weight": odd}, tmp_path / "net.pth")
+    assert "fc.weight is no plain tensor; expected one number in each place" in refused(tmp_path / "net.pth")
+
+
 def test_channels_that_do_not_fit(tmp_path):
     state = {key: tensor.clone() for key, tensor in narrow("densenet201").state_dict().items()}
     convolution = state["features.transition1.conv.weight"]
@@ -313,6 +321,27 @@ def test_what_torchvision_has_no_place_for_does_not_go_back(tmp_path):
         numbers[1] = before
 
 
+def test_the_way_back_writes_the_two_kinds_of_state_dict_alone_and_whole_or_not_at_all(tmp_path, monkeypatch):
+    cfg, weights = converted(narrow("resnet18"), "resnet18", tmp_path)
+    with pytest.raises(DarknetError, match=r"again\.pt: expected a file \.pth or \.safetensors to write"):
+        tool.back(arguments("resnet18", weights, tmp_path / "again.pt", back=cfg))
+    before = sorted(tmp_path.iterdir())
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    for name in ("again.pth", "again.safetensors", "model.pth"):
+        old = (tmp_path / "model.pth").read_bytes()
+        with pytest.raises(OSError, match="No space left on device"):
+            tool.back(arguments("resnet18", weights, tmp_path / name, back=cfg))
+        assert sorted(tmp_path.iterdir()) == before
+        assert (tmp_path / "model.pth").read_bytes() == old
+    with pytest.raises((OSError, DarknetError), match="No space left on device"):
+        tool.convert(arguments("resnet18", tmp_path / "model.pth", tmp_path))
+    assert sorted(tmp_path.iterdir()) == before
+
+
 def test_another_cfg_does_not_go_back(tmp_path):
     cfg, weights = converted(narrow("resnet18"), "resnet18", tmp_path)
     text = cfg.read_text()
@@ -340,3 +369,27 @@ def test_the_cfg_says_what_each_section_is(tmp_path):
     sections = read_cfg(cfg).layers
     assert "# layer1.0.conv2, layer1.0.bn2" in sections[4].above
     assert not [line for line in cfg.read_text().splitlines() if len(line) > 120]
+
+
+def test_the_cfg_says_whose_batch_normalisation_the_weights_are_for(tmp_path):
+    for numerics, said in (
+        ("cudnn", "is torchvision's here"),
+        ("gpu", "is torchvision's here"),
+        ("cpu", "another eps"),
+    ):
+        cfg, _ = converted(narrow("resnet18"), "resnet18", tmp_path, numerics)
+        assert said in cfg.read_text()
+
+
+def test_images_are_prepared_as_torchvision_does():
+    """Red, green, blue (torchvision/transforms/_presets.py, ImageClassification)."""
+    weights, biases = tool.normaliser()
+    white, black = torch.tensor([2.2489, 2.4286, 2.6400]), torch.tensor([-2.1179, -2.0357, -1.8044])
+    torch.testing.assert_close(biases, black, rtol=0, atol=1e-4)
+    torch.testing.assert_close(weights.flatten() + biases, white, rtol=0, atol=1e-4)
+
+
+def test_vgg_drops_half_of_the_dense_layers_out_as_torchvision_does():
+    dropped = [piece for piece in tool.NETWORKS["vgg16"]() if piece.type == "dropout"]
+    modules = [module for module in restated("vgg16", 4, 20).modules() if isinstance(module, torch.nn.Dropout)]
+    assert [piece.options["probability"] for piece in dropped] == [module.p for module in modules] == [0.5, 0.5]

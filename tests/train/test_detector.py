@@ -63,6 +63,11 @@ def test_both_lists_are_taken_from_by_their_ratio(joint):
             assert all(abs(drawn[index] - mean) < 5 * mean**0.5 for index in part)
 
 
+def test_without_a_ratio_it_is_that_of_yolo9000(joint):
+    """Redmon and Farhadi, 2017, section 4: ImageNet to COCO 4:1."""
+    assert made(joint).images.mix == (12, 4)
+
+
 def test_what_shows_a_class_has_no_place(joint):
     images = made(joint).images
     slot, seen = np.empty((3, 32, 32), np.float32), set()
@@ -92,23 +97,32 @@ def test_it_trains_and_goes_on_with_the_same_list_and_ratio(joint):
     done = train_detector(*files, resume=True, **options)
     assert done.weights.read_bytes() == straight
     text = (joint / "backup/net.log").read_text()
-    assert "objects; and 5 images that show a class alone, 2 of them for each one with boxes; seed 3" in text
+    boxes = sum(len(path.read_text().splitlines()) for path in (joint / "labels").iterdir())
+    shown = "5 images that show a class alone, 2 of them for each one with boxes; seed 3"
+    assert f"12 images, {boxes} objects; and {shown}" in text
 
 
-def test_what_cannot_be_trained_so_is_one_line(joint):
+def test_what_cannot_be_trained_so_is_one_line(joint, recwarn):
     with pytest.raises(TrainingError, match=r"-epochs shows every image once, -classify draws from two lists"):
         made(joint, epochs=True)
     with pytest.raises(TrainingError, match=r"ratio is 0; expected more than 0"):
         made(joint, ratio=0)
+    with pytest.raises(TrainingError, match=r"-ratio counts the images of -classify, which is not given"):
+        made(joint, classify=None, ratio=2)
     data = joint / "set.data"
     text = data.read_text()
     data.write_text(text.replace("classes=6\n", ""))
     with pytest.raises(DataError, match=r"no `classes` line"):
         made(joint)
     data.write_text(text)
-    with open(joint / "classify.txt", "a") as file:
-        file.write(f"{joint}/images/000.png\n")
+    given = (joint / "classify.txt").read_text()
+    (joint / "classify.txt").write_text(f"{given}{joint}/images/000.png\n")
+    recwarn.clear()
     with pytest.raises(DataError, match=r"images/000\.png: no label of .*set\.data is in the path; .* and 1 have none"):
+        made(joint)
+    assert not recwarn.list  # the error says it all
+    (joint / "classify.txt").write_text(f"{given}{joint}/shown/red/none.png\n")
+    with pytest.raises(DataError, match=r"red/none\.png: no such image; missing are 1 of 6 .* in .*classify\.txt"):
         made(joint)
     (joint / "net.cfg").write_text(cfg(""))
     with pytest.raises(CfgError, match=r"-classify is for a network with a tree"):
