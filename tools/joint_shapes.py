@@ -32,6 +32,9 @@ TREE = ("round -1", "cornered -1", "disc 0", "ring 0", "triangle 1", "square 1",
 # that always filled its image would be found at no other size.
 MARGINS = 2.0, 1.0, 0.5, 0.15
 LEAST = 24  # pixels of a cut-out's shorter side
+# First with boxes alone; then from there on, once with the class images and once without.
+LATER = {"max_batches": 2500, "learning_rate": 0.001}
+TRAININGS: dict[str, dict[str, float]] = {"boxes": {"max_batches": 5000}, "joint": LATER, "boxes-alone": LATER}
 
 
 def number_of(name: str) -> int:
@@ -102,17 +105,19 @@ def prepare(shapes: Path, dest: Path) -> dict[str, int]:
         "backup": dest / "backup", "results": dest / "results",
     }  # fmt: skip
     write(dest / "joint.data", "".join(f"{key}={value}\n" for key, value in lines.items()))
-    for name in ("joint", "boxes-alone"):
-        write(dest / f"{name}.cfg", cfg_text(dest / "joint.tree"))
+    for name, options in TRAININGS.items():
+        write(dest / f"{name}.cfg", cfg_text(dest / "joint.tree", options))
     return {"images with boxes": len(boxed), "cut-outs with a class alone": len(classified)}
 
 
-def cfg_text(tree: Path) -> str:
-    """cfg/yolov2-shapes.cfg with the classes of the tree."""
+def cfg_text(tree: Path, options: dict[str, float]) -> str:
+    """cfg/yolov2-shapes.cfg with the classes of the tree, and with options of [net]."""
     text = (ROOT / "cfg/yolov2-shapes.cfg").read_text()
-    for name, old, new in (("filters", 55, 5 * (len(TREE) + 5)), ("classes", 6, len(TREE))):
-        text, count = re.subn(rf"^{name} *= *{old}$", f"{name} = {new}", text, flags=re.M)
-        assert count == 1, name
+    classes = {"filters = 55": f"filters = {5 * (len(TREE) + 5)}", "classes = 6": f"classes = {len(TREE)}"}
+    net = {rf"{name} = [\d.]+": f"{name} = {value}" for name, value in options.items()}
+    for old, new in {**classes, **net}.items():
+        text, count = re.subn(rf"^{old}$", new, text, flags=re.M)
+        assert count == 1, old
     return text + f"tree = {tree}\n"
 
 
@@ -141,8 +146,10 @@ def main() -> int:
         print(error, file=sys.stderr)
         return 1
     print(", ".join(f"{count} {what}" for what, count in counts.items()))
-    for name, flags in (("joint", f" -classify {dest}/classify.txt -ratio 1"), ("boxes-alone", "")):
-        print(f"darknet-compat detector train {dest}/joint.data {dest}/{name}.cfg{flags}")
+    for name in TRAININGS:
+        start = "" if name == "boxes" else f" {dest}/backup/boxes_final.weights -clear"
+        shown = f" -classify {dest}/classify.txt -ratio 1" if name == "joint" else ""
+        print(f"darknet-compat detector train {dest}/joint.data {dest}/{name}.cfg{start}{shown}")
         print(f"darknet-compat detector valid {dest}/joint.data {dest}/{name}.cfg {dest}/backup/{name}_final.weights")
         scored = f"--results {dest}/results --devkit {args.shapes}/VOCdevkit --names data/shapes.names"
         print(f"darknet-compat voc_eval {scored}")

@@ -247,7 +247,7 @@ def test_the_last_batches_see_the_largest_size_after_other_processes_began():
     net = SimpleNamespace(width=32, height=32, mini_batch=1, subdivisions=2, max_batches=1000)
     head = SimpleNamespace(o=SimpleNamespace(random=1), resizable=True)
     trainer = SimpleNamespace(
-        net=net, network=SimpleNamespace(seen=600, heads=[head], detectors=[head]),
+        net=net, network=SimpleNamespace(seen=600, heads=[head], detectors=[head], program="pjreddie"),
         updates=300, images=600, images_per_update=8, seed=0,
     )  # fmt: skip
     sizes = loop.Sizes(trainer)
@@ -262,7 +262,7 @@ def test_the_last_heads_random_counts(last):
     """train_detector: layer l = net->layers[net->n - 1]; l.random."""
     heads = [SimpleNamespace(o=SimpleNamespace(random=number), resizable=True) for number in (1 - last, last)]
     trainer = SimpleNamespace(
-        network=SimpleNamespace(heads=heads, detectors=heads, seen=0),
+        network=SimpleNamespace(heads=heads, detectors=heads, seen=0, program="pjreddie"),
         net=SimpleNamespace(width=32, height=32),
         updates=0,
     )
@@ -291,7 +291,8 @@ def test_only_random_draws_sizes():
     ):
         options = ({"random": 1}, {"random": 0}, last)
         heads = [SimpleNamespace(o=SimpleNamespace(**o), resizable=resizable) for o in options]
-        trainer = SimpleNamespace(network=SimpleNamespace(heads=heads, detectors=heads, seen=0), net=net, updates=0)
+        network = SimpleNamespace(heads=heads, detectors=heads, seen=0, program="pjreddie")
+        trainer = SimpleNamespace(network=network, net=net, updates=0)
         sizes = loop.Sizes(trainer)
         assert (sizes.drawn, sizes.largest) == (drawn, largest)
 

@@ -102,11 +102,20 @@ def test_nothing_left_to_train_is_refused_at_its_section(sections, line):
         freeze(load_network(cfg))
 
 
-@pytest.mark.parametrize("line", ["mixup=1", "cutmix=1", "mosaic=1", "label_smooth_eps=.1"])
-def test_what_alexeyabs_trains_classifiers_by_is_refused_for_detectors(line):
-    freeze(load_network(parse_cfg(f"[net]\nwidth=8\nheight=8\nchannels=3\n{line}\n[connected]\noutput=4\n[softmax]\n")))
-    with pytest.raises(CfgError, match=f"training with {line.split('=')[0]} is not built here"):
-        freeze(load_network(parse_cfg(small(net=line))))
+@pytest.mark.parametrize(
+    ("line", "classifiers", "detectors"),
+    [("mixup=1", True, True), ("cutmix=1", True, True), ("mosaic=1", True, True), ("label_smooth_eps=.1", True, False),
+     ("mosaic_bound=1", False, True), ("blur=1", False, True), ("gaussian_noise=5", False, True),
+     ("ema_alpha=.9", True, True), ("dynamic_minibatch=1", False, False)],
+)  # fmt: skip
+def test_what_alexeyabs_loader_makes_of_images_is_for_one_kind_or_both(line, classifiers, detectors):
+    classifier = f"[net]\nwidth=8\nheight=8\nchannels=3\n{line}\n[connected]\noutput=4\n[softmax]\n"
+    for text, built in ((classifier, classifiers), (small(net=line), detectors)):
+        if built:
+            freeze(load_network(parse_cfg(text)))
+            continue
+        with pytest.raises(CfgError, match=f"training with {line.split('=')[0]} is not built here"):
+            freeze(load_network(parse_cfg(text)))
 
 
 def test_clip_holds_the_weights_of_convolutions():
