@@ -231,7 +231,7 @@ def test_what_is_cached_or_augmented_by_batches_trains_the_same(run, monkeypatch
     assert losses["-augment", "device"] == pytest.approx(losses[()], rel=1e-4)
 
 
-def test_augment_device_needs_a_letterbox_and_whole_heads(run):
+def test_augment_device_needs_whole_heads_and_pjreddies_loader(run):
     assert run("-augment", "device")[0] == 0
     first = Path(Path("list.txt").read_text().split()[0])
     first.write_bytes(b"no image")
@@ -242,7 +242,7 @@ def test_augment_device_needs_a_letterbox_and_whole_heads(run):
     code, _, error = run("-augment", "device")
     assert code == 1
     assert error.startswith("darknet-compat: small.cfg:")
-    assert "letter_box=0" in error
+    assert "-augment device is not for AlexeyAB's program" in error
 
 
 def test_resume_finishes_a_training_that_ended_before_its_final_weights(run, monkeypatch):
@@ -377,14 +377,20 @@ def test_tensorboard_is_asked_for_by_its_flag(run, monkeypatch):
     assert error.startswith("darknet-compat: -tensorboard needs a package")
 
 
-@pytest.mark.parametrize(
-    ("flag", "value"), [("-epochs", ()), ("-amp", ("bf16",)), ("-numerics", ("cpu",)), ("-program", ("alexeyab",))]
-)
+@pytest.mark.parametrize(("flag", "value"), [("-epochs", ()), ("-amp", ("bf16",)), ("-numerics", ("cpu",))])
 def test_resume_takes_the_flags_that_the_training_had(run, flag, value):
     assert run("-seed", "4")[0] == 0
     code, _, error = run("-resume", flag, *value)
     assert code == 1
     assert error.startswith(f"darknet-compat: backup/small.backup.state: that training has {flag} ")
+    assert len(error.splitlines()) == 1
+
+
+def test_the_other_program_goes_on_from_its_own_snapshot(run):
+    assert run("-seed", "4")[0] == 0
+    code, _, error = run("-resume", "-program", "alexeyab")
+    assert code == 1
+    assert error.startswith("darknet-compat: backup/small_last.weights.state: No such file")
     assert len(error.splitlines()) == 1
 
 
