@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
@@ -14,7 +15,13 @@ from darknet_compat.cfg.sections import CfgWarning
 from darknet_compat.errors import CfgError, TrainingError
 from darknet_compat.labels import Labels
 from darknet_compat.network import Network
-from darknet_compat.train.alexeyab_augment import AlexeyabAugmentation, alexeyab_augmentation, draw_mix
+from darknet_compat.train.alexeyab_augment import (
+    AlexeyabAugmentation,
+    alexeyab_augmentation,
+    augment_truth,
+    draw,
+    draw_mix,
+)
 from darknet_compat.train.data import AlexeyabTrainingSet, load_batches
 from darknet_compat.train.detector import DetectorTraining
 from tests.train.nets import data_set, two_heads
@@ -131,6 +138,15 @@ def test_half_of_the_samples_are_mosaics_that_meet_between_a_fifth_and_four():
     assert (cuts.min(0).tolist(), cuts.max(0).tolist()) == ([83, 64], [332, 256])
     np.testing.assert_allclose(cuts.mean(0), [207.5, 160], rtol=0.02)
     assert {draw_mix(random, (64, 64), AlexeyabAugmentation()).images for _ in range(50)} == {1}
+
+
+def test_what_lies_outside_of_its_image_is_no_truth():
+    """Though the rectangle, which reaches beyond the image, shows the place."""
+    draws = draw(Random(0), (100, 80), (64, 64), 5, AlexeyabAugmentation(0.0, flip=False))
+    draws = replace(draws, left=-50, top=-40, width=200, height=160, order=np.arange(5))
+    around = [[0, 1.2, 0.5, 0.1, 0.1], [1, -0.2, 0.5, 0.1, 0.1], [2, 0.5, 1.2, 0.1, 0.1], [3, 0.5, -0.2, 0.1, 0.1]]
+    found = augment_truth(np.array([*around, [4, 0.5, 0.5, 0.1, 0.1]]), draws, (100, 80), (64, 64), 30)
+    np.testing.assert_allclose(found, [[0.5, 0.5, 0.05, 0.05, 4]], atol=1e-6)
 
 
 def test_noise_follows_the_sample_and_brightens(images):
