@@ -236,7 +236,7 @@ def test_means_over_time_are_his(alexeyab, folder, monkeypatch):
     Both start at batch 1025, and are stopped soon after 1060.
     """
     cfg = write_cfg(folder, v4(), updates=2060, rate=0.002)
-    cfg.write_text(cfg.read_text().replace("flip=0", "flip=0\nema_alpha=.8"))
+    cfg.write_text(cfg.read_text().replace("flip=0", "flip=0\nema_alpha=.97"))
     started = start(folder, cfg)
     started.seen = 1025 * 8
     save_weights(started, folder / "start.weights")

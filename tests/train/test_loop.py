@@ -280,6 +280,20 @@ def test_the_network_takes_the_size_that_is_drawn(tmp_path, monkeypatch):
     assert (training.network.width, training.network.height) == (96, 96)
 
 
+@pytest.mark.parametrize(("random", "factor"), [(1.0, 1.4), (2.0, 2.0), (1.2, 1.2)])
+def test_random_of_alexeyabs_heads_is_the_factor_and_1_the_usual_one(random, factor):
+    heads = [SimpleNamespace(o=SimpleNamespace(random=random), resizable=True)]
+    trainer = SimpleNamespace(
+        network=SimpleNamespace(heads=heads, detectors=heads, seen=0, program="alexeyab"),
+        net=SimpleNamespace(width=416, height=320, resize_step=32.0),
+        updates=0,
+    )
+    sizes = loop.Sizes(trainer)
+    assert sizes.drawn
+    assert sizes.resizing == loop.Scaling(factor)
+    assert sizes.largest == loop.Scaling(factor).largest(trainer.net)
+
+
 def test_only_random_draws_sizes():
     """Of the last of any number of heads, and of one that has such an option; then images of 608 x 608 must fit."""
     net = SimpleNamespace(width=32, height=64)
