@@ -285,11 +285,6 @@ class AlexeyabTrainingSet(DetectionSet):
             truth[found : found + len(boxes)] = boxes
             found += len(boxes)
 
-    def room(self, count: int, largest: tuple[int, int]) -> int:
-        raise TrainingError(
-            "AlexeyAB's augmentation works on bytes, which only the loader does; expected no -augment device"
-        )
-
 
 class Crop(NamedTuple):
     """An image of a sample, uint8 (h, w, 3), the random numbers of the square that is cut out of it, and its place."""

@@ -19,6 +19,7 @@ import numpy as np
 from ..cfg import Section
 from ..layers.net import ALEXEYAB_POLICY
 from ..program import ALEXEYAB
+from .augment import draw_scale
 
 POLICIES = ("constant", "step", "steps", "exp", "poly", "sigmoid", "random")
 PI = 3.14159265  # as AlexeyAB's sgdr has it
@@ -63,9 +64,7 @@ class Scaling(NamedTuple):
         """As :meth:`Resizing.size`. The first is the largest, to see whether there is memory for it."""
         if update == 0 or batch > net.max_batches - self.last:
             return self.largest(net)
-        numbers = draw(seed, "size", update)
-        factor = _float(numbers.uniform(*sorted((1.0, _float(self.factor)))))
-        factor = factor if numbers.randrange(2) else _float(1 / factor)
+        factor = _float(draw_scale(draw(seed, "size", update), _float(self.factor)))
         w, h = self._scaled(net, factor)
         if factor < 1 and (w > net.width or h > net.height):
             return net.width, net.height

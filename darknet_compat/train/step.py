@@ -102,7 +102,8 @@ class Trainer:
         self.gradients = Gradients(network, extra=2)
         self.optimizer = make_optimizer(network)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=amp == "fp16")
-        self.ema = Ema(network, self.net.ema_alpha, self.net.max_batches) if self._has_ema() else None
+        alpha = getattr(self.net, "ema_alpha", 0.0)  # AlexeyAB's [net] alone has it
+        self.ema = Ema(network, alpha, self.net.max_batches) if alpha else None
         self.updates = 0
         self.images = 0
         """Images drawn for this training by all processes; ``network.seen`` may have started higher."""
@@ -193,9 +194,6 @@ class Trainer:
         self.gradients.extra.copy_(torch.tensor([0.0, 1.0]))
         with contextlib.suppress(LostProcessError):
             self.processes.all_reduce(self.gradients.flat)
-
-    def _has_ema(self) -> bool:
-        return bool(getattr(self.net, "ema_alpha", 0))  # AlexeyAB's [net] alone has it
 
     def _recurrent(self) -> list[Recurrent]:
         """The layers that go on from one update to the next where they stood."""
