@@ -47,22 +47,26 @@ def calc_anchors(
     width: int = 416,
     height: int = 416,
     letter_box: bool = True,
+    program: str = "pjreddie",
 ) -> Anchors:
     """Anchors for the boxes of the train list of a .data file (AlexeyAB's ``src/detector.c, calc_anchors``).
 
-    His program knows stretched images only; so it does here without ``letter_box``. Raises :class:`DarknetError` with
+    His program knows stretched images only; so it does here without ``letter_box``. ``program`` says where label files
+    stand: :func:`.labels.label_path`. Raises :class:`DarknetError` with
     file and line.
     """
     for name, value in (("num_of_clusters", num_of_clusters), ("width", width), ("height", height)):
         if value < 1:
             raise DataError(f"-{name} is {value}; expected 1 or more")
     images = read_list(read_data(find_stock(os.fspath(data))).require("train"))
-    boxes = network_boxes(images, width, height, letter_box)
+    boxes = network_boxes(images, width, height, letter_box, program)
     anchors, average = kmeans(boxes, num_of_clusters)
     return Anchors(anchors, average, boxes, len(images))
 
 
-def network_boxes(images: Sequence[str], width: int, height: int, letter_box: bool = True) -> NDArray[np.float64]:
+def network_boxes(
+    images: Sequence[str], width: int, height: int, letter_box: bool = True, program: str = "pjreddie"
+) -> NDArray[np.float64]:
     """Sizes (n, 2), in pixels of a network's input of ``width`` x ``height``, of the boxes labelled in ``images``.
 
     With ``letter_box`` an image keeps its aspect, as in pjreddie's program: boxes of a wide one lose height. Without,
@@ -71,7 +75,7 @@ def network_boxes(images: Sequence[str], width: int, height: int, letter_box: bo
     Raises DataError where a label line is bad or no image has a box, and ImageError where an image has no size.
     Label files that are missing are one warning.
     """
-    labels = read_all_labels(images, classes=None)
+    labels = read_all_labels(images, classes=None, program=program)
     if labels.bad:
         raise DataError(f"{labels.bad_lines()}; correct them")
     if not len(labels.objects):

@@ -35,6 +35,11 @@ REPLACEMENTS = (
     (".JPG", ".txt"),
     (".JPEG", ".txt"),
 )
+# AlexeyAB's src/utils.c, replace_image_to_label: of these folders the first word, once each, and a suffix at the end.
+ALEXEYAB_FOLDERS = (
+    "/images/train2017/", "/images/val2017/", "/images/train2014/", "/images/val2014/", "/JPEGImages/",
+)  # fmt: skip
+ALEXEYAB_SUFFIX = re.compile(r"\.(jpe?g|JPE?G|png|PNG|bmp|BMP|ppm|PPM|tiff|TIFF)\Z")
 # VOC's own image sets, and the years that have them; Darknet's scripts/voc_label.py joins these in train.txt.
 VOC_YEARS = frozenset(map(str, range(2005, 2013)))
 VOC_SETS = frozenset({"train", "val", "trainval", "test"})
@@ -75,11 +80,23 @@ def image_ids(images: Sequence[str], where: str, rule: Callable[[str], object] =
     return ids
 
 
-def label_path(image: str) -> str:
-    """The label file that Darknet reads for an image (``src/data.c, fill_truth_detection``)."""
-    for word, instead in REPLACEMENTS:
-        image = image.replace(word, instead, 1)
-    return image
+def label_path(image: str, program: str = "pjreddie") -> str:
+    """The label file that a program reads for an image; the image's own path where none belongs to it.
+
+    pjreddie's puts ``labels`` for the first ``images``, ``JPEGImages`` and ``raw`` anywhere in the path
+    (``src/data.c, fill_truth_detection``). For AlexeyAB's the file stands beside the image, but for the folders of VOC
+    and COCO (``src/utils.c, replace_image_to_label``).
+    """
+    if program != "alexeyab":
+        for word, instead in REPLACEMENTS:
+            image = image.replace(word, instead, 1)
+        return image
+    if not ALEXEYAB_SUFFIX.search(image.strip(" \t")):
+        return image
+    for folder in ALEXEYAB_FOLDERS:
+        for slashed in (folder, folder.replace("/", "\\")):
+            image = image.replace(slashed, re.sub("JPEGImages|images", "labels", slashed), 1)
+    return ALEXEYAB_SUFFIX.sub(".txt", image.strip(" \t"))
 
 
 def read_labels(path: str | os.PathLike[str]) -> np.ndarray:
@@ -157,22 +174,25 @@ def class_labels(classes: np.ndarray) -> Labels:
     return Labels(objects, np.arange(len(classes) + 1))
 
 
-def read_all_labels(images: Iterable[str], classes: int | None, class_only: int = 0) -> Labels:
+def read_all_labels(
+    images: Iterable[str], classes: int | None, class_only: int = 0, program: str = "pjreddie"
+) -> Labels:
     """The sound objects in the label files of ``images``; what is missing or bad is listed beside them.
+
+    ``program`` says where the files stand: :func:`label_path`.
 
     Sound is a line ``class x y w h`` with a class below ``classes`` (None: any) and the rest in 0..1.
     ``class_only``: how many classes there are for objects at x = y = 0, which have a class and no place, as YOLO9000
     has them; without a tree Darknet would write outside its memory for one, so there it is 0, and they are bad lines.
     """
     found = Labels(np.zeros((0, 5)), np.zeros(1, np.int64))
-    rows = [_sound_objects(image, classes, class_only, found) for image in images]
+    rows = [_sound_objects(image, label_path(image, program), classes, class_only, found) for image in images]
     found.starts = np.cumsum([0, *map(len, rows)])
     found.objects = np.concatenate([found.objects, *rows])
     return found
 
 
-def _sound_objects(image: str, classes: int | None, class_only: int, found: Labels) -> np.ndarray:
-    path = label_path(image)
+def _sound_objects(image: str, path: str, classes: int | None, class_only: int, found: Labels) -> np.ndarray:
     nothing = np.zeros((0, 5))
     if path == image:
         found.bad.append(f"{image}: no label file belongs to an image of this name; Darknet knows .jpg and .png")

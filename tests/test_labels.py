@@ -309,6 +309,26 @@ def test_label_path(image, labels):
     assert label_path(image) == labels
 
 
+@pytest.mark.parametrize("image", [
+    "data/obj/1.jpg", "/d/VOC2007/JPEGImages/1.jpg", "/d/JPEGImages/JPEGImages/1.png", "coco/images/train2017/1.jpg",
+    "/coco/images/val2017/1.jpg", "/coco/images/train2014/1.JPG", "c:\\images\\val2014\\1.bmp", "images/1.jpeg",
+    "/my images/raw/x.JPEG", "a/1.jpg.jpg", "a/1.jpg.png", "a/1.PNG", "a/1.ppm", "a/1.TIFF", "c:\\JPEGImages\\1.BMP",
+    "JPEGImages/1.jpg", " /a/JPEGImages/1.jpg ", "/images/train2017/images/val2017/1.tiff", "/images/test2017/1.jpg",
+])  # fmt: skip
+def test_label_path_of_alexeyabs(alexeyab_darknet, image):
+    assert label_path(image, "alexeyab") == alexeyab_darknet.label_path(image)
+
+
+@pytest.mark.parametrize("image", ["/a/JPEGImages/1.gif", "a/1.Jpg", "a/1.jpg.webp", "a/1"])
+def test_alexeyabs_program_knows_no_label_file_of_other_suffixes(alexeyab_darknet, image, tmp_path):
+    """His goes on with the image's own path, or one like it, and reads what it finds there; here it is an error."""
+    assert not alexeyab_darknet.label_path(image).endswith(".txt")
+    assert label_path(image, "alexeyab") == image
+    assert read_all_labels([image], 1, program="alexeyab").bad == [
+        f"{image}: no label file belongs to an image of this name; Darknet knows .jpg and .png"
+    ]
+
+
 def test_a_pipe_is_not_waited_for(tmp_path):
     for name in ("a.txt", "a.xml"):
         os.mkfifo(tmp_path / name)

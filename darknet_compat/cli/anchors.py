@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from .arguments import add_label_rule
+
 
 def add(detector_verbs: Any) -> None:
     """Make the verb known to ``detector``."""
@@ -30,6 +32,7 @@ def add(detector_verbs: Any) -> None:
         "-letter_box", "--letter_box", type=int, choices=(0, 1), default=1,
         help="how the network will see images; 1: fitted into its input (default), 0: stretched, as AlexeyAB's does",
     )  # fmt: skip
+    add_label_rule(parser)
     parser.add_argument("-v3", "--v3", action="store_true", help="print pixels, as the [yolo] sections of v3 have them")
     parser.add_argument("-show", "--show", type=Path, metavar="FILE.png", help="draw the boxes with the anchors")
     parser.set_defaults(run=calc_anchors)
@@ -45,7 +48,7 @@ def calc_anchors(options: argparse.Namespace) -> int:
         raise DataError(f"-stride is {options.stride}; expected 1 or more")
     found = run(
         options.data, num_of_clusters=options.num_of_clusters, width=options.width, height=options.height,
-        letter_box=bool(options.letter_box),
+        letter_box=bool(options.letter_box), program=options.program,
     )  # fmt: skip
     print(f"{len(found.boxes)} boxes in {found.images} images, {options.num_of_clusters} clusters")
     print(f"avg IoU = {100 * found.average:.2f} %")

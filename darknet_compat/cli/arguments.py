@@ -57,6 +57,15 @@ def add_program(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
+def add_label_rule(parser: argparse.ArgumentParser) -> None:
+    """The flag of the verbs that read label files and no CFG."""
+    parser.add_argument(
+        "-program", "--program", choices=("pjreddie", "alexeyab"), default="pjreddie",
+        help="where label files stand: pjreddie: in labels/ for images/ or JPEGImages/ (default); alexeyab: beside "
+        "the images, but for JPEGImages/ and COCO's folders",
+    )  # fmt: skip
+
+
 def add_letter_box(parser: argparse.ArgumentParser) -> None:
     """The flag of the verbs that can either letterbox or stretch."""
     parser.add_argument(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ResultsError
+from .arguments import add_label_rule
 
 
 def add(verbs: Any) -> None:
@@ -27,6 +28,7 @@ def add(verbs: Any) -> None:
         "-devkit", "--devkit", metavar="VOCdevkit", help="VOC annotations: the folder that holds VOC2007"
     )
     truth.add_argument("-data", "--data", metavar="DATA", help="Darknet labels: a .data file with valid= and names=")
+    add_label_rule(parser)
     parser.add_argument("-year", "--year", default="2007", help="year of the devkit (2007)")
     parser.add_argument("-image-set", "--image-set", metavar="SET", default="test", help="image set (test)")
     parser.add_argument(
@@ -63,6 +65,7 @@ def voc_eval(options: argparse.Namespace) -> int:
     done = run(
         options.results, devkit=options.devkit, data=options.data, year=options.year, image_set=options.image_set,
         names=options.names, metric=options.metric, iou=options.iou, padilla=options.padilla, images=options.images,
+        program=options.program,
     )  # fmt: skip
     print(format_table(done.scores))
     for name, count in sorted(done.truths.unknown.items()):

@@ -37,7 +37,7 @@ def add(verbs: Any, example: str = "detector train cfg/voc.data cfg/yolov2-voc.c
     flag("labels", choices=("error", "warn"), default="error",
          help="bad label lines: an error before the start (default), or left out with a warning")  # fmt: skip
     flag("map", type=positive, nargs="?", const=0, metavar="EVERY",
-         help="mAP on the valid list every EVERY batches (default: every 4 epochs, at least 100); "
+         help="mAP on the valid list every EVERY batches (default: every 4 epochs, at least 100, not before burn_in); "
          "the best is kept as NAME_best.weights")  # fmt: skip
     flag("classify", metavar="LIST",
          help="for a network with a tree: a list of images that show a class each, whose label (labels=) stands in the "
@@ -58,8 +58,8 @@ def add_classifier(verbs: Any) -> None:
          help="the classes of an image: every label that occurs in its path (default, as in Darknet), or the label "
          "that its folder is called")  # fmt: skip
     flag("topk", type=positive, nargs="?", const=0, metavar="EVERY",
-         help="top 1 and top k on the valid list every EVERY batches (default: every 2 epochs, at least 100); "
-         "the best by top 1 is kept as NAME_best.weights")  # fmt: skip
+         help="top 1 and top k on the valid list every EVERY batches (default: every 2 epochs, at least 100, not "
+         "before burn_in); the best by top 1 is kept as NAME_best.weights")  # fmt: skip
     flag("top", type=positive, metavar="N", help="the k of top k (default: top= of DATA)")
     parser.set_defaults(verbs="classifier", run=lambda options: train(parser, options, _classifier))
 

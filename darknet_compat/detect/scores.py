@@ -55,9 +55,10 @@ def mean_average_precision(
     Raises :class:`DarknetError` in one line that names file and place.
     """
     paths, classes = detector.valid_images(), len(detector.names)
-    truths = read_label_files(paths, classes)
-    difficult = read_difficult(detector.data, paths, classes)
-    found = progress(detector.detect(paths, hier=MAP_HIER, **MAP[detector.network.program]._asdict()), len(paths))
+    program = detector.network.program
+    truths = read_label_files(paths, classes, program)
+    difficult = read_difficult(detector.data, paths, classes, program)
+    found = progress(detector.detect(paths, hier=MAP_HIER, **MAP[program]._asdict()), len(paths))
     return map_of(found, detector.names, truths, difficult, thresh=thresh, iou_thresh=iou_thresh, points=points)
 
 
@@ -68,7 +69,7 @@ def recall(detector: Detector, *, progress: Progress[Detections] = unseen) -> Re
     ``yolo`` not at all. ``progress`` is that of :func:`validate`.
     """
     paths = detector.valid_images()
-    truths = read_label_files(paths, detector.network.detector.o.classes)
+    truths = read_label_files(paths, detector.network.detector.o.classes, detector.network.program)
     image, objectness, box = [], [], []
     found = detector.detect(paths, letter_box=False, by_objectness=True, **RECALL[detector.rules]._asdict())
     for index, detections in enumerate(progress(found, len(paths))):

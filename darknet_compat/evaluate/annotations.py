@@ -125,13 +125,15 @@ def _xml_error(path: str) -> ResultsError:
     return ResultsError(f"{path}: cannot be read as a VOC annotation")
 
 
-def read_label_files(images: Sequence[str], classes: int) -> LabelBoxes:
+def read_label_files(images: Sequence[str], classes: int, program: str = "pjreddie") -> LabelBoxes:
     """The label files of ``images``, checked as training checks them; a missing one is an image without objects.
+
+    ``program`` says where they stand: :func:`..labels.label_path`.
 
     Raises DataError with file and line where a line is no ``class x y w h`` with a class of 0..classes-1 and a box
     in 0..1, and where every file is missing. Some missing files are one warning.
     """
-    labels = read_all_labels(images, classes)
+    labels = read_all_labels(images, classes, program=program)
     if labels.bad:
         raise DataError(f"{labels.bad_lines()}; correct them")
     if len(labels.missing) == len(labels):
@@ -146,7 +148,7 @@ def read_label_files(images: Sequence[str], classes: int) -> LabelBoxes:
     )
 
 
-def read_difficult(data: DataFile, images: Sequence[str], classes: int) -> LabelBoxes | None:
+def read_difficult(data: DataFile, images: Sequence[str], classes: int, program: str = "pjreddie") -> LabelBoxes | None:
     """The difficult objects of ``images``, from the label files of the list that ``difficult`` names (AlexeyAB's).
 
     Line by line it belongs to the ``valid`` list. None without that key; raises DataError as :func:`read_label_files`
@@ -158,7 +160,7 @@ def read_difficult(data: DataFile, images: Sequence[str], classes: int) -> Label
     listed = read_list(path)
     if len(listed) != len(images):
         raise data.error("difficult", f"{len(listed)} lines in it; expected {len(images)}, as in the valid list")
-    return read_label_files(listed, classes)
+    return read_label_files(listed, classes, program)
 
 
 def find_images(folder: str | os.PathLike[str], images: Sequence[str]) -> list[Path]:
@@ -171,8 +173,10 @@ def find_images(folder: str | os.PathLike[str], images: Sequence[str]) -> list[P
     return [found.get(name, Path(folder) / f"{name}.jpg") for name in images]
 
 
-def read_labels(data: str | os.PathLike[str], names: Sequence[str] | None = None) -> Truths:
-    """The objects of the ``valid`` list of a .data file, from Darknet's label files; ``names`` instead of its own.
+def read_labels(data: str | os.PathLike[str], names: Sequence[str] | None = None, program: str = "pjreddie") -> Truths:
+    """The objects of the ``valid`` list of a .data file, from label files where ``program`` has them.
+
+    ``names`` are taken instead of its own.
 
     The optional key ``difficult`` (AlexeyAB's) lists, image by image, paths whose label files hold the difficult
     objects. Boxes become pixels as ``detector valid`` counts them: +1, which undoes what VOC's label script took away.
@@ -185,8 +189,8 @@ def read_labels(data: str | os.PathLike[str], names: Sequence[str] | None = None
     valid = options.source("valid", "data/train.list")
     paths = read_list(valid)
     images = image_ids(paths, valid)
-    parts = [read_label_files(paths, len(names))]
-    hard = read_difficult(options, paths, len(names))
+    parts = [read_label_files(paths, len(names), program)]
+    hard = read_difficult(options, paths, len(names), program)
     if hard is not None:
         parts.append(hard)
     image = np.concatenate([part.image for part in parts])

@@ -35,10 +35,12 @@ def voc_eval(
     iou: float = 0.5,
     padilla: bool = False,
     images: str | os.PathLike[str] | None = None,
+    program: str = "pjreddie",
 ) -> Scored:
     """Average precision of a folder of result files, as py-faster-rcnn's voc_eval computes it.
 
-    The truth is that of a VOCdevkit's ``year`` and ``image_set``, or the label files of the valid list of ``data``.
+    The truth is that of a VOCdevkit's ``year`` and ``image_set``, or the label files of the valid list of ``data``;
+    ``program`` says where these stand (:func:`..labels.label_path`).
     ``names`` is a file of class names (default: data/voc.names, or those of ``data``). ``metric`` is "voc07", of 11
     points, or "area"; a right box has an IOU over ``iou``. ``padilla``: the folder holds one text file per image.
     ``images`` is a folder of images to draw from, where they lie elsewhere than the truth says.
@@ -50,7 +52,7 @@ def voc_eval(
     if not 0 <= iou < 1:
         raise ResultsError(f"-iou is {iou:g}; expected 0 to 1, such as .5")
     if data is not None:
-        truths = read_labels(data, None if names is None else _names(names))
+        truths = read_labels(data, None if names is None else _names(names), program)
     elif devkit is not None:
         truths = read_voc(devkit, year, image_set, _names("data/voc.names" if names is None else names))
     if images is not None:

@@ -96,6 +96,8 @@ class Layer(nn.Module):
     """False where training a network with such a section is not built."""
     untrained: ClassVar[tuple[str, ...]] = ()
     """Options with which training is not built, beside those that every section has."""
+    frozen: bool = False
+    """Does training leave it as it is? Then it runs as in detection, by its rolling statistics."""
 
     def __init__(self, section: Section, place: Place) -> None:
         super().__init__()
@@ -112,6 +114,9 @@ class Layer(nn.Module):
             section.warn("onlyforward has no effect on detection, and training with it is refused", "onlyforward")
         self.sources = self.find_sources(place)
         self.set_shape(place)
+
+    def train(self: Own, mode: bool = True) -> Own:
+        return super().train(mode and not self.frozen)
 
     @classmethod
     def options_of(cls, program: str) -> dict[str, object]:
@@ -230,6 +235,7 @@ else:
     Layers = nn.ModuleList
 
 
+Own = TypeVar("Own", bound="Layer")
 LayerClass = TypeVar("LayerClass", bound=type[Layer])
 TYPES: dict[str, type[Layer]] = {}
 

@@ -61,7 +61,6 @@ ALEXEYAB_TRAINING: dict[str, object] = {
     "blur": 0,
     "gaussian_noise": 0,
     "label_smooth_eps": 0.0,
-    "dynamic_minibatch": 0,
     "contrastive": 0,
     "contrastive_jit_flip": 0,
     "contrastive_color": 0,
@@ -86,6 +85,7 @@ ALEXEYAB_OPTIONS: dict[str, object] = {
     "sgdr_mult": 2,
     "ema_alpha": 0.0,
     "resize_step": 32.0,
+    "dynamic_minibatch": 0,
     **ALEXEYAB_TRAINING,
     # These change no number of a network that works: memory, speed and the screen.
     "loss_scale": 1.0,

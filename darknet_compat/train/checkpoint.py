@@ -28,7 +28,7 @@ from .step import Trainer
 ROLLING = {PJREDDIE: ".backup", ALEXEYAB: "_last.weights"}  # of detectors and classifiers; [rnn] has the first in both
 
 # A .state is this line, the SHA-256 of the rest as a line of hexadecimal digits, and what torch.save writes.
-FORMAT = b"darknet_compat training state 4\n"
+FORMAT = b"darknet_compat training state 5\n"
 DIGEST = 64
 INSTEAD = "start anew without -resume, perhaps from the snapshot as WEIGHTS"
 # The number in the name of a .weights file that is due, of the images seen before and after an update and of those of
@@ -39,9 +39,12 @@ SCHEDULE = {"learning_rate", "policy", "steps", "scales", "step", "scale", "gamm
             "momentum", "decay", "angle", "hue", "saturation", "exposure", "flip", "clip"}  # fmt: skip
 
 
-def passed(before: int, after: int, every: int) -> bool:
-    """Did the batch number come to a multiple of ``every``, or step over one as several GPUs make it do?"""
-    return after // every > before // every
+def passed(before: int, after: int, every: int, first: int = 0) -> bool:
+    """Did the batch number come to a multiple of ``every``, or step over one as several GPUs make it do?
+
+    Multiples count from ``first``, which is one, and the first of all.
+    """
+    return after >= first and (after - first) // every > (before - first) // every
 
 
 def by_batches(every: int, early: int | None = None) -> Numbered:

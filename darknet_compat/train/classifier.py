@@ -129,8 +129,10 @@ class ClassifierTraining(ImageTraining[ClassTrainingSet]):
             found = judge_paths(classifier, truths, self.top)
             return [found.top1, found.topk][: len(self._scores())]
 
-        every = self.topk_every or max(TOP_LEAST, TOP_EPOCHS * len(self.images) // images_per_update(net))
-        return Scoring(score, every, best)
+        if self.topk_every:
+            return Scoring(score, self.topk_every, best)
+        every = max(TOP_LEAST, TOP_EPOCHS * len(self.images) // images_per_update(net))
+        return Scoring(score, every, best, first=max(every, net.burn_in))
 
     def _scores(self) -> dict[str, str]:
         return {f"top_{number}": f"top {number}" for number in sorted({1, self.top})}

@@ -23,7 +23,7 @@ import signal
 import time
 import warnings
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from multiprocessing.connection import Connection
 from typing import Any, Literal, NamedTuple, NoReturn
 
@@ -36,6 +36,7 @@ from ..classify.labels import PathClasses
 from ..errors import DataError, LostProcessError, TrainingError
 from ..labels import Labels, label_path, read_all_labels
 from ..memory import keep_memory
+from ..program import ALEXEYAB, PJREDDIE
 from ..tree import SECRET_NUM, Tree
 from . import alexeyab_augment, crop_on_device, on_device
 from .alexeyab_augment import AlexeyabAugmentation, tile, tile_truth
@@ -70,12 +71,13 @@ def check_labels(
     classes: int,
     labels: Literal["error", "warn"] = "error",
     class_only: int = 0,
+    program: str = PJREDDIE,
 ) -> Labels:
     """Read the label files of all images, with a progress bar on a terminal.
 
     A label file that is missing means no objects; so many such are one warning. Bad lines are counted; then ``labels``
     says whether they are an error, or a warning and left out. What is bad says :func:`..labels.read_all_labels`, and
-    what ``class_only`` is.
+    what ``class_only`` and ``program`` are.
 
     Raises DataError for bad lines, for images that do not exist, and where no image has an object.
     """
@@ -86,7 +88,7 @@ def check_labels(
             f"count from the folder in which you type, {os.getcwd()}"
         )
     bar = tqdm(images, "checking labels", unit=" images", disable=None, leave=False)
-    found = read_all_labels(bar, classes, class_only)
+    found = read_all_labels(bar, classes, class_only, program)
     if found.bad and labels == "error":
         raise DataError(f"{found.bad_lines()}; correct them, or leave them out with -labels warn")
     for line in found.bad[:SHOWN]:
@@ -96,9 +98,12 @@ def check_labels(
     found.warn_of_missing()
     found.objects = found.objects.astype(np.float32)
     if not len(found.objects):
+        rule = "for labels where 'images', 'JPEGImages' and 'raw' first stand in an image's path"
+        if program == ALEXEYAB:
+            rule = "beside an image, and in labels/ for those in JPEGImages/ alone: so does AlexeyAB's program"
         raise DataError(
-            f"{label_path(images[0])}: no object in this label file nor in any of the {len(images)}; Darknet looks "
-            "for labels where 'images', 'JPEGImages' and 'raw' first stand in an image's path"
+            f"{label_path(images[0], program)}: no object in this label file nor in any of the {len(images)}; Darknet "
+            f"looks {rule}"
         )
     return found
 
@@ -395,6 +400,7 @@ def _epoch_order(source: ImageFiles, seed: int, epoch: int) -> np.ndarray:
 class _Request(NamedTuple):
     index: int  # type: ignore[assignment]  # tuple.index is not used
     first: int
+    images: int
     w: int
     h: int
 
@@ -405,11 +411,11 @@ class _Ring:
     Anonymous memory that forked processes inherit; /dev/shm, small in many containers, is left alone.
     """
 
-    def __init__(self, data: ImageSet, count: int, largest: tuple[int, int], batches: int) -> None:
+    def __init__(self, data: ImageSet, count: int, largest: tuple[int, int], most: int, batches: int) -> None:
+        """For ``count`` images of the size ``largest``, or up to ``most`` of smaller ones that take no more memory."""
         self.data = data
-        self.count = count
-        self.images = self._shared(batches, self._image_bytes(largest))
-        self.truth = self._shared(batches, 4 * count * math.prod(data.truth_shape))
+        self.images = self._shared(batches, self._image_bytes(count, largest))
+        self.truth = self._shared(batches, 4 * most * math.prod(data.truth_shape))
 
     def _shared(self, batches: int, size: int) -> np.ndarray:
         try:
@@ -420,8 +426,8 @@ class _Ring:
                 "more subdivisions or smaller images"
             ) from None
 
-    def _image_bytes(self, largest: tuple[int, int]) -> int:
-        return 4 * self.count * 3 * largest[0] * largest[1]
+    def _image_bytes(self, count: int, largest: tuple[int, int]) -> int:
+        return 4 * count * 3 * largest[0] * largest[1]
 
     def fill(self, request: _Request) -> list[str]:
         """Fill the batch; the paths of its images. Raises ImageError where one cannot be read."""
@@ -429,15 +435,16 @@ class _Ring:
 
     def _fill(self, request: _Request, truth: np.ndarray) -> list[str]:
         images = self._floats(request)
-        return [self.data.fill(request.first + i, images[i], truth[i]) for i in range(self.count)]
+        return [self.data.fill(request.first + i, images[i], truth[i]) for i in range(request.images)]
 
     def _truth(self, request: _Request) -> np.ndarray:
-        truth: np.ndarray = self.truth[request.index % len(self.truth)].view(np.float32)
-        return truth.reshape(self.count, *self.data.truth_shape)
+        numbers: np.ndarray = self.truth[request.index % len(self.truth)].view(np.float32)
+        shape = request.images, *self.data.truth_shape
+        return numbers[: math.prod(shape)].reshape(shape)
 
     def _floats(self, request: _Request) -> np.ndarray:
         numbers: np.ndarray = self.images[request.index % len(self.images)].view(np.float32)
-        shape = self.count, 3, request.h, request.w
+        shape = request.images, 3, request.h, request.w
         return numbers[: math.prod(shape)].reshape(shape)
 
     def batch(self, request: _Request, paths: list[str]) -> Batch:
@@ -452,17 +459,17 @@ class _DecodedRing(_Ring):
     """Memory for batches of decoded images at their full size, which ``device`` augments."""
 
     def __init__(
-        self, data: ImageSet, count: int, largest: tuple[int, int], batches: int, device: torch.device
+        self, data: ImageSet, count: int, largest: tuple[int, int], most: int, batches: int, device: torch.device
     ) -> None:
-        super().__init__(data, count, largest, batches)
+        super().__init__(data, count, largest, most, batches)
         self.device = device
         self.finished = self._shared(batches, 1)  # by the loader, for there was no room for them at their full size
 
-    def _image_bytes(self, largest: tuple[int, int]) -> int:
-        return max(-(-self.data.room(self.count, largest) // 8) * 8, super()._image_bytes(largest))
+    def _image_bytes(self, count: int, largest: tuple[int, int]) -> int:
+        return max(-(-self.data.room(count, largest) // 8) * 8, super()._image_bytes(count, largest))
 
     def _fill(self, request: _Request, truth: np.ndarray) -> list[str]:
-        samples = range(request.first, request.first + self.count)
+        samples = range(request.first, request.first + request.images)
         place = request.index % len(self.images)
         paths = self.data.decode(samples, (request.w, request.h), self.images[place], truth)
         self.finished[place] = paths is None
@@ -472,7 +479,7 @@ class _DecodedRing(_Ring):
         place = request.index % len(self.images)
         if self.finished[place]:
             return super()._tensor(request)
-        return self.data.augment(self.images[place], self.count, (request.w, request.h), self.device)
+        return self.data.augment(self.images[place], request.images, (request.w, request.h), self.device)
 
 
 class _Worker(NamedTuple):
@@ -554,12 +561,27 @@ def _end_workers(workers: Sequence[_Worker]) -> None:
         time.sleep(0.001)
 
 
+def _requests(
+    numbers: Iterable[int],
+    counts: Iterable[int],
+    size: Callable[[int], tuple[int, int]],
+    first: int,
+    rank: int,
+    world: int,
+) -> Iterator[_Request]:
+    for index, count in zip(numbers, counts, strict=False):
+        yield _Request(index, first + rank * count, count, *size(index))
+        first += world * count
+
+
 def load_batches(
     data: ImageSet,
     count: int,
     size: Callable[[int], tuple[int, int]],
     largest: tuple[int, int],
     *,
+    counts: Callable[[int], int] | None = None,
+    most: int | None = None,
     first: int = 0,
     stop: int | None = None,
     workers: int = 0,
@@ -571,10 +593,11 @@ def load_batches(
     """Batches 0, 1, ... (up to ``stop``, else without end) of ``count`` images each, from sample ``first`` on.
 
     ``size``: batch number -> (w, h), for ``random=1``; it is asked ahead of time and must depend on the number alone.
-    ``largest``: the greatest (w, h) that it gives. ``workers`` processes work ahead by at most ``prefetch`` batches
-    each; 0 works in this process. Of several training processes (``world``), number ``rank`` gets every world-th
-    batch of the stream. With a ``device`` the workers only decode, and images are augmented there (``on_device.py``,
-    ``crop_on_device.py``).
+    ``largest``: the greatest (w, h) that it gives. ``counts``: batch number -> images, up to ``most``, where smaller
+    ones take no more memory than ``count`` of the largest (``dynamic_minibatch=1``). ``workers`` processes work ahead
+    by at most ``prefetch`` batches each; 0 works in this process. Of several training processes (``world``), number
+    ``rank`` gets every world-th batch of the stream. With a ``device`` the workers only decode, and images are
+    augmented there (``on_device.py``, ``crop_on_device.py``).
 
     The workers are killed when the iterator is closed. Raises ImageError where an image cannot be read,
     LostProcessError where a worker process dies, and TrainingError where memory is short, and with a ``device`` where
@@ -582,11 +605,12 @@ def load_batches(
     """
     places = workers * prefetch + 2
     if device is None:
-        ring = _Ring(data, count, largest, places)
+        ring = _Ring(data, count, largest, most or count, places)
     else:
-        ring = _DecodedRing(data, count, largest, places, device)
+        ring = _DecodedRing(data, count, largest, most or count, places, device)
     numbers = itertools.count() if stop is None else range(stop)
-    requests = (_Request(index, first + (index * world + rank) * count, *size(index)) for index in numbers)
+    counted = map(counts, itertools.count()) if counts else itertools.repeat(count)
+    requests = _requests(numbers, counted, size, first, rank, world)
     if not workers:
         for request in requests:
             yield ring.batch(request, ring.fill(request))

@@ -61,11 +61,11 @@ def train_detector(
 class DetectorTraining(ImageTraining[DetectionSet]):
     """A detector's training made ready.
 
-    ``map_every`` scores mAP on the valid list every so many batches, 0: every 4 epochs, but at least 100 batches; None:
-    never. ``labels`` "warn" leaves bad label lines out. ``verbs`` "yolo" takes YOLOv1's networks alone, and writes
-    numbered snapshots more often. ``classify`` is a list of images that show a class each and have no boxes, as
-    YOLO9000 is trained with them: the class of each is the one of ``labels=`` in its path, and ``ratio`` of them
-    (None: 4) are drawn for each image of the train list. The other ``options`` are those of
+    ``map_every`` scores mAP on the valid list every so many batches, 0: every 4 epochs, but at least 100 batches, and
+    not before ``burn_in``; None: never. ``labels`` "warn" leaves bad label lines out. ``verbs`` "yolo" takes YOLOv1's
+    networks alone, and writes numbered snapshots more often. ``classify`` is a list of images that show a class each
+    and have no boxes, as YOLO9000 is trained with them: the class of each is the one of ``labels=`` in its path, and
+    ``ratio`` of them (None: 4) are drawn for each image of the train list. The other ``options`` are those of
     :class:`.training.ImageTraining`.
     """
 
@@ -125,7 +125,8 @@ class DetectorTraining(ImageTraining[DetectionSet]):
             raise network.cfg.net.error(
                 "-augment device is not for AlexeyAB's program, whose loader works on bytes; expected no such flag"
             )
-        found = check_labels(paths, head.truth_classes, self.labels, head.o.classes if head.class_only else 0)
+        class_only = head.o.classes if head.class_only else 0
+        found = check_labels(paths, head.truth_classes, self.labels, class_only, network.program)
         mix = None
         if self.classify is not None:
             images = read_list(find_stock(self.classify))
@@ -175,7 +176,7 @@ class DetectorTraining(ImageTraining[DetectionSet]):
         check_some(paths, file)
         names = read_names(find_stock(self.data.source("names", "data/names.list")))
         check_names(self.data, names, classes, self.snapshots.cfg.file)
-        truths = read_label_files(paths, classes)
+        truths = read_label_files(paths, classes, network.program)
 
         def score() -> list[float]:
             found = detect_files(
@@ -183,8 +184,10 @@ class DetectorTraining(ImageTraining[DetectionSet]):
             )  # fmt: skip
             return [map_of(found, names, truths).mean]
 
-        every = self.map_every or max(MAP_LEAST, MAP_EPOCHS * len(self.images) // images_per_update(net))
-        return Scoring(score, every, best)
+        if self.map_every:
+            return Scoring(score, self.map_every, best)
+        every = max(MAP_LEAST, MAP_EPOCHS * len(self.images) // images_per_update(net))
+        return Scoring(score, every, best, first=max(every, net.burn_in))
 
     def _log(self) -> dict[str, Any]:
         return {"scores": MAP_SCORE}

@@ -1,4 +1,4 @@
-"""Several processes, one for each GPU: plain ``torch.distributed``, with one sum of all gradients per update.
+"""Several processes, one for each GPU: plain ``torch.distributed``, with a sum of all gradients per update.
 
 Darknet gives each GPU its own network and batch, multiplies the rate by their number, and averages the networks'
 weights now and then (``src/network.c, train_networks, sync_nets``). Here the gradients are averaged in every update,
@@ -8,10 +8,11 @@ so that the weights are the same everywhere at all times. Rolling means and vari
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -24,6 +25,7 @@ from ..device import find_device
 from ..errors import LostProcessError, TrainingError, first_line
 
 PATIENCE = timedelta(hours=2)  # the others wait while the first process writes snapshots and scores
+BUCKET = 25 * 2**20  # bytes, as torch's DistributedDataParallel has it
 # The signals that torch's launcher passes on to the processes, and ends by.
 LAUNCHER = [getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT") if hasattr(signal, name)]
 
@@ -44,11 +46,18 @@ class Processes:
         """The one that prints and writes."""
         return self.rank == 0
 
-    def all_reduce(self, tensor: Tensor) -> None:
-        """Replace ``tensor`` by the sum of all processes' in place."""
-        if self.world > 1:
+    def all_reduce(self, tensor: Tensor) -> Callable[[], None]:
+        """Begin to replace ``tensor`` by the sum of all processes' in place; what comes back waits for it."""
+        if self.world == 1:
+            return lambda: None
+        with _all():
+            work = dist.all_reduce(tensor, async_op=True)
+
+        def wait() -> None:
             with _all():
-                dist.all_reduce(tensor)
+                work.wait()
+
+        return wait
 
     def broadcast(self, tensor: Tensor) -> None:
         """Replace ``tensor`` by the first process's in place."""
@@ -79,6 +88,63 @@ class Processes:
         if self.world > 1:
             with contextlib.suppress(LostProcessError), _all():
                 dist.barrier()
+
+
+class Sums:
+    """The sums of all processes' gradients, which begin while the backward pass still goes on.
+
+    ``parameters`` have gradients that lie in ``flat`` (n,), one behind the other; behind these come other numbers. A
+    bucket of them, of so many bytes or more, is summed as soon as its last gradient is there. Backward passes begin
+    with the last parameters, and so do the buckets. Which they are, and in what order they are summed, is the same in
+    all processes, whatever becomes of an update in one of them.
+    """
+
+    def __init__(self, processes: Processes, parameters: Sequence[Tensor], flat: Tensor) -> None:
+        self.processes = processes
+        self.buckets: list[Tensor] = []
+        self.waits: list[Callable[[], None]] = []
+        """Of the buckets that are being summed."""
+        start = end = sum(parameter.numel() for parameter in parameters)
+        extra = flat[end:]
+        self.expected: list[int] = []
+        self.missing: list[int] | None = None
+        """How many gradients each bucket waits for; None but in the last mini-batch of an update."""
+        trained = 0
+        for parameter in reversed(parameters):
+            start -= parameter.numel()
+            if parameter.requires_grad and processes.world > 1:
+                trained += 1
+                parameter.register_post_accumulate_grad_hook(functools.partial(self._came, len(self.buckets)))
+            if start == 0 or (end - start) * flat.element_size() >= BUCKET:
+                self.buckets.append(flat[start:end])
+                self.expected.append(trained)
+                end, trained = start, 0
+        self.buckets.append(extra)
+
+    def begin(self) -> None:
+        """The gradients of the mini-batch that comes now are the last of this update."""
+        self.missing = list(self.expected)
+
+    def _came(self, bucket: int, parameter: Tensor) -> None:
+        if self.missing is None:
+            return
+        self.missing[bucket] -= 1
+        while len(self.waits) < len(self.missing) and self.missing[len(self.waits)] == 0:
+            self._sum()
+
+    def _sum(self) -> None:
+        self.waits.append(self.processes.all_reduce(self.buckets[len(self.waits)]))
+
+    def finish(self) -> None:
+        """Sum what is left of ``flat``, and wait for all."""
+        self.missing = None
+        try:
+            while len(self.waits) < len(self.buckets):
+                self._sum()
+            for wait in self.waits:
+                wait()
+        finally:
+            self.waits = []
 
 
 @contextlib.contextmanager

@@ -85,12 +85,15 @@ class Stopping:
 class Scoring:
     """Scores (0..1) while training: ``score()`` every ``every`` batches and at the end; the best so far is kept.
 
+    The first time is batch ``first``, and the others count from there.
+
     There is one for each of the log's; the first says which weights are the best.
     """
 
     score: Callable[[], Sequence[float]]
     every: int
     best: float | None = None
+    first: int = 0
 
 
 def train(
@@ -110,7 +113,7 @@ def train(
     net, processes, sizes = trainer.net, trainer.processes, Sizes(trainer)
     trainer.network.resize(*sizes.largest)  # a network that cannot is an error now, and not after the first updates
     batches = load_batches(
-        data, net.mini_batch, sizes.of_batch, sizes.largest, first=trainer.images,
+        data, net.mini_batch, sizes.of_batch, sizes.largest, counts=sizes.images, most=sizes.most, first=trainer.images,
         workers=workers, rank=processes.rank, world=processes.world, device=trainer.device if on_device else None,
     )  # fmt: skip
     return train_on(trainer, batches, sizes, snapshots, log, stopping, scoring)
@@ -173,18 +176,19 @@ def _updates(
         before = network.seen
         size = sizes.of(trainer.updates)
         if sizes.drawn and trainer.updates % sizes.resizing.every == 0 and log:
-            log.detail(sizes.resizing.line(size))
+            log.detail(sizes.resizing.line(net, size))
         network.resize(*size)
         clock, waited = time.perf_counter(), Waited()
         try:
-            update = trainer.update(waited.take(batches, net.subdivisions, stopping))
+            together = trainer.processes.world > 1
+            update = trainer.update(waited.take(batches, net.subdivisions, stopping, together))
         except LostProcessError:
             raise
         except TrainingError as error:
             raise TrainingError(f"{error}; {_last_good(snapshots)}") from None
         except torch.cuda.OutOfMemoryError:
             raise network.cfg.net.error(
-                f"the GPU's memory is too small for {net.mini_batch} images of {size[0]} x {size[1]} at once; "
+                f"the GPU's memory is too small for {sizes.count(size)} images of {size[0]} x {size[1]} at once; "
                 f"raise subdivisions, of which {net.batch} is the most",
                 "subdivisions",
             ) from None
@@ -196,7 +200,7 @@ def _updates(
             last = update.batch >= net.max_batches
             images = images_per_update(net)
             scores = None
-            if scoring and (last or passed(before // images, update.batch, scoring.every)):
+            if scoring and (last or passed(before // images, update.batch, scoring.every, scoring.first)):
                 with contextlib.suppress(Stopped):
                     scores = _score(trainer, snapshots, log, scoring, stopping)
             log.row(update, seconds, waited.seconds, size, scores)
@@ -231,14 +235,23 @@ class Waited:
 
     seconds = 0.0
 
-    def take(self, batches: Iterator[Batch], count: int, stopping: Stopping) -> Iterator[Batch]:
-        """``count`` of them; a signal breaks off the wait for one, and what is done with it until the next is asked."""
+    def take(self, batches: Iterator[Batch], count: int, stopping: Stopping, together: bool) -> Iterator[Batch]:
+        """``count`` of them; a signal breaks off the wait for one, and what is done with it until the next is asked.
+
+        With ``together`` it does not break off what is done with the last one: gradients are summed with those of
+        other processes meanwhile.
+        """
         with stopping.breaks_off():
-            for _ in range(count):
-                clock = time.perf_counter()
-                batch = next(batches)
-                self.seconds += time.perf_counter() - clock
-                yield batch
+            for _ in range(count - together):
+                yield self._next(batches)
+            last = [self._next(batches) for _ in range(together)]
+        yield from last
+
+    def _next(self, batches: Iterator[Batch]) -> Batch:
+        clock = time.perf_counter()
+        batch = next(batches)
+        self.seconds += time.perf_counter() - clock
+        return batch
 
 
 class Sizes:
@@ -262,6 +275,7 @@ class Sizes:
                 self.resizing = Scaling(USUAL_FACTOR if drawn == 1 else drawn)
         self.given = trainer.net.width, trainer.net.height
         self.largest = self.resizing.largest(trainer.net) if self.drawn else self.given
+        self.most = self.resizing.most_images(trainer.net) if self.drawn else trainer.net.mini_batch
         self.begun, self.seen = trainer.updates, trainer.network.seen
 
     def of(self, update: int) -> tuple[int, int]:
@@ -277,6 +291,15 @@ class Sizes:
     def of_batch(self, index: int) -> tuple[int, int]:
         """The size for the mini-batch number ``index`` of this run, counted from 0."""
         return self.of(self.begun + index // self.trainer.net.subdivisions)
+
+    def images(self, index: int) -> int:
+        """How many images that mini-batch has."""
+        return self.count(self.of_batch(index))
+
+    def count(self, size: tuple[int, int]) -> int:
+        """How many images of such a size a mini-batch has."""
+        count: int = self.resizing.images(self.trainer.net, size) if self.drawn else self.trainer.net.mini_batch
+        return count
 
 
 def _score(trainer: Trainer, snapshots: Snapshots, log: Log, scoring: Scoring, stopping: Stopping) -> Sequence[float]:

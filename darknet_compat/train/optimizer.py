@@ -16,7 +16,6 @@ from ..layers.base import ALEXEYAB
 from ..layers.convolutional import Convolutional
 from ..layers.net import ALEXEYAB_TRAINING
 from ..network import Network
-from .schedule import images_per_update
 
 DECAYED = "weights"  # update_convolutional_layer: neither biases nor scales decay
 # What the loaders of either do with images and truths.
@@ -27,8 +26,8 @@ OF_DETECTORS = "mixup", "cutmix", "mosaic", "mosaic_bound", "blur", "gaussian_no
 class Gradients:
     """All gradients of a network as views of one flat tensor, with ``extra`` numbers of the caller's behind them.
 
-    One tensor is what several processes add up in one call. Parameters that ``stopbackward`` cuts off have gradients
-    of zero, so that the optimiser still moves them by decay and momentum, as Darknet does.
+    One tensor is what several processes add up, in a few calls. Parameters that ``stopbackward`` cuts off have
+    gradients of zero, so that the optimiser still moves them by decay and momentum, as Darknet does.
     """
 
     def __init__(self, network: Network, extra: int) -> None:
@@ -49,6 +48,8 @@ class Gradients:
 
 def freeze(network: Network) -> None:
     """Cut off the layers up to the last one with ``stopbackward=1`` (``backward_network`` ends before it).
+
+    In pjreddie's program their weights still decay, and their statistics move.
 
     Raises :class:`CfgError` where no layer is left to train, and for options whose training is not built.
     """
@@ -73,24 +74,29 @@ def freeze(network: Network) -> None:
                 "onlyforward",
             )
     stops = [layer.index for layer in network.layers if layer.o.stopbackward]
-    for layer in network.layers[: max(stops, default=-1) + 1]:
+    last = max(stops, default=-1)
+    for layer in network.layers[: last + 1]:
         layer.requires_grad_(False)
+        # AlexeyAB's, as on a GPU (src/parser.c, parse_network_cfg_custom: train = 0; src/convolutional_kernels.cu,
+        # forward_convolutional_layer_gpu): those before are as in detection, and the weights of the last one decay. On
+        # a CPU his program crashes. What has no weights ([dropout]) works as ever.
+        has_weights = next(layer.parameters(), None) is not None
+        layer.frozen = network.program == ALEXEYAB and layer.index < last and has_weights
+        layer.train(network.training)
     if not any(parameter.requires_grad for parameter in network.parameters()):
-        section = network.layers[max(stops, default=-1)].section
+        section = network.layers[last].section
         raise section.error("no layer with weights is left to train; expected one after the last stopbackward=1")
 
 
 def make_optimizer(network: Network) -> torch.optim.Optimizer:
     """The optimiser of the network's [net]; its rate is set before each update by :func:`set_rate`.
 
-    ``adam=1`` follows ``adam_update_gpu``, which decays biases and scales too, and which works on gradients summed
-    over the update: so its ``eps`` is divided by the images of an update here. (Darknet without a GPU passes over
-    ``adam``.)
+    ``adam=1`` follows ``adam_update_gpu``, which decays biases and scales too. (Darknet without a GPU passes over it.)
     """
     net = network.net
     # Parameters by the learning_rate of their layer, and by whether they decay.
     groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
-    for layer in network.layers:
+    for layer in (layer for layer in network.layers if not layer.frozen):
         for name, parameter in layer.named_parameters():
             groups.setdefault((layer.o.learning_rate, bool(net.adam) or name.split(".")[-1] == DECAYED), []).append(
                 parameter
@@ -100,14 +106,31 @@ def make_optimizer(network: Network) -> torch.optim.Optimizer:
         for (scale, decayed), tensors in groups.items()
     ]
     if net.adam:
-        return torch.optim.Adam(parameters, lr=0.0, betas=(net.B1, net.B2), eps=net.eps / images_per_update(net))
+        return torch.optim.Adam([{**group, "summed": net.eps} for group in parameters], lr=0.0, betas=(net.B1, net.B2))
     return torch.optim.SGD(parameters, lr=0.0, momentum=net.momentum)
 
 
-def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Set the rate of the next update; a layer's ``learning_rate`` scales it."""
+def set_rate(optimizer: torch.optim.Optimizer, rate: float, images: int) -> None:
+    """Set the rate of the next update, of so many ``images``; a layer's ``learning_rate`` scales it.
+
+    Darknet's adam works on gradients that are summed over the update: so its ``eps`` is divided by the images here.
+    """
     for group in optimizer.param_groups:
         group["lr"] = rate * group["scale"]
+        if "summed" in group:
+            group["eps"] = group["summed"] / images
+
+
+def change_images(optimizer: torch.optim.Optimizer, before: int, after: int) -> None:
+    """What is left of earlier updates, for an update of ``after`` images where there were ``before``.
+
+    Darknet keeps sums over images, which it divides by those of the update that applies them.
+    """
+    ratio = before / after
+    for state in optimizer.state.values():
+        for name, power in (("momentum_buffer", 1), ("exp_avg", 1), ("exp_avg_sq", 2)):
+            if name in state:
+                state[name].mul_(ratio**power)
 
 
 @torch.no_grad()

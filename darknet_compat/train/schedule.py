@@ -37,6 +37,16 @@ class Resizing(NamedTuple):
     def largest(self, net: SimpleNamespace) -> tuple[int, int]:
         return self.sizes[-1], self.sizes[-1]
 
+    def most_images(self, net: SimpleNamespace) -> int:
+        """:meth:`images` gives no more."""
+        count: int = net.mini_batch
+        return count
+
+    def images(self, net: SimpleNamespace, size: tuple[int, int]) -> int:
+        """Those of a mini-batch of that size."""
+        count: int = net.mini_batch
+        return count
+
     def size(self, net: SimpleNamespace, seed: int, update: int, batch: int) -> tuple[int, int]:
         """Width and height from update ``update`` on, which follows batch number ``batch``."""
         if batch + self.last > net.max_batches:
@@ -44,7 +54,7 @@ class Resizing(NamedTuple):
         side = draw(seed, "size", update).choice(self.sizes)
         return side, side
 
-    def line(self, size: tuple[int, int]) -> str:
+    def line(self, net: SimpleNamespace, size: tuple[int, int]) -> str:
         """What the C program prints."""
         return f"Resizing\n{size[0]}"
 
@@ -75,8 +85,26 @@ class Scaling(NamedTuple):
         w, h = (math.floor(_float(_float(factor) * side / step + 1) + 0.5) * step for side in (net.width, net.height))
         return int(max(w, step)), int(max(h, step))
 
-    def line(self, size: tuple[int, int]) -> str:
-        return f"Resizing, random_coef = {self.factor:.2f} \n\n {size[0]} x {size[1]} "
+    def most_images(self, net: SimpleNamespace) -> int:
+        return self._filling(net, self._scaled(net, 1 / self.factor)) if net.dynamic_minibatch else net.mini_batch
+
+    def images(self, net: SimpleNamespace, size: tuple[int, int]) -> int:
+        """As :meth:`Resizing.images`; with ``dynamic_minibatch`` as many as fill the memory of the largest size."""
+        usual: int = net.mini_batch
+        if not net.dynamic_minibatch:
+            return usual
+        count = self._filling(net, size)
+        return fewer if (fewer := int(count * 0.8)) > usual else count
+
+    def _filling(self, net: SimpleNamespace, size: tuple[int, int]) -> int:
+        """As many as take the memory of a usual mini-batch of the largest size."""
+        w, h = self.largest(net)
+        count: int = net.mini_batch * w * h // (size[0] * size[1])
+        return count
+
+    def line(self, net: SimpleNamespace, size: tuple[int, int]) -> str:
+        batch = f" (batch = {self.images(net, size)}) " if net.dynamic_minibatch else ""
+        return f"Resizing, random_coef = {self.factor:.2f} \n\n {size[0]} x {size[1]} {batch}"
 
 
 DETECTION = Resizing(range(320, 609, 32), 10, 200)  # rand() % 10 + 10, times 32

@@ -20,9 +20,9 @@ from ..errors import LostProcessError, TrainingError
 from ..layers.head import Head
 from ..layers.recurrent import Recurrent
 from ..network import Network
-from .distributed import Processes
+from .distributed import Processes, Sums
 from .ema import Ema
-from .optimizer import Gradients, clip_weights, make_optimizer, set_rate
+from .optimizer import Gradients, change_images, clip_weights, make_optimizer, set_rate
 from .schedule import batch_number, check_schedule, current_rate, draw, images_per_update
 
 if TYPE_CHECKING:
@@ -100,6 +100,7 @@ class Trainer:
             self.raw_maps = speed_up(network)
         # Behind the gradients: this update's cost, and how many processes give it up.
         self.gradients = Gradients(network, extra=2)
+        self.sums = Sums(self.processes, list(network.parameters()), self.gradients.flat)
         self.optimizer = make_optimizer(network)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=amp == "fp16")
         alpha = getattr(self.net, "ema_alpha", 0.0)  # AlexeyAB's [net] alone has it
@@ -107,6 +108,8 @@ class Trainer:
         self.updates = 0
         self.images = 0
         """Images drawn for this training by all processes; ``network.seen`` may have started higher."""
+        self.shown = 0
+        """Images of the last update."""
         self.avg: float | None = None
 
     @property
@@ -116,7 +119,7 @@ class Trainer:
 
     @property
     def images_per_update(self) -> int:
-        """Of all processes together."""
+        """Of all processes together, and as the schedule counts: ``dynamic_minibatch`` makes them more."""
         return images_per_update(self.net) * self.processes.world
 
     def update(self, batches: Iterable[Batch]) -> Update | None:
@@ -146,7 +149,9 @@ class Trainer:
                 # Here, since whatever loads the batches may have drawn torch's random numbers too.
                 what = f"process {self.processes.rank} mini-batch {len(figures)}"
                 torch.manual_seed(draw(self.seed, what, self.updates).getrandbits(63))
-                figures.append(self._datum(images, truth))
+                if len(taken) == self.net.subdivisions:
+                    self.sums.begin()
+                figures.append(self._datum(taken[-1]))
         except BaseException:
             self._go_back(*before)
             raise
@@ -155,7 +160,7 @@ class Trainer:
         cost = sum(map(network_cost, figures))
         self.gradients.extra.copy_(torch.stack([cost, torch.zeros_like(cost)]))
         try:
-            self.processes.all_reduce(self.gradients.flat)
+            self.sums.finish()
         except LostProcessError:
             self._go_back(*before)
             raise
@@ -174,15 +179,19 @@ class Trainer:
         if not math.isfinite(cost) or not (math.isfinite(total) or self._scaled_up()):
             raise TrainingError(self._diagnose(number, taken, figures))
 
-        set_rate(self.optimizer, rate)
+        shown = self._images(taken[0])
+        if self.updates and shown != self.shown:
+            change_images(self.optimizer, self.shown, shown)
+        self.shown = shown
+        set_rate(self.optimizer, rate, shown)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         clip_weights(self.network)
         if self.ema:
             self.ema.update(number)
         self.updates += 1
-        self.images += self.images_per_update
-        loss = cost / self.images_per_update
+        self.images += shown * self.processes.world
+        loss = cost / (shown * self.processes.world)
         self.avg = loss if self.avg is None else AVERAGE * self.avg + (1 - AVERAGE) * loss
         return Update(number, self.network.seen, loss, self.avg, rate, figures)
 
@@ -193,7 +202,7 @@ class Trainer:
         """
         self.gradients.extra.copy_(torch.tensor([0.0, 1.0]))
         with contextlib.suppress(LostProcessError):
-            self.processes.all_reduce(self.gradients.flat)
+            self.sums.finish()
 
     def _recurrent(self) -> list[Recurrent]:
         """The layers that go on from one update to the next where they stood."""
@@ -205,14 +214,22 @@ class Trainer:
         for name, value in buffers.items():
             self.network.get_buffer(name).copy_(value)
 
-    def _datum(self, images: Tensor, truth: Tensor) -> list[Any]:
+    def _images(self, batch: Batch) -> int:
+        """Those of an update of such mini-batches."""
+        count: int = len(batch.images) * self.net.subdivisions
+        return count
+
+    def _datum(self, batch: Batch) -> list[Any]:
         """``train_network_datum``, without the update: the figures of each head."""
-        self.network.seen += len(images) * self.processes.world
+        # Updates count alike, also those of more images by dynamic_minibatch, or resuming would not find its batch.
+        self.network.seen += self.net.mini_batch * self.processes.world
         with self._autocast():
-            maps = self.raw_maps(images)
-        found = [head.loss(raw, truth, self.network.seen) for head, raw in zip(self.network.heads, maps, strict=True)]
+            maps = self.raw_maps(batch.images)
+        found = [
+            head.loss(raw, batch.truth, self.network.seen) for head, raw in zip(self.network.heads, maps, strict=True)
+        ]
         loss: Any = sum(one.loss for one in found)  # a tensor: there is a head
-        self.scaler.scale(loss / self.images_per_update).backward()
+        self.scaler.scale(loss / (self._images(batch) * self.processes.world)).backward()
         return [one.figures for one in found]
 
     def _scaled_up(self) -> bool:
@@ -270,6 +287,7 @@ class Trainer:
             "seen": self.network.seen,
             "updates": self.updates,
             "images": self.images,
+            "shown": self.shown,
             "avg": self.avg,
             "seed": self.seed,
             "world": self.processes.world,
@@ -288,7 +306,8 @@ class Trainer:
         if self.ema:
             self.ema.means = [mean.to(self.device) for mean in state["means"]]
         self.network.seen = state["seen"]
-        self.updates, self.images, self.avg = state["updates"], state["images"], state["avg"]
+        self.updates, self.images, self.shown = state["updates"], state["images"], state["shown"]
+        self.avg = state["avg"]
         self.seed = state["seed"]
 
 

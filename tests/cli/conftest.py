@@ -29,9 +29,9 @@ def verb(tmp_path, monkeypatch):
 
 @pytest.fixture
 def wide(tmp_path):
-    """An image of shapes, 192 x 110, as tmp_path/images/wide.png: letterboxed it is another one than stretched."""
-    (tmp_path / "images").mkdir()
-    path = tmp_path / "images/wide.png"
+    """An image of shapes, 192 x 110, as tmp_path/JPEGImages/wide.png: letterboxed it is another one than stretched."""
+    (tmp_path / "JPEGImages").mkdir()
+    path = tmp_path / "JPEGImages/wide.png"
     cv2.imwrite(str(path), cv2.imread(str(ROOT / "data/shapes-sample.jpg"))[:110])
     return path
 

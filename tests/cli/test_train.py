@@ -425,6 +425,18 @@ def test_map_is_scored_every_4_epochs_but_not_before_100_batches(run, monkeypatc
     assert made_ready(map_every=0).scoring.every == 4 * 12 // 8
 
 
+def test_map_of_its_own_accord_waits_for_the_warm_up(run, monkeypatch):
+    """AlexeyAB's next_map_calc: fmax(iter_map + calc_map_for_each, net.burn_in)."""
+    scoring = made_ready(map_every=0).scoring
+    assert (scoring.every, scoring.first) == (100, 100)
+    path = Path("small.cfg")
+    path.write_text(path.read_text().replace("[net]", "[net]\nburn_in=250", 1))
+    scoring = made_ready(map_every=0).scoring
+    assert (scoring.every, scoring.first) == (100, 250)
+    scoring = made_ready(map_every=7).scoring
+    assert (scoring.every, scoring.first) == (7, 0), "as one says it"
+
+
 def test_all_processes_have_the_first_ones_seed(run):
     class Second(Processes):
         def broadcast_number(self, number):

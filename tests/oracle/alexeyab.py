@@ -98,6 +98,13 @@ class AlexeyAB(Program):
         self.a.oracle_nms_sort(total, classes, _f(nms), number, _f(beta), *(_pointer(array) for array in arrays))
         return Boxes(*arrays)
 
+    def label_path(self, image):
+        """replace_image_to_label."""
+        path = ctypes.create_string_buffer(8192)
+        with self.capture():
+            self.lib.replace_image_to_label(os.fsencode(image), path)
+        return os.fsdecode(path.value)
+
     def load_data_detection(self, paths, size, boxes, classes, options, seed):
         """load_data_detection of one sample -> image (3, h, w), truth (boxes, 5). ``options``: AlexeyabAugmentation."""
         names = [os.fsencode(path) for path in paths]
@@ -151,6 +158,17 @@ class AlexeyABNetwork(OracleNetwork):
     def resize(self, w, h):
         super().resize(w, h)
         self.number("inputs", self.channels * h * w)  # his resize_network leaves the old number
+
+    def resize_dynamic(self, w, h, batch):
+        """As dynamic_minibatch=1 has it in train_detector: another number of images, and then resize_network.
+
+        His realloc leaves in a delta what was in the memory, which he clears by multiplying it by 0: here it is 0, and
+        not perhaps NaN.
+        """
+        self.oracle.lib.set_batch_network(self.handle, batch)
+        self.resize(w, h)
+        for index, layer in enumerate(self.layers):
+            self.layer_tensor(index, "delta", np.zeros(batch * layer.outputs, np.float32))
 
     def fuse(self):
         """fuse_conv_batchnorm, which his verbs test, valid, map and demo run."""

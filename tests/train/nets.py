@@ -274,7 +274,7 @@ def data_set(folder, images=12, classes=3):
     import cv2
 
     rng = np.random.default_rng(0)
-    (folder / "images").mkdir(parents=True)
+    (folder / "JPEGImages").mkdir(parents=True)
     (folder / "labels").mkdir()
     names = []
     for index in range(images):
@@ -287,7 +287,7 @@ def data_set(folder, images=12, classes=3):
             rows = slice(int((y - h / 2) * 48), int((y + h / 2) * 48) + 1)
             image[rows, int((x - w / 2) * 64) : int((x + w / 2) * 64) + 1, 2 - kind] += 140
             lines.append(f"{kind} {x} {y} {w} {h}\n")
-        names.append(folder / "images" / f"{index:03d}.png")
+        names.append(folder / "JPEGImages" / f"{index:03d}.png")
         cv2.imwrite(str(names[-1]), image)
         (folder / "labels" / f"{index:03d}.txt").write_text("".join(lines))
     (folder / "list.txt").write_text("".join(f"{name}\n" for name in names))

@@ -26,7 +26,9 @@ import torch
 
 from darknet_compat import load_network, read_cfg
 from darknet_compat.errors import TrainingError
+from darknet_compat.train.batch import Batch
 from darknet_compat.train.detector import DetectorTraining
+from darknet_compat.train.step import Trainer
 from darknet_compat.weights import save_weights
 from tests.oracle import alexeyab as his
 from tests.train.test_heads import press_ctrl_c
@@ -228,6 +230,99 @@ def test_50_updates_are_his(alexeyab, folder, body, norm, schedule):
     print(f"costs: {max(abs(a[1] / b[1] - 1) for a, b in zip(rows, printed.updates, strict=True)):.2g}")
     assert rows[-1][1] < 0.6 * rows[0][1], "the network learnt nothing, so it proves nothing"
     check_lines(folder / "ours50/net.log", printed.lines)
+
+
+def test_layers_before_stopbackward_stay_as_they_are_and_its_own_weights_decay(alexeyab_darknet, folder):
+    """Of layers without a batch normalisation: with one his CPU crashes."""
+    cfg = write_cfg(folder, v4(), schedule="momentum=.9\ndecay=.05\n")
+    sections = cfg.read_text().split("\n[")
+    stop = [i for i, section in enumerate(sections) if section.startswith("convolutional")][4]
+    sections[stop] += "stopbackward=1\n"
+    cfg.write_text("\n[".join(sections))
+    started = start(folder, cfg)
+    trainer = Trainer(load_network(cfg, folder / "start.weights", numerics="gpu"))
+    library = alexeyab_darknet.load_network(cfg, folder / "start.weights")
+    image = cv2.imread(str(folder / "JPEGImages/one.png"))[..., ::-1].transpose(2, 0, 1).astype(np.float32) / 255
+    images = np.ascontiguousarray(np.broadcast_to(image, (4, *image.shape)))
+    truth = np.zeros((4, len(TRUTHS), 6), np.float32)
+    truth[..., :5] = [[*box, number] for number, *box in TRUTHS]
+    batch = Batch(torch.from_numpy(images), torch.from_numpy(truth[..., :5].copy()), ())
+    for _ in range(5):
+        for last in (False, True):
+            library.train_step(images, truth, update=last)
+        trainer.update([batch, batch])
+    library.save_weights(folder / "theirs.weights")
+    theirs = load_network(cfg, folder / "theirs.weights", numerics="gpu")
+    stopped = next(layer.index for layer in theirs.layers if layer.o.stopbackward)
+    moved = 0
+    for ours, his_own, was in zip(trainer.network.layers, theirs.layers, started.layers, strict=True):
+        for (name, a), (_, b), (_, c) in zip(ours.numbers(), his_own.numbers(), was.numbers(), strict=True):
+            still = ours.index < stopped or (ours.index == stopped and name == "biases")
+            assert torch.equal(b, c) == still, (ours.index, name)
+            if still:
+                assert torch.equal(a, c), (ours.index, name)
+            else:
+                moved += 1
+                assert (a - b).norm() <= 3e-4 * (b - c).norm(), (ours.index, name)
+    assert moved > 10
+    before, after = started.layers[stopped].weights, trainer.network.layers[stopped].weights
+    assert torch.nn.functional.cosine_similarity(before.flatten(), after.flatten(), 0) > 0.99999, "it decayed"
+    assert after.norm() < before.norm()
+
+
+def test_batch_normalisation_before_stopbackward_works_as_in_detection(folder):
+    """As on his GPU: src/convolutional_kernels.cu, forward_convolutional_layer_gpu, where l.train is 0."""
+    cfg = write_cfg(folder, v4(NORM))
+    sections = cfg.read_text().split("\n[")
+    stop = [i for i, section in enumerate(sections) if section.startswith("convolutional")][4]
+    sections[stop] += "stopbackward=1\n"
+    cfg.write_text("\n[".join(sections))
+    start(folder, cfg)
+    network = load_network(cfg, folder / "start.weights", numerics="gpu")
+    seen = load_network(cfg, folder / "start.weights", numerics="gpu")
+    trainer = Trainer(network)
+    stopped = next(layer.index for layer in network.layers if layer.o.stopbackward)
+    images, truth = torch.rand(4, 3, 64, 64), torch.zeros(4, 3, 5)
+    truth[:, 0] = torch.tensor([0.5, 0.5, 0.4, 0.4, 1])
+    for mode in (True, False, True):  # as a score in the midst of it does
+        network.train(mode)
+    trainer.update([Batch(images, truth, ())] * 2)
+    seen.eval()
+    with torch.no_grad():
+        for layer, ours, theirs in zip(
+            network.layers, network.outputs(images), seen.eval().outputs(images), strict=True
+        ):
+            assert torch.equal(ours, theirs) == (layer.index < stopped), layer.index
+    for layer, was in zip(network.layers, seen.layers, strict=True):
+        if getattr(layer.o, "batch_normalize", 0):
+            assert torch.equal(layer.rolling_mean, was.rolling_mean) == (layer.index < stopped), layer.index
+
+
+def test_updates_of_a_dynamic_minibatch_are_his(alexeyab_darknet, folder):
+    """More images where they are smaller: the sums that momentum keeps are divided by those of the update at hand."""
+    cfg = write_cfg(folder, v4(), schedule="dynamic_minibatch=1\nmomentum=.9\ndecay=.005\n")
+    started = start(folder, cfg)
+    trainer = Trainer(load_network(cfg, folder / "start.weights", numerics="gpu"))
+    library = alexeyab_darknet.load_network(cfg, folder / "start.weights")
+    image = cv2.imread(str(folder / "JPEGImages/one.png"))[..., ::-1]
+    for side, count in ((64, 4), (96, 4), (64, 7), (32, 28), (96, 4), (32, 28)):
+        library.resize_dynamic(side, side, count)
+        trainer.network.resize(side, side)
+        planes = cv2.resize(image, (side, side)).transpose(2, 0, 1).astype(np.float32) / 255
+        images = np.stack([planes * (1 - index / 50) for index in range(count)])
+        truth = np.zeros((count, len(TRUTHS), 6), np.float32)
+        truth[..., :5] = [[*box, number] for number, *box in TRUTHS]
+        batch = Batch(torch.from_numpy(images), torch.from_numpy(truth[..., :5].copy()), ())
+        costs = [library.train_step(images, truth, update=last).cost for last in (False, True)]
+        update = trainer.update([batch, batch])
+        assert update.loss == pytest.approx(sum(costs) / (2 * count), rel=1e-4)
+    library.save_weights(folder / "theirs.weights")
+    theirs = load_network(cfg, folder / "theirs.weights", numerics="gpu")
+    worst = movement(trainer.network, theirs, started)
+    print("{:.2g} of a tensor's movement ({})".format(*worst))
+    assert worst[0] < 3e-4, worst
+    assert trainer.images == sum(2 * count for count in (4, 4, 7, 28, 4, 28))
+    assert trainer.network.seen == started.seen + 6 * 8, "an update counts as the cfg says"
 
 
 def test_means_over_time_are_his(alexeyab, folder, monkeypatch):

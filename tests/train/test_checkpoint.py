@@ -50,6 +50,7 @@ def test_snapshots_come_in_darknets_rhythm(tmp_path):
 def test_a_multiple_that_several_gpus_step_over_counts(tmp_path):
     _, snapshots = make(tmp_path)
     assert [batch for batch in range(3, 400, 3) if passed(batch - 3, batch, 100)] == [102, 201, 300]
+    assert [batch for batch in range(3, 400, 3) if passed(batch - 3, batch, 100, first=170)] == [171, 270, 372]
     assert {path.name for path in snapshots.due(99, 102, 1)} == {"net.backup", "net_102.weights"}
     assert snapshots.due(102, 105, 1) == []
     assert {path.name for path in snapshots.due(899, 999, 1)} == {"net.backup", "net_999.weights"}
@@ -227,7 +228,7 @@ def test_a_state_that_another_program_wrote_is_refused_in_one_line(tmp_path, mon
 def test_a_state_of_an_older_version_is_refused(tmp_path):
     snapshots = saved(tmp_path)
     torch.save({"format": "darknet_compat training state 1"}, snapshots.state)
-    with pytest.raises(TrainingError, match="expected `darknet_compat training state 4` at its start"):
+    with pytest.raises(TrainingError, match="expected `darknet_compat training state 5` at its start"):
         snapshots.resume(make(tmp_path)[0])
 
 

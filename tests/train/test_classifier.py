@@ -257,7 +257,11 @@ def test_scores_come_every_2_epochs_but_not_before_100_batches(images, tmp_path,
     assert ClassifierTraining(*files, device="cpu").scoring is None
     for given, least, every in ((0, 100, 100), (0, 2, 2 * 12 // 8), (7, 100, 7)):
         monkeypatch.setattr(module, "TOP_LEAST", least)
-        assert ClassifierTraining(*files, device="cpu", topk_every=given).scoring.every == every
+        scoring = ClassifierTraining(*files, device="cpu", topk_every=given).scoring
+        assert (scoring.every, scoring.first) == (every, 0 if given else every)
+    files[1].write_text(files[1].read_text().replace("[net]", "[net]\nburn_in=250", 1))
+    for given, first in ((0, 250), (7, 0)):
+        assert ClassifierTraining(*files, device="cpu", topk_every=given).scoring.first == first
 
 
 @pytest.mark.parametrize(("given", "scores"), [(None, [1, 2]), (1, [1]), (3, [1, 3]), (9, [1, 3])])

@@ -236,6 +236,25 @@ def test_size_may_change(paths):
     assert [tuple(batch.images.shape) for batch in batches] == [(2, 3, h, w) for w, h in sizes]
 
 
+@pytest.mark.parametrize(("workers", "rank", "world"), [(0, 0, 1), (2, 1, 2)])
+def test_batches_that_grow_where_sizes_shrink_take_the_samples_in_turn(paths, workers, rank, world):
+    """dynamic_minibatch: in the memory that two of the largest take."""
+    sizes, counts = [(96, 96), (32, 32), (64, 96), (32, 32), (96, 96)], [2, 18, 3, 9, 2]
+    data = training_set(paths)
+    batches = load_batches(
+        data, 2, sizes.__getitem__, (96, 96), counts=counts.__getitem__, most=18, first=5, stop=5, workers=workers,
+        rank=rank, world=world,
+    )  # fmt: skip
+    first = 5
+    for batch, (w, h), count in zip(batches, sizes, counts, strict=True):
+        samples = range(first + rank * count, first + (rank + 1) * count)
+        first += world * count
+        expected, truth = np.empty((count, 3, h, w), np.float32), np.empty((count, 30, 5), np.float32)
+        assert batch.paths == tuple(data.fill(sample, expected[i], truth[i]) for i, sample in enumerate(samples))
+        np.testing.assert_array_equal(batch.images, expected)
+        np.testing.assert_array_equal(batch.truth, truth)
+
+
 def test_an_input_higher_than_wide_has_its_memory(paths):
     (batch,) = load_batches(training_set(paths), 2, lambda index: (32, 96), (32, 96), stop=1)
     assert batch.images.shape == (2, 3, 96, 32)
@@ -439,9 +458,9 @@ def test_workers_end_with_a_training_that_was_killed(paths, tmp_path):
 def test_a_worker_that_does_not_answer_is_ended(paths):
     data = training_set(paths)
     data.fill = lambda *_: time.sleep(60)  # as a disk that does not answer
-    worker = module._start_worker(module._Ring(data, 1, SIZE, 2))
+    worker = module._start_worker(module._Ring(data, 1, SIZE, 1, 2))
     try:
-        worker.ask(module._Request(0, 0, *SIZE))
+        worker.ask(module._Request(0, 0, 1, *SIZE))
         module._end_workers([worker])
         assert not alive(worker.pid)
     finally:

@@ -42,7 +42,7 @@ def test_updates_from_files_are_darknets(darknet, folder):
         f"{layer.index} {name}": tensor.detach().clone() for layer in ours.layers for name, tensor in layer.numbers()
     }
     images = read_list(folder / "list.txt")
-    labels = [read_labels(path.replace("images", "labels").replace(".png", ".txt")) for path in images]
+    labels = [read_labels(path.replace("JPEGImages", "labels").replace(".png", ".txt")) for path in images]
     costs, moved = [], 0
     for number in range(50):
         mini, count = [], net.mini_batch

@@ -22,7 +22,7 @@ from darknet_compat import load_network
 from darknet_compat.cfg import read_cfg
 from darknet_compat.errors import LostProcessError, TrainingError
 from darknet_compat.train import distributed
-from darknet_compat.train.distributed import LAUNCHER, Processes, join, launch, launch_processes, leave
+from darknet_compat.train.distributed import LAUNCHER, Processes, Sums, join, launch, launch_processes, leave
 from darknet_compat.weights import load_weights
 from tests.train.nets import data_set, dropping, small
 
@@ -372,7 +372,7 @@ def test_the_launcher_lets_nohup_be(monkeypatch, ignored, expected):
 
 
 def test_a_process_that_has_ended_is_named_wherever_the_others_wait(monkeypatch):
-    def ended(*_):
+    def ended(*_, **__):
         raise RuntimeError("[gloo/transport/tcp/pair.cc:547] Connection closed by peer")
 
     for name in ("all_reduce", "broadcast", "all_gather_object", "barrier"):
@@ -385,10 +385,85 @@ def test_a_process_that_has_ended_is_named_wherever_the_others_wait(monkeypatch)
     two.barrier()  # for those that are left
 
 
+class Recording(Processes):
+    """Of two processes the one that is here; what is summed doubles when it is waited for."""
+
+    def all_reduce(self, tensor):
+        self.summed.append((tensor.data_ptr(), tensor.numel(), tensor.clone()))
+        return lambda: tensor.mul_(2)
+
+
+@pytest.fixture
+def recording():
+    processes = Recording(torch.device("cpu"), 0, 2)
+    object.__setattr__(processes, "summed", [])
+    return processes
+
+
+def test_sums_begin_while_the_backward_pass_goes_on(recording, monkeypatch):
+    """Of three layers the last one's before the first has a gradient; and all of the tensor is summed once."""
+    monkeypatch.setattr(distributed, "BUCKET", 4 * 16)
+    layers = [torch.nn.Linear(4, 4) for _ in range(3)]
+    parameters = [parameter for layer in layers for parameter in layer.parameters()]
+    flat = torch.zeros(62)
+    for parameter, part in zip(parameters, flat[:60].split([p.numel() for p in parameters]), strict=True):
+        parameter.grad = part.view_as(parameter)
+    sums, first = Sums(recording, parameters, flat), flat[:16]
+    known = []
+    layers[1].weight.register_hook(lambda _: known.append(len(recording.summed)))
+    layers[0].weight.register_hook(lambda _: known.append(len(recording.summed)))
+    for mini_batch in range(2):
+        if mini_batch == 1:
+            sums.begin()
+        value = torch.ones(2, 4)
+        for layer in layers:
+            value = layer(value).tanh()
+        value.sum().backward()
+        assert len(recording.summed) == (0 if mini_batch == 0 else 3), "the numbers behind come at the end"
+    assert known == [0, 0, 1, 2]
+    before = flat.clone()
+    flat[60:] = torch.tensor([5.0, 6.0])
+    sums.finish()
+    assert torch.equal(flat[:60], 2 * before[:60])
+    assert flat[60:].tolist() == [10, 12]
+    assert sum(count for _, count, _ in recording.summed) == 62
+    starts = [start for start, _, _ in recording.summed]
+    assert starts[:-1] == sorted(starts[:-1], reverse=True)
+    assert starts[2] == first.data_ptr()
+    torch.testing.assert_close(recording.summed[0][2], before[40:60], rtol=0, atol=0)
+
+
+def test_an_update_that_is_given_up_takes_part_in_every_sum(recording, monkeypatch):
+    """As many, and of the same sizes, whether no gradient came, or some, or all."""
+    monkeypatch.setattr(distributed, "BUCKET", 4 * 16)
+    layers = [torch.nn.Linear(4, 4) for _ in range(3)]
+    layers[1].requires_grad_(False)
+    parameters = [parameter for layer in layers for parameter in layer.parameters()]
+    flat, sizes = torch.zeros(62), []
+    for parameter, part in zip(parameters, flat[:60].split([p.numel() for p in parameters]), strict=True):
+        parameter.grad = part.view_as(parameter)
+    sums = Sums(recording, parameters, flat)
+
+    def fail(_):
+        raise KeyboardInterrupt
+
+    for broken in (None, layers[0], layers[2]):
+        recording.summed.clear()
+        if broken:
+            handle = broken.weight.register_hook(fail)
+            sums.begin()
+            with pytest.raises(KeyboardInterrupt):
+                layers[2](layers[1](layers[0](torch.ones(2, 4)))).sum().backward()
+            handle.remove()
+        sums.finish()
+        sizes.append([count for _, count, _ in recording.summed])
+    assert sizes == [[20, 20, 20, 2]] * 3
+
+
 def test_one_process_alone():
     alone = Processes(torch.device("cpu"))
     tensor = torch.ones(2)
-    alone.all_reduce(tensor)
+    alone.all_reduce(tensor)()
     alone.broadcast(tensor)
     assert (alone.first, tensor.tolist(), alone.all_gather("x")) == (True, [1, 1], ["x"])
     assert alone.broadcast_number(2**62) == 2**62

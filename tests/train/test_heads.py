@@ -185,7 +185,7 @@ def test_map_counts_what_every_head_finds(images, tmp_path, name):
     """Each finds one object of each image."""
     data, cfg = written(images, tmp_path, name)
     data.write_text(data.read_text().replace(f"valid={images}/list.txt", f"valid={tmp_path}/valid.txt"))
-    path = tmp_path / "images" / "0.png"
+    path = tmp_path / "JPEGImages" / "0.png"
     path.parent.mkdir()
     cv2.imwrite(str(path), np.zeros((32, 32, 3), np.uint8))
     (tmp_path / "valid.txt").write_text(f"{path}\n")

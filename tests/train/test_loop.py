@@ -38,6 +38,7 @@ class Alike(Processes):
 
     def all_reduce(self, tensor):
         tensor.mul_(self.world)
+        return lambda: None
 
     def broadcast(self, tensor):
         pass
@@ -182,12 +183,31 @@ def test_the_device_augments_only_where_it_is_asked_to(tmp_path, monkeypatch):
         assert given.pop() == (training.trainer.device if options.get("on_device") else None)
 
 
-def test_only_waiting_is_counted_as_waiting():
+@pytest.mark.parametrize("together", [False, True])
+def test_only_waiting_is_counted_as_waiting(together):
     waited = loop.Waited()
     with loop.Stopping() as stopping:
-        taken = list(waited.take(iter("abc"), 2, stopping))
+        taken = list(waited.take(iter("abc"), 2, stopping, together))
     assert taken == ["a", "b"]
     assert 0 <= waited.seconds < 0.5
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_of_several_processes_a_signal_does_not_break_off_the_last_mini_batch(together):
+    """Sums with the others are under way in it. It is answered before the next update."""
+    done = []
+
+    def updates(stopping):
+        for _ in range(2):
+            for number in loop.Waited().take(iter(range(3)), 3, stopping, together):
+                done.append(number)
+                if number == 2:
+                    os.kill(os.getpid(), signal.SIGTERM)
+                done.append("whole")
+
+    with loop.Stopping() as stopping, pytest.raises(loop.Stopped):
+        updates(stopping)
+    assert done == [0, "whole", 1, "whole", 2, *["whole"] * together]
 
 
 def test_seconds_are_those_of_work_and_those_of_waiting(tmp_path, monkeypatch):
@@ -263,7 +283,7 @@ def test_the_last_heads_random_counts(last):
     heads = [SimpleNamespace(o=SimpleNamespace(random=number), resizable=True) for number in (1 - last, last)]
     trainer = SimpleNamespace(
         network=SimpleNamespace(heads=heads, detectors=heads, seen=0, program="pjreddie"),
-        net=SimpleNamespace(width=32, height=32),
+        net=SimpleNamespace(width=32, height=32, mini_batch=2),
         updates=0,
     )
     assert loop.Sizes(trainer).drawn == last
@@ -285,7 +305,7 @@ def test_random_of_alexeyabs_heads_is_the_factor_and_1_the_usual_one(random, fac
     heads = [SimpleNamespace(o=SimpleNamespace(random=random), resizable=True)]
     trainer = SimpleNamespace(
         network=SimpleNamespace(heads=heads, detectors=heads, seen=0, program="alexeyab"),
-        net=SimpleNamespace(width=416, height=320, resize_step=32.0),
+        net=SimpleNamespace(width=416, height=320, resize_step=32.0, mini_batch=2, dynamic_minibatch=0),
         updates=0,
     )
     sizes = loop.Sizes(trainer)
@@ -296,7 +316,7 @@ def test_random_of_alexeyabs_heads_is_the_factor_and_1_the_usual_one(random, fac
 
 def test_only_random_draws_sizes():
     """Of the last of any number of heads, and of one that has such an option; then images of 608 x 608 must fit."""
-    net = SimpleNamespace(width=32, height=64)
+    net = SimpleNamespace(width=32, height=64, mini_batch=2)
     for last, resizable, drawn, largest in (
         ({"random": 1}, True, True, (608, 608)),
         ({"random": 1}, False, False, (32, 64)),
@@ -656,9 +676,9 @@ def test_the_snapshot_that_a_training_goes_on_from_is_the_last_good_one(tmp_path
 
 def test_a_image_that_cannot_be_read_is_named(tmp_path):
     training = Training(tmp_path, "max_batches=50")
-    for path in (tmp_path / "images").iterdir():
+    for path in (tmp_path / "JPEGImages").iterdir():
         path.write_bytes(b"no image")
-    with pytest.raises(TrainingError, match=r"images/\d+\.png.*; no snapshot was written yet"):
+    with pytest.raises(TrainingError, match=r"JPEGImages/\d+\.png.*; no snapshot was written yet"):
         training.run()
 
 
@@ -701,6 +721,12 @@ def test_map_is_scored_and_the_best_is_kept(tmp_path):
     assert best.header.seen == 48
     again = Training(tmp_path, "max_batches=12")
     assert again.snapshots.resume(again.trainer)[0] == {"best": 0.5}
+
+
+def test_the_first_score_may_come_late_and_the_others_count_from_it(tmp_path):
+    training = Training(tmp_path, "max_batches=14")
+    training.run(scoring=loop.Scoring(lambda: [0.5], every=4, first=5))
+    assert [row["batch"] for row in training.rows() if row["map"]] == ["5", "9", "13", "14"]
 
 
 def test_of_several_scores_the_first_says_which_is_the_best(tmp_path):

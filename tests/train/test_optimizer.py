@@ -9,7 +9,7 @@ import torch
 from darknet_compat import load_network
 from darknet_compat.cfg import parse_cfg
 from darknet_compat.errors import CfgError
-from darknet_compat.train.optimizer import Gradients, clip_weights, freeze, make_optimizer, set_rate
+from darknet_compat.train.optimizer import Gradients, change_images, clip_weights, freeze, make_optimizer, set_rate
 from tests.train.nets import small
 
 BATCH = 8
@@ -48,7 +48,7 @@ def run(network, steps, rates):
         gradients.zero()
         for name, parameter in network.named_parameters():
             parameter.grad.copy_(torch.from_numpy(-step[name] / BATCH))
-        set_rate(optimizer, rate)
+        set_rate(optimizer, rate, BATCH)
         optimizer.step()
         clip_weights(network)
     return {name: parameter.detach().double().numpy() for name, parameter in network.named_parameters()}
@@ -91,6 +91,34 @@ def test_adam_is_darknets(eps):
         np.testing.assert_allclose(got[name], expected[name], rtol=1e-4, atol=1e-6, err_msg=name)
 
 
+@pytest.mark.parametrize("adam", [0, 1])
+def test_an_update_of_more_images_takes_the_sums_of_the_others_along(adam):
+    """dynamic_minibatch: Darknet keeps sums over images, and divides them by those of the update that applies them."""
+    net = network(f"adam={adam}\nB1=0.8\nB2=0.99\neps=0.5\ndecay=0")
+    optimizer, gradients, shown = make_optimizer(net), Gradients(net, extra=0), 8
+    steps, expected = [sums(net, seed) for seed in range(4)], {}
+    for name, parameter in net.named_parameters():
+        weights, buffer, m, v = parameter.detach().double().numpy(), 0, 0, 0
+        for t, (step, rate, images) in enumerate(zip(steps, RATES, (8, 14, 10, 8), strict=True), 1):
+            rate *= 3 if name.startswith("layers.0.") else 1
+            if adam:
+                weights, m, v = adam_of_darknet(weights, step[name], m, v, 0.8, 0.99, 0.5, 0, rate, t)
+            else:
+                buffer = buffer + step[name]
+                weights, buffer = weights + rate / images * buffer, buffer * 0.9
+        expected[name] = weights
+    for step, rate, images in zip(steps, RATES, (8, 14, 10, 8), strict=True):
+        gradients.zero()
+        for name, parameter in net.named_parameters():
+            parameter.grad.copy_(torch.from_numpy(-step[name] / images))
+        change_images(optimizer, shown, images)
+        set_rate(optimizer, rate, images)
+        optimizer.step()
+        shown = images
+    for name, parameter in net.named_parameters():
+        np.testing.assert_allclose(parameter.detach(), expected[name], rtol=1e-4, atol=1e-6, err_msg=name)
+
+
 @pytest.mark.parametrize(
     ("sections", "line"),
     [("[maxpool]\n" * 2, 6), ("[maxpool]\n" * 3, 7), ("[conv]\nstopbackward=1\n" * 2 + "[maxpool]\n", 7)],
@@ -106,7 +134,7 @@ def test_nothing_left_to_train_is_refused_at_its_section(sections, line):
     ("line", "classifiers", "detectors"),
     [("mixup=1", True, True), ("cutmix=1", True, True), ("mosaic=1", True, True), ("label_smooth_eps=.1", True, False),
      ("mosaic_bound=1", False, True), ("blur=1", False, True), ("gaussian_noise=5", False, True),
-     ("ema_alpha=.9", True, True), ("dynamic_minibatch=1", False, False)],
+     ("ema_alpha=.9", True, True), ("dynamic_minibatch=1", True, True), ("track=1", False, False)],
 )  # fmt: skip
 def test_what_alexeyabs_loader_makes_of_images_is_for_one_kind_or_both(line, classifiers, detectors):
     classifier = f"[net]\nwidth=8\nheight=8\nchannels=3\n{line}\n[connected]\noutput=4\n[softmax]\n"

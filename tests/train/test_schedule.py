@@ -230,6 +230,31 @@ def test_random_of_alexeyabs_is_a_factor(w, h, factor, step):
     assert all(side % step == 0 or size == (w, h) for size in found for side in size)
 
 
+def alexeyabs_images(count, w, h, factor, step, size):
+    """train_detector of his src/detector.c, in C's integers: dim_b."""
+    largest = alexeyabs_size(w, h, factor, step)
+    images = (count * largest[0] * largest[1]) // (size[0] * size[1])
+    fewer = int(images * 0.8)
+    return fewer if fewer > count else images
+
+
+@pytest.mark.parametrize(("factor", "count"), [(1.4, 8), (1.4, 1), (2.0, 3), (1.1, 64)])
+def test_a_dynamic_minibatch_fills_the_memory_of_the_largest_size(factor, count):
+    net = SimpleNamespace(
+        width=416, height=320, resize_step=32.0, max_batches=9000, mini_batch=count, dynamic_minibatch=1
+    )
+    drawn = Scaling(factor)
+    sizes = {drawn.size(net, 3, update, update) for update in range(0, 4000, 10)}
+    found = {size: drawn.images(net, size) for size in sizes}
+    assert found == {size: alexeyabs_images(count, 416, 320, factor, 32, size) for size in sizes}
+    assert found[drawn.largest(net)] == count
+    assert max(found.values()) <= drawn.most_images(net)
+    whole = count * np.prod(drawn.largest(net))
+    assert all(images * np.prod(size) <= whole for size, images in found.items())
+    net.dynamic_minibatch = 0
+    assert {drawn.images(net, size) for size in sizes} == {drawn.most_images(net)} == {count}
+
+
 def test_half_of_the_factors_enlarge():
     """rand_scale: uniform between 1 and the factor, or one over it."""
     net, drawn = SimpleNamespace(width=3200, height=3200, resize_step=32.0, max_batches=90000), Scaling(1.4)

@@ -245,7 +245,9 @@ def test_what_is_not_finite_is_found_in_memory_that_is_used_again():
 def test_the_loss_of_another_process_that_is_not_finite():
     class Beside(Processes):
         def all_reduce(self, tensor):
-            tensor[-2] += torch.nan
+            if len(tensor) == 2:
+                tensor[0] += torch.nan
+            return lambda: None
 
     trainer = Trainer(load_network(parse_cfg(small())), Beside(torch.device("cpu"), 0, 2))
     with pytest.raises(TrainingError, match=r"^update 2: the loss of another process is not finite$"):
@@ -280,7 +282,9 @@ class Beside(Processes):
     gives_up = 0
 
     def all_reduce(self, tensor):
-        tensor[-1] += type(self).gives_up
+        if len(tensor) == 2:
+            tensor[1] += type(self).gives_up
+        return lambda: None
 
 
 def test_an_update_that_is_broken_off_or_given_up_leaves_nothing_behind(monkeypatch):
@@ -480,7 +484,6 @@ def test_onlyforward_is_refused_where_it_would_train_something_else():
     ("text", "message"),
     [
         (small(net="contrastive=1"), "contrastive=1: training with contrastive is not built here"),
-        (small(net="dynamic_minibatch=1"), "dynamic_minibatch=1: training with dynamic_minibatch is not built here"),
         (
             small(net="flip=1", second="train_only_bn=1"),
             "train_only_bn=1: training with train_only_bn is not built here",

@@ -72,6 +72,55 @@ def test_means_over_time_go_on_to_the_last_bit(tmp_path, monkeypatch):
     assert all(map(torch.equal, means, resumed.ema.means))
 
 
+def test_a_dynamic_minibatch_goes_on_to_the_last_bit(tmp_path, monkeypatch):
+    """Sizes of 32 and 64: one update in two or so has four times the images."""
+    data_set(tmp_path)
+    text = two_heads(options="iou_loss=ciou").replace(
+        "[net]", "[net]\nmax_batches=300\nlearning_rate=.00001\ndynamic_minibatch=1", 1
+    )
+    text = text.replace("[yolo]", "[yolo]\nrandom=1.5")
+    (tmp_path / "net.cfg").write_text(text)
+
+    def train(name, *, stop, **options):
+        data = (tmp_path / "set.data").read_text().replace(f"{tmp_path}/backup", str(tmp_path / name))
+        (tmp_path / f"{name}.data").write_text(data)
+        made = DetectorTraining(
+            tmp_path / f"{name}.data", tmp_path / "net.cfg", **options, device="cpu", seed=4, workers=2
+        )
+        shapes, update = [], made.trainer.update
+
+        def watched(batches):
+            taken = [batch._replace(images=batch.images.clone(), truth=batch.truth.clone()) for batch in batches]
+            shapes.extend(tuple(batch.images.shape) for batch in taken)
+            return update(taken)
+
+        made.trainer.update = watched
+        with monkeypatch.context() as patch:
+            press_ctrl_c(patch, stop)
+            made.run()
+        return made.trainer, shapes
+
+    whole, shapes = train("whole", stop=47)
+    most = max(count * h * w for count, _, h, w in shapes)
+    counts = {(h, w): count for count, _, h, w in shapes}
+    assert len(counts) > 1
+    assert most == whole.net.mini_batch * np.prod(max(counts))
+    assert counts == {size: whole.net.mini_batch * np.prod(max(counts)) // np.prod(size) * 8 // 10
+                      if size != max(counts) else whole.net.mini_batch for size in counts}  # fmt: skip
+    assert whole.images == sum(shape[0] for shape in shapes)
+    _, before = train("parts", stop=33)
+    resumed, after = train("parts", stop=47, resume=True)
+    assert before + after == shapes
+    assert resumed.images == whole.images
+    for (name, ours), theirs in zip(
+        whole.network.state_dict().items(), resumed.network.state_dict().values(), strict=True
+    ):
+        assert torch.equal(ours, theirs), name
+    log = (tmp_path / "whole/net.log").read_text()
+    for (h, w), count in counts.items():
+        assert f"Resizing, random_coef = 1.50 \n\n {w} x {h}  (batch = {count}) \n" in log
+
+
 def test_a_head_whose_sums_are_not_finite_is_named(tmp_path):
     """Boxes of infinite size have no GIOU, though the maps are numbers."""
     (tmp_path / "net.cfg").write_text(two_heads(options="iou_loss=giou"))
