@@ -146,6 +146,16 @@ def test_in_one_list_a_class_alone_is_a_node_and_that_of_a_box_goes_through_the_
             made(joint, classify=None)
 
 
+def test_alexeyabs_loader_takes_nothing_without_a_place(joint):
+    """load_data_detection: "Wrong annotation: x = 0, y = 0"; such an image would say that nothing is there."""
+    with pytest.raises(CfgError, match=r"-classify is not for AlexeyAB's program, .*; expected -program pjreddie"):
+        made(joint, program="alexeyab")
+    (joint / "labels/000.txt").write_text("5 0 0 0 0\n")
+    with pytest.raises(DataError, match=r"000\.txt:1: x = y = 0 marks an object without a place"):
+        made(joint, classify=None, program="alexeyab")
+    made(joint, classify=None)
+
+
 def test_labels_are_joined():
     one = Labels(np.arange(15, dtype=np.float32).reshape(3, 5), np.array([0, 2, 3]), ["a"], ["b"])
     both = one.join(class_labels(np.array([7, 9])))
