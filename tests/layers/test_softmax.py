@@ -151,6 +151,20 @@ def test_groups_of_which_nothing_is_known_do_not_train(darknet, tmp_path, cost, 
         assert float(figures[1].cost) == pytest.approx(float(reference.layer_tensor(2, "cost")[0]), rel=1e-5)
 
 
+def test_a_cost_that_masks_nothing_takes_the_mark_for_a_truth(darknet, tmp_path):
+    file = tmp_path / "small.tree"
+    file.write_text(TREE)
+    truth = tree_truth(read_tree(file))
+    sections = ["[connected]\noutput=9\nactivation=linear", f"[softmax]\ntree={file}", "[cost]"]
+    network, cfg, weights = network_of(net(5, 4, 3, *sections, batch=4), tmp_path)
+    x = np.random.default_rng(4).random((4, 3, 4, 5), np.float32)
+    _, figures = losses(network, x, truth)
+    reference = darknet.load_network(cfg, weights)
+    reference.train_step(x, truth, update=False)
+    assert float(figures[1].cost) == pytest.approx(float(reference.layer_tensor(2, "cost")[0]), rel=1e-5)
+    assert float(figures[1].cost) > SECRET_NUM**2
+
+
 def test_spatial_losses_go_place_by_place():
     rng = np.random.default_rng(5)
     head = Network(parse_cfg(net(5, 4, 3, "[softmax]\nspatial=1"))).heads[0]
