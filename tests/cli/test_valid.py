@@ -351,6 +351,12 @@ def test_map_of_the_data_file_chooses_the_trees_classes(verb, data, wide, tmp_pa
     assert found[0][4:] == found[1][4:] == [[], []]
 
 
+def test_without_a_tree_the_map_of_the_data_file_chooses_nothing(verb, data, wide, tmp_path):
+    (tmp_path / "the.map").write_text("0\n" * 200)
+    with pytest.raises(DarknetError, match=r"eval=imagenet: 6 classes would be written; expected the 200 of"):
+        verb("detector", "valid", data([wide], map="the.map", eval="imagenet"), CFG, WEIGHTS)
+
+
 def test_a_missing_image_leaves_no_results(darknet_share, tmp_path):
     data = data_file(tmp_path, [darknet_share / "data/dog.jpg", tmp_path / "none.jpg"])
     result = run("detector", "valid", data, *SHAPES, cwd=tmp_path)
