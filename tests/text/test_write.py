@@ -52,11 +52,3 @@ def test_a_cfg_for_training_reads_one_stream():
         found = many.feed(symbol)
         np.testing.assert_array_equal(found, one.feed(symbol))
     assert found.shape == (128,)
-
-
-def test_a_reader_starts_anew():
-    """Whatever the network, or another reader of it, has read before."""
-    reader = Reader(randomise(Network(parse_cfg(text_cfg(SECTIONS["gru"])))))
-    first = reader.feed(ord("a"))
-    assert not np.array_equal(reader.feed(ord("a")), first)
-    np.testing.assert_array_equal(Reader(reader.network).feed(ord("a")), first)
