@@ -140,6 +140,7 @@ def test_in_one_list_a_class_alone_is_a_node_and_that_of_a_box_goes_through_the_
     for line, says in (
         ("6 0 0 0 0", "class 6, expected one of 0..5"),
         ("3 .5 .5 .1 .1", "class 3, expected one of 0..2"),
+        ("3 0 .5 .1 .1", "class 3, expected one of 0..2"),  # a place, on the edge
     ):
         label.write_text(f"{line}\n")
         with pytest.raises(DataError, match=says):
