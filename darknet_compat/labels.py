@@ -183,7 +183,8 @@ def read_all_labels(
 
     Sound is a line ``class x y w h`` with a class below ``classes`` (None: any) and the rest in 0..1.
     ``class_only``: how many classes there are for objects at x = y = 0, which have a class and no place, as YOLO9000
-    has them; without a tree Darknet would write outside its memory for one, so there it is 0, and they are bad lines.
+    has them. Without a tree Darknet would write outside its memory for one, and AlexeyAB's loader leaves them out: so
+    there it is 0, and they are bad lines.
     """
     found = Labels(np.zeros((0, 5)), np.zeros(1, np.int64))
     rows = [_sound_objects(image, label_path(image, program), classes, class_only, found) for image in images]
@@ -222,7 +223,10 @@ def _sound_objects(image: str, path: str, classes: int | None, class_only: int, 
         elif not inside[row]:
             what = "a box outside of 0..1; x, y, w, h are parts of the image's width and height"
         else:
-            what = "x = y = 0 marks an object without a place, which only a network with a tree can learn"
+            what = (
+                "x = y = 0 marks an object without a place, which only a network with a tree can learn, and not in "
+                "AlexeyAB's program"
+            )
         found.bad.append(f"{path}:{_line_number(path, int(row))}: {what}")
     sound: np.ndarray = objects[good]
     return sound

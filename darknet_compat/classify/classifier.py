@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,9 +17,10 @@ from ..cfg.sections import printable
 from ..engines import engine_device, start_engine_for
 from ..errors import DataError, ExportError
 from ..image_files import listed_images
+from ..layers.softmax import Softmax
 from ..network import Network
 from ..stock import find_stock
-from ..tree import Hierarchy, Tree, read_tree
+from ..tree import Tree, read_tree
 from ..weights import load_network
 from .labels import read_class_names, read_classes, read_labels, read_top
 from .predictions import Finish, Prediction, as_it_is, classify_files, classify_resized
@@ -90,9 +91,10 @@ class Classifier:
 
         Classes that are no leaves, or not among ``leaves``, get 0, but for ``inner``.
         """
-        tree, hierarchy = self.tree, self._hierarchy
-        if tree is None or hierarchy is None:
+        tree, softmax = self.tree, _last_softmax(self.network)
+        if tree is None or softmax is None:
             return as_it_is
+        hierarchy = softmax.hierarchy
         kept = np.ones(tree.n, bool) if inner else (tree.child < 0) if leaves is None else leaves
         mask = torch.from_numpy(kept.astype(np.float32)).to(next(self.network.parameters()).device)
 
@@ -100,11 +102,6 @@ class Classifier:
             return hierarchy.predictions(prob, 1) * mask
 
         return along
-
-    @property
-    def _hierarchy(self) -> Hierarchy | None:
-        found: Any = next((layer.hierarchy for layer in list(self.network.layers)[::-1] if _tree_of(layer)), None)
-        return cast("Hierarchy | None", found)
 
     def classify(self, paths: Sequence[str], verb: str, finish: Finish, **options: Any) -> Iterator[Prediction]:
         """The predictions of image files, in order, of inputs as ``verb`` makes them (``prepare.py``)."""
@@ -124,9 +121,10 @@ class Classifier:
         return classify_resized(self.network, paths, sizes, **options)
 
 
-def _tree_of(layer: Any) -> str | None:
-    """The file of a layer's tree, if the layer is one that has a tree."""
-    return getattr(layer.o, "tree", None) or None
+def _last_softmax(network: Network) -> Softmax | None:
+    """That whose tree, or none, is the network's: parse_network_cfg takes that of each [softmax] in turn."""
+    found = [layer for layer in network.layers if isinstance(layer, Softmax)]
+    return found[-1] if found else None
 
 
 def load_classifier(
@@ -164,9 +162,16 @@ def check_classifier(network: Network, data: DataFile) -> None:
 
 
 def network_tree(network: Network) -> Tree | None:
-    """The tree of the network's classes: that of its last layer with one."""
-    files = [file for layer in network.layers if (file := _tree_of(layer))]
-    return read_tree(files[-1]) if files else None
+    """The tree of the network's classes: that of its last [softmax]. Raises :class:`CfgError` where that has others."""
+    softmax = _last_softmax(network)
+    if softmax is None or not softmax.o.tree:
+        return None
+    tree, outputs = read_tree(softmax.o.tree), network.layers[-1].output.outputs
+    if tree.n != outputs:
+        raise softmax.section.error(
+            f"the tree has {tree.n} classes, and the network {outputs}; expected as many", "tree"
+        )
+    return tree
 
 
 def imagenet_data() -> str:

@@ -56,7 +56,7 @@ def sample(prob: np.ndarray, number: float) -> int:
 
     In 32 bits, one symbol after the other, as the C program: the same number draws the same symbol.
     """
-    prob = np.where(prob < LEAST, np.float32(0), prob)
+    prob = np.where(prob.astype(np.float64) < LEAST, np.float32(0), prob)  # a float against a double, as in C
     with np.errstate(all="ignore"):
         prob = prob * np.float32(1 / prob.sum(dtype=np.float32))
         left = np.subtract.accumulate(np.concatenate([np.array([number], np.float32), prob]))[1:]

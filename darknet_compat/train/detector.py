@@ -125,10 +125,16 @@ class DetectorTraining(ImageTraining[DetectionSet]):
             raise network.cfg.net.error(
                 "-augment device is not for AlexeyAB's program, whose loader works on bytes; expected no such flag"
             )
-        class_only = head.o.classes if head.class_only else 0
+        # Of objects without a place his load_data_detection says "Wrong annotation", and leaves them out.
+        class_only = head.o.classes if head.class_only and not alexeyabs else 0
         found = check_labels(paths, head.truth_classes, self.labels, class_only, network.program)
         mix = None
         if self.classify is not None:
+            if alexeyabs:
+                raise network.cfg.net.error(
+                    "-classify is not for AlexeyAB's program, whose loader leaves out what has no place; expected "
+                    "-program pjreddie"
+                )
             images = read_list(find_stock(self.classify))
             mix = len(paths), self.ratio
             paths, found = [*paths, *images], found.join(self._classified(images))

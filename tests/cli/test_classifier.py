@@ -309,12 +309,55 @@ def test_trees(program, verb, data, network, photographs, copies, tree, capsys, 
 
 @pytest.mark.parametrize("name", ["valid10", "validmulti", "validfull"])
 def test_trees_of_the_other_verbs(pjreddie, verb, data, network, copies, tree, capsys, monkeypatch, tmp_path, name):
-    """validmulti multiplies along the tree for the plain image alone."""
+    """validmulti multiplies along the tree for the plain image alone; none of them looks at leaves=."""
     monkeypatch.chdir(tmp_path)
-    file, files = data(copies), network(tree)
+    file, files = data(copies, leaves="my.leaves"), network(tree)
     lines, _ = theirs(pjreddie, name, file, *files)
     assert verb("classifier", name, file, *files, *follow(pjreddie)) == 0
+    out, err = capsys.readouterr()
+    check(out.splitlines(), lines, 1.1e-6)
+    assert "leaves" not in err
+    assert "level 2 of the tree: " in err
+
+
+@pytest.mark.parametrize("last", ["", "tree=other.tree"])
+def test_the_tree_is_that_of_the_last_softmax(
+    pjreddie, verb, data, network, copies, tree, capsys, monkeypatch, tmp_path, last
+):
+    """parse_network_cfg: ``net->hierarchy = l.softmax_tree`` at each of them, be it one without a tree."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "other.tree").write_text("".join(f"{word} {number // 4 - 1}\n" for number, word in enumerate(WORDS)))
+    more = f"{tree}\n[connected]\noutput={CLASSES}\nactivation=linear\n[softmax]\n{last}"
+    file, files = data(copies), network(more)
+    lines, _ = theirs(pjreddie, "valid10", file, *files)
+    assert verb("classifier", "valid10", file, *files, *follow(pjreddie)) == 0
     check(capsys.readouterr().out.splitlines(), lines, 1.1e-6)
+
+
+def test_a_tree_of_other_classes_than_the_networks_is_one_line(
+    verb, data, network, photographs, tree, monkeypatch, tmp_path
+):
+    monkeypatch.chdir(tmp_path)
+    file, files = data(photographs, classes=5), network(f"{tree}\n[connected]\noutput=5\nactivation=linear")
+    with pytest.raises(CfgError, match=r"tree=my\.tree: the tree has 12 classes, and the network 5; expected as many"):
+        verb("classifier", "valid", file, *files)
+
+
+def test_leaves_that_are_none_of_the_trees_are_one_line(verb, data, network, photographs, tree, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError, match=r"leaves=my\.names: no line of my\.names is a name in the tree"):
+        verb("classifier", "valid", data(photographs, leaves="my.names"), *network(tree))
+
+
+def test_validcrop_tells_of_no_level_of_a_tree(verb, data, network, photographs, tree, capsys, monkeypatch, tmp_path):
+    """As it scores what the network gives, the probability of a class where its parent is given."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "word1x").mkdir()
+    shown = shutil.copy(photographs[0], tmp_path / "word1x/dog.png")
+    assert verb("classifier", "validcrop", data([shown]), *network(tree)) == 0
+    out, err = capsys.readouterr()
+    assert out.startswith("1: top 1: ")
+    assert "of the tree" not in err
 
 
 @pytest.mark.parametrize("name", ["csv", "fout", "label"])

@@ -22,11 +22,12 @@ from darknet_compat import load_network
 from darknet_compat.boxes import diou, iou
 from darknet_compat.cfg import read_cfg
 from darknet_compat.errors import DarknetError
+from darknet_compat.images import load_image
 from darknet_compat.network import Network
 from darknet_compat.weights import save_weights
 from tests.cli.conftest import CFG, NAMES, WEIGHTS
 from tests.cli.test_main import run
-from tests.compare import randomise
+from tests.compare import calibrate, randomise
 from tests.conftest import ROOT, SHAPES, network_files, real
 
 PROBABILITY, CORNER = 1e-4, 0.05  # allowed differences; corners in pixels
@@ -349,6 +350,61 @@ def test_map_of_the_data_file_chooses_the_trees_classes(verb, data, wide, tmp_pa
     assert all(found[0][:4])
     assert found[1][:4] == found[0][3::-1]
     assert found[0][4:] == found[1][4:] == [[], []]
+
+
+def test_without_a_tree_the_map_of_the_data_file_chooses_nothing(verb, data, wide, tmp_path):
+    (tmp_path / "the.map").write_text("0\n" * 200)
+    with pytest.raises(DarknetError, match=r"eval=imagenet: 6 classes would be written; expected the 200 of"):
+        verb("detector", "valid", data([wide], map="the.map", eval="imagenet"), CFG, WEIGHTS)
+
+
+@pytest.mark.slow
+def test_yolo9000_and_combine9k(darknet, darknet_share, verb, tmp_path, monkeypatch, capsys):
+    """The whole network with random numbers: its 200 classes' lines are those of get_region_detections and do_nms_sort
+    of his library, for the map that his layers make of the same images. (His program without a GPU takes its softmax
+    over other values.)
+    """
+    monkeypatch.chdir(darknet_share)  # where data/9k.tree is
+    cfg, weights = darknet_share / "cfg/yolo9000.cfg", tmp_path / "yolo9000.weights"
+    paths = [darknet_share / f"data/{name}.jpg" for name in ("dog", "person", "eagle", "horses")]
+    network = randomise(Network(read_cfg(cfg), "cpu"))
+    planes = [np.ascontiguousarray(load_image(path).transpose(2, 0, 1), np.float32) / 255 for path in paths]
+    inputs = np.stack([darknet.letterbox_image(image, 544, 544) for image in planes])
+    calibrate(network, torch.from_numpy(inputs), weights)
+    network.layers[-2].weights.data *= 3  # so that it is sure of something
+    save_weights(network, weights)
+
+    text = (darknet_share / "cfg/combine9k.data").read_text()
+    (tmp_path / "list.txt").write_text("".join(f"{path}\n" for path in paths))
+    text = re.sub("^valid .*$", f"valid = {tmp_path}/list.txt", text, flags=re.M)
+    (tmp_path / "combine9k.data").write_text(re.sub("^results .*$", f"results = {tmp_path}/results", text, flags=re.M))
+    assert verb("detector", "valid", tmp_path / "combine9k.data", cfg, weights, "-numerics", "cpu") == 0
+    lines = (tmp_path / "results/imagenet-detection.txt").read_text().splitlines()
+
+    reference = darknet.load_network(cfg, weights, folder=darknet_share)
+    region = darknet.region(
+        1, 17, 17, 3, 9418, network.detector.o.anchors, tree=darknet_share / "data/9k.tree", softmax=1
+    )
+    asked = [int(number) for number in (darknet_share / "data/inet9k.map").read_text().split()]
+    expected = []
+    for number, (image, x) in enumerate(zip(planes, inputs, strict=True), 1):
+        height, width = image.shape[1:]
+        reference.predict(x[None])
+        region.forward(reference.layer_output(23).reshape(region.shape))
+        boxes = region.boxes(width, height, 544, 544, THRESH, relative=False, nms=NMS, map=asked)
+        for at in boxes.order:
+            (x, y, w, h), prob = boxes.boxes[at], boxes.prob[at, :200]
+            corners = max(x - w / 2, 0), max(y - h / 2, 0), min(x + w / 2, width), min(y + h / 2, height)
+            expected += [(number, index + 1, prob[index], *corners) for index in np.flatnonzero(prob)]
+    found = np.array([line.split() for line in lines], float)
+    expected = np.array(expected)
+    with capsys.disabled():
+        off = np.abs(found - expected).max(0)
+        print(f"\n{len(expected)} lines; probabilities within {off[2]:.1g}, corners within {off[3:].max():.2g} pixels")
+    assert len(expected) > 20
+    np.testing.assert_array_equal(found[:, :2], expected[:, :2])
+    np.testing.assert_allclose(found[:, 2], expected[:, 2], atol=PROBABILITY)
+    np.testing.assert_allclose(found[:, 3:], expected[:, 3:], atol=5 * CORNER)  # of boxes as large as the image
 
 
 def test_a_missing_image_leaves_no_results(darknet_share, tmp_path):

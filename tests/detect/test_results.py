@@ -55,8 +55,9 @@ def test_no_detection_at_all_is_valid_json(tmp_path):
 def test_imagenet_lines(tmp_path):
     with ResultFiles(str(tmp_path), "imagenet", NAMES, "mine") as files:
         files.add(found("a.jpg", [[1, 1, 9, 9]], [[0, 0]]))
+        files.add(found("none.jpg", np.zeros((0, 4)), np.zeros((0, 2))))
         files.add(found("b.jpg", [[1, 1, 9, 9]], [[0, 0.25]]))
-    assert (tmp_path / "mine.txt").read_text() == "2 2 0.250000 0.000000 0.000000 5.500000 5.500000\n"
+    assert (tmp_path / "mine.txt").read_text() == "3 2 0.250000 0.000000 0.000000 5.500000 5.500000\n"
 
 
 def test_files_appear_together_or_not_at_all(tmp_path):

@@ -69,12 +69,14 @@ PARENT = np.array([-1, -1, 0, 0, 1, 1, 5, 5])
 
 def test_levels_of_a_tree(tmp_path):
     """A right red, a red taken for orange, a red for green, a light blue for blue, a warm for red, one of no class."""
-    truth, best = np.array([2, 2, 2, 7, 0, -1]), np.array([[2], [3], [4], [5], [2], [0]])
+    truth, best = np.array([2, 2, 2, 7, 0, -1]), np.array([[2, 0], [3, 2], [4, 2], [5, 7], [2, 0], [0, 2]])
     scores = ClassScores(truth, best, list("abcdefgh"), PARENT)
     assert scores.levels() == [(5, 4), (4, 2), (1, 0)]
     assert ClassScores(truth, best, list("abcdefgh")).levels() == []
     assert scores.write(tmp_path)[-1].read_text().splitlines() == [
         "level,images,right", "1,5,0.800000", "2,4,0.500000", "3,1,0.000000"]  # fmt: skip
+    # None goes down to the third level, and so there is none to tell of.
+    assert ClassScores(truth[:3], best[:3], list("abcdefgh"), PARENT).levels() == [(3, 2), (3, 1)]
 
 
 def test_levels_are_those_of_a_walk_up_from_each_class():

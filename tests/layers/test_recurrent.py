@@ -157,6 +157,8 @@ def test_training_goes_on_from_the_last_state():
             network.eval()
             if name == "crnn":
                 assert torch.equal(network(x[:2]), whole[:2])
+                assert bool(network.layers[1].state.any())
+                assert torch.equal(network.train()(x[:4]), whole[:4]), "whatever inference has left"
 
 
 TRUTH = np.random.default_rng(5).normal(size=(3 * STREAMS, 4)).astype(np.float32)

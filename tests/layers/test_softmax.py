@@ -27,10 +27,19 @@ def test_over_a_map(darknet, tmp_path):
     check_layers(darknet, net(5, 4, 3, "[conv]\nfilters=4\nactivation=linear", "[softmax]\ngroups=2"), tmp_path)
 
 
-def test_with_a_tree(darknet, tmp_path):
+@pytest.mark.parametrize("temperature", [1, 2.5])
+def test_with_a_tree(darknet, tmp_path, temperature):
     (tmp_path / "small.tree").write_text(TREE)
-    sections = ["[connected]\noutput=9\nactivation=linear", f"[softmax]\ntree={tmp_path}/small.tree"]
-    check_layers(darknet, net(5, 4, 3, *sections), tmp_path)
+    end = f"[softmax]\ntree={tmp_path}/small.tree\ntemperature={temperature}"
+    check_layers(darknet, net(5, 4, 3, "[connected]\noutput=9\nactivation=linear", end), tmp_path)
+
+
+@pytest.mark.parametrize("output", [8, 10])
+def test_a_tree_of_other_classes_is_refused(tmp_path, output):
+    (tmp_path / "small.tree").write_text(TREE)
+    text = net(5, 4, 3, f"[connected]\noutput={output}", f"[softmax]\ntree={tmp_path}/small.tree")
+    with pytest.raises(CfgError, match=f"the tree has 9 nodes; expected the layer's {output} values"):
+        Network(parse_cfg(text))
 
 
 def test_groups_that_do_not_divide():
@@ -115,15 +124,17 @@ def tree_truth(tree):
     return truth
 
 
-@pytest.mark.parametrize("cost", [[], ["[cost]\ntype=masked"]], ids=["alone", "masked"])
-def test_groups_of_which_nothing_is_known_do_not_train(darknet, tmp_path, cost):
+@pytest.mark.parametrize(
+    ("cost", "temperature"), [([], 1), (["[cost]\ntype=masked"], 1), ([], 2.5)], ids=["alone", "masked", "temperature"]
+)
+def test_groups_of_which_nothing_is_known_do_not_train(darknet, tmp_path, cost, temperature):
     """As on the GPU: where the mark stands, delta and loss are 0. The CPU's delta there is -1234, which is left out."""
     file = tmp_path / "small.tree"
     file.write_text(TREE)
     truth = tree_truth(read_tree(file))
     known = truth != SECRET_NUM
     assert 0 < known.sum() < known.size
-    sections = ["[connected]\noutput=9\nactivation=linear", f"[softmax]\ntree={file}", *cost]
+    sections = ["[connected]\noutput=9\nactivation=linear", f"[softmax]\ntree={file}\ntemperature={temperature}", *cost]
     network, cfg, weights = network_of(net(5, 4, 3, *sections, batch=4), tmp_path)
     x = np.random.default_rng(4).random((4, 3, 4, 5), np.float32)
     delta, figures = losses(network, x, truth)
@@ -138,6 +149,20 @@ def test_groups_of_which_nothing_is_known_do_not_train(darknet, tmp_path, cost):
     if cost:
         assert float(figures[1].cost) == pytest.approx(np.square(truth - p)[known].sum(), rel=1e-5)
         assert float(figures[1].cost) == pytest.approx(float(reference.layer_tensor(2, "cost")[0]), rel=1e-5)
+
+
+def test_a_cost_that_masks_nothing_takes_the_mark_for_a_truth(darknet, tmp_path):
+    file = tmp_path / "small.tree"
+    file.write_text(TREE)
+    truth = tree_truth(read_tree(file))
+    sections = ["[connected]\noutput=9\nactivation=linear", f"[softmax]\ntree={file}", "[cost]"]
+    network, cfg, weights = network_of(net(5, 4, 3, *sections, batch=4), tmp_path)
+    x = np.random.default_rng(4).random((4, 3, 4, 5), np.float32)
+    _, figures = losses(network, x, truth)
+    reference = darknet.load_network(cfg, weights)
+    reference.train_step(x, truth, update=False)
+    assert float(figures[1].cost) == pytest.approx(float(reference.layer_tensor(2, "cost")[0]), rel=1e-5)
+    assert float(figures[1].cost) > SECRET_NUM**2
 
 
 def test_spatial_losses_go_place_by_place():

@@ -32,6 +32,10 @@ def test_the_unlikely_is_never_drawn():
     prob = np.array([0.00009, 0.5, 0.49991], np.float32)
     assert [sample(prob, number) for number in (1e-9, 0.3, 0.6, 1.0)] == [1, 1, 2, 2]
     assert sample(np.array([0.7, 0.2], np.float32), 1.0) == 1
+    assert sample(np.array([0.5, 0.5], np.float32), 0.5) == 0  # r <= 0
+    assert sample(np.full(4, 1e-5, np.float32), 0.5) == 3  # n - 1, where nothing is left
+    # The float nearest to .0001 is less than it.
+    assert [sample(np.array([least, 0.9999], np.float32), 1e-9) for least in (0.0001, 0.00010001)] == [1, 0]
 
 
 def test_an_empty_seed_is_the_symbol_0():

@@ -140,10 +140,21 @@ def test_in_one_list_a_class_alone_is_a_node_and_that_of_a_box_goes_through_the_
     for line, says in (
         ("6 0 0 0 0", "class 6, expected one of 0..5"),
         ("3 .5 .5 .1 .1", "class 3, expected one of 0..2"),
+        ("3 0 .5 .1 .1", "class 3, expected one of 0..2"),  # a place, on the edge
     ):
         label.write_text(f"{line}\n")
         with pytest.raises(DataError, match=says):
             made(joint, classify=None)
+
+
+def test_alexeyabs_loader_takes_nothing_without_a_place(joint):
+    """load_data_detection: "Wrong annotation: x = 0, y = 0"; such an image would say that nothing is there."""
+    with pytest.raises(CfgError, match=r"-classify is not for AlexeyAB's program, .*; expected -program pjreddie"):
+        made(joint, program="alexeyab")
+    (joint / "labels/000.txt").write_text("5 0 0 0 0\n")
+    with pytest.raises(DataError, match=r"000\.txt:1: x = y = 0 marks an object without a place"):
+        made(joint, classify=None, program="alexeyab")
+    made(joint, classify=None)
 
 
 def test_labels_are_joined():

@@ -238,6 +238,18 @@ def test_snapshots_are_named_as_in_both_programs(tmp_path):
         assert made.final.name == "net_final.weights"
 
 
+@pytest.mark.parametrize(("program", "restart"), [("pjreddie", 64), ("alexeyab", 10)])
+def test_how_often_a_stream_starts_anew(program, restart, tmp_path):
+    """train_char_rnn: ``rand()%64 == 0``; AlexeyAB's has 10."""
+    from darknet_compat.train.text import TextTraining
+
+    cfg = tmp_path / "net.cfg"
+    cfg.write_text(text_cfg(SECTIONS["gru"], batch=20, steps=1, net="max_batches=2"))
+    made = TextTraining(cfg, text=SONNETS, backup=tmp_path, device="cpu", program=program, seed=1)
+    anew = sum(int(made.draw(number)[0].sum()) for number in range(1, 501))
+    assert anew == pytest.approx(10000 / restart, rel=0.3)
+
+
 def test_what_cannot_be_trained_is_said_before_the_start(tmp_path):
     cfg = tmp_path / "net.cfg"
     cfg.write_text(text_cfg(SECTIONS["gru"], net="max_batches=2"))
