@@ -183,7 +183,7 @@ def test_where_to_write_is_looked_at_before_the_run(verb, data, wide, tmp_path, 
     monkeypatch.setattr("darknet_compat.detect.detect_files", lambda *_, **__: pytest.fail("it ran"))
     words = "detector", "test", data([wide]), CFG, WEIGHTS, wide
     for flags, found in (
-        (("-json", "images"), "images: a folder; expected a file's name$"),
+        (("-json", "JPEGImages"), "JPEGImages: a folder; expected a file's name$"),
         (("-json", "list.txt/x.json"), r"list\.txt: File exists; expected a folder to write to"),
         (("-out", "my.data"), r"my\.data: File exists; expected a folder to write to"),
     ):
@@ -207,7 +207,7 @@ def test_out_names_a_folder(verb, data, wide, tmp_path, capsys, name):
 @pytest.mark.parametrize(
     ("images", "flags", "written"),
     [
-        (["a.jpg", "images/wide.png"], ["-out", "."], "a.jpg"),
+        (["a.jpg", "JPEGImages/wide.png"], ["-out", "."], "a.jpg"),
         (["a.jpg"], ["-json", "images/../a.jpg"], "images/../a.jpg"),
         (["link.jpg"], ["-json", "a.jpg"], "a.jpg"),
         (["a.jpg"], ["-json", "link.jpg"], "link.jpg"),
@@ -224,7 +224,7 @@ def test_nothing_that_is_read_is_written_over(verb, data, wide, tmp_path, images
         shutil.copy(ROOT / "data/shapes-sample.jpg", name)
     shutil.copy(WEIGHTS, "my.weights")
     os.symlink("a.jpg", "link.jpg")
-    Path("some.txt").write_text("a.jpg\nimages/wide.png\n")
+    Path("some.txt").write_text("a.jpg\nJPEGImages/wide.png\n")
     data([wide])
     before = {path: path.read_bytes() for path in tmp_path.rglob("*.*") if path.is_file()}
     with pytest.raises(ResultsError, match=rf"^{re.escape(written)}: it is read too, and would be written over"):
