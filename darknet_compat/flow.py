@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
+from itertools import chain, islice
 from threading import Semaphore
 from typing import TypeVar
 
@@ -24,48 +24,63 @@ def forward_turns(threads: int, device: torch.device) -> Semaphore:
     return Semaphore(max(torch.get_num_threads() // threads, 1) if device.type == "cpu" else 1)
 
 
+def read_file(path: str) -> tuple[str, np.ndarray]:
+    """The path, and what :func:`load_image` gives."""
+    return path, load_image(path)
+
+
 def results_in_order(
     work: Callable[[Iterator[tuple[str, np.ndarray]]], Sequence[Result]],
-    paths: Iterable[str],
+    things: Iterable[Item],
     batch: int,
     unreadable: Callable[[ImageError], None] | None = None,
+    read: Callable[[Item], tuple[str, np.ndarray]] = read_file,  # type: ignore[assignment]  # of things that are paths
 ) -> Iterator[Result]:
-    """What ``work`` gives for the images of each ``batch`` of paths, one result for each that can be read.
+    """What ``work`` gives for the images of each ``batch`` of things, one result for each that can be read.
 
-    It takes path and pixels, uint8 (h, w, 3), one by one, as they are read. As many Python threads as torch would use
-    work, each on one thread of torch's. One batch more than there are threads is under way, however long the list.
-    The error of an image that cannot be read is raised after the results before it. Or ``unreadable`` takes it, and if
-    it returns, the image is passed over.
+    It takes path and pixels, uint8 (h, w, 3), one by one, as ``read`` gives them. As many Python threads as torch would
+    use work, each on one thread of torch's; a batch that is the only one is done in this thread. One batch more than
+    there are threads is under way, however long the list. The error of an image that cannot be read is raised after
+    the results before it. Or ``unreadable`` takes it, and if it returns, the image is passed over.
     """
 
-    def worked(part: list[str]) -> list[Result | ImageError]:
+    def worked(part: list[Item]) -> list[Result | ImageError]:
         problems: list[ImageError | None] = []
 
         def images() -> Iterator[tuple[str, np.ndarray]]:
-            for path in part:
+            for thing in part:
                 try:
-                    image = load_image(path)
+                    opened = read(thing)
                 except ImageError as error:
                     problems.append(error)
                 else:
                     problems.append(None)
-                    yield path, image
+                    yield opened
 
         results = iter(work(images()))
         return [next(results) if problem is None else problem for problem in problems]
 
+    for found in _worked_on(worked, _batches(things, batch)):
+        for one in found:
+            if not isinstance(one, ImageError):
+                yield one
+            elif unreadable is None:
+                raise one
+            else:
+                unreadable(one)
+
+
+def _worked_on(function: Callable[[Item], Result], items: Iterator[Item]) -> Iterator[Result]:
+    """``function`` of each item, in order, by a pool of threads where there are several."""
+    first = list(islice(items, 2))
+    if len(first) < 2:
+        yield from map(function, first)
+        return
     threads = torch.get_num_threads()
     workers = max(threads, 2)
     try:
         with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            for found in _in_order(pool, worked, _batches(paths, batch), workers + 1):
-                for one in found:
-                    if not isinstance(one, ImageError):
-                        yield one
-                    elif unreadable is None:
-                        raise one
-                    else:
-                        unreadable(one)
+            yield from _in_order(pool, function, chain(first, items), workers + 1)
     finally:
         torch.set_num_threads(threads)  # for threads yet to start, which would have 1 as those of the pool
 

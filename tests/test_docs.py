@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+import cv2
 import pytest
 
 from tests.conftest import ROOT
@@ -61,7 +62,10 @@ def test_the_examples_in_python_run(tmp_path, monkeypatch, capsys):
     for example in examples:
         exec(compile(example, "docs/python.md", "exec"), names)
         said.append(capsys.readouterr().out)
-    detected, classified, shapes, trained, own = said
+    called, detected, classified, shapes, trained, own = said
+    assert re.search(r"^disc: 0\.\d\d \[", called, re.MULTILINE)
+    drawn, image = cv2.imread(str(tmp_path / "drawn.png")), cv2.imread(str(ROOT / "data/shapes-sample.jpg"))
+    assert 0 < (drawn != image).any(2).mean() < 0.5
     assert re.search(r"data/shapes-sample\.jpg disc 0\.\d\d \[", detected)
     *likeliest, scores = classified.splitlines()
     assert [re.sub(r"photo|shapes|drawing", "#", line)[:5] for line in likeliest] == ["#: 0."] * 2

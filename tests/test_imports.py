@@ -12,7 +12,7 @@ FOLDER = Path(darknet_compat.__file__).parent
 ROAD = [
     {"errors", "files", "output", "memory", "stock"},
     {"cfg", "device", "download"},
-    {"labels", "images", "image_files", "tar_files", "progress", "flow"},
+    {"labels", "images", "image_files", "tar_files", "progress", "flow", "sources"},
     {"tree", "boxes", "anchors"},
     {"layers"},
     {"program", "defaults"},

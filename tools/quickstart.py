@@ -18,11 +18,15 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from darknet_compat.errors import DarknetError
 from darknet_compat.files import whole_file
+
+if TYPE_CHECKING:
+    from darknet_compat.detect import Detections
 
 ROOT = Path(__file__).resolve().parent.parent
 RUN = Path("runs/quickstart")
@@ -104,8 +108,8 @@ def quickstart(seed: int) -> float:
     return json.loads((RUN / "scores.json").read_text(encoding="utf-8"))["mAP"]
 
 
-def truth_of(path: str, names: list[str]) -> tuple[np.ndarray, object]:
-    """An image, and its label file's objects in the form of detections."""
+def truth_of(path: str, names: list[str]) -> Detections:
+    """The objects of an image's label file in the form of detections."""
     from darknet_compat.detect import Detections
     from darknet_compat.images import load_image
     from darknet_compat.labels import label_path, read_labels
@@ -114,20 +118,19 @@ def truth_of(path: str, names: list[str]) -> tuple[np.ndarray, object]:
     prob = np.zeros((len(objects), len(names)), np.float32)
     prob[np.arange(len(objects)), objects[:, 0].astype(int)] = 1
     height, width = image.shape[:2]
-    return image, Detections(path, width, height, objects[:, 1:], prob, relative=True)
+    return Detections(path, width, height, objects[:, 1:], prob, relative=True, classes=names, pixels=image)
 
 
 def draw_samples(shapes: Path, path: Path, columns: int = 8, rows: int = 3) -> None:
     """The first training images with their truth, on one sheet."""
     from darknet_compat.cfg import read_list, read_names
-    from darknet_compat.detect.draw import draw_detections
     from darknet_compat.images import save_image
 
     names = read_names("data/shapes.names")
     side, gap = 192, 6
     sheet = np.full((rows * (side + gap) + gap, columns * (side + gap) + gap, 3), 255, np.uint8)
     for place, image_path in enumerate(read_list(shapes / "train.txt")[: columns * rows]):
-        drawn = draw_detections(*truth_of(image_path, names), names)
+        drawn = truth_of(image_path, names).draw(bgr=False)
         row, column = divmod(place, columns)
         top, left = gap + row * (side + gap), gap + column * (side + gap)
         sheet[top : top + drawn.shape[0], left : left + drawn.shape[1]] = drawn[:side, :side]
@@ -137,13 +140,12 @@ def draw_samples(shapes: Path, path: Path, columns: int = 8, rows: int = 3) -> N
 def draw_pairs(weights: Path, folder: Path, commands: Commands) -> None:
     """Some test images twice: with the truth, and with what ``detector test`` draws."""
     from darknet_compat.cfg import read_list, read_names
-    from darknet_compat.detect.draw import draw_detections
     from darknet_compat.images import save_image
 
     folder.mkdir(parents=True, exist_ok=True)
     names = read_names("data/shapes.names")
     listed = read_list(SHAPES / "2007_test.txt")
-    chosen = [path for path in listed if len(truth_of(path, names)[1].boxes) > 1][:PAIRS]
+    chosen = [path for path in listed if len(truth_of(path, names).boxes) > 1][:PAIRS]
     (RUN / "some.txt").write_text("".join(f"{path}\n" for path in chosen), encoding="utf-8")
     commands.run(
         "detections",
@@ -152,7 +154,7 @@ def draw_pairs(weights: Path, folder: Path, commands: Commands) -> None:
     )
     for path in chosen:
         stem = Path(path).stem
-        save_image(draw_detections(*truth_of(path, names), names), folder / f"{stem}-truth.jpg")
+        save_image(truth_of(path, names).draw(bgr=False), folder / f"{stem}-truth.jpg")
         shutil.copy(RUN / "drawn" / f"{stem}.jpg", folder / f"{stem}-found.jpg")
 
 

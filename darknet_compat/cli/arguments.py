@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
-    from ..detect.detector import Detector
+    from ..detect.detector import DataDetector
 
 Result = TypeVar("Result")
 
@@ -95,7 +95,7 @@ def fraction(text: str) -> float:
     return value
 
 
-def load(options: argparse.Namespace) -> Detector:
+def load(options: argparse.Namespace) -> DataDetector:
     """The detector that the shared arguments ask for; says what its weights held."""
     from ..detect.detector import load_detector
 

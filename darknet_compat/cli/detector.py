@@ -76,7 +76,7 @@ def test(options: argparse.Namespace) -> int:
     out = options.out or ("" if one else None)
     file = options.json or (None if one else "predictions.json")
     hier = {"hier": options.hier} if "hier" in options else {}
-    lines = partial(_print_found, names=detector.names, program=detector.network.program)
+    lines = partial(_print_found, program=detector.network.program)
     found = detect_images(
         detector, options.images, thresh=options.thresh, nms=options.nms, **hier, out=out, json=file,
         skip=options.skip, progress=lines if one else bar,
@@ -90,9 +90,9 @@ def test(options: argparse.Namespace) -> int:
     return 1 if len(found) < len(paths) else 0
 
 
-def _print_found(found: Iterable[Detections], total: int, names: list[str], program: str) -> Iterator[Detections]:
+def _print_found(found: Iterable[Detections], total: int, program: str) -> Iterator[Detections]:
     start = time.perf_counter()
     for detections in found:
         print(f"{detections.path}: Predicted in {time.perf_counter() - start:f} seconds.")
-        print("".join(f"{line}\n" for line in detections.lines(names, program)), end="")
+        print("".join(f"{line}\n" for line in detections.lines(program)), end="")
         yield detections

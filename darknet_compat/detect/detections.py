@@ -5,9 +5,10 @@ Source: ``examples/detector.c, test_detector, validate_detector``; ``src/network
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -16,11 +17,14 @@ from torch import Tensor
 from ..boxes import nms_sort, unletterbox
 from ..defaults import HIER, TEST
 from ..engines import Engine
-from ..errors import ImageError
-from ..flow import forward_turns, results_in_order
-from ..images import letterbox_image, resize_image
+from ..errors import ExportError, ImageError
+from ..flow import forward_turns, read_file, results_in_order
+from ..images import letterbox_image, load_image, resize_image
 from ..network import Network
 from ..program import PJREDDIE
+from .draw import draw_boxes
+
+Thing = TypeVar("Thing")
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,10 @@ class Detections:
 
     ``boxes`` (M, 4) float32: centre x, y, width, height in pixels of the image, or ``relative`` to it.
     ``prob`` (M, classes) float32, 0 where under the threshold or suppressed. ``width``, ``height``: the image's.
+    ``classes``: the names of all classes; () where nobody gave them, and the names are the numbers. ``pixels``: the
+    image, uint8 RGB (h, w, 3), where it was kept; ``path`` is "" for one that came from no file.
+
+    A box may have several classes. What has one row for each class of each box, K rows, is a property.
     """
 
     path: str
@@ -37,6 +45,45 @@ class Detections:
     boxes: np.ndarray
     prob: np.ndarray
     relative: bool
+    classes: Sequence[str] = ()
+    pixels: np.ndarray | None = field(default=None, repr=False)
+
+    @functools.cached_property
+    def _rows(self) -> tuple[np.ndarray, np.ndarray]:
+        rows, classes = np.nonzero(self.prob)
+        return rows, classes
+
+    @property
+    def xyxy(self) -> np.ndarray:
+        """Left, top, right, bottom, float32 (K, 4), in pixels of the image, neither clipped nor rounded."""
+        corners: np.ndarray = self.corners()[self._rows[0]]
+        return corners
+
+    @property
+    def xywh(self) -> np.ndarray:
+        """Centre x, y, width and height, float32 (K, 4), in pixels of the image."""
+        left_top, right_bottom = self.xyxy[:, :2], self.xyxy[:, 2:]
+        found: np.ndarray = np.concatenate([(left_top + right_bottom) / 2, right_bottom - left_top], 1)
+        return found
+
+    @property
+    def scores(self) -> np.ndarray:
+        """The probability of the class, float32 (K,), 0..1."""
+        scores: np.ndarray = self.prob[self._rows]
+        return scores
+
+    @property
+    def class_ids(self) -> np.ndarray:
+        """The class, int64 (K,)."""
+        return self._rows[1]
+
+    @property
+    def names(self) -> list[str]:
+        """The name of the class, K of them."""
+        return [self.name(index) for index in self.class_ids.tolist()]
+
+    def name(self, class_id: int) -> str:
+        return self.classes[class_id] if self.classes else str(class_id)
 
     def corners(self) -> np.ndarray:
         """Left, top, right, bottom (M, 4) in pixels, neither clipped nor rounded, but all finite.
@@ -50,7 +97,7 @@ class Detections:
         finite: np.ndarray = np.nan_to_num(corners)
         return finite
 
-    def lines(self, names: Sequence[str], program: str) -> list[str]:
+    def lines(self, program: str) -> list[str]:
         """What ``detector test`` prints: a line for each class of each box.
 
         pjreddie's program goes by its boxes, and within one by the class (``draw_detections``). AlexeyAB's goes from
@@ -59,18 +106,19 @@ class Detections:
         """
         rows, classes = np.nonzero(self.prob)
         if program != PJREDDIE:
+            names = map(self.name, range(self.prob.shape[1]))
             shown = np.where([name.startswith("dont_show") for name in names], 0, self.prob)
             left, first = self.boxes[:, 0] - self.boxes[:, 2] / 2, np.argmax(shown, 1)
             order = np.lexsort([classes, classes != first[rows], rows, left[rows]])
             order = order[(shown.max(1) > 0)[rows[order]]]
             rows, classes = rows[order], classes[order]
         found = zip(classes, self.prob[rows, classes], strict=True)
-        return [f"{names[int(index)]}: {prob * 100:.0f}%" for index, prob in found]
+        return [f"{self.name(int(index))}: {prob * 100:.0f}%" for index, prob in found]
 
-    def as_json(self, names: Sequence[str]) -> dict[str, object]:
+    def as_json(self) -> dict[str, object]:
         """image, width, height and a list of {class_id, name, prob, box: [left, top, width, height] in pixels}."""
         corners = self.corners().astype(float)
-        rows, classes = np.nonzero(self.prob)
+        rows, classes = self._rows
         return {
             "image": self.path,
             "width": self.width,
@@ -78,13 +126,32 @@ class Detections:
             "detections": [
                 {
                     "class_id": int(index),
-                    "name": names[int(index)],
+                    "name": self.name(int(index)),
                     "prob": round(float(self.prob[row, index]), 6),
                     "box": [round(value, 3) for value in (left, top, right - left, bottom - top)],
                 }
                 for row, index, (left, top, right, bottom) in zip(rows, classes, corners[rows], strict=True)
             ],
         }
+
+    def draw(self, bgr: bool = True) -> np.ndarray:
+        """The image with its boxes and labels, uint8 (h, w, 3), in OpenCV's order of colours, or, not ``bgr``, RGB.
+
+        Raises ImageError where the image was not kept and its file cannot be read.
+        """
+        pixels = load_image(self.path) if self.pixels is None else self.pixels
+        drawn = draw_boxes(pixels, self.corners(), self.prob, self.name)
+        return drawn[..., ::-1].copy() if bgr else drawn
+
+    def to_supervision(self) -> Any:
+        """As ``supervision.Detections``, for those who have the package supervision."""
+        try:
+            import supervision  # type: ignore[import-not-found]  # not among the packages of this project
+        except ModuleNotFoundError:
+            raise ExportError("to_supervision needs the package supervision: pip install supervision") from None
+        return supervision.Detections(
+            self.xyxy, confidence=self.scores, class_id=self.class_ids, data={"class_name": np.array(self.names)}
+        )
 
 
 def detect(
@@ -102,6 +169,7 @@ def detect(
     mirrored: bool = False,
     by_objectness: bool = False,
     engine: Engine | None = None,
+    classes: Sequence[str] = (),
 ) -> list[Detections]:
     """Detections of a batch: ``images`` (N, channels, height, width) made from images of the N (width, height).
 
@@ -111,7 +179,7 @@ def detect(
     way. How boxes are suppressed its last head says. ``hier`` is how sure a tree must be to go deeper, ``class_map``
     the tree's classes to ask for. ``mirrored`` averages in the mirrored image's output, as ``valid2`` does.
     ``by_objectness`` takes objectness as the only class (``do_nms_obj``). ``engine`` runs the network, if not torch
-    layer by layer (:func:`darknet_compat.engines.start_engine`).
+    layer by layer (:func:`darknet_compat.engines.start_engine`). ``classes``: their names.
     """
     thresh = TEST[network.program].thresh if thresh is None else thresh
     nms = TEST[network.program].nms if nms is None else nms
@@ -137,11 +205,8 @@ def detect(
         found = []
         for image, (path, (width, height)) in enumerate(zip(paths, sizes, strict=True)):
             kept = order[image][prob[image].gather(0, order[image, :, None].expand_as(prob[image])).any(1)]
-            found.append(
-                Detections(
-                    path, width, height, boxes[image, kept].cpu().numpy(), prob[image, kept].cpu().numpy(), relative
-                )
-            )
+            kept_boxes, kept_prob = boxes[image, kept].cpu().numpy(), prob[image, kept].cpu().numpy()
+            found.append(Detections(path, width, height, kept_boxes, kept_prob, relative, classes))
     return found
 
 
@@ -155,7 +220,22 @@ def detect_files(
     unreadable: Callable[[ImageError], None] | None = None,
     **options: Any,
 ) -> Iterator[Detections]:
-    """Detections of many images, in order.
+    """Detections of many image files, in order: :func:`detect_many` of what they hold."""
+    yield from detect_many(network, paths, read_file, batch, letter_box, engine, unreadable, **options)
+
+
+def detect_many(
+    network: Network,
+    things: Iterable[Thing],
+    read: Callable[[Thing], tuple[str, np.ndarray]],
+    batch: int = 1,
+    letter_box: bool | None = None,
+    engine: Engine | None = None,
+    unreadable: Callable[[ImageError], None] | None = None,
+    keep: bool = False,
+    **options: Any,
+) -> Iterator[Detections]:
+    """Detections of many images, in order. ``read`` makes a path and pixels, uint8 RGB (h, w, 3), of a thing.
 
     Each of as many Python threads as torch would use takes a batch from its files to its detections. As many as the
     threads of ``engine`` leave room for run it at a time; the others decode and letterbox meanwhile. On a processor an
@@ -165,7 +245,7 @@ def detect_files(
 
     An image that cannot be read raises :class:`ImageError` after the detections of all images before it. Or
     ``unreadable`` takes that error, and if it returns, the image is passed over. Raises :class:`CfgError` where the
-    network takes no RGB.
+    network takes no RGB. With ``keep`` the detections hold the pixels.
     """
     network.check_images()
     letter_box = network.letter_box if letter_box is None else letter_box
@@ -174,19 +254,22 @@ def detect_files(
     run = engine or Engine(network.predict, torch.get_num_threads())
     turn = forward_turns(run.threads, device)
 
-    def found_in(read: Iterator[tuple[str, np.ndarray]]) -> list[Detections]:
+    def found_in(opened: Iterator[tuple[str, np.ndarray]]) -> list[Detections]:
         images = torch.empty(batch, 3, network.height, network.width)
         sizes: list[tuple[int, int]] = []
         names: list[str] = []
-        for path, image in read:
+        kept: list[np.ndarray] = []
+        for path, image in opened:
             fit(image, images[len(sizes)].numpy())
             sizes.append((image.shape[1], image.shape[0]))
             names.append(path)
+            kept += [image] * keep
         if not sizes:
             return []
         with turn:
-            return detect(
+            found = detect(
                 network, images[: len(sizes)].to(device), sizes, names, letter_box=letter_box, engine=run, **options
             )
+        return [replace(one, pixels=image) for one, image in zip(found, kept, strict=True)] if keep else found
 
-    yield from results_in_order(found_in, paths, batch, unreadable)
+    yield from results_in_order(found_in, things, batch, unreadable, read)

@@ -1,44 +1,154 @@
-"""A detector made ready: a network with its names, and how to run it. What the verbs that detect share."""
+"""A detector made ready: a network with its names, and how to run it. Also what the verbs that detect share."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, overload
+
+import torch
 
 from ..cfg import DataFile, check_names, read_data, read_list, read_names
-from ..defaults import YOLO, Verbs
-from ..engines import engine_device, start_engine_for
+from ..cfg.sections import printable
+from ..defaults import HIER, TEST, YOLO, Verbs
+from ..engines import Engine, engine_device, start_engine_for
+from ..errors import DataError
 from ..network import Network
+from ..sources import Source, read_source
 from ..stock import find_stock
 from ..weights import load_network
-from .detections import Detections, detect_files
+from .detections import Detections, detect_files, detect_many
 
 BATCH = 4  # images per forward pass, where nothing else is asked for
 
 
-@dataclass(frozen=True)
 class Detector:
-    """What :func:`load_detector` gives."""
+    """A network that finds objects, and the names of their classes. Call it on images.
 
-    data: DataFile
-    names: list[str]
-    """Of the classes."""
-    names_file: str
-    network: Network
-    letter_box: bool
-    """Are images fitted into the network's input (or stretched)?"""
-    engine: str
-    precision: str
-    batch: int
-    verbs: Verbs
-    """Of which family the job is."""
+    ``cfg`` and ``weights`` are files, or ``cfg`` is a network that stands ready.
+    ``names`` are those of the classes, or a file of them, a line each; None: they are called by their numbers.
+    ``thresh``, the least probability, and ``nms``, the most IOU of two boxes of a class (0: all stay), are where not
+    given those of ``detector test`` of the network's program. ``letter_box`` None does as the cfg says, or the program
+    that it is for. ``device`` None takes a GPU where there is one and ``engine`` is "torch". ``engine`` and
+    ``precision`` are those of :func:`darknet_compat.engines.start_engine`, ``batch`` is how many images go through the
+    network at a time, the rest is that of :func:`darknet_compat.load_network`. ``verbs``: by which of Darknet's verbs;
+    "yolo" takes YOLOv1's networks alone.
+
+    Raises :class:`DarknetError` in one line that names file and place.
+    """
+
+    def __init__(
+        self,
+        cfg: str | os.PathLike[str] | Network,
+        weights: str | os.PathLike[str] | None = None,
+        names: str | os.PathLike[str] | Sequence[str] | None = None,
+        *,
+        program: str | None = None,
+        numerics: str = "cudnn",
+        device: str | None = None,
+        engine: str = "torch",
+        precision: str = "float32",
+        thresh: float | None = None,
+        nms: float | None = None,
+        letter_box: bool | None = None,
+        batch: int = BATCH,
+        verbs: Verbs = "detector",
+    ) -> None:
+        where = engine_device(engine, device)
+        if not isinstance(cfg, Network):
+            cfg = load_network(cfg, weights, device=where, numerics=numerics, program=program)
+        self.network = cfg
+        self.network.check_verbs(verbs)
+        self.engine, self.precision, self.batch, self.verbs = engine, precision, batch, verbs
+        self.letter_box = self.network.letter_box if letter_box is None else letter_box
+        """Are images fitted into the network's input (or stretched)?"""
+        usual = TEST[self.rules]
+        self.thresh = usual.thresh if thresh is None else thresh
+        self.nms = usual.nms if nms is None else nms
+        self.names: list[str] = self._names(names)
+        """Of the classes."""
+        self._engines: dict[tuple[int, int], Engine] = {}
+
+    def _names(self, names: str | os.PathLike[str] | Sequence[str] | None) -> list[str]:
+        classes = self.network.detector.o.classes
+        if names is None:
+            return [str(index) for index in range(classes)]
+        given, where = names, "names"
+        if isinstance(given, (str, os.PathLike)):
+            where = find_stock(os.fspath(given))
+            given = read_names(where)
+        if len(given) != classes:
+            file = printable(self.network.cfg.file)
+            raise DataError(f"{printable(where)}: {len(given)} names; expected {classes}, the classes= of {file}")
+        return list(given)
 
     @property
     def rules(self) -> str:
         """Whose thresholds count (``defaults.py``): those of the network's program, or of the verbs ``yolo``."""
         return YOLO if self.verbs == YOLO else self.network.program
+
+    @overload
+    def __call__(
+        self, images: Source, *, bgr: bool = True, thresh: float | None = None, nms: float | None = None
+    ) -> Detections: ...
+
+    @overload
+    def __call__(
+        self, images: list[Any] | tuple[Any, ...], *, bgr: bool = True, thresh: float | None = None,
+        nms: float | None = None,
+    ) -> list[Detections]: ...  # fmt: skip
+
+    def __call__(
+        self, images: Any, *, bgr: bool = True, thresh: float | None = None, nms: float | None = None
+    ) -> Detections | list[Detections]:
+        """The detections of an image, or of each in a list, in order.
+
+        An image is the path of a file, a NumPy array, uint8 (h, w, 3), or an image of PIL's. The colours of an array
+        stand in OpenCV's order, blue, green, red, or with ``bgr=False`` in the order red, green, blue. ``thresh`` and
+        ``nms`` instead of the detector's own.
+
+        The network is as it was at the first call: an engine keeps the weights in its own layout.
+
+        Raises :class:`ImageError` for what is no image or cannot be read.
+        """
+        many = isinstance(images, (list, tuple))
+        things = list(images) if many else [images]
+        engine, batch = self._engine(len(things))
+        found = list(
+            detect_many(
+                self.network, things, lambda thing: read_source(thing, bgr), batch, self.letter_box, engine, keep=True,
+                thresh=self.thresh if thresh is None else thresh, nms=self.nms if nms is None else nms,
+                classes=self.names,
+            )
+        )  # fmt: skip
+        return found if many else found[0]
+
+    def detect(self, paths: Sequence[str], *, hier: float = HIER, **options: Any) -> Iterator[Detections]:
+        """The detections of image files, in order, as :func:`detect_files` gives them; its options may be given."""
+        engine, batch = self._engine(len(paths))
+        usual = {"letter_box": self.letter_box, "batch": batch, "engine": engine, "classes": self.names}
+        return detect_files(self.network, paths, hier=hier, **{**usual, **options})
+
+    def _engine(self, images: int) -> tuple[Engine, int]:
+        """An engine for so many images, started once, and how many it takes at a time."""
+        key = max(min(images, self.batch * torch.get_num_threads()), 1), torch.get_num_threads()
+        if key not in self._engines:
+            self._engines[key], _ = start_engine_for(key[0], self.network, self.engine, self.precision, self.batch)
+        return self._engines[key], max(min(self.batch, images), 1)
+
+
+class DataDetector(Detector):
+    """A detector of a .data file: what :func:`load_detector` gives."""
+
+    def __init__(
+        self, data: str | os.PathLike[str], cfg: str | os.PathLike[str], weights: str | os.PathLike[str], **options: Any
+    ) -> None:
+        self.data: DataFile = read_data(find_stock(os.fspath(data)))
+        self.names_file = find_stock(self.data.source("names", "data/names.list"))
+        names = read_names(self.names_file)
+        super().__init__(cfg, weights, **options)
+        check_names(self.data, names, self.network.detector.o.classes, os.fspath(cfg))
+        self.names = names
 
     @property
     def valid_file(self) -> str:
@@ -49,44 +159,12 @@ class Detector:
         """The paths in it. Raises :class:`DataError`."""
         return read_list(find_stock(self.valid_file))
 
-    def detect(self, paths: Sequence[str], **options: Any) -> Iterator[Detections]:
-        """The detections of image files, in order, as :func:`detect_files` gives them; its options may be given."""
-        engine, batch = start_engine_for(len(paths), self.network, self.engine, self.precision, self.batch)
-        return detect_files(
-            self.network, paths, **{"letter_box": self.letter_box, "batch": batch, "engine": engine, **options}
-        )
-
 
 def load_detector(
-    data: str | os.PathLike[str],
-    cfg: str | os.PathLike[str],
-    weights: str | os.PathLike[str],
-    *,
-    device: str | None = None,
-    numerics: str = "cudnn",
-    program: str | None = None,
-    letter_box: bool | None = None,
-    engine: str = "torch",
-    precision: str = "float32",
-    batch: int = BATCH,
-    verbs: Verbs = "detector",
-) -> Detector:
-    """Read a .data file, and the network that ``cfg`` and ``weights`` hold.
-
-    ``letter_box`` None does as the cfg says, or the program it is for. ``device`` None takes a GPU where there is one
-    and ``engine`` is "torch". ``engine`` and ``precision`` are those of :func:`darknet_compat.engines.start_engine`,
-    ``batch`` is how many images go through the network at a time, the rest is that of
-    :func:`darknet_compat.load_network`. ``verbs``: for a job as the C program does it by these verbs; "yolo" takes
-    YOLOv1's networks alone.
+    data: str | os.PathLike[str], cfg: str | os.PathLike[str], weights: str | os.PathLike[str], **options: Any
+) -> DataDetector:
+    """Read a .data file, and the network that ``cfg`` and ``weights`` hold; ``options`` are :class:`Detector`'s.
 
     Raises :class:`DarknetError` in one line that names file and place.
     """
-    read = read_data(find_stock(os.fspath(data)))
-    names_file = find_stock(read.source("names", "data/names.list"))
-    names = read_names(names_file)
-    where = engine_device(engine, device)
-    network = load_network(cfg, weights, device=where, numerics=numerics, program=program)
-    network.check_verbs(verbs)
-    check_names(read, names, network.detector.o.classes, os.fspath(cfg))
-    fitted = network.letter_box if letter_box is None else letter_box
-    return Detector(read, names, names_file, network, fitted, engine, precision, batch, verbs)
+    return DataDetector(data, cfg, weights, **options)

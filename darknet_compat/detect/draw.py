@@ -6,11 +6,9 @@ them, so that labels can be read on any image.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 
 import numpy as np
-
-from .detections import Detections
 
 # src/image.c, colors: red, green, blue of six hues; classes are spread over them.
 HUES = np.array([(1, 0, 1), (0, 0, 1), (0, 1, 1), (0, 1, 0), (1, 1, 0), (1, 0, 0)], np.float32)
@@ -28,10 +26,12 @@ def class_colour(class_id: int, classes: int) -> tuple[int, int, int]:
     return red, green, blue
 
 
-def draw_detections(image: np.ndarray, detections: Detections, names: Sequence[str]) -> np.ndarray:
+def draw_boxes(image: np.ndarray, corners: np.ndarray, prob: np.ndarray, name: Callable[[int], str]) -> np.ndarray:
     """A copy of ``image`` (h, w, 3) uint8 RGB with a box and a label for each box that has a class.
 
-    A box of several classes gets the colour of the first, and all their names, as Darknet does.
+    ``corners`` (M, 4) are left, top, right, bottom in pixels, ``prob`` (M, classes) is 0 where a box has not the class,
+    and ``name`` gives that of a class. A box of several classes gets the colour of the first, and all their names, as
+    Darknet does.
     """
     import cv2
 
@@ -42,17 +42,16 @@ def draw_detections(image: np.ndarray, detections: Detections, names: Sequence[s
     thickness = max(round(scale * 1.6), 1)
     labels = []
     # OpenCV takes C's integers.
-    corners = detections.corners().clip(-FAR, FAR)
-    for box, prob in zip(corners, detections.prob, strict=True):
-        classes = np.flatnonzero(prob)
+    for box, shares in zip(corners.clip(-FAR, FAR), prob, strict=True):
+        classes = np.flatnonzero(shares)
         if not len(classes):
             continue
-        red, green, blue = colour = class_colour(int(classes[0]), len(names))
+        red, green, blue = colour = class_colour(int(classes[0]), prob.shape[1])
         left, top, right, bottom = (int(value) for value in box)
         left, right = max(left, 0), min(right, width - 1)
         top, bottom = max(top, 0), min(bottom, height - 1)
         cv2.rectangle(drawn, (left, top), (right, bottom), colour, line)
-        text = ", ".join(f"{names[int(index)]} {prob[index] * 100:.0f}%" for index in classes)
+        text = ", ".join(f"{name(int(index))} {shares[index] * 100:.0f}%" for index in classes)
         labels.append((text.encode("ascii", "replace").decode(), left, top, colour, red * 2 + green * 5 + blue))
     # Labels come after all boxes, so that no box line runs through a word.
     for text, left, top, colour, light in labels:

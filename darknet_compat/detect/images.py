@@ -8,19 +8,18 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from ..defaults import HIER, TEST
+from ..defaults import HIER
 from ..errors import ImageError
 from ..image_files import check_file, check_written, find_images, kept_results, make_folder
-from ..images import load_image, save_image
+from ..images import save_image
 from ..progress import Progress, unseen
 from .detections import Detections
-from .detector import Detector
-from .draw import draw_detections
+from .detector import DataDetector
 from .results import drawing_names
 
 
 def detect_images(
-    detector: Detector,
+    detector: DataDetector,
     images: Sequence[str],
     *,
     thresh: float | None = None,
@@ -48,22 +47,24 @@ def detect_images(
     drawings = {path: Path(out or "") / name for path, name in names.items()}
     _check_written(detector, [*images, *paths], None if out is None else Path(out), json, list(drawings.values()))
 
-    usual = TEST[detector.rules]
-    thresh, nms = (usual.thresh if thresh is None else thresh), (usual.nms if nms is None else nms)
+    thresh, nms = (detector.thresh if thresh is None else thresh), (detector.nms if nms is None else nms)
 
     def run(unreadable: Callable[[ImageError], None]) -> Iterator[Detections]:
         found = detector.detect(paths, thresh=thresh, nms=nms, hier=hier, unreadable=unreadable)
         for detections in progress(found, len(paths)):
             yield detections  # first, so that it is kept where its drawing fails
             if detections.path in drawings:
-                drawn = draw_detections(load_image(detections.path), detections, detector.names)
-                save_image(drawn, drawings[detections.path])
+                save_image(detections.draw(bgr=False), drawings[detections.path])
 
-    return kept_results(run, lambda detections: detections.as_json(detector.names), json, skip)
+    return kept_results(run, Detections.as_json, json, skip)
 
 
 def _check_written(
-    detector: Detector, given: list[str], folder: Path | None, file: str | os.PathLike[str] | None, drawings: list[Path]
+    detector: DataDetector,
+    given: list[str],
+    folder: Path | None,
+    file: str | os.PathLike[str] | None,
+    drawings: list[Path],
 ) -> None:
     if folder is not None:
         make_folder(folder)

@@ -12,7 +12,7 @@ from ..evaluate.annotations import LabelBoxes, read_difficult, read_label_files
 from ..evaluate.darknet_map import MapTable, RecallTable, detector_map, recall_counts
 from ..progress import Progress, unseen
 from .detections import Detections
-from .detector import Detector
+from .detector import DataDetector
 
 REPORT_THRESH = 0.25  # AlexeyAB's src/detector.c, run_detector: his map counts true and false positives over it
 
@@ -40,7 +40,7 @@ def map_of(
 
 
 def mean_average_precision(
-    detector: Detector,
+    detector: DataDetector,
     *,
     thresh: float = REPORT_THRESH,
     iou_thresh: float = 0.5,
@@ -62,7 +62,7 @@ def mean_average_precision(
     return map_of(found, detector.names, truths, difficult, thresh=thresh, iou_thresh=iou_thresh, points=points)
 
 
-def recall(detector: Detector, *, progress: Progress[Detections] = unseen) -> RecallTable:
+def recall(detector: DataDetector, *, progress: Progress[Detections] = unseen) -> RecallTable:
     """Darknet's recall over the ``valid`` list (``validate_detector_recall``, ``validate_yolo_recall``).
 
     Stretched images, every box over objectness .001 whatever its class; suppressed over an IOU of .4, for the verbs

@@ -14,12 +14,12 @@ from ..labels import image_ids
 from ..progress import Progress, unseen
 from ..tree import read_map
 from .detections import Detections
-from .detector import Detector
+from .detector import DataDetector
 from .results import ResultFiles, coco_image_id
 
 
 def validate(
-    detector: Detector,
+    detector: DataDetector,
     *,
     out: str | os.PathLike[str] | None = None,
     mirrored: bool = False,

@@ -167,8 +167,8 @@ def test_a_batch_gives_what_single_images_give(darknet_share, shapes):
 
 def test_json_holds_pixels(darknet_share, shapes):
     names = [f"class{index}" for index in range(6)]
-    (found,) = detect_files(shapes, [str(darknet_share / "data/dog.jpg")], thresh=0.5)
-    image = found.as_json(names)
+    (found,) = detect_files(shapes, [str(darknet_share / "data/dog.jpg")], thresh=0.5, classes=names)
+    image = found.as_json()
     assert (image["width"], image["height"]) == (768, 576)
     rows = [row for row, prob in enumerate(found.prob) for _ in prob.nonzero()[0]]
     for row, detection in zip(rows, image["detections"], strict=True):

@@ -17,7 +17,9 @@ NAMES = ["cat", "dog"]
 
 
 def found(path, boxes, prob, size=(100, 80)):
-    return Detections(path, *size, np.array(boxes, np.float32), np.array(prob, np.float32), relative=False)
+    return Detections(
+        path, *size, np.array(boxes, np.float32), np.array(prob, np.float32), relative=False, classes=NAMES
+    )
 
 
 def test_comp4_lines_are_darknets(tmp_path):
@@ -263,7 +265,7 @@ def test_drawings_of_the_same_name_do_not_overwrite_each_other():
 def test_the_text_of_the_json(tmp_path):
     """Probabilities to six places, pixels to three."""
     boxes, prob = [[10.12345, 20.5, 8.25, 6.5]], [[0, 0.12345678]]
-    write_objects([found("ä.jpg", boxes, prob).as_json(NAMES)], tmp_path / "out.json")
+    write_objects([found("ä.jpg", boxes, prob).as_json()], tmp_path / "out.json")
     assert (tmp_path / "out.json").read_text(encoding="utf-8").split("\n") == [
         "[", " {", '  "image": "ä.jpg",', '  "width": 100,', '  "height": 80,', '  "detections": [', "   {",
         '    "class_id": 1,', '    "name": "dog",', '    "prob": 0.123457,', '    "box": [',
@@ -272,12 +274,12 @@ def test_the_text_of_the_json(tmp_path):
 
 
 def test_json_is_written_whole(tmp_path):
-    write_objects([found("ä.jpg", [[10, 20, 8, 6]], [[0.5, 0]]).as_json(NAMES)], tmp_path / "out.json")
+    write_objects([found("ä.jpg", [[10, 20, 8, 6]], [[0.5, 0]]).as_json()], tmp_path / "out.json")
     (image,) = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
     assert image["image"] == "ä.jpg"
     assert image["detections"] == [{"class_id": 0, "name": "cat", "prob": 0.5, "box": [6, 17, 8, 6]}]
     path = os.fsdecode(b"\xe4.jpg")  # a byte that is no UTF-8
-    write_objects([found(path, np.zeros((0, 4)), np.zeros((0, 2))).as_json(NAMES)], tmp_path / "out.json")
+    write_objects([found(path, np.zeros((0, 4)), np.zeros((0, 2))).as_json()], tmp_path / "out.json")
     assert json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))[0]["image"] == path
     with pytest.raises(ResultsError, match="the file was not written"):
         write_objects([], tmp_path / "none" / "out.json")

@@ -118,7 +118,7 @@ def test_what_cannot_be_trained_so_is_one_line(joint, recwarn):
     given = (joint / "classify.txt").read_text()
     (joint / "classify.txt").write_text(f"{given}{joint}/JPEGImages/000.png\n")
     recwarn.clear()
-    with pytest.raises(DataError, match=r"JPEGImages/000\.png: no label of .*set\.data is in the path; .* and 1 have none"):
+    with pytest.raises(DataError, match=r"Images/000\.png: no label of .*set\.data is in the path; .* and 1 have none"):
         made(joint)
     assert not recwarn.list  # the error says it all
     (joint / "classify.txt").write_text(f"{given}{joint}/shown/red/none.png\n")
