@@ -14,7 +14,7 @@ from .errors import DarknetError
 
 if TYPE_CHECKING:
     from .anchors import calc_anchors
-    from .classify.classifier import load_classifier
+    from .classify.classifier import Classifier, load_classifier
     from .classify.images import classify_images, try_image
     from .classify.validate import validate_classifier
     from .detect.detector import Detector, load_detector
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
-    "Cfg", "DarknetError", "Detector", "calc_anchors", "classify_images", "detect_images", "generate",
+    "Cfg", "Classifier", "DarknetError", "Detector", "calc_anchors", "classify_images", "detect_images", "generate",
     "load_classifier", "load_detector", "load_network", "load_reader", "mean_average_precision", "read_cfg",
     "read_export", "recall", "save_weights", "train_classifier", "train_detector", "train_text", "try_image",
     "validate", "validate_classifier", "validate_text", "voc_eval",
@@ -41,6 +41,7 @@ __all__ = [
 # Where each name is at home. What loads torch, OpenCV or more is looked up when it is first asked for: reading a cfg
 # needs none of them.
 _HOMES = {
+    "Classifier": "classify.classifier",
     "Detector": "detect.detector",
     "calc_anchors": "anchors",
     "classify_images": "classify.images",

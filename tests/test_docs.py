@@ -62,7 +62,7 @@ def test_the_examples_in_python_run(tmp_path, monkeypatch, capsys):
     for example in examples:
         exec(compile(example, "docs/python.md", "exec"), names)
         said.append(capsys.readouterr().out)
-    called, detected, classified, shapes, trained, own = said
+    called, detected, classified, likeliest_one, shapes, trained, own = said
     assert re.search(r"^disc: 0\.\d\d \[", called, re.MULTILINE)
     drawn, image = cv2.imread(str(tmp_path / "drawn.png")), cv2.imread(str(ROOT / "data/shapes-sample.jpg"))
     assert 0 < (drawn != image).any(2).mean() < 0.5
@@ -70,6 +70,7 @@ def test_the_examples_in_python_run(tmp_path, monkeypatch, capsys):
     *likeliest, scores = classified.splitlines()
     assert [re.sub(r"photo|shapes|drawing", "#", line)[:5] for line in likeliest] == ["#: 0."] * 2
     assert re.fullmatch(r"top 1 [01]\.000, top 2 [01]\.000 over 1 images", scores)
+    assert likeliest[0].rstrip() == likeliest_one.rstrip()
     assert shapes.startswith("torch.Size([2, 55, 16, 16]) ['region'] ")
     assert [line.split(":")[0] for line in trained.splitlines()] == ["1", "2", "3"]
     assert (tmp_path / "squares.weights").stat().st_size == 20 + 4 * 436_231

@@ -1,6 +1,6 @@
 """Darknet's texts: .cfg, .data, names and lists. Nothing here needs torch."""
 
-from .data import DataFile, check_names, read_data, read_list, read_names
+from .data import DataFile, check_names, class_names, read_data, read_list, read_names
 from .reader import parse_cfg, read_cfg
 from .sections import ALEXEYAB_SECTIONS, SECTIONS, Cfg, Option, Section
 from .writer import format_cfg, write_cfg
@@ -13,6 +13,7 @@ __all__ = [
     "Option",
     "Section",
     "check_names",
+    "class_names",
     "format_cfg",
     "parse_cfg",
     "read_cfg",

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import overload
 
 from ..errors import DataError
+from ..stock import find_stock
 from .reader import BLANKS, parse, read_options, read_text
 from .sections import Option, find_option, line_error, nearest, printable, read_integer
 
@@ -112,6 +113,20 @@ def check_names(data: DataFile, names: Sequence[str], classes: int, where: str) 
     """
     if len(names) != classes:
         raise data.error("names", f"{len(names)} names; expected {classes}, the classes= of {printable(where)}")
+
+
+def class_names(names: str | os.PathLike[str] | Sequence[str], classes: int, where: str) -> list[str]:
+    """``names``, or those in a file, which must be as many as the ``classes`` of the cfg ``where``.
+
+    Raises :class:`DataError`.
+    """
+    file = "names"
+    if isinstance(names, (str, os.PathLike)):
+        file = find_stock(os.fspath(names))
+        names = read_names(file)
+    if len(names) != classes:
+        raise DataError(f"{printable(file)}: {len(names)} names; expected {classes}, the classes of {printable(where)}")
+    return list(names)
 
 
 def read_list(path: str | os.PathLike[str]) -> list[str]:

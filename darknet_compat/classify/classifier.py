@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..cfg import DataFile, read_data, read_list
+from ..cfg import DataFile, class_names, read_data, read_list
 from ..cfg.sections import printable
-from ..engines import engine_device, start_engine_for
+from ..engines import Engines, engine_device
 from ..errors import DataError, ExportError
 from ..image_files import listed_images
 from ..layers.softmax import Softmax
 from ..network import Network
+from ..program import ALEXEYAB
+from ..sources import Source, read_source
 from ..stock import find_stock
 from ..tree import Tree, read_tree
 from ..weights import load_network
@@ -30,17 +31,120 @@ BATCH = 8  # inputs per forward pass, where nothing else is asked for
 IMAGENET = "cfg/imagenet1k.data"  # of the short form `classify`
 
 
-@dataclass(frozen=True)
 class Classifier:
-    """What :func:`load_classifier` gives."""
+    """A network that says what an image shows, and the names of its classes. Call it on images.
 
-    data: DataFile
-    network: Network
-    tree: Tree | None
-    """Along which the network's output is multiplied."""
-    engine: str
-    precision: str
-    batch: int
+    ``cfg`` and ``weights`` are files, or ``cfg`` is a network that stands ready. ``names`` are those of the classes, or
+    a file of them, a line each; None: those of the network's tree, or the numbers. The rest is that of
+    :class:`darknet_compat.Detector`.
+
+    Raises :class:`DarknetError` in one line that names file and place, also where the network finds boxes.
+    """
+
+    def __init__(
+        self,
+        cfg: str | os.PathLike[str] | Network,
+        weights: str | os.PathLike[str] | None = None,
+        names: str | os.PathLike[str] | Sequence[str] | None = None,
+        *,
+        program: str | None = None,
+        numerics: str = "cudnn",
+        device: str | None = None,
+        engine: str = "torch",
+        precision: str = "float32",
+        batch: int = BATCH,
+    ) -> None:
+        where = engine_device(engine, device)
+        if not isinstance(cfg, Network):
+            cfg = load_network(cfg, weights, device=where, numerics=numerics, program=program)
+        check_no_boxes(cfg)
+        self.network = cfg
+        self.tree = network_tree(cfg)
+        """Along which the network's output is multiplied."""
+        self.engine, self.precision, self.batch = engine, precision, batch
+        self._engines = Engines(cfg, engine, precision, batch)
+        if names is not None:
+            self.names = class_names(names, self.classes, cfg.cfg.file)
+
+    @cached_property
+    def names(self) -> list[str]:
+        """Of the classes."""
+        return list(self.tree.names) if self.tree else [str(index) for index in range(self.classes)]
+
+    @property
+    def classes(self) -> int:
+        return self.network.layers[-1].output.outputs
+
+    @overload
+    def __call__(self, images: Source, *, bgr: bool = True) -> Prediction: ...
+
+    @overload
+    def __call__(self, images: list[Any] | tuple[Any, ...], *, bgr: bool = True) -> list[Prediction]: ...
+
+    def __call__(self, images: Any, *, bgr: bool = True) -> Prediction | list[Prediction]:
+        """What an image shows, or each in a list, in order, as ``classifier predict`` makes its inputs.
+
+        What an image is, and what ``bgr``, says :meth:`darknet_compat.Detector.__call__`.
+        """
+        many = isinstance(images, (list, tuple))
+        things = list(images) if many else [images]
+        # AlexeyAB's predict lists the classes above the leaves too.
+        finish = self.finish(inner=self.network.program == ALEXEYAB)
+        found = list(
+            self.classify(things, "predict", finish, classes=self.names, read=lambda thing: read_source(thing, bgr))
+        )
+        return found if many else found[0]
+
+    def finish(self, leaves: np.ndarray | None = None, inner: bool = False) -> Finish:
+        """What is made of the output: along a tree the probability of every class (``hierarchy_predictions``).
+
+        Classes that are no leaves, or not among ``leaves``, get 0, but for ``inner``.
+        """
+        tree, softmax = self.tree, _last_softmax(self.network)
+        if tree is None or softmax is None:
+            return as_it_is
+        hierarchy = softmax.hierarchy
+        kept = np.ones(tree.n, bool) if inner else (tree.child < 0) if leaves is None else leaves
+        mask = torch.from_numpy(kept.astype(np.float32)).to(next(self.network.parameters()).device)
+
+        def along(prob: Tensor) -> Tensor:
+            return hierarchy.predictions(prob, 1) * mask
+
+        return along
+
+    def classify(self, things: Sequence[Any], verb: str, finish: Finish, **options: Any) -> Iterator[Prediction]:
+        """The predictions of image files, in order, of inputs as ``verb`` makes them (``prepare.py``).
+
+        ``options`` are those of :func:`classify_files`, one of which makes images of other things than paths.
+        """
+        views = VIEWS[verb][self.network.program]
+        engine, batch = self._engines.take(len(things) * views.number)
+        return classify_files(self.network, things, views, batch=batch, engine=engine, finish=finish, **options)
+
+    def classify_resized(
+        self, paths: Sequence[str], sizes: Callable[[np.ndarray], Sequence[tuple[int, int]]], **options: Any
+    ) -> Iterator[Prediction]:
+        """The same, of images in ``sizes`` of their own (:func:`classify_resized`)."""
+        if (self.engine, self.precision) != ("torch", "float32"):
+            raise ExportError(
+                "this verb runs the network in the size of each image; expected -engine torch and -precision float32"
+            )
+        return classify_resized(self.network, paths, sizes, **options)
+
+
+class DataClassifier(Classifier):
+    """A classifier of a .data file: what :func:`load_classifier` gives."""
+
+    def __init__(
+        self,
+        data: str | os.PathLike[str] | DataFile,
+        cfg: str | os.PathLike[str] | Network,
+        weights: str | os.PathLike[str] | None = None,
+        **options: Any,
+    ) -> None:
+        self.data = data if isinstance(data, DataFile) else read_data(find_stock(os.fspath(data)))
+        super().__init__(cfg, weights, **options)
+        check_classifier(self.network, self.data)
 
     @cached_property
     def names(self) -> list[str]:
@@ -56,10 +160,6 @@ class Classifier:
     def top(self) -> int:
         """The .data file's ``top=``."""
         return read_top(self.data)
-
-    @property
-    def classes(self) -> int:
-        return self.network.layers[-1].output.outputs
 
     def images(self, key: str) -> list[str]:
         """The images of the list or folder that ``key`` ("valid", "test") of the .data file names.
@@ -86,40 +186,6 @@ class Classifier:
             raise self.data.error("leaves", f"no line of {printable(file)} is a name in the tree")
         return mask
 
-    def finish(self, leaves: np.ndarray | None = None, inner: bool = False) -> Finish:
-        """What is made of the output: along a tree the probability of every class (``hierarchy_predictions``).
-
-        Classes that are no leaves, or not among ``leaves``, get 0, but for ``inner``.
-        """
-        tree, softmax = self.tree, _last_softmax(self.network)
-        if tree is None or softmax is None:
-            return as_it_is
-        hierarchy = softmax.hierarchy
-        kept = np.ones(tree.n, bool) if inner else (tree.child < 0) if leaves is None else leaves
-        mask = torch.from_numpy(kept.astype(np.float32)).to(next(self.network.parameters()).device)
-
-        def along(prob: Tensor) -> Tensor:
-            return hierarchy.predictions(prob, 1) * mask
-
-        return along
-
-    def classify(self, paths: Sequence[str], verb: str, finish: Finish, **options: Any) -> Iterator[Prediction]:
-        """The predictions of image files, in order, of inputs as ``verb`` makes them (``prepare.py``)."""
-        views = VIEWS[verb][self.network.program]
-        inputs = len(paths) * views.number
-        engine, batch = start_engine_for(inputs, self.network, self.engine, self.precision, self.batch)
-        return classify_files(self.network, paths, views, batch=batch, engine=engine, finish=finish, **options)
-
-    def classify_resized(
-        self, paths: Sequence[str], sizes: Callable[[np.ndarray], Sequence[tuple[int, int]]], **options: Any
-    ) -> Iterator[Prediction]:
-        """The same, of images in ``sizes`` of their own (:func:`classify_resized`)."""
-        if (self.engine, self.precision) != ("torch", "float32"):
-            raise ExportError(
-                "this verb runs the network in the size of each image; expected -engine torch and -precision float32"
-            )
-        return classify_resized(self.network, paths, sizes, **options)
-
 
 def _last_softmax(network: Network) -> Softmax | None:
     """That whose tree, or none, is the network's: parse_network_cfg takes that of each [softmax] in turn."""
@@ -128,33 +194,25 @@ def _last_softmax(network: Network) -> Softmax | None:
 
 
 def load_classifier(
-    data: str | os.PathLike[str],
-    cfg: str | os.PathLike[str],
-    weights: str | os.PathLike[str],
-    *,
-    device: str | None = None,
-    numerics: str = "cudnn",
-    program: str | None = None,
-    engine: str = "torch",
-    precision: str = "float32",
-    batch: int = BATCH,
-) -> Classifier:
-    """Read a .data file, and the network that ``cfg`` and ``weights`` hold.
+    data: str | os.PathLike[str], cfg: str | os.PathLike[str], weights: str | os.PathLike[str], **options: Any
+) -> DataClassifier:
+    """Read a .data file, and the network that ``cfg`` and ``weights`` hold; ``options`` are :class:`Classifier`'s.
 
-    The words are those of :func:`darknet_compat.load_detector`. Raises :class:`DarknetError` in one line that names
-    file and place: also where the network finds boxes, or has not as many outputs as the .data file has classes.
+    Raises :class:`DarknetError` in one line that names file and place: also where the network finds boxes, or has not
+    as many outputs as the .data file has classes.
     """
-    read = read_data(find_stock(os.fspath(data)))
-    where = engine_device(engine, device)
-    network = load_network(cfg, weights, device=where, numerics=numerics, program=program)
-    check_classifier(network, read)
-    return Classifier(read, network, network_tree(network), engine, precision, batch)
+    return DataClassifier(data, cfg, weights, **options)
+
+
+def check_no_boxes(network: Network) -> None:
+    """Refuse a network that finds boxes."""
+    for boxes in network.detectors[:1]:
+        raise boxes.section.error(f"the network finds boxes in [{boxes.type}]; expected `detector`, not `classifier`")
 
 
 def check_classifier(network: Network, data: DataFile) -> None:
     """Refuse a network that finds boxes, or has not as many outputs as the .data file has classes."""
-    for boxes in network.detectors[:1]:
-        raise boxes.section.error(f"the network finds boxes in [{boxes.type}]; expected `detector`, not `classifier`")
+    check_no_boxes(network)
     classes, outputs = read_classes(data), network.layers[-1].output.outputs
     if classes != outputs:
         told = "classes" if data.get("classes") else ""

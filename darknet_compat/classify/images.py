@@ -22,7 +22,7 @@ from ..images import SUFFIXES, load_image
 from ..program import ALEXEYAB
 from ..progress import Progress, unseen
 from ..stock import find_stock
-from .classifier import Classifier
+from .classifier import DataClassifier
 from .predictions import Finish, Prediction, as_it_is
 from .prepare import TRY_SIZE, normalised
 
@@ -30,7 +30,7 @@ ImageVerb = Literal["predict", "label", "csv", "test", "fout"]
 
 
 def classify_images(
-    classifier: Classifier,
+    classifier: DataClassifier,
     images: Sequence[str] | None = None,
     *,
     verb: ImageVerb = "predict",
@@ -51,7 +51,8 @@ def classify_images(
     """
     paths = classifier.images("test") if images is None else find_images(images)
     number = classifier.top if top is None else min(top, classifier.classes)
-    names = [] if json is None else classifier.names
+    # Of the others nobody asks names, which need not be there.
+    names = classifier.names if verb == "predict" or json is not None else ()
     if json is not None:
         check_file(json)
         network = classifier.network
@@ -59,9 +60,11 @@ def classify_images(
         check_written([json], [*(images or []), *paths, *sources])
 
     def run(unreadable: Callable[[ImageError], None]) -> Iterable[Prediction]:
-        return progress(classifier.classify(paths, verb, _finish(classifier, verb), unreadable=unreadable), len(paths))
+        finish = _finish(classifier, verb)
+        found = classifier.classify(paths, verb, finish, classes=names, unreadable=unreadable)
+        return progress(found, len(paths))
 
-    return kept_results(run, lambda prediction: prediction.as_json(names, number), json, skip)
+    return kept_results(run, lambda prediction: prediction.as_json(number), json, skip)
 
 
 def list_images(file: str) -> list[str]:
@@ -70,7 +73,7 @@ def list_images(file: str) -> list[str]:
     return read_list(path) if path.is_file() and path.suffix.lower() not in SUFFIXES else find_images([file])
 
 
-def _finish(classifier: Classifier, verb: ImageVerb) -> Finish:
+def _finish(classifier: DataClassifier, verb: ImageVerb) -> Finish:
     if verb in ("label", "test"):
         return as_it_is
     # AlexeyAB's predict lists the classes above the leaves too, as both programs' fout does.
@@ -88,7 +91,7 @@ class Tried:
     """Of the layer, in Darknet's order."""
 
 
-def try_image(classifier: Classifier, path: str, layer: int) -> Tried:
+def try_image(classifier: DataClassifier, path: str, layer: int) -> Tried:
     """What a layer makes of an image that is brought to ImageNet's mean and deviation (``try_classifier``).
 
     Raises :class:`CfgError` where the network is not of 224 x 224, which is the size of that image, or has no such

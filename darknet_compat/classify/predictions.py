@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..engines import Engine
 from ..errors import CfgError, ImageError
-from ..flow import forward_turns, results_in_order
+from ..flow import Item, forward_turns, read_file, results_in_order
 from ..network import Network
 from ..program import PJREDDIE
 from ..tree import Tree
@@ -44,38 +44,62 @@ def top_k(values: np.ndarray, number: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Prediction:
-    """``prob``: float32 (classes,), the probability of each. ``width``, ``height``: the image's."""
+    """``prob``: float32 (classes,), the probability of each. ``width``, ``height``: the image's.
+
+    ``path`` is "" for an image that came from no file. ``classes``: the names of all; () where nobody gave them, and
+    the names are the numbers.
+    """
 
     path: str
     width: int
     height: int
     prob: np.ndarray
+    classes: Sequence[str] = ()
+
+    @property
+    def class_id(self) -> int:
+        """The likeliest class."""
+        return int(self.top(1)[0])
+
+    @property
+    def score(self) -> float:
+        """Its probability."""
+        return float(self.prob[self.class_id])
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return self.name_of(self.class_id)
+
+    def name_of(self, class_id: int) -> str:
+        return self.classes[class_id] if self.classes else str(class_id)
 
     def top(self, number: int) -> np.ndarray:
         """The classes of the greatest probabilities, the likeliest first."""
         return top_k(self.prob, number)
 
-    def lines(self, names: Sequence[str], top: int, program: str, tree: Tree | None = None) -> list[str]:
+    def lines(self, top: int, program: str, tree: Tree | None = None) -> list[str]:
         """What ``classifier predict`` prints."""
         best = [(int(index), float(self.prob[index])) for index in self.top(top)]
+        name = self.name_of
         if program == PJREDDIE:
-            return [f"{np.float32(prob) * np.float32(100):5.2f}%: {names[index]}" for index, prob in best]
+            return [f"{np.float32(prob) * np.float32(100):5.2f}%: {name(index)}" for index, prob in best]
         if tree is None:
-            return [f"{names[index]}: {prob:f}" for index, prob in best]
+            return [f"{name(index)}: {prob:f}" for index, prob in best]
         above = [int(tree.parent[index]) for index, _ in best]
         return [
-            f"{index}, {names[index]}: {prob:f}, parent: {names[parent] if parent >= 0 else 'Root'} "
+            f"{index}, {name(index)}: {prob:f}, parent: {name(parent) if parent >= 0 else 'Root'} "
             for (index, prob), parent in zip(best, above, strict=True)
         ]
 
-    def as_json(self, names: Sequence[str], top: int) -> dict[str, object]:
+    def as_json(self, top: int = 5) -> dict[str, object]:
         """image, width, height and a list of {class_id, name, prob}, the likeliest first."""
         return {
             "image": self.path,
             "width": self.width,
             "height": self.height,
             "classes": [
-                {"class_id": int(index), "name": names[index], "prob": round(float(self.prob[index]), 6)}
+                {"class_id": int(index), "name": self.name_of(int(index)), "prob": round(float(self.prob[index]), 6)}
                 for index in self.top(top)
             ],
         }
@@ -83,18 +107,21 @@ class Prediction:
 
 def classify_files(
     network: Network,
-    paths: Iterable[str],
+    things: Iterable[Item],
     views: Views,
     *,
     batch: int = 1,
     engine: Engine | None = None,
     finish: Finish = as_it_is,
     unreadable: Callable[[ImageError], None] | None = None,
+    classes: Sequence[str] = (),
+    read: Callable[[Item], tuple[str, np.ndarray]] = read_file,  # type: ignore[assignment]  # of things that are paths
 ) -> Iterator[Prediction]:
     """The predictions of many images, in order; of several views of an image their sum, each view's after ``finish``.
 
-    ``batch`` counts inputs. Threads, ``engine`` and ``unreadable`` are those of :func:`darknet_compat.detect_files`:
-    decoding runs beside the network.
+    ``batch`` counts inputs, ``classes`` are the names of the classes, and ``read`` makes path and pixels of a thing.
+    Threads, ``engine`` and ``unreadable`` are those of :func:`darknet_compat.detect_files`: decoding runs beside the
+    network.
     """
     network.check_images()
     device = next(network.parameters()).device
@@ -103,10 +130,10 @@ def classify_files(
 
     at_once = max(batch // views.number, 1)
 
-    def predicted(read: Iterator[tuple[str, np.ndarray]]) -> list[Prediction]:
+    def predicted(opened: Iterator[tuple[str, np.ndarray]]) -> list[Prediction]:
         inputs = torch.empty(at_once, views.number, 3, network.height, network.width)
         found: list[tuple[str, int, int]] = []
-        for path, image in read:
+        for path, image in opened:
             views.fill(image, inputs[len(found)].numpy())
             found.append((path, image.shape[1], image.shape[0]))
         if not found:
@@ -114,9 +141,9 @@ def classify_files(
         with turn, torch.inference_mode():
             prob = _probabilities(run, inputs[: len(found)].flatten(0, 1).to(device), finish)
         prob = prob.unflatten(0, (-1, views.number)).sum(1).cpu()
-        return [Prediction(*one, numbers) for one, numbers in zip(found, prob.numpy(), strict=True)]
+        return [Prediction(*one, numbers, classes) for one, numbers in zip(found, prob.numpy(), strict=True)]
 
-    yield from results_in_order(predicted, paths, at_once, unreadable)
+    yield from results_in_order(predicted, things, at_once, unreadable, read)
 
 
 def classify_resized(

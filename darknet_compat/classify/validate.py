@@ -19,7 +19,7 @@ from ..evaluate.classes import ClassScores
 from ..image_files import make_folder
 from ..program import PJREDDIE
 from ..progress import Progress, unseen
-from .classifier import Classifier
+from .classifier import DataClassifier
 from .labels import LabelRule, PathClasses, path_classes
 from .predictions import Prediction, as_it_is
 from .prepare import MULTI_SIZE, SCALES, shorter_to
@@ -44,7 +44,7 @@ class Judged:
 
 
 def validate_classifier(
-    classifier: Classifier,
+    classifier: DataClassifier,
     *,
     verb: ValidVerb = "valid",
     top: int | None = None,
@@ -73,7 +73,7 @@ def validate_classifier(
 
 
 def judge_paths(
-    classifier: Classifier,
+    classifier: DataClassifier,
     truths: PathClasses,
     top: int,
     verb: ValidVerb = "valid",
@@ -91,7 +91,7 @@ def judge_paths(
     return ClassScores(truths.first(), np.stack(best), shown, parent)
 
 
-def _predictions(classifier: Classifier, paths: Sequence[str], verb: ValidVerb) -> Iterator[Prediction]:
+def _predictions(classifier: DataClassifier, paths: Sequence[str], verb: ValidVerb) -> Iterator[Prediction]:
     network = classifier.network
     program, width = network.program, network.width
     if verb == "validmulti":
@@ -109,7 +109,7 @@ def _predictions(classifier: Classifier, paths: Sequence[str], verb: ValidVerb) 
 class _Running:
     """The lines after each image: the parts of all images so far that are right, in float32 as in C."""
 
-    def __init__(self, truths: PathClasses, top: int, verb: str, classifier: Classifier) -> None:
+    def __init__(self, truths: PathClasses, top: int, verb: str, classifier: DataClassifier) -> None:
         self.truth, self.top = truths.first(), top
         self.tells_path = verb == "valid" and classifier.network.program == PJREDDIE
 

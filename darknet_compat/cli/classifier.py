@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from .arguments import add_network, bar, positive
 
 if TYPE_CHECKING:
-    from ..classify.classifier import Classifier
+    from ..classify.classifier import DataClassifier
     from ..classify.predictions import Prediction
     from ..classify.validate import Judged
 
@@ -128,7 +128,7 @@ def _add_predict(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=predict)
 
 
-def _load(options: argparse.Namespace) -> Classifier:
+def _load(options: argparse.Namespace) -> DataClassifier:
     """The classifier that the shared arguments ask for; says what its weights held."""
     from ..classify.classifier import imagenet_data, load_classifier
 
@@ -150,7 +150,7 @@ def predict(options: argparse.Namespace) -> int:
     one = len(paths) == 1
     classifier = _load(options)
     top = options.top or classifier.top
-    lines = partial(_print_predicted, classifier=classifier, names=classifier.names, top=top)
+    lines = partial(_print_predicted, classifier=classifier, top=top)
     file = options.json or (None if one else "predictions.json")
     found = classify_images(
         classifier, options.images, top=top, json=file, skip=options.skip, progress=lines if one else bar
@@ -161,7 +161,7 @@ def predict(options: argparse.Namespace) -> int:
 
 
 def _print_predicted(
-    found: Iterable[Prediction], total: int, classifier: Classifier, names: list[str], top: int
+    found: Iterable[Prediction], total: int, classifier: DataClassifier, top: int
 ) -> Iterator[Prediction]:
     program = classifier.network.program
     start = time.perf_counter()
@@ -171,7 +171,7 @@ def _print_predicted(
             print(f"{prediction.path}: Predicted in {seconds:f} seconds.", file=sys.stderr)
         else:
             print(f"{prediction.path}: Predicted in {seconds * 1000:f} milli-seconds.")
-        print("".join(f"{line}\n" for line in prediction.lines(names, top, program, classifier.tree)), end="")
+        print("".join(f"{line}\n" for line in prediction.lines(top, program, classifier.tree)), end="")
         yield prediction
 
 

@@ -6,13 +6,9 @@ import os
 from collections.abc import Iterator, Sequence
 from typing import Any, overload
 
-import torch
-
-from ..cfg import DataFile, check_names, read_data, read_list, read_names
-from ..cfg.sections import printable
+from ..cfg import DataFile, check_names, class_names, read_data, read_list, read_names
 from ..defaults import HIER, TEST, YOLO, Verbs
-from ..engines import Engine, engine_device, start_engine_for
-from ..errors import DataError
+from ..engines import Engines, engine_device
 from ..network import Network
 from ..sources import Source, read_source
 from ..stock import find_stock
@@ -65,22 +61,12 @@ class Detector:
         usual = TEST[self.rules]
         self.thresh = usual.thresh if thresh is None else thresh
         self.nms = usual.nms if nms is None else nms
-        self.names: list[str] = self._names(names)
+        classes = cfg.detector.o.classes
+        self.names: list[str] = [str(index) for index in range(classes)]
         """Of the classes."""
-        self._engines: dict[tuple[int, int], Engine] = {}
-
-    def _names(self, names: str | os.PathLike[str] | Sequence[str] | None) -> list[str]:
-        classes = self.network.detector.o.classes
-        if names is None:
-            return [str(index) for index in range(classes)]
-        given, where = names, "names"
-        if isinstance(given, (str, os.PathLike)):
-            where = find_stock(os.fspath(given))
-            given = read_names(where)
-        if len(given) != classes:
-            file = printable(self.network.cfg.file)
-            raise DataError(f"{printable(where)}: {len(given)} names; expected {classes}, the classes= of {file}")
-        return list(given)
+        if names is not None:
+            self.names = class_names(names, classes, cfg.cfg.file)
+        self._engines = Engines(cfg, engine, precision, batch)
 
     @property
     def rules(self) -> str:
@@ -113,7 +99,7 @@ class Detector:
         """
         many = isinstance(images, (list, tuple))
         things = list(images) if many else [images]
-        engine, batch = self._engine(len(things))
+        engine, batch = self._engines.take(len(things))
         found = list(
             detect_many(
                 self.network, things, lambda thing: read_source(thing, bgr), batch, self.letter_box, engine, keep=True,
@@ -125,16 +111,9 @@ class Detector:
 
     def detect(self, paths: Sequence[str], *, hier: float = HIER, **options: Any) -> Iterator[Detections]:
         """The detections of image files, in order, as :func:`detect_files` gives them; its options may be given."""
-        engine, batch = self._engine(len(paths))
+        engine, batch = self._engines.take(len(paths))
         usual = {"letter_box": self.letter_box, "batch": batch, "engine": engine, "classes": self.names}
         return detect_files(self.network, paths, hier=hier, **{**usual, **options})
-
-    def _engine(self, images: int) -> tuple[Engine, int]:
-        """An engine for so many images, started once, and how many it takes at a time."""
-        key = max(min(images, self.batch * torch.get_num_threads()), 1), torch.get_num_threads()
-        if key not in self._engines:
-            self._engines[key], _ = start_engine_for(key[0], self.network, self.engine, self.precision, self.batch)
-        return self._engines[key], max(min(self.batch, images), 1)
 
 
 class DataDetector(Detector):

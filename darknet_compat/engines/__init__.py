@@ -7,6 +7,7 @@ An engine goes from images to the last layer's values, as :meth:`Network.forward
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -83,6 +84,24 @@ def start_engine_for(inputs: int, network: Network, name: str, precision: str, b
     batch = max(min(batch, inputs), 1)
     threads = max(torch.get_num_threads() // max(-(-inputs // batch), 1), 1)
     return start_engine(network, name, precision, batch, threads), batch
+
+
+class Engines:
+    """Engines for a network as it is when each is first asked for; later ones are the same."""
+
+    def __init__(self, network: Network, name: str, precision: str, batch: int) -> None:
+        self.start = partial(start_engine_for, network=network, name=name, precision=precision, batch=batch)
+        self.batch = batch
+        self.started: dict[tuple[int, int], tuple[Engine, int]] = {}
+
+    def take(self, inputs: int) -> tuple[Engine, int]:
+        """What :func:`start_engine_for` gives for so many inputs."""
+        threads = torch.get_num_threads()
+        # With a batch for each thread there are as many side by side as there can be.
+        key = max(min(inputs, self.batch * threads), 1), threads
+        if key not in self.started:
+            self.started[key] = self.start(key[0])
+        return self.started[key]
 
 
 def engine_device(name: str, device: str | None) -> torch.device:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..cfg import Cfg
-from ..classify.classifier import Classifier, check_classifier, network_tree
+from ..classify.classifier import DataClassifier, check_classifier, network_tree
 from ..classify.labels import LabelRule, path_classes, read_classes, read_labels, read_top
 from ..classify.validate import judge_paths
 from ..image_files import check_some, listed_images
@@ -123,9 +123,9 @@ class ClassifierTraining(ImageTraining[ClassTrainingSet]):
         check_some(paths, file)
         truths = path_classes(paths, read_labels(self.data), self.labels, file)
         batch = max(min(net.mini_batch, SCORED), 1)
-        classifier = Classifier(self.data, network, network_tree(network), "torch", "float32", batch)
 
         def score() -> list[float]:
+            classifier = DataClassifier(self.data, network, batch=batch)  # anew: its engines keep the weights
             found = judge_paths(classifier, truths, self.top)
             return [found.top1, found.topk][: len(self._scores())]
 

@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 import pytest
 
-from darknet_compat import Detector, load_detector
-from darknet_compat.detect import detect_files, detector
+from darknet_compat import Detector, engines, load_detector
+from darknet_compat.detect import detect_files
 from darknet_compat.errors import CfgError, DataError, ExportError, ImageError
 from darknet_compat.images import load_image
 
@@ -96,15 +96,17 @@ def test_names_are_a_file_or_words_or_the_numbers(shapes, tmp_path):
     assert numbered(SAMPLE).names == [str(index) for index in numbered(SAMPLE).class_ids]
     assert Detector(CFG, WEIGHTS, WORDS, device="cpu").names == shapes.names == WORDS
     (tmp_path / "few.names").write_text("a\nb\n")
-    with pytest.raises(DataError, match=r"few\.names: 2 names; expected 6, the classes= of .*yolov2-shapes\.cfg$"):
+    with pytest.raises(DataError, match=r"few\.names: 2 names; expected 6, the classes of .*yolov2-shapes\.cfg$"):
         Detector(CFG, WEIGHTS, tmp_path / "few.names", device="cpu")
     with pytest.raises(DataError, match=r"^names: 1 names; expected 6"):
         Detector(CFG, WEIGHTS, ["a"], device="cpu")
 
 
 def test_an_engine_is_started_once_for_calls_alike(monkeypatch):
-    started, start = [], detector.start_engine_for
-    monkeypatch.setattr(detector, "start_engine_for", lambda *words: started.append(words[0]) or start(*words))
+    started, start = [], engines.start_engine_for
+    monkeypatch.setattr(
+        engines, "start_engine_for", lambda inputs, **words: started.append(inputs) or start(inputs, **words)
+    )
     shapes = Detector(CFG, WEIGHTS, device="cpu", batch=2)
     for count in (1, 1, 2, 1, 2):
         shapes([SAMPLE] * count)
