@@ -19,7 +19,7 @@ ROAD = [
     {"network"},
     {"weights"},
     {"engines", "export", "evaluate"},
-    {"detect", "classify", "text"},
+    {"detect", "classify", "text", "compat"},
     {"train"},
     {"cli"},
 ]
