@@ -19,6 +19,7 @@ from darknet_compat.network import Network
 from darknet_compat.weights import save_weights
 from tests.compare import CFGS, TOLERANCE, net, randomise, worst_layer
 from tests.conftest import ROOT
+from tests.oracle import PROGRAM
 from tests.planes import letterbox, resize, to_planes
 
 CONV = "[conv]\nfilters={}\nsize=3\npad=1\nactivation=leaky"
@@ -133,7 +134,7 @@ def test_table_has_darknets_lines(darknet, darknet_share):
     """Each line that Darknet prints while it builds a network starts a line of ours."""
     for name in ("yolov2-voc", "resnet50", "darknet19"):
         cfg = darknet_share / "cfg" / f"{name}.cfg"
-        result = subprocess.run(["darknet", "ops", cfg], capture_output=True, text=True)
+        result = subprocess.run([PROGRAM, "ops", cfg], capture_output=True, text=True)
         printed = [line for line in result.stderr.splitlines() if line[:5].strip().isdigit()]
         table = Network(read_cfg(cfg), device="meta").table().splitlines()
         ours = [" ".join(line.split()) for line in table]

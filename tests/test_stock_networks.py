@@ -15,6 +15,7 @@ from darknet_compat.images import load_image
 from darknet_compat.network import Network
 from darknet_compat.weights import save_weights
 from tests.compare import TOLERANCE, randomise, worst_layer
+from tests.oracle import PROGRAM
 from tests.planes import letterbox, resize, to_planes
 
 CFGS = Path("/usr/share/darknet/cfg")
@@ -91,7 +92,7 @@ def test_every_layer_the_table_and_the_file_are_darknets(darknet, darknet_share,
 def test_the_table_has_darknets_lines(darknet_share, tmp_path, name):
     cfg = tmp_path / "net.cfg"
     cfg.write_text(for_testing(name))
-    printed = subprocess.run(["darknet", "ops", cfg], capture_output=True, text=True, cwd=darknet_share).stderr
+    printed = subprocess.run([PROGRAM, "ops", cfg], capture_output=True, text=True, cwd=darknet_share).stderr
     printed = re.sub(r"\w+: Using default '.*'\n", "", printed)  # which stands within a [cost]'s row
     rows = [line for line in printed.splitlines() if line[:5].strip().isdigit() or line.startswith("\t\t")]
     network = Network(read_cfg(cfg), device="meta")

@@ -32,6 +32,7 @@ from darknet_compat.program import VERSIONS
 from darknet_compat.weights import CHUNK, Header, load_into, load_weights, read_header
 from tests.compare import CFGS, net, network_of, randomise
 from tests.conftest import ROOT, SHAPES
+from tests.oracle import PROGRAM
 
 SMALL = net(
     8, 8, 3,
@@ -462,7 +463,7 @@ def test_the_verb_partial_is_darknets(darknet, tmp_path):
         capture_output=True, text=True,
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
-    subprocess.run(["darknet", "partial", cfg, weights, tmp_path / "theirs.weights", "3"], check=True,
+    subprocess.run([PROGRAM, "partial", cfg, weights, tmp_path / "theirs.weights", "3"], check=True,
                    capture_output=True)  # fmt: skip
     assert (tmp_path / "ours.weights").read_bytes() == (tmp_path / "theirs.weights").read_bytes()
 

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parent.parent
 RUN = Path("runs/quickstart")
 SHAPES = Path("data/made/shapes")
+# By its whole path: the command `darknet` of this project may stand first on the PATH.
+PROGRAM = "/usr/bin/darknet"
 DATA, CFG = "cfg/shapes.data", "cfg/yolov2-shapes.cfg"
 PAIRS = 8
 
@@ -61,7 +63,7 @@ class Commands:
             code = subprocess.run(words).returncode
         else:
             # The C program tells its progress on stderr, a line for every four images.
-            errors = subprocess.STDOUT if words[0] == "darknet" else None
+            errors = subprocess.STDOUT if words[0] == PROGRAM else None
             result = subprocess.run(words, stdout=subprocess.PIPE, stderr=errors, text=True)
             code = result.returncode
             output.write_text(result.stdout, encoding="utf-8")
@@ -91,10 +93,10 @@ def quickstart(seed: int) -> float:
     (RUN / "train.txt").write_text("\n".join(log[-12:]) + "\n", encoding="utf-8")
 
     score = f"darknet-compat voc_eval --results {results} --devkit {SHAPES}/VOCdevkit --names data/shapes.names"
-    if shutil.which("darknet"):
+    if Path(PROGRAM).is_file():
         # Both programs write to the same folder, so the C program goes first and is scored at once.
         results.mkdir(parents=True, exist_ok=True)
-        commands.run("scores", f"darknet detector valid {DATA} {CFG} {weights}", RUN / "darknet.txt")
+        commands.run("scores", f"{PROGRAM} detector valid {DATA} {CFG} {weights}", RUN / "darknet.txt")
         commands.run("scores", f"{score} --json {RUN}/darknet.json")
         shutil.rmtree(results)
     commands.run("scores", f"darknet-compat detector valid {DATA} {CFG} {weights} -batch 16")

@@ -1,4 +1,4 @@
-"""The command ``darknet-compat``: one file per family of verbs.
+"""The commands ``darknet-compat`` and ``darknet``, which are one: one file per family of verbs.
 
 Exit codes: 0 fine, 1 the job failed, 2 the command is wrong, 128 + a signal's number where that stopped it: 130 for
 Ctrl-C, 141 where the reader of a pipe went away before the job was done. An error is one line; ``-debug`` shows where
@@ -9,53 +9,152 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import signal
 import sys
 import warnings
+from collections import deque
 from collections.abc import Sequence
 from typing import Any, NoReturn, TextIO
 
 from ..errors import DarknetError
 from ..memory import keep_memory
 from ..output import complain, drop, open_closed, print_anything
+from .flags import ALEXEYABS, FAMILIES, WORDS
 
 FINE, FAILED, WRONG, STOPPED, UNREAD = 0, 1, 2, 130, 141
+NAME = "darknet-compat"
 
 
 class _Parser(argparse.ArgumentParser):
-    """argparse with a one-line error that says where help is: the verb's own, for all that is wrong with its words."""
+    """argparse with a one-line error that says where help is: the verb's own, for all that is wrong with its words.
+
+    As in the C programs, flags may stand anywhere, before the verb too, and a verb takes all flags of its family.
+    """
+
+    stands_for_data: str | None = None
+    """The .data file where the words begin with a .cfg: the verbs of YOLOv1 have none in the C programs."""
+
+    def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:
+        # Of the parser at the top only: those of the verbs get what it leaves.
+        options = super().parse_args(args, namespace)
+        for line in getattr(options, "notes", ()):
+            complain(f"{self.prog}: {line}")
+        return options
 
     def parse_known_args(  # type: ignore[override]  # typeshed's overloads have a namespace of any kind
-        self, *arguments: Any, **options: Any
+        self, args: Sequence[str] | None = None, namespace: Any = None
     ) -> tuple[argparse.Namespace, list[str]]:
+        words = list(sys.argv[1:] if args is None else args)
+        if self._subparsers is not None:
+            namespace, unknown = super().parse_known_args(_verb_first(words), namespace)
+        else:
+            unused = self._add_unused()
+            words, given = self._flags_last(words)
+            namespace, unknown = super().parse_known_args(words, namespace)
+            namespace.notes = [f"-{name} has no meaning here: {unused[name]}" for name in given if unused.get(name)]
+            if getattr(namespace, "program", "") is None and self._family in ("detector", "detect"):
+                namespace.program = "alexeyab" if ALEXEYABS.intersection(given) else None
         # A verb's parser hands on what it does not know, and the one at the top would complain.
-        namespace, unknown = super().parse_known_args(*arguments, **options)
         if unknown:
             self.error(f"unrecognized arguments: {' '.join(unknown)}")
         return namespace, unknown
+
+    @property
+    def _family(self) -> str:
+        """The first verb."""
+        return f"{self.prog} ".split(" ")[1]
+
+    def _add_unused(self) -> dict[str, str]:
+        """Let the verb take what others of its family take; what each flag does there, by its name."""
+        unused = {}
+        for name, flag in FAMILIES.get(self._family, {}).items():
+            if f"-{name}" not in self._option_string_actions:
+                takes: dict[str, Any] = {} if flag.words else {"action": "store_true"}
+                self.add_argument(f"-{name}", f"--{name}", dest="unused", help=argparse.SUPPRESS, **takes)
+                unused[name] = flag.what
+        return unused
+
+    def _flags_last(self, words: list[str]) -> tuple[list[str], list[str]]:
+        """The words with all flags behind the rest, and the names of the flags.
+
+        argparse takes no rest in two parts, and lets a flag whose number may be left away swallow a file's name.
+        """
+        rest, flags, given, unknown = [], [], [], []
+        left = deque(words)
+        while left:
+            word = left.popleft()
+            action = self._option_string_actions.get(word)
+            if word == "--":
+                rest += left
+                break
+            if action is not None:
+                given.append(word.lstrip("-"))
+                flags.append(word)
+                if left and (action.nargs is None or (action.nargs == "?" and _is_for(action, left[0]))):
+                    value = left.popleft()
+                    if value.startswith("-") and value not in self._option_string_actions:
+                        value = f"{flags.pop()}={value}"
+                    flags.append(value)
+            elif word.split("=")[0] in self._option_string_actions:
+                flags.append(word)
+            elif word.startswith("-") and word != "-":
+                unknown.append(word)  # argparse would take it for one that begins so
+            else:
+                rest.append(word)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        if self.stands_for_data is not None and rest and rest[0].endswith(".cfg"):
+            rest.insert(0, self.stands_for_data)
+        return [*flags, *(["--"] if rest else []), *rest], given
 
     def error(self, message: str) -> NoReturn:
         self.exit(WRONG, f"{self.prog}: {message}; see {self.prog} --help\n")
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """All verbs and their flags. Nothing here loads torch, OpenCV or matplotlib."""
+def _verb_first(words: list[str]) -> list[str]:
+    """The words with the flags that stand before the verb behind it."""
+    end = 0
+    while end < len(words) and words[end].lstrip("-") in WORDS and words[end].startswith("-"):
+        end += 1 + WORDS[words[end].lstrip("-")]
+    return [*words[end : end + 1], *words[:end], *words[end + 1 :]]
+
+
+def _is_for(action: argparse.Action, word: str) -> bool:
+    """Does ``word`` belong to a flag that may stand alone? A number does, or what its type takes."""
+    if re.fullmatch(r"[+-]?\d+", word):
+        return True
+    try:
+        action.type(word)  # type: ignore[operator, misc]  # those flags have one
+    except (ValueError, argparse.ArgumentTypeError):
+        return False
+    return True
+
+
+def build_parser(name: str = NAME) -> argparse.ArgumentParser:
+    """All verbs and their flags, for a command of a name. Nothing here loads torch, OpenCV or matplotlib."""
     from . import classifier, detector, export, network, rnn, scores, yolo
 
     parser = _Parser(
-        prog="darknet-compat",
+        prog=name,
         description="Darknet's networks in PyTorch: the same cfg, the same .weights, the same numbers.",
-        epilog="example: darknet-compat detector test cfg/voc.data cfg/yolov2-voc.cfg yolov2-voc.weights dog.jpg",
+        epilog="example: %(prog)s detector test cfg/voc.data cfg/yolov2-voc.cfg yolov2-voc.weights dog.jpg",
         allow_abbrev=False,
     )
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True, parser_class=_Parser)
     for family in (detector, yolo, classifier, rnn, network, export, scores):
         family.add(verbs)
+    parser.set_defaults(command=name)
     return parser
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns its exit code."""
+def darknet() -> int:
+    """The command ``darknet``, so that lines written for the C programs run; returns its exit code."""
+    return main(name="darknet")
+
+
+def main(arguments: Sequence[str] | None = None, name: str = NAME) -> int:
+    """Run one command, called ``name``; returns its exit code."""
     open_closed()
     print_anything()
     arguments = list(sys.argv[1:] if arguments is None else arguments)
@@ -65,48 +164,48 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = [argument for argument in arguments if argument not in ("-debug", "--debug")]
     warnings.showwarning = _one_line
     try:
-        code = _run(arguments)
+        code = _run(arguments, name)
     except (Exception, KeyboardInterrupt) as error:
         if debug:
             raise
-        code = _explain(error)
+        code = _explain(error, name)
     try:
         sys.stdout.flush()
     except OSError as error:
         drop(sys.stdout)
         # After the job a reader that had enough of it (| head) is no error.
         if code == FINE and not isinstance(error, BrokenPipeError):
-            complain(f"darknet-compat: standard output: {error.strerror}")
+            complain(f"{name}: standard output: {error.strerror}")
             code = FAILED
     return code
 
 
-def _run(arguments: Sequence[str]) -> int:
+def _run(arguments: Sequence[str], name: str) -> int:
     try:
-        options = build_parser().parse_args(arguments)
+        options = build_parser(name).parse_args(arguments)
         code: int = options.run(options)
         return code
     except SystemExit as exit:  # of argparse, which has said what there is to say
         return exit.code if isinstance(exit.code, int) else FAILED
 
 
-def _explain(error: BaseException) -> int:
+def _explain(error: BaseException, name: str) -> int:
     """Say in one line why the job ended; returns the exit code."""
     if isinstance(error, KeyboardInterrupt):
         # One Ctrl-C more could only put a traceback below the line.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        complain("darknet-compat: stopped")
+        complain(f"{name}: stopped")
         return STOPPED
     if isinstance(error, DarknetError):
-        complain(f"darknet-compat: {error}")
+        complain(f"{name}: {error}")
         return FAILED
     if isinstance(error, BrokenPipeError):
         return UNREAD
     if isinstance(error, OSError):
-        complain(f"darknet-compat: {error.filename or 'standard output, or a file'}: {error.strerror or error}")
+        complain(f"{name}: {error.filename or 'standard output, or a file'}: {error.strerror or error}")
         return FAILED
     complain(
-        f"darknet-compat: {type(error).__name__}: {' '.join(str(error).split())}; "
+        f"{name}: {type(error).__name__}: {' '.join(str(error).split())}; "
         "this should not happen: run again with -debug and report it"
     )
     return FAILED

@@ -16,7 +16,7 @@ def add(detector_verbs: Any) -> None:
         help="compute anchors from the labels of a data set",
         description="k-means on 1 - IOU over the boxes of the train list, as the network sees them. Prints the average "
         "IOU and the line for the cfg: in cells for [region], in pixels with -v3.",
-        epilog="example: darknet-compat detector calc_anchors cfg/voc.data -num_of_clusters 5 -width 416 -height 416",
+        epilog="example: %(prog)s cfg/voc.data -num_of_clusters 5 -width 416 -height 416",
         allow_abbrev=False,
     )
     parser.add_argument("data", metavar="DATA", help=".data file; its train list names the images")
@@ -29,7 +29,7 @@ def add(detector_verbs: Any) -> None:
         "-stride", "--stride", type=int, default=32, help="pixels per cell of the network's last map (default 32)"
     )
     parser.add_argument(
-        "-letter_box", "--letter_box", type=int, choices=(0, 1), default=1,
+        "-letter_box", "--letter_box", type=int, choices=(0, 1), nargs="?", const=1, default=1,
         help="how the network will see images; 1: fitted into its input (default), 0: stretched, as AlexeyAB's does",
     )  # fmt: skip
     add_label_rule(parser)

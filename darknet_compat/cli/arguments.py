@@ -7,6 +7,8 @@ import sys
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, TypeVar
 
+from ..output import complain
+
 if TYPE_CHECKING:
     from ..detect.detector import DataDetector
 
@@ -23,10 +25,7 @@ def add_network(parser: argparse.ArgumentParser, data: bool = True, batch: int =
     parser.add_argument("cfg", metavar="CFG")
     parser.add_argument("weights", metavar="WEIGHTS")
     add_numerics(parser)
-    parser.add_argument(
-        "-device", "--device", metavar="DEVICE",
-        help="where the network runs: cuda (default where there is one, with -engine torch), cpu, cuda:1 ...",
-    )  # fmt: skip
+    add_device(parser, "where the network runs: cuda (default where there is one, with -engine torch), cpu, cuda:1 ...")
     parser.add_argument(
         "-engine", "--engine", choices=("torch", "onnxruntime", "openvino"), default="torch",
         help="what runs the network (default: torch, the fastest in float32; in bf16 the most exact)",
@@ -38,6 +37,30 @@ def add_network(parser: argparse.ArgumentParser, data: bool = True, batch: int =
     parser.add_argument(
         "-batch", "--batch", type=positive, default=batch, help=f"most images per forward pass (default {batch})"
     )
+
+
+def add_device(parser: argparse.ArgumentParser, what: str) -> None:
+    """The flags that say where the network runs: ours, and those of the C programs."""
+    parser.add_argument("-device", "--device", metavar="DEVICE", help=what)
+    parser.add_argument(
+        "-i", "--i", type=int, metavar="N", help="the same as -device cuda:N where torch finds a GPU; under 0: the CPU"
+    )
+    parser.add_argument("-nogpu", "--nogpu", action="store_true", help="the same as -device cpu")
+
+
+def chosen_device(options: argparse.Namespace) -> str | None:
+    """The name of the device that the flags ask for, if they ask for one."""
+    device: str | None = options.device
+    number: int | None = options.i
+    if device is None and (options.nogpu or (number is not None and number < 0)):
+        return "cpu"
+    if device is None and number is not None:
+        import torch
+
+        if torch.cuda.is_available() and getattr(options, "engine", "torch") == "torch":
+            return f"cuda:{number}"
+        complain(f"{options.command}: -i {number} has no meaning here: the network runs on the processor")
+    return device
 
 
 def add_numerics(parser: argparse.ArgumentParser) -> None:
@@ -69,8 +92,9 @@ def add_label_rule(parser: argparse.ArgumentParser) -> None:
 def add_letter_box(parser: argparse.ArgumentParser) -> None:
     """The flag of the verbs that can either letterbox or stretch."""
     parser.add_argument(
-        "-letter_box", "--letter_box", type=int, choices=(0, 1), default=None,
-        help="1: fit the image into the network's input (default, unless the cfg says otherwise); 0: stretch it",
+        "-letter_box", "--letter_box", type=int, choices=(0, 1), nargs="?", const=1,
+        help="alone or 1: fit the image into the network's input (default, unless the cfg says otherwise); 0: stretch "
+        "it",
     )  # fmt: skip
 
 
@@ -101,7 +125,7 @@ def load(options: argparse.Namespace) -> DataDetector:
 
     asked = getattr(options, "letter_box", None)
     detector = load_detector(
-        options.data, options.cfg, options.weights, device=options.device, numerics=options.numerics,
+        options.data, options.cfg, options.weights, device=chosen_device(options), numerics=options.numerics,
         program=options.program, letter_box=None if asked is None else bool(asked), engine=options.engine,
         precision=options.precision, batch=options.batch, verbs=options.verbs,
     )  # fmt: skip

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from .arguments import add_network, bar, positive
+from .arguments import add_network, bar, chosen_device, positive
 
 if TYPE_CHECKING:
     from ..classify.classifier import DataClassifier
@@ -81,7 +81,7 @@ def add(verbs: Any) -> None:
         "classify",
         help="the five likeliest classes of ImageNet for images",
         description="`classifier predict` with cfg/imagenet1k.data, and the five likeliest classes.",
-        epilog="example: darknet-compat classify cfg/darknet19.cfg darknet19.weights dog.jpg",
+        epilog="example: %(prog)s cfg/darknet19.cfg darknet19.weights dog.jpg",
         allow_abbrev=False,
     )
     add_network(parser, data=False, batch=BATCH)
@@ -95,7 +95,7 @@ def _add(verbs: Any, name: str, what: str, more: str) -> argparse.ArgumentParser
         name,
         help=what,
         description=f"Print {what}." if not name.startswith("valid") else f"{what[0].upper()}{what[1:]}.",
-        epilog=f"example: darknet-compat classifier {name} {EXAMPLE}{more}",
+        epilog=f"example: %(prog)s {EXAMPLE}{more}",
         allow_abbrev=False,
     )
     add_network(parser, batch=BATCH)
@@ -133,7 +133,7 @@ def _load(options: argparse.Namespace) -> DataClassifier:
     from ..classify.classifier import imagenet_data, load_classifier
 
     classifier = load_classifier(
-        options.data or imagenet_data(), options.cfg, options.weights, device=options.device,
+        options.data or imagenet_data(), options.cfg, options.weights, device=chosen_device(options),
         numerics=options.numerics, program=options.program, engine=options.engine, precision=options.precision,
         batch=options.batch,
     )  # fmt: skip

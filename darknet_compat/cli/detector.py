@@ -38,11 +38,11 @@ def add_test(verbs: Any, family: str, thresh: str, nms: str) -> argparse.Argumen
         help="detect in images, draw and list what is found",
         description="Detect in images. One: prints each class and its probability, and draws predictions.jpg. "
         "Many: writes one JSON file, and with -out a drawing of each.",
-        epilog=f"example: darknet-compat {family} test cfg/voc.data {EXAMPLE[family]} dog.jpg",
+        epilog=f"example: %(prog)s cfg/voc.data {EXAMPLE[family]} dog.jpg",
         allow_abbrev=False,
     )
     add_network(parser)
-    parser.add_argument("images", metavar="IMAGE", nargs="+", help="image, folder, pattern, or .txt list of paths")
+    parser.add_argument("images", metavar="IMAGE", nargs="*", help="image, folder, pattern, or .txt list of paths")
     parser.add_argument("-thresh", "--thresh", type=fraction, help=f"least probability ({thresh})")
     parser.add_argument("-nms", "--nms", type=fraction, help=f"most IOU of two boxes ({nms}; 0: off)")
     parser.add_argument(

@@ -18,8 +18,8 @@ def add(verbs: Any) -> None:
         description="Write a network in the format that OUT's suffix names: .onnx for OpenCV, ONNX Runtime and "
         "OpenVINO; .pt or .pt2 for torch.export; .safetensors; .weights or .cfg for Darknet. WEIGHTS is a .weights "
         "file with its CFG, or an exported .pt, .pt2 or .safetensors file alone: these hold the cfg.",
-        epilog="examples: darknet-compat export cfg/yolov2-voc.cfg yolov2-voc.weights yolov2-voc.onnx -nms; "
-        "darknet-compat export yolov2-voc.safetensors yolov2-voc.weights",
+        epilog="examples: %(prog)s cfg/yolov2-voc.cfg yolov2-voc.weights yolov2-voc.onnx -nms; "
+        "%(prog)s yolov2-voc.safetensors yolov2-voc.weights",
         allow_abbrev=False,
     )
     parser.add_argument("cfg", metavar="CFG", nargs="?")

@@ -16,7 +16,7 @@ def add(verbs: Any) -> None:
         help="print a network's layers: shapes, BFLOPs, parameters, memory, receptive field",
         description="Print the table that Darknet prints, and per layer: parameters, MiB of output per image, and "
         "the width of the receptive field in pixels.",
-        epilog="example: darknet-compat net cfg/yolov2-voc.cfg",
+        epilog="example: %(prog)s cfg/yolov2-voc.cfg",
         allow_abbrev=False,
     )
     parser.add_argument("cfg", metavar="CFG")
@@ -27,7 +27,7 @@ def add(verbs: Any) -> None:
         "partial",
         help="cut a .weights file after its first layers",
         description="Write the first LAYERS layers of WEIGHTS to OUT, with 0 images seen, as darknet partial does.",
-        epilog="example: darknet-compat partial cfg/darknet19_448.cfg darknet19_448.weights darknet19_448.conv.23 23",
+        epilog="example: %(prog)s cfg/darknet19_448.cfg darknet19_448.weights darknet19_448.conv.23 23",
         allow_abbrev=False,
     )
     parser.add_argument("cfg", metavar="CFG")

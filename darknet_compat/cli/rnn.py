@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from .arguments import add_numerics, count, positive
+from .arguments import add_device, add_numerics, chosen_device, count, positive
 
 if TYPE_CHECKING:
     from ..text.reader import Reader
@@ -27,7 +27,7 @@ def add(verbs: Any) -> None:
     rnn = parser.add_subparsers(title="verbs", metavar="VERB", required=True, parser_class=type(parser))
 
     parser = _add(
-        rnn, "train", "train a network to foretell a text", "rnn train cfg/rnn.train.cfg -file data/shakespeare.txt",
+        rnn, "train", "train a network to foretell a text", "cfg/rnn.train.cfg -file data/shakespeare.txt",
         "Train CFG on a text, from WEIGHTS (which may end early) or from nothing. Snapshots go to a folder: "
         "NAME.backup, numbered .weights, NAME_final.weights, and with them NAME.log, NAME.csv and the chart NAME.png. "
         "Ctrl-C, SIGTERM and SIGHUP save and say how to go on.",
@@ -44,13 +44,13 @@ def add(verbs: Any) -> None:
     _srand(parser)
     parser.set_defaults(run=train)
 
-    parser = _add(rnn, "generate", "write on from a few letters", "rnn generate cfg/gru.cfg grumble.weights -len 500")
+    parser = _add(rnn, "generate", "write on from a few letters", "cfg/gru.cfg grumble.weights -len 500")
     _flag(parser, "seed", default=SEED, metavar="TEXT", help="what to go on from (default: two ends of lines)")
     _writing(parser)
     parser.set_defaults(run=generate)
 
     parser = _add(rnn, "generatetactic", "write on from standard input, up to a full stop at the end of a line",
-                  "rnn generatetactic cfg/gru.cfg coq.weights < goal.txt")  # fmt: skip
+                  "cfg/gru.cfg coq.weights < goal.txt")  # fmt: skip
     _writing(parser)
     parser.set_defaults(run=generate_tactic)
 
@@ -59,7 +59,7 @@ def add(verbs: Any) -> None:
         ("validtactic", "as valid, of what stands between >> and a full stop at the end of a line"),
         ("vec", "the lines of standard input, and what the first layer makes of each"),
     ):
-        parser = _add(rnn, name, what, f"rnn {name} cfg/gru.cfg shakespeare.weights < text.txt")
+        parser = _add(rnn, name, what, "cfg/gru.cfg shakespeare.weights < text.txt")
         _flag(parser, "seed", default=SEED, metavar="TEXT", help="what to read before (default: two ends of lines)")
         parser.set_defaults(run=vec if name == "vec" else valid, verb=name)
 
@@ -69,12 +69,12 @@ def _add(verbs: Any, name: str, what: str, example: str, description: str | None
         name,
         help=what,
         description=description or f"{what[0].upper()}{what[1:]}.",
-        epilog=f"example: darknet-compat {example}",
+        epilog=f"example: %(prog)s {example}",
         allow_abbrev=False,
     )
     parser.add_argument("cfg", metavar="CFG")
     parser.add_argument("weights", metavar="WEIGHTS", nargs="?", help="without it the network has start values")
-    _flag(parser, "device", metavar="DEVICE", help="where torch runs: cuda (default where there is one), cpu ...")
+    add_device(parser, "where torch runs: cuda (default where there is one), cpu ...")
     add_numerics(parser)
     return parser
 
@@ -106,11 +106,12 @@ def train(options: argparse.Namespace) -> int:
     """``train_char_rnn``; 128 + its number where a signal stopped it."""
     from ..train.text import train_text
 
+    options.device = chosen_device(options)
     done = train_text(
         options.cfg, options.weights, text=options.file, tokenized=options.tokenized, backup=options.backup,
         clear=options.clear, resume=options.resume, device=options.device, numerics=options.numerics,
         program=options.program, seed=options.srand, snapshot=options.snapshot, tensorboard=options.tensorboard,
-        command=lambda resume: shlex.join(["darknet-compat", *_arguments(options, resume)]),
+        command=lambda resume: shlex.join([options.command, *_arguments(options, resume)]),
     )  # fmt: skip
     return 128 + done.signal if done.signal else 0
 
@@ -135,7 +136,7 @@ def _load(options: argparse.Namespace) -> Reader:
     from ..text.reader import load_reader
 
     reader = load_reader(
-        options.cfg, options.weights, temperature=getattr(options, "temp", None), device=options.device,
+        options.cfg, options.weights, temperature=getattr(options, "temp", None), device=chosen_device(options),
         numerics=options.numerics, program=options.program,
     )  # fmt: skip
     if options.weights:

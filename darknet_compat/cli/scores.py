@@ -19,7 +19,7 @@ def add(verbs: Any) -> None:
         help="VOC average precision of comp4 result files, as py-faster-rcnn's voc_eval computes it",
         description="Score a folder of result files (one per class, lines of: id prob xmin ymin xmax ymax) against "
         "VOC annotations or Darknet labels, and print AP per class and mAP. Exit code 1 where a class has no file.",
-        epilog="example: darknet-compat voc_eval --results results --devkit VOCdevkit --year 2007 --image-set test",
+        epilog="example: %(prog)s --results results --devkit VOCdevkit --year 2007 --image-set test",
         allow_abbrev=False,
     )
     parser.add_argument("-results", "--results", metavar="DIR", required=True, help="folder of the result files")
@@ -47,7 +47,7 @@ def add(verbs: Any) -> None:
         "coco_eval",
         help="COCO's AP and AR of a results JSON (needs the extra coco)",
         description="Score a COCO results JSON against COCO annotations: AP, AP50, AP75, AP by size, AR.",
-        epilog="example: darknet-compat coco_eval --results coco_results.json --annotations instances_val2014.json",
+        epilog="example: %(prog)s --results coco_results.json --annotations instances_val2014.json",
         allow_abbrev=False,
     )
     parser.add_argument("-results", "--results", metavar="JSON", required=True)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import DarknetError, ToldError
 from ..output import complain
-from .arguments import add_program, count, positive
+from .arguments import add_device, add_program, chosen_device, count, positive
 
 if TYPE_CHECKING:
     from ..train.training import Trained
@@ -28,7 +28,7 @@ OPTIONAL = ("map", "topk")  # flags whose number may be left away, which is 0 th
 Start = Callable[[argparse.Namespace, dict[str, Any]], "Trained"]
 
 
-def add(verbs: Any, example: str = "detector train cfg/voc.data cfg/yolov2-voc.cfg darknet19_448.conv.23") -> None:
+def add(verbs: Any, example: str = "cfg/voc.data cfg/yolov2-voc.cfg darknet19_448.conv.23") -> None:
     """Make the verb known to a family of verbs that detect."""
     parser, flag = _parser(verbs, "a detection network", "NAME_100.weights ..., NAME_final.weights", example, 100)
     flag("gradient", choices=("darknet", "true"), default="darknet",
@@ -52,7 +52,7 @@ def add_classifier(verbs: Any) -> None:
     parser, flag = _parser(
         verbs, "a classifier", "NAME_1.weights and so on behind each epoch, NAME.weights at the end (AlexeyAB's: "
         "NAME_1000.weights ..., NAME_final.weights)",
-        "classifier train cfg/imagenet1k.data cfg/darknet19.cfg", 1000,
+        "cfg/imagenet1k.data cfg/darknet19.cfg", 1000,
     )  # fmt: skip
     flag("labels", choices=("path", "folder"), default="path",
          help="the classes of an image: every label that occurs in its path (default, as in Darknet), or the label "
@@ -75,7 +75,7 @@ def _parser(
         "Snapshots go to the folder that backup= names: NAME.backup (of AlexeyAB's program NAME_last.weights), "
         f"{files}, and with them NAME.log, NAME.csv and the chart NAME.png. Ctrl-C, SIGTERM and SIGHUP save and say "
         "how to go on.",
-        epilog=f"example: darknet-compat {example}",
+        epilog=f"example: %(prog)s {example}",
         allow_abbrev=False,
     )
     parser.add_argument("data", metavar="DATA", help=".data file: train=, backup=, valid=, names=, classes=")
@@ -90,7 +90,7 @@ def _parser(
         "resume", action="store_true", help="go on from the .state beside the last snapshot as if nothing had happened"
     )
     flag("gpus", type=_gpus, metavar="0,1", help="GPUs to train on, one process each; the rate is times their number")
-    flag("device", metavar="DEVICE", help="where torch runs: cuda (default where there is one), cpu, cuda:1 ...")
+    add_device(parser, "where torch runs: cuda (default where there is one), cpu, cuda:1 ...")
     flag("numerics", choices=("cudnn", "gpu", "cpu"), default="cudnn",
          help="whose batch normalisation: cudnn made the published weights (default)")  # fmt: skip
     add_program(parser)
@@ -150,13 +150,15 @@ def train(parser: argparse.ArgumentParser, options: argparse.Namespace, start: S
         if len(options.gpus) > 1:
             return launch(options.gpus, _arguments(options, options.resume))
         options.device = f"cuda:{options.gpus[0]}"
+    elif not options.gpus:
+        options.device = chosen_device(options)
     processes = join(options.device)
     shared = {
         "clear": options.clear, "resume": options.resume, "device": options.device, "numerics": options.numerics,
         "program": options.program, "amp": options.amp, "fast": options.fast, "seed": options.seed,
         "epochs": options.epochs, "snapshot": options.snapshot, "tensorboard": options.tensorboard,
         "workers": options.workers, "cache": options.cache, "augment": options.augment, "processes": processes,
-        "command": lambda resume: shlex.join(["darknet-compat", *_arguments(options, resume)]),
+        "command": lambda resume: shlex.join([options.command, *_arguments(options, resume)]),
     }  # fmt: skip
     try:
         done = start(options, shared)
@@ -165,7 +167,7 @@ def train(parser: argparse.ArgumentParser, options: argparse.Namespace, start: S
     except DarknetError as error:
         if processes.first:
             raise
-        complain(f"darknet-compat: process {processes.rank}: {error}")
+        complain(f"{options.command}: process {processes.rank}: {error}")
         return FAILED
     finally:
         leave()

@@ -34,7 +34,7 @@ def add(verbs: Any) -> None:
         help="AlexeyAB's mAP table over the valid list",
         description="Detect in the images of the valid list, hold the boxes against the label files, and print "
         "AlexeyAB's table. It is not voc_eval: docs/scores.md says how the two differ.",
-        epilog=f"example: darknet-compat detector map cfg/voc.data {EXAMPLE['detector']} -points 11",
+        epilog=f"example: %(prog)s cfg/voc.data {EXAMPLE['detector']} -points 11",
         allow_abbrev=False,
     )
     add_network(parser)
@@ -62,7 +62,7 @@ def add_valid(
         help=what,
         description=f"Run over the valid list and {what.split(',')[0].replace('as valid', 'write result files')}: "
         f"{forms}, in the folder that results= names.",
-        epilog=f"example: darknet-compat {family} {name} cfg/voc.data {EXAMPLE[family]}",
+        epilog=f"example: %(prog)s cfg/voc.data {EXAMPLE[family]}",
         allow_abbrev=False,
     )
     add_network(parser)
@@ -78,7 +78,7 @@ def add_recall(verbs: Any, family: str, boxes: str) -> None:
         help="Darknet's recall over the valid list",
         description="For each image of the valid list: proposals, truths found, their IOU and recall so far. "
         f"{boxes}, as in Darknet.",
-        epilog=f"example: darknet-compat {family} recall cfg/voc.data {EXAMPLE[family]}",
+        epilog=f"example: %(prog)s cfg/voc.data {EXAMPLE[family]}",
         allow_abbrev=False,
     )
     add_network(parser)

@@ -1,6 +1,7 @@
 """The verbs ``yolo ...``: those of ``detector`` as the C program has them for YOLOv1's networks.
 
-Source: ``examples/yolo.c``. Names and lists come from a .data file, and not from paths of its author.
+Source: ``examples/yolo.c``. Names and lists come from a .data file, and not from paths of its author. Where the words
+begin with the .cfg, as there, it is cfg/voc.data: both programs have VOC's names, and their author's lists of VOC.
 """
 
 from __future__ import annotations
@@ -18,4 +19,6 @@ def add(verbs: Any) -> None:
     detector.add_test(yolo, "yolo", "default .2", "default .4")
     valid.add_valid(yolo, "yolo", "one comp4 file per class, pixels counted from 0")
     valid.add_recall(yolo, "yolo", "Images are stretched and no box is suppressed")
-    train.add(yolo, "yolo train cfg/voc.data cfg/yolov1.cfg extraction.conv.weights")
+    train.add(yolo, "cfg/voc.data cfg/yolov1.cfg extraction.conv.weights")
+    for parser in yolo.choices.values():
+        parser.stands_for_data = "cfg/voc.data"

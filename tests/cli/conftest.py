@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import shutil
+import os
 
 import cv2
 import pytest
 
 from darknet_compat.cli import build_parser
 from tests.conftest import ROOT
+from tests.oracle import PROGRAM
 
 CFG = ROOT / "cfg/yolov2-shapes.cfg"
 WEIGHTS = ROOT / "weights/yolov2-shapes.weights"
@@ -56,10 +57,9 @@ def data(tmp_path):
 @pytest.fixture(scope="session")
 def pjreddie():
     """The C program."""
-    found = shutil.which("darknet")
-    if not found:
-        pytest.skip("needs the real Darknet (the program darknet): apt-get install darknet")
-    return found
+    if not os.path.isfile(PROGRAM):
+        pytest.skip(f"needs the real Darknet ({PROGRAM}): apt-get install darknet")
+    return PROGRAM
 
 
 @pytest.fixture

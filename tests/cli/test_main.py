@@ -147,7 +147,7 @@ import argparse
 from darknet_compat import cli
 parser = argparse.ArgumentParser()
 parser.set_defaults(run=lambda options: [print("line " * 20) for _ in range(10000)] and 0)
-cli.build_parser = lambda: parser
+cli.build_parser = lambda name: parser
 raise SystemExit(cli.main([]))
 """
 # One that says something, not yet written, before a Ctrl-C.
@@ -159,7 +159,7 @@ def run(options):
     raise KeyboardInterrupt
 parser = argparse.ArgumentParser()
 parser.set_defaults(run=run)
-cli.build_parser = lambda: parser
+cli.build_parser = lambda name: parser
 raise SystemExit(cli.main([]))
 """
 

@@ -29,6 +29,7 @@ from tests.cli.conftest import CFG, NAMES, WEIGHTS
 from tests.cli.test_main import run
 from tests.compare import calibrate, randomise
 from tests.conftest import ROOT, SHAPES, network_files, real
+from tests.oracle import PROGRAM
 
 PROBABILITY, CORNER = 1e-4, 0.05  # allowed differences; corners in pixels
 THRESH, NMS = 0.005, 0.45
@@ -125,7 +126,7 @@ def bccd(shared):
 @pytest.mark.parametrize("images", ["photographs", "made", real("bccd")])
 def test_lines_are_the_c_programs(darknet, detector, tmp_path, images, request):
     data = data_file(tmp_path, request.getfixturevalue(images), **({} if detector == SHAPES else VOC))
-    subprocess.run(["darknet", "detector", "valid", data, *detector], check=True, capture_output=True, cwd=tmp_path)
+    subprocess.run([PROGRAM, "detector", "valid", data, *detector], check=True, capture_output=True, cwd=tmp_path)
     theirs = read_lines(tmp_path / "results")
     shutil.rmtree(tmp_path / "results")
     result = run("detector", "valid", data, *detector, "-numerics", "cpu", "-batch", "4", cwd=tmp_path)
@@ -137,7 +138,7 @@ def test_lines_are_the_c_programs(darknet, detector, tmp_path, images, request):
 def test_fewer_than_four_images_are_enough_here(darknet_share, photographs, tmp_path):
     """pjreddie's program hands the first four lines of the list to four threads without a look at its length."""
     data = data_file(tmp_path, photographs[:3])
-    done = subprocess.run(["darknet", "detector", "valid", data, *SHAPES], capture_output=True, cwd=tmp_path)
+    done = subprocess.run([PROGRAM, "detector", "valid", data, *SHAPES], capture_output=True, cwd=tmp_path)
     assert done.returncode in (-signal.SIGSEGV, -signal.SIGABRT)
     result = run("detector", "valid", data, *SHAPES, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
@@ -210,7 +211,7 @@ def test_lines_of_a_v3_network_are_the_c_programs(darknet, photographs, tmp_path
     save_weights(network, tmp_path / "v3.weights")
     files = tmp_path / "v3.cfg", tmp_path / "v3.weights"
     data = data_file(tmp_path, photographs[:4])  # the C program wants four
-    subprocess.run(["darknet", "detector", "valid", data, *files], check=True, capture_output=True, cwd=tmp_path)
+    subprocess.run([PROGRAM, "detector", "valid", data, *files], check=True, capture_output=True, cwd=tmp_path)
     theirs = read_lines(tmp_path / "results")
     shutil.rmtree(tmp_path / "results")
     result = run("detector", "valid", data, *files, "-numerics", "cpu", cwd=tmp_path)
@@ -291,7 +292,7 @@ def test_result_files_are_the_c_programs(verb, data, darknet_share, tmp_path, na
     (tmp_path / "the.names").write_text("".join(f"{one}\n" for one in names))
     file = data(paths, classes=classes, names=tmp_path / "the.names", eval=eval)
     (tmp_path / "results").mkdir()  # the C program needs it
-    subprocess.run(["darknet", "detector", name, file, cfg, weights], check=True, capture_output=True, cwd=tmp_path)
+    subprocess.run([PROGRAM, "detector", name, file, cfg, weights], check=True, capture_output=True, cwd=tmp_path)
     theirs = read_result_files(tmp_path / "results", eval)
     shutil.rmtree(tmp_path / "results")
     assert verb("detector", name, file, cfg, weights, "-numerics", "cpu") == 0
@@ -436,7 +437,7 @@ def test_recall_is_the_c_programs(verb, data, darknet_share, tmp_path):
     (tmp_path / "data").mkdir()
     (tmp_path / "data/coco_val_5k.list").write_text((tmp_path / "list.txt").read_text())  # the list it always reads
     theirs = subprocess.run(
-        ["darknet", "detector", "recall", file, CFG, WEIGHTS], check=True, capture_output=True, text=True, cwd=tmp_path
+        [PROGRAM, "detector", "recall", file, CFG, WEIGHTS], check=True, capture_output=True, text=True, cwd=tmp_path
     )
     expected = [line for line in theirs.stderr.splitlines() if "RPs/Img" in line]
     assert len(expected) == 5
@@ -566,7 +567,7 @@ def test_valid_is_five_times_as_fast(darknet, darknet_share, tmp_path):
     save_weights(randomise(Network(read_cfg(cfg))), tmp_path / "tiny.weights")
     data = data_file(tmp_path, sorted((darknet_share / "data").glob("*.jpg")) * 10, **VOC)
     seconds = {}
-    for name, command in (("C", ["darknet"]), ("ours", [sys.executable, "-m", "darknet_compat"])):
+    for name, command in (("C", [PROGRAM]), ("ours", [sys.executable, "-m", "darknet_compat"])):
         result = subprocess.run(
             [*command, "detector", "valid", data, cfg, tmp_path / "tiny.weights"],
             check=True, capture_output=True, text=True, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)},

@@ -11,6 +11,7 @@ from darknet_compat.cfg import parse_cfg, read_cfg
 from darknet_compat.errors import CfgError
 from darknet_compat.network import Network
 from tests.compare import net
+from tests.oracle import PROGRAM
 
 COMMON = {
     **{name: name for name in ("truth", "onlyforward", "stopbackward", "dontsave", "dontload", "numload", "smooth")},
@@ -103,7 +104,7 @@ def test_rows_are_darknets(darknet, tmp_path):
     ]  # fmt: skip
     cfg = tmp_path / "net.cfg"
     cfg.write_text(net(380, 260, 9, *sections))
-    printed = subprocess.run(["darknet", "ops", cfg], capture_output=True, text=True).stderr
+    printed = subprocess.run([PROGRAM, "ops", cfg], capture_output=True, text=True).stderr
     printed = re.sub(r"\w+: Using default .*\n", "", printed)
     printed = [line for line in printed.splitlines() if line[:5].strip().isdigit()]
     ours = [" ".join(line.split()) for line in Network(read_cfg(cfg), device="meta").table().splitlines()]

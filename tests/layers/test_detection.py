@@ -17,6 +17,7 @@ from darknet_compat.images import load_image, resize_image
 from darknet_compat.network import Network
 from tests.compare import check_layers, net, network_of
 from tests.layers.head_cases import SIZES, Pair, Tally, between, one_of, row, truths, with_any
+from tests.oracle import PROGRAM
 from tests.train.nets import grid_of
 
 HEAD = "[detection]\nclasses=3\ncoords=4\nnum=2\nside=4\n{}"
@@ -142,7 +143,7 @@ def test_defaults_are_darknets(darknet, tmp_path):
 
 def test_the_row_is_darknets(darknet, darknet_share):
     cfg = darknet_share / "cfg/yolov1-tiny.cfg"
-    printed = subprocess.run(["darknet", "ops", cfg], capture_output=True, text=True).stderr
+    printed = subprocess.run([PROGRAM, "ops", cfg], capture_output=True, text=True).stderr
     printed = [line for line in printed.splitlines() if line[:5].strip().isdigit()]
     ours = Network(read_cfg(cfg), device="meta").table().splitlines()[1:]
     assert " ".join(ours[len(printed) - 1].split()).startswith(" ".join(printed[-1].split()))

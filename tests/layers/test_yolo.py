@@ -17,6 +17,7 @@ from darknet_compat.layers.yolo import Yolo
 from darknet_compat.network import Network
 from darknet_compat.train.step import Trainer
 from tests.compare import EXACT, calibrate, check_layers, net, network_of, worst_step
+from tests.oracle import PROGRAM
 from tests.oracle.alexeyab import IOU_LOSSES, NMS_KINDS
 
 # Two heads, of 8 and 16 pixels, that share one line of anchors as v3's do.
@@ -118,7 +119,7 @@ def test_valid2_averages_as_darknet_does(darknet, tmp_path):
 
 def test_the_table_is_darknets(darknet, darknet_share):
     cfg = darknet_share / "cfg/yolov3-tiny.cfg"
-    printed = subprocess.run(["darknet", "ops", cfg], capture_output=True, text=True).stderr
+    printed = subprocess.run([PROGRAM, "ops", cfg], capture_output=True, text=True).stderr
     printed = [line for line in printed.splitlines() if line[:5].strip().isdigit()]
     ours = Network(read_cfg(cfg), device="meta").table().splitlines()[1:]
     assert sum(line.split()[1] == "yolo" for line in printed) == 2

@@ -23,6 +23,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+# By its whole path: this project has a command `darknet` too, which may stand first on the PATH.
+PROGRAM = "/usr/bin/darknet"
 LIBRARY = Path("/usr/lib/darknet/libdarknet.so")
 HEADER = Path("/usr/lib/darknet/include/darknet.h")
 ACCESSORS = Path(__file__).with_name("accessors.c")

@@ -27,6 +27,7 @@ from darknet_compat.train.log import Log
 from darknet_compat.train.schedule import CLASSIFICATION
 from darknet_compat.train.step import Trainer, network_cost, strict
 from darknet_compat.weights import save_weights
+from tests.oracle import PROGRAM
 from tests.train.classes import ENDS, LABELS, batches, classifier, data_set
 from tests.train.test_distributed import in_processes
 from tests.train.test_heads import press_ctrl_c, rows
@@ -169,7 +170,7 @@ def test_the_c_program_trains_the_same_from_files(darknet, tmp_path, handlers, m
     """With [avgpool], batch normalisation and the gradient that counts twice; a snapshot behind each epoch of 10."""
     monkeypatch.setattr(Log, "draw", lambda log: None)
     names = [f"net_{epoch}.weights" for epoch in range(1, 10)] + ["net.weights"]
-    check_process("darknet", tmp_path, "cpu", "pjreddie", "batch_normalize=1\n", "[avgpool]\n", names)
+    check_process(PROGRAM, tmp_path, "cpu", "pjreddie", "batch_normalize=1\n", "[avgpool]\n", names)
     text = (tmp_path / "ours/net.log").read_text()
     assert text.count("the gradient counts twice, and the loss is the mean of both") == 1
 

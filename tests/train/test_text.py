@@ -21,6 +21,7 @@ from darknet_compat.train.step import Trainer
 from darknet_compat.train.text import draw_starts, starts, text_batches
 from darknet_compat.weights import save_weights
 from tests.compare import network_of
+from tests.oracle import PROGRAM
 from tests.text_cases import SECTIONS, SONNETS, seed_c, starts_of, text_cfg
 
 TEXT = SONNETS.read_bytes()
@@ -111,7 +112,7 @@ def test_a_run_is_pjreddies(darknet, tmp_path):
     section = "[connected]\noutput=16\nactivation=tanh"
     net = "learning_rate=.2\nmomentum=.9\ndecay=.001\nmax_batches=3230"
     _, cfg, weights = network_of(text_cfg(section, batch=4, steps=5, net=net), tmp_path)  # 64,000 letters seen
-    printed, seconds = run_c("darknet", cfg, weights, tmp_path)
+    printed, seconds = run_c(PROGRAM, cfg, weights, tmp_path)
     expected = figures(printed)
     assert expected[:, 0].tolist() == list(range(3201, 3231))
     found = same_run(darknet, cfg, weights, expected, seconds, tmp_path / "backup", streams=4, restart=64)
@@ -294,6 +295,6 @@ def test_every_section_learns_to_foretell(section, darknet, tmp_path):
     *_, judged = validate_text(load_reader(one, done.weights, device="cpu"), TEXT[:300])
     assert judged.bits_per_symbol < entropy
     if section != "crnn":  # which needs a convolution before it in his program
-        command = ["darknet", "rnn", "valid", one, done.weights]
+        command = [PROGRAM, "rnn", "valid", one, done.weights]
         printed = subprocess.run(command, input=TEXT[:300], capture_output=True, check=True).stdout.decode()
         assert float(printed.splitlines()[-1].split()[2]) == pytest.approx(judged.bits_per_symbol, abs=2e-4)

@@ -1,0 +1,158 @@
+"""The flags of the C programs: taken wherever they stand, and a line about each that does nothing here."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+import torch
+
+from darknet_compat.cli import build_parser
+from darknet_compat.cli.arguments import chosen_device
+from darknet_compat.cli.flags import ALEXEYABS, FAMILIES
+
+FILES = ["x.data", "a.cfg", "a.weights"]
+
+
+def parsed(*words, name="darknet"):
+    return build_parser(name).parse_args([str(word) for word in words])
+
+
+def refused(capsys, *words):
+    with pytest.raises(SystemExit) as exit:
+        parsed(*words)
+    assert exit.value.code == 2
+    return capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "detector test x.data a.cfg a.weights dog.jpg -dont_show -thresh .1 -i 0",
+        "-i 0 detector -dont_show test -thresh .1 x.data a.cfg a.weights dog.jpg",
+        "detector test -dont_show x.data a.cfg -i 0 a.weights -thresh .1 dog.jpg",
+        "-thresh .1 -dont_show -i 0 detector test x.data a.cfg a.weights dog.jpg",
+        "detector test x.data a.cfg a.weights -i 0 -dont_show -thresh .1 -- dog.jpg",
+        "detector test --dont_show x.data a.cfg a.weights -thresh=.1 -i=0 dog.jpg",
+    ],
+)
+def test_flags_stand_anywhere(line, capsys):
+    options = parsed(*line.split())
+    assert [options.data, options.cfg, options.weights, *options.images] == [*FILES, "dog.jpg"]
+    assert (options.thresh, options.i) == (0.1, 0)
+    assert capsys.readouterr() == ("", "")  # no window opens here, which is no news
+
+
+def test_images_may_stand_in_parts():
+    options = parsed("detector", "test", *FILES, "a.jpg", "-nms", ".3", "b.jpg", "-skip", "c.jpg")
+    assert options.images == ["a.jpg", "b.jpg", "c.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "found"),
+    [(["-letter_box"], 1), (["-letter_box", "1"], 1), (["-letter_box", "0"], 0), (["--letter_box", "0"], 0)],
+)
+def test_letter_box_takes_no_image_for_its_number(flags, found):
+    for words in ((*flags, *FILES, "dog.jpg"), (*FILES, *flags, "dog.jpg"), (*FILES, "dog.jpg", *flags)):
+        options = parsed("detector", "test", *words)
+        assert (options.letter_box, options.images) == (found, ["dog.jpg"])
+    assert parsed("detector", "test", *FILES).letter_box is None
+
+
+def test_map_of_a_training_takes_no_file_for_its_number():
+    for words in (("-map", *FILES), (*FILES, "-map"), (*FILES[:2], "-map", FILES[2])):
+        options = parsed("detector", "train", *words)
+        assert (options.map, options.weights) == (0, "a.weights")
+    assert parsed("detector", "train", "-map", 20, *FILES).map == 20
+
+
+def test_every_flag_of_the_family_is_taken_by_every_verb(capsys):
+    """With the words that the C program reads behind it, and a line about each that does nothing."""
+    files = {"detector": FILES, "detect": FILES[1:], "yolo": FILES, "classifier": FILES, "classify": FILES[1:],
+             "rnn": FILES[1:]}  # fmt: skip
+    verbs = {
+        "detector": ["test", "valid", "valid2", "map", "recall", "train"], "yolo": ["test", "valid", "recall", "train"],
+        "classifier": ["predict", "valid", "valid10", "validmulti", "validfull", "validcrop", "label", "csv", "test",
+                       "train"],
+        "rnn": ["train", "generate", "generatetactic", "valid", "validtactic", "vec"], "detect": [None],
+        "classify": [None],
+    }  # fmt: skip
+    assert files.keys() == FAMILIES.keys()
+    for family, names in verbs.items():
+        for verb in names:
+            for name, flag in FAMILIES[family].items():
+                if name in ("letter_box", "show", "map", "topk"):
+                    assert flag.words == 0
+                value = "11" if name == "points" else "1"
+                words = [family, *([verb] if verb else []), f"-{name}", *[value] * flag.words, *files[family]]
+                options = parsed(*words)
+                assert options.cfg == "a.cfg", words
+                said = capsys.readouterr().err
+                assert said in ("", f"darknet: -{name} has no meaning here: {flag.what}\n")
+                if name in ("c", "s", "prefix", "json_port", "benchmark", "show_imgs"):
+                    assert said, words
+
+
+def test_the_line_about_a_flag_stands_once_and_calls_the_command(capsys):
+    words = "detector", "test", *FILES, "dog.jpg", "-show_imgs", "-benchmark", "-dont_show"
+    parsed(*words, name="darknet-compat")
+    assert capsys.readouterr().err == (
+        "darknet-compat: -show_imgs has no meaning here: it shows training images\n"
+        "darknet-compat: -benchmark has no meaning here: it times a video\n"
+    )
+
+
+@pytest.mark.parametrize("flag", ["-savetxt", "-thr", "-ifoo", "-c5", "-s.jpg"])
+def test_a_flag_that_nobody_has_is_named_whole(flag, capsys):
+    """argparse alone would take -savetxt for -s avetxt."""
+    assert f"unrecognized arguments: {flag};" in refused(capsys, "detector", "test", *FILES, "dog.jpg", flag)
+
+
+def test_a_value_may_begin_with_a_dash(capsys):
+    assert parsed("rnn", "generate", "a.cfg", "-seed", "-x").seed == "-x"
+    assert parsed("detector", "test", *FILES, "-mjpeg_port", "-1", "dog.jpg").images == ["dog.jpg"]
+    assert "expected one argument" in refused(capsys, "detector", "test", *FILES, "-out", "-thresh", ".5")
+
+
+def test_i_and_nogpu_choose_the_device(monkeypatch, capsys):
+    def device(*flags):
+        return chosen_device(parsed("detector", "test", *FILES, "dog.jpg", *flags))
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert device() is None
+    assert device("-i", 1) == "cuda:1"
+    assert device("-i", -1) == device("-nogpu") == "cpu"
+    assert device("-i", 1, "-device", "cuda:0") == "cuda:0"
+    assert capsys.readouterr().err == ""
+    line = "darknet: -i 1 has no meaning here: the network runs on the processor\n"
+    assert (device("-i", 1, "-engine", "openvino"), capsys.readouterr().err) == (None, line)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert (device("-i", 1), capsys.readouterr().err) == (None, line)
+
+
+def test_flags_that_alexeyabs_program_alone_has_say_that_it_is_meant():
+    for name in sorted(ALEXEYABS):
+        for verb in ("test", "train"):
+            words = "detector", verb, *FILES, f"-{name}", *["1"] * FAMILIES["detector"][name].words
+            assert parsed(*words).program == "alexeyab", name
+            assert parsed(*words, "-program", "pjreddie").program == "pjreddie"
+    for flags in ([], ["-letter_box"], ["-thresh", ".1"], ["-i", "0"], ["-prefix", "x"]):
+        assert parsed("detector", "test", *FILES, *flags).program is None
+    assert parsed("yolo", "test", *FILES, "-ext_output").program is None
+
+
+def test_the_help_calls_the_command_by_its_name(capsys):
+    for name in ("darknet", "darknet-compat"):
+        for words in (["-h"], ["detector", "test", "-h"], ["detector", "train", "-h"], ["rnn", "generate", "-h"]):
+            with pytest.raises(SystemExit):
+                parsed(*words, name=name)
+            said = capsys.readouterr().out
+            assert f"usage: {name} " in said
+            assert set(re.findall(r"\bdarknet(?:-compat)?(?= detector| rnn)", said)) == {name}
+    assert "darknet detector test: the following" in refused(capsys, "detector", "test")
+
+
+def test_yolo_takes_the_cfg_first_as_the_c_programs_do():
+    options = parsed("yolo", "test", "yolov1.cfg", "yolov1.weights", "dog.jpg", "-thresh", ".1")
+    assert [options.data, options.cfg, options.weights] == ["cfg/voc.data", "yolov1.cfg", "yolov1.weights"]
+    assert parsed("yolo", "train", "x.data", "yolov1.cfg").data == "x.data"
