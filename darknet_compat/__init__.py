@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from .classify.images import classify_images, try_image
     from .classify.validate import validate_classifier
     from .detect.detector import Detector, load_detector
-    from .detect.images import detect_images
+    from .detect.images import detect_each, detect_images
+    from .detect.results import LabelFiles
     from .detect.scores import mean_average_precision, recall
     from .detect.validate import validate
     from .evaluate.voc_eval import voc_eval
@@ -33,10 +34,10 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
-    "Cfg", "Classifier", "DarknetError", "Detector", "calc_anchors", "classify_images", "detect_images", "generate",
-    "load_classifier", "load_detector", "load_network", "load_reader", "mean_average_precision", "read_cfg",
-    "read_export", "recall", "save_weights", "train_classifier", "train_detector", "train_text", "try_image",
-    "validate", "validate_classifier", "validate_text", "voc_eval",
+    "Cfg", "Classifier", "DarknetError", "Detector", "LabelFiles", "calc_anchors", "classify_images", "detect_each",
+    "detect_images", "generate", "load_classifier", "load_detector", "load_network", "load_reader",
+    "mean_average_precision", "read_cfg", "read_export", "recall", "save_weights", "train_classifier",
+    "train_detector", "train_text", "try_image", "validate", "validate_classifier", "validate_text", "voc_eval",
 ]  # fmt: skip
 # Where each name is at home. What loads torch, OpenCV or more is looked up when it is first asked for: reading a cfg
 # needs none of them.
@@ -45,6 +46,8 @@ _HOMES = {
     "Detector": "detect.detector",
     "calc_anchors": "anchors",
     "classify_images": "classify.images",
+    "LabelFiles": "detect.results",
+    "detect_each": "detect.images",
     "detect_images": "detect.images",
     "generate": "text.write",
     "load_classifier": "classify.classifier",

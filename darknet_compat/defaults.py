@@ -24,6 +24,8 @@ class Thresholds(NamedTuple):
 
 
 TEST = {PJREDDIE: Thresholds(0.5, 0.45), ALEXEYAB: Thresholds(0.25, 0.45), YOLO: Thresholds(0.2, 0.4)}
+# The verb detect, `main` of both programs.
+DETECT = {PJREDDIE: Thresholds(0.5, 0.45), ALEXEYAB: Thresholds(0.24, 0.45)}
 VALID = {PJREDDIE: Thresholds(0.005, 0.45), ALEXEYAB: Thresholds(0.001, 0.6), YOLO: Thresholds(0.001, 0.5)}
 # AlexeyAB's verb; a network of pjreddie's is scored as one of his, but for letter_box.
 MAP = {PJREDDIE: Thresholds(0.005, 0.45), ALEXEYAB: Thresholds(0.005, 0.45)}

@@ -14,7 +14,7 @@ import numpy as np
 
 from .cfg import read_list
 from .cfg.sections import printable
-from .errors import DataError, ImageError, ResultsError
+from .errors import DarknetError, DataError, ImageError, ResultsError
 from .files import whole_file
 from .images import SUFFIXES
 from .stock import find_stock
@@ -32,7 +32,8 @@ def find_images(given: Sequence[str]) -> list[str]:
     """
     found: list[str] = []
     for text in given:
-        path = Path(find_stock(text))
+        name = find_stock(text)
+        path = Path(name)
         if text and path.is_dir():  # an empty name is no folder, though Path takes it for the present one
             inside = sorted(str(file) for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
             if not inside:
@@ -41,7 +42,7 @@ def find_images(given: Sequence[str]) -> list[str]:
         elif path.suffix in LISTS and path.is_file():
             found += read_list(path)
         elif text and path.exists():
-            found.append(str(path))
+            found.append(name)
         elif matches := sorted(glob.glob(text, recursive=True)):
             found += matches
         else:
@@ -117,14 +118,14 @@ def check_written(written: Iterable[str | os.PathLike[str]], read: Iterable[str]
 
 def kept_results(
     run: Callable[[Callable[[ImageError], None]], Iterable[Result]],
-    as_json: Callable[[Result], Mapping[str, object]],
-    file: str | os.PathLike[str] | None,
+    files: Mapping[str, Callable[[list[Result]], None]],
     skip: bool,
 ) -> list[Result]:
-    """The results of ``run``, which is given what takes the error of an image that cannot be read; and their ``file``.
+    """The results of ``run``, which is given what takes the error of an image that cannot be read; and their ``files``:
+    what writes each.
 
     With ``skip`` such an image is passed over with a warning. Else it raises :class:`ImageError`, when what was found
-    before it is written.
+    before it is written. So it is before any other error that is one line, and before Ctrl-C.
     """
 
     def unreadable(error: ImageError) -> None:
@@ -133,18 +134,19 @@ def kept_results(
         warnings.warn(f"{error}; passed over", stacklevel=2)
 
     found: list[Result] = []
-    problem = None
+    problem: DarknetError | KeyboardInterrupt | None = None
     try:
         for one in run(unreadable):
             found.append(one)
-    except ImageError as error:
+    except (DarknetError, KeyboardInterrupt) as error:
         problem = error
     # What was found before the problem is worth keeping; nothing at all is no reason to write over older results.
-    if file is not None and (found or not problem):
-        write_objects([as_json(one) for one in found], file)
+    if found or not problem:
+        for write in files.values():
+            write(found)
     if problem:
-        kept = f"; what was found in {len(found)} images before it stands in {file}" if file and found else ""
-        raise ImageError(f"{problem}{kept}")
+        kept = f"; what was found in {len(found)} images before it stands in {' and '.join(files)}"
+        raise type(problem)(f"{problem}{kept if files and found else ''}")
     return found
 
 

@@ -17,7 +17,7 @@ import torch
 
 from ..cfg import read_list
 from ..errors import CfgError, ImageError
-from ..image_files import check_file, check_written, find_images, kept_results
+from ..image_files import check_file, check_written, find_images, kept_results, write_objects
 from ..images import SUFFIXES, load_image
 from ..program import ALEXEYAB
 from ..progress import Progress, unseen
@@ -64,7 +64,10 @@ def classify_images(
         found = classifier.classify(paths, verb, finish, classes=names, unreadable=unreadable)
         return progress(found, len(paths))
 
-    return kept_results(run, lambda prediction: prediction.as_json(number), json, skip)
+    files = {}
+    if json is not None:
+        files[os.fspath(json)] = lambda found: write_objects([one.as_json(number) for one in found], json)
+    return kept_results(run, files, skip)
 
 
 def list_images(file: str) -> list[str]:

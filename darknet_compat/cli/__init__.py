@@ -35,7 +35,9 @@ class _Parser(argparse.ArgumentParser):
     stands_for_data: str | None = None
     """The .data file where the words begin with a .cfg: the verbs of YOLOv1 have none in the C programs."""
 
-    def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:
+    def parse_args(  # type: ignore[override]  # as below
+        self, args: Sequence[str] | None = None, namespace: Any = None
+    ) -> Any:
         # Of the parser at the top only: those of the verbs get what it leaves.
         options = super().parse_args(args, namespace)
         for line in getattr(options, "notes", ()):
@@ -80,7 +82,10 @@ class _Parser(argparse.ArgumentParser):
 
         argparse takes no rest in two parts, and lets a flag whose number may be left away swallow a file's name.
         """
-        rest, flags, given, unknown = [], [], [], []
+        rest: list[str] = []
+        flags: list[str] = []
+        given: list[str] = []
+        unknown: list[str] = []
         left = deque(words)
         while left:
             word = left.popleft()

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 
 # Of each family of verbs a network, for the examples in the help.
-EXAMPLE = {"detector": "cfg/yolov2-voc.cfg yolov2-voc.weights", "yolo": "cfg/yolov1.cfg yolov1.weights"}
+EXAMPLE = {"detector": "cfg/yolov2-voc.cfg yolov2-voc.weights", "yolo": "cfg/yolov1.cfg yolov1.weights",
+           "detect": "cfg/yolov3.cfg yolov3.weights"}  # fmt: skip
 
 
 def add_network(parser: argparse.ArgumentParser, data: bool = True, batch: int = 4) -> None:

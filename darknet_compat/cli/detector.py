@@ -1,8 +1,9 @@
-"""The verbs ``detector ...``: test, and those of the other files of this folder."""
+"""The verbs ``detector ...``: test, and those of the other files of this folder; and the short form ``detect``."""
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -11,88 +12,195 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..images import SUFFIXES
+from ..output import complain
 from .arguments import EXAMPLE, add_letter_box, add_network, bar, fraction, load
 
 if TYPE_CHECKING:
     from ..detect import Detections
+    from ..detect.detector import DataDetector
+    from ..detect.results import LabelFiles
 
 
 def add(verbs: Any) -> None:
-    """Make ``detector`` and its verbs known to the command line."""
+    """Make ``detector``, its verbs and ``detect`` known to the command line."""
     from . import anchors, train, valid
 
     parser = verbs.add_parser("detector", help="detect, train, validate and score with a detection network")
     parser.set_defaults(verbs="detector")
     detector = parser.add_subparsers(title="verbs", metavar="VERB", required=True, parser_class=type(parser))
-    parser = add_test(detector, "detector", "default .5; of AlexeyAB's program .25", "default .45")
-    add_letter_box(parser)
-    parser.add_argument("-hier", "--hier", type=fraction, default=0.5, help="how sure a tree must be (default .5)")
+    nms = "default .45"
+    _add_trees(add_test(detector, f"cfg/voc.data {EXAMPLE['detector']}", "default .5; of AlexeyAB's program .25", nms))
     for family in (valid, train, anchors):
         family.add(detector)
 
+    thresh = "default .5; of AlexeyAB's program .24"
+    parser = add_test(verbs, EXAMPLE["detect"], thresh, nms, "detect", data=False)
+    _add_trees(parser)
+    parser.set_defaults(verbs="detector", data="cfg/coco.data", short=True)
 
-def add_test(verbs: Any, family: str, thresh: str, nms: str) -> argparse.ArgumentParser:
-    """Make ``test`` known to a family of verbs, whose thresholds the two texts say."""
+
+def _add_trees(parser: argparse.ArgumentParser) -> None:
+    add_letter_box(parser)
+    parser.add_argument("-hier", "--hier", type=fraction, default=0.5, help="how sure a tree must be (default .5)")
+
+
+def add_test(
+    verbs: Any, example: str, thresh: str, nms: str, name: str = "test", data: bool = True
+) -> argparse.ArgumentParser:
+    """Make ``test``, or its short form, known to a family of verbs, whose thresholds the two texts say."""
     parser: argparse.ArgumentParser = verbs.add_parser(
-        "test",
-        help="detect in images, draw and list what is found",
+        name,
+        help="detect in images, draw and list what is found" if data else "detector test with cfg/coco.data",
         description="Detect in images. One: prints each class and its probability, and draws predictions.jpg. "
-        "Many: writes one JSON file, and with -out a drawing of each.",
-        epilog=f"example: %(prog)s cfg/voc.data {EXAMPLE[family]} dog.jpg",
+        "Many: writes one JSON file, and with -out a drawing of each. None: reads their paths from standard input, a "
+        "line each, and treats each as one.",
+        epilog=f"example: %(prog)s {example} dog.jpg",
         allow_abbrev=False,
     )
-    add_network(parser)
+    add_network(parser, data)
     parser.add_argument("images", metavar="IMAGE", nargs="*", help="image, folder, pattern, or .txt list of paths")
     parser.add_argument("-thresh", "--thresh", type=fraction, help=f"least probability ({thresh})")
     parser.add_argument("-nms", "--nms", type=fraction, help=f"most IOU of two boxes ({nms}; 0: off)")
     parser.add_argument(
-        "-out", "--out", type=_folder, metavar="FOLDER", help="folder for the drawings (one image: default here)"
-    )
+        "-out", "--out", type=_out, metavar="FOLDER",
+        help="folder for the drawings (one image: default here); or NAME.json: the detections as AlexeyAB's program "
+        "writes them",
+    )  # fmt: skip
     parser.add_argument("-json", "--json", metavar="FILE", help="detections as JSON (many: default predictions.json)")
+    parser.add_argument(
+        "-ext_output", "--ext_output", action="store_true", help="print boxes too (many images: print what is found)"
+    )
+    parser.add_argument(
+        "-save_labels", "--save_labels", action="store_true",
+        help="write the label file of each image, where AlexeyAB's program reads it, but for those that are there",
+    )  # fmt: skip
+    parser.add_argument("-overwrite", "--overwrite", action="store_true", help="with -save_labels: those too")
     parser.add_argument(
         "-skip", "--skip", action="store_true",
         help="pass over images that cannot be read, with a warning each, and exit with 1 at the end (default: stop at "
         "the first; what was found before it is written)",
     )  # fmt: skip
-    parser.set_defaults(run=test)
+    parser.set_defaults(run=test, short=False)
     return parser
 
 
-def _folder(text: str) -> str:
-    """argparse type: a folder to write to. AlexeyAB's -out names a JSON file, so that a file's name is a slip."""
-    if Path(text).suffix.lower() in (".json", ".txt", *SUFFIXES) and not Path(text).is_dir():
-        raise argparse.ArgumentTypeError(f"{text} is a file's name; expected a folder (-json FILE writes detections)")
+def _out(text: str) -> str:
+    """argparse type: a folder to write to, or a .json file. The name of another file is a slip."""
+    if Path(text).suffix.lower() in (".txt", *SUFFIXES) and not Path(text).is_dir():
+        raise argparse.ArgumentTypeError(
+            f"{text} is a file's name; expected a folder for drawings, or NAME.json for the detections"
+        )
     return text
 
 
+def _is_json(out: str | None) -> bool:
+    return out is not None and Path(out).suffix.lower() == ".json" and not Path(out).is_dir()
+
+
 def test(options: argparse.Namespace) -> int:
-    """``test_detector``, ``test_yolo``; 1 where ``-skip`` passed over an image."""
-    from ..detect.images import detect_images
+    """``test_detector``, ``test_yolo``; 1 where an image could not be read, or a label file stood there already."""
+    from ..defaults import DETECT
+    from ..detect.results import LabelFiles
     from ..image_files import find_images
 
     paths = find_images(options.images)
-    one = len(paths) == 1
     detector = load(options)
-    out = options.out or ("" if one else None)
-    file = options.json or (None if one else "predictions.json")
-    hier = {"hier": options.hier} if "hier" in options else {}
-    lines = partial(_print_found, program=detector.network.program)
-    found = detect_images(
-        detector, options.images, thresh=options.thresh, nms=options.nms, **hier, out=out, json=file,
-        skip=options.skip, progress=lines if one else bar,
-    )  # fmt: skip
+    labels = LabelFiles(options.overwrite) if options.save_labels else None
+    result = options.out if _is_json(options.out) else None
+    asked = {
+        "thresh": DETECT[detector.network.program].thresh if options.short and options.thresh is None
+        else options.thresh,
+        "nms": options.nms, "out": None if result else options.out, "json": options.json, "result": result,
+        "save_labels": labels,
+    }  # fmt: skip
+    if "hier" in options:
+        asked["hier"] = options.hier
+    if not options.images:
+        return _typed(options, detector, labels, asked)
+    return _listed(options, detector, labels, asked, len(paths))
+
+
+def _listed(
+    options: argparse.Namespace, detector: DataDetector, labels: LabelFiles | None, asked: dict[str, Any], total: int
+) -> int:
+    """Images that the command names, of which there are ``total``."""
+    from ..detect.images import detect_images
+
+    one = total == 1
+    if one and asked["out"] is None:
+        asked["out"] = ""
+    if not one and asked["json"] is None and asked["result"] is None:
+        asked["json"] = "predictions.json"
+    lines = partial(_print_found, detector=detector, ext_output=options.ext_output)
+    show = lines if one or options.ext_output else bar
+    found = detect_images(detector, options.images, skip=options.skip, progress=show, **asked)
     if not one:
         boxes = sum(int((detections.prob > 0).sum()) for detections in found)
-        drawn = f", drawings: {out}" if out else ""
-        print(f"{len(found)} images, {boxes} detections: {file}{drawn}")
-    if len(found) < len(paths):
-        print(f"{len(paths) - len(found)} of {len(paths)} images could not be read", file=sys.stderr)
-    return 1 if len(found) < len(paths) else 0
+        files = " and ".join(asked[name] for name in ("json", "result") if asked[name] is not None)
+        drawn = f", drawings: {asked['out']}" if asked["out"] else ""
+        print(f"{len(found)} images, {boxes} detections: {files}{drawn}")
+    if len(found) < total:
+        print(f"{total - len(found)} of {total} images could not be read", file=sys.stderr)
+    return int(_say_kept(labels) or len(found) < total)
 
 
-def _print_found(found: Iterable[Detections], total: int, program: str) -> Iterator[Detections]:
+def _typed(
+    options: argparse.Namespace, detector: DataDetector, labels: LabelFiles | None, asked: dict[str, Any]
+) -> int:
+    """Images whose paths come from standard input, as both programs take them: one by one."""
+    from ..detect.images import detect_each
+
+    failed, start = False, 0.0
+
+    def refused(error: Exception) -> None:
+        nonlocal failed
+        failed = True
+        complain(f"{options.command}: {error}")
+
+    def paths() -> Iterator[str]:
+        nonlocal failed, start
+        for path in typed_paths():
+            start = time.perf_counter()
+            yield path
+            failed |= _say_kept(labels)
+
+    if asked["out"] is None:
+        asked["out"] = ""
+    for detections in detect_each(detector, paths(), refused=refused, **asked):
+        print(detector.printed(detections, time.perf_counter() - start, options.ext_output), end="")
+    return int(failed)
+
+
+def _say_kept(labels: LabelFiles | None) -> bool:
+    """Name the label files that stayed as they were, if any did; they are forgotten then."""
+    if labels is None or not labels.kept:
+        return False
+    first, more = labels.kept[0], len(labels.kept) - 1
+    what = f"{first}: it is there, and stays" if not more else f"{first} and {more} more: they are there, and stay"
+    complain(f"{what}; -overwrite writes over label files")
+    labels.kept = []
+    return True
+
+
+def typed_paths() -> Iterator[str]:
+    """The paths on standard input, a line each, asked for one by one."""
+    with open(0, "rb", closefd=False) as file:
+        while True:
+            print("Enter Image Path: ", end="", flush=True)
+            line = file.readline()
+            if not line:
+                break
+            if path := os.fsdecode(line.strip()):
+                yield path
+    if sys.stdin.isatty():
+        print()  # the shell's next line would stand behind ours
+
+
+def _print_found(
+    found: Iterable[Detections], total: int, detector: DataDetector, ext_output: bool
+) -> Iterator[Detections]:
     start = time.perf_counter()
     for detections in found:
-        print(f"{detections.path}: Predicted in {time.perf_counter() - start:f} seconds.")
-        print("".join(f"{line}\n" for line in detections.lines(program)), end="")
+        print(detector.printed(detections, time.perf_counter() - start, ext_output), end="")
         yield detections
+        start = time.perf_counter()

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from .arguments import EXAMPLE
+
 
 def add(verbs: Any) -> None:
     """Make ``yolo`` and its verbs known to the command line."""
@@ -16,7 +18,7 @@ def add(verbs: Any) -> None:
     parser = verbs.add_parser("yolo", help="detect, train and validate with a network of YOLOv1")
     parser.set_defaults(verbs="yolo")
     yolo = parser.add_subparsers(title="verbs", metavar="VERB", required=True, parser_class=type(parser))
-    detector.add_test(yolo, "yolo", "default .2", "default .4")
+    detector.add_test(yolo, f"cfg/voc.data {EXAMPLE['yolo']}", "default .2", "default .4")
     valid.add_valid(yolo, "yolo", "one comp4 file per class, pixels counted from 0")
     valid.add_recall(yolo, "yolo", "Images are stretched and no box is suppressed")
     train.add(yolo, "cfg/voc.data cfg/yolov1.cfg extraction.conv.weights")

@@ -97,8 +97,15 @@ class Detections:
         finite: np.ndarray = np.nan_to_num(corners)
         return finite
 
-    def lines(self, program: str) -> list[str]:
-        """What ``detector test`` prints: a line for each class of each box.
+    @property
+    def relative_boxes(self) -> np.ndarray:
+        """``boxes`` as parts of the image."""
+        whole = (1, 1) if self.relative else (self.width, self.height)
+        boxes: np.ndarray = self.boxes / np.array([*whole, *whole], np.float32)
+        return boxes
+
+    def lines(self, program: str, ext_output: bool = False) -> list[str]:
+        """What ``detector test`` prints: a line for each class of each box, with ``ext_output`` its box in pixels too.
 
         pjreddie's program goes by its boxes, and within one by the class (``draw_detections``). AlexeyAB's goes from
         left to right, and within a box the likeliest class comes first; a box that has none but classes named
@@ -113,7 +120,25 @@ class Detections:
             order = order[(shown.max(1) > 0)[rows[order]]]
             rows, classes = rows[order], classes[order]
         found = zip(classes, self.prob[rows, classes], strict=True)
-        return [f"{self.name(int(index))}: {prob * 100:.0f}%" for index, prob in found]
+        lines = [f"{self.name(int(index))}: {prob * 100:.0f}%" for index, prob in found]
+        if not ext_output:
+            return lines
+        places = [
+            f"(left_x: {left:4.0f}   top_y: {top:4.0f}   width: {width:4.0f}   height: {height:4.0f})"
+            for left, top, width, height in self._rounded()[rows].tolist()
+        ]
+        return [f"{line}\t{place}" for line, place in zip(lines, places, strict=True)]
+
+    def _rounded(self) -> np.ndarray:
+        """Left, top, width, height (M, 4) in pixels, not clipped, rounded as C does: halves away from 0."""
+        left_top = self.boxes[:, :2] - self.boxes[:, 2:] / np.float32(2)
+        pixels = np.concatenate([left_top, self.boxes[:, 2:]], 1)
+        if self.relative:
+            with np.errstate(over="ignore"):
+                pixels = pixels * np.array([self.width, self.height] * 2, np.float32)
+        exact = pixels.astype(np.float64)
+        rounded: np.ndarray = np.trunc(exact + np.copysign(0.5, exact))
+        return rounded
 
     def as_json(self) -> dict[str, object]:
         """image, width, height and a list of {class_id, name, prob, box: [left, top, width, height] in pixels}."""

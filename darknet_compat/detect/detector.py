@@ -10,6 +10,7 @@ from ..cfg import DataFile, check_names, class_names, read_data, read_list, read
 from ..defaults import HIER, TEST, YOLO, Verbs
 from ..engines import Engines, engine_device
 from ..network import Network
+from ..program import ALEXEYAB
 from ..sources import Source, read_source
 from ..stock import find_stock
 from ..weights import load_network
@@ -72,6 +73,19 @@ class Detector:
     def rules(self) -> str:
         """Whose thresholds count (``defaults.py``): those of the network's program, or of the verbs ``yolo``."""
         return YOLO if self.verbs == YOLO else self.network.program
+
+    def printed(self, found: Detections, seconds: float, ext_output: bool = False) -> str:
+        """What ``detector test`` of the network's program prints of an image that took so many ``seconds``.
+
+        ``ext_output`` adds the boxes, as AlexeyAB's flag of that name does.
+        """
+        network = self.network
+        text = f"{found.path}: Predicted in {seconds:f} seconds.\n"
+        if self.rules == ALEXEYAB:
+            numbers = [(index, getattr(layer, "alexeyabs_number", None)) for index, layer in enumerate(network.layers)]
+            text = "".join(f" Detection layer: {index} - type = {kind} \n" for index, kind in numbers if kind)
+            text += f"{found.path}: Predicted in {seconds * 1000:f} milli-seconds.\n"
+        return text + "".join(f"{line}\n" for line in found.lines(network.program, ext_output))
 
     @overload
     def __call__(

@@ -1,21 +1,25 @@
-"""Detection in image files, with drawings and a JSON file. Source: ``examples/detector.c, test_detector``;
-``examples/yolo.c, test_yolo``.
+"""Detection in image files, with drawings, label files and JSON. Source: ``examples/detector.c, test_detector``;
+``examples/yolo.c, test_yolo``; AlexeyAB's ``src/detector.c, test_detector``.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from ..defaults import HIER
-from ..errors import ImageError
-from ..image_files import check_file, check_written, find_images, kept_results, make_folder
+from ..errors import DarknetError, ImageError, ResultsError
+from ..image_files import check_file, check_written, find_images, kept_results, make_folder, write_objects
 from ..images import save_image
 from ..progress import Progress, unseen
+from ..stock import find_stock
 from .detections import Detections
 from .detector import DataDetector
-from .results import drawing_names
+from .results import DrawingNames, LabelFiles, write_result_json
+
+FilePath = str | os.PathLike[str]
 
 
 def detect_images(
@@ -25,15 +29,18 @@ def detect_images(
     thresh: float | None = None,
     nms: float | None = None,
     hier: float = HIER,
-    out: str | os.PathLike[str] | None = None,
-    json: str | os.PathLike[str] | None = None,
+    out: FilePath | None = None,
+    json: FilePath | None = None,
+    result: FilePath | None = None,
+    save_labels: LabelFiles | None = None,
     skip: bool = False,
     progress: Progress[Detections] = unseen,
 ) -> list[Detections]:
     """The detections of ``images``: words that :func:`find_images` takes.
 
-    ``json`` writes them to a file, and ``out`` drawings into a folder: that of one image as predictions.jpg, those of
-    several under the images' names. ``skip`` passes over images that cannot be read, with a warning each. The rest is
+    ``out`` writes drawings into a folder: that of one image as predictions.jpg, those of several under the images'
+    names. ``json`` writes the detections to a file, ``result`` does so in the form of AlexeyAB's result.json, and
+    ``save_labels`` as label files. ``skip`` passes over images that cannot be read, with a warning each. The rest is
     that of :func:`detect`, ``progress`` that of :func:`validate`. ``thresh`` and ``nms`` None are those of the
     detector's verbs.
 
@@ -42,33 +49,106 @@ def detect_images(
     that is read.
     """
     paths = find_images(images)
-    one = len(paths) == 1
-    names = {} if out is None else {paths[0]: "predictions.jpg"} if one else drawing_names(paths)
-    drawings = {path: Path(out or "") / name for path, name in names.items()}
-    _check_written(detector, [*images, *paths], None if out is None else Path(out), json, list(drawings.values()))
-
+    files = _Files(detector, out, json, result, save_labels, one=len(paths) == 1)
+    files.check(paths, images)
     thresh, nms = (detector.thresh if thresh is None else thresh), (detector.nms if nms is None else nms)
 
     def run(unreadable: Callable[[ImageError], None]) -> Iterator[Detections]:
         found = detector.detect(paths, thresh=thresh, nms=nms, hier=hier, unreadable=unreadable)
         for detections in progress(found, len(paths)):
             yield detections  # first, so that it is kept where its drawing fails
-            if detections.path in drawings:
-                save_image(detections.draw(bgr=False), drawings[detections.path])
+            files.write(detections)
 
-    return kept_results(run, Detections.as_json, json, skip)
+    return kept_results(run, files.lists, skip)
 
 
-def _check_written(
+def _warn(error: DarknetError) -> None:
+    warnings.warn(f"{error}; passed over", stacklevel=3)
+
+
+def detect_each(
     detector: DataDetector,
-    given: list[str],
-    folder: Path | None,
-    file: str | os.PathLike[str] | None,
-    drawings: list[Path],
-) -> None:
-    if folder is not None:
-        make_folder(folder)
-    if file is not None:
-        check_file(file)
-    sources = [detector.data.file, detector.network.cfg.file, getattr(detector.network.report, "path", "")]
-    check_written([*drawings, *([file] if file is not None else [])], [*given, *sources])
+    paths: Iterable[str],
+    *,
+    thresh: float | None = None,
+    nms: float | None = None,
+    hier: float = HIER,
+    out: FilePath | None = None,
+    json: FilePath | None = None,
+    result: FilePath | None = None,
+    save_labels: LabelFiles | None = None,
+    refused: Callable[[DarknetError], None] = _warn,
+) -> Iterator[Detections]:
+    """The detections of image files one by one, as their paths come: the next path is not asked for before.
+
+    Arguments are those of :func:`detect_images`; ``out`` "" writes every drawing as predictions.jpg. The lists are
+    written at the end, whatever the end is. ``refused`` takes the error of an image that cannot be read, or whose files
+    cannot be written, and the next one follows.
+
+    Raises :class:`ResultsError` before the first path where the lists could not be written.
+    """
+    files = _Files(detector, out, json, result, save_labels, one=out == "")
+    files.check([], [])
+    thresh, nms = (detector.thresh if thresh is None else thresh), (detector.nms if nms is None else nms)
+    found: list[Detections] = []
+    try:
+        for given in paths:
+            path = find_stock(given)
+            try:
+                files.check([path], [])
+                (detections,) = detector.detect([path], thresh=thresh, nms=nms, hier=hier)
+                found += [detections] if files.lists else []
+                yield detections
+                files.write(detections)
+            except (ImageError, ResultsError) as error:
+                refused(error)
+    finally:
+        if found:
+            for write in files.lists.values():
+                write(found)
+
+
+class _Files:
+    """What is written of the images of a job: drawings and label files of each, and lists of all at its end."""
+
+    def __init__(
+        self,
+        detector: DataDetector,
+        out: FilePath | None,
+        json: FilePath | None,
+        result: FilePath | None,
+        labels: LabelFiles | None,
+        one: bool,
+    ) -> None:
+        self.folder = None if out is None else Path(out)
+        self.names = DrawingNames()
+        self.one, self.labels = one, labels
+        self.lists: dict[str, Callable[[list[Detections]], None]] = {}
+        if json is not None:
+            self.lists[os.fspath(json)] = lambda found: write_objects([one.as_json() for one in found], json)
+        if result is not None:
+            self.lists[os.fspath(result)] = lambda found: write_result_json(found, result)
+        self.sources = [detector.data.file, detector.network.cfg.file, getattr(detector.network.report, "path", "")]
+
+    def drawing(self, path: str) -> list[Path]:
+        if self.folder is None:
+            return []
+        return [self.folder / ("predictions.jpg" if self.one else self.names[path])]
+
+    def check(self, paths: Sequence[str], given: Sequence[str]) -> None:
+        """That all can be written, and nothing that is read would be written over. Raises :class:`ResultsError`."""
+        if self.folder is not None:
+            make_folder(self.folder)
+        for file in self.lists:
+            check_file(file)
+        labels = [] if self.labels is None else [self.labels.path(path) for path in paths]
+        over = labels if self.labels is not None and self.labels.overwrite else []
+        drawings = [drawing for path in paths for drawing in self.drawing(path)]
+        check_written([*drawings, *over, *self.lists], [*given, *paths, *self.sources])
+
+    def write(self, detections: Detections) -> None:
+        """The drawing and the label file of an image. Raises :class:`DarknetError`."""
+        for path in self.drawing(detections.path):
+            save_image(detections.draw(bgr=False), path)
+        if self.labels is not None:
+            self.labels.write(detections)

@@ -1,11 +1,14 @@
-"""Detections into files: Darknet's result files, and JSON. Each file is written whole or not at all.
+"""Detections into files: Darknet's result files, and those of AlexeyAB's ``detector test``. Each file is written whole
+or not at all.
 
 Source: ``examples/detector.c, print_detector_detections, print_cocos, print_imagenet_detections``;
-``examples/yolo.c, print_yolo_detections``.
+``examples/yolo.c, print_yolo_detections``; AlexeyAB's ``src/network.c, detection_to_json``, ``src/detector.c,
+test_detector``.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -17,9 +20,10 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import ResultsError
+from ..files import whole_file
 from ..image_files import make_folder
-from ..labels import basecfg
-from ..program import PJREDDIE
+from ..labels import basecfg, label_path
+from ..program import ALEXEYAB, PJREDDIE
 from .detections import Detections
 
 # examples/detector.c, coco_ids: the 80 classes' ids among COCO's 90 categories.
@@ -29,15 +33,104 @@ COCO_IDS = [
 LONGEST = 255  # bytes of a file's name, on all usual file systems
 
 
-def drawing_names(paths: Sequence[str]) -> dict[str, str]:
+RESULT_THRESH = 0.005  # detection_to_json
+
+
+class DrawingNames(dict[str, str]):
     """For each image the name of its drawing: its own name as .jpg, with a number where two images share it."""
-    seen: Counter[str] = Counter()
-    names = {}
-    for path in dict.fromkeys(paths):
+
+    def __init__(self) -> None:
+        self._seen: Counter[str] = Counter()
+
+    def __missing__(self, path: str) -> str:
         stem = Path(path).stem
-        seen[stem] += 1
-        names[path] = f"{stem}.jpg" if seen[stem] == 1 else f"{stem}_{seen[stem]}.jpg"
-    return names
+        self._seen[stem] += 1
+        self[path] = f"{stem}.jpg" if self._seen[stem] == 1 else f"{stem}_{self._seen[stem]}.jpg"
+        return self[path]
+
+
+def result_json(found: Sequence[Detections]) -> str:
+    """AlexeyAB's result.json: what ``-out`` of his ``detector test`` writes of images, byte for byte.
+
+    Boxes are relative to the image, not clipped; images are numbered from 1. Where his file would be no JSON it is
+    another: he escapes nothing in names, and an infinite size is the largest float32 here.
+    """
+    images = [
+        f'{{\n "frame_id":{number}, \n "filename":{_quoted(one.path)}, \n "objects": [ \n'
+        + ", \n".join(_result_objects(one))
+        + "\n ] \n}"
+        for number, one in enumerate(found, 1)
+    ]
+    return "[\n" + ", \n".join(images) + "\n]"
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)
+
+
+def _result_objects(detections: Detections) -> Iterator[str]:
+    rows, classes = np.nonzero(detections.prob > np.float32(RESULT_THRESH))
+    boxes = np.nan_to_num(detections.relative_boxes)[rows].tolist()
+    for index, (x, y, width, height), prob in zip(classes, boxes, detections.prob[rows, classes], strict=True):
+        name = detections.name(int(index))
+        if not name.startswith("dont_show"):
+            yield (
+                f'  {{"class_id":{index}, "name":{_quoted(name)}, "relative_coordinates":{{"center_x":{x:f}, '
+                f'"center_y":{y:f}, "width":{width:f}, "height":{height:f}}}, "confidence":{prob:f}}}'
+            )
+
+
+def write_result_json(found: Sequence[Detections], path: str | os.PathLike[str]) -> None:
+    """Raises :class:`ResultsError`."""
+    try:
+        with whole_file(path, "w") as file:
+            file.write(result_json(found))
+    except OSError as error:
+        raise ResultsError(f"{path}: {error.strerror}; the file was not written") from None
+
+
+class LabelFiles:
+    """Detections as label files, where AlexeyAB's program reads them (``-save_labels`` of his ``detector test``).
+
+    A file that is there is somebody's annotation, and stays, unless ``overwrite``. What this object has written itself
+    it never writes over: two images may share a label file. ``kept`` lists the files that stayed.
+    """
+
+    def __init__(self, overwrite: bool = False) -> None:
+        self.overwrite = overwrite
+        self.kept: list[str] = []
+        self._written: set[str] = set()
+
+    @staticmethod
+    def path(image: str) -> str:
+        """Raises :class:`ResultsError` for an image that AlexeyAB's program has no label file for."""
+        path = label_path(image, ALEXEYAB)
+        if path == image:
+            raise ResultsError(
+                f"{image}: AlexeyAB's program knows no label file of such a name; expected .jpg, .png, .bmp, .ppm or "
+                ".tiff"
+            )
+        return path
+
+    def write(self, detections: Detections) -> None:
+        """A line for each box that has a class: its likeliest one, and the box, relative to the image."""
+        path = self.path(detections.path)
+        if path in self._written or (os.path.lexists(path) and not self.overwrite):
+            self.kept.append(path)
+            return
+        rows = np.flatnonzero(detections.prob.any(1))
+        boxes = detections.relative_boxes[rows].tolist()
+        lines = [
+            f"{index} {x:2.4f} {y:2.4f} {width:2.4f} {height:2.4f}\n"
+            for index, (x, y, width, height) in zip(detections.prob[rows].argmax(1), boxes, strict=True)
+        ]
+        make_folder(Path(path).parent)
+        try:
+            with whole_file(path, "w") as file:
+                file.writelines(lines)
+        except OSError as error:
+            raise ResultsError(f"{path}: {error.strerror}; the file was not written") from None
+        self._written.add(path)
 
 
 def _clipped(detections: Detections, first: int) -> np.ndarray:

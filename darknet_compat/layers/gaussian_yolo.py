@@ -40,6 +40,7 @@ class GaussianYolo(Yolo):
         # for the loss
         "uc_normalizer": 1.0,
     }
+    alexeyabs_number = 29
     kinds = (*Yolo.kinds, "cornersnms")
     coords = 8
 

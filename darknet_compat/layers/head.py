@@ -70,6 +70,8 @@ class Head(Layer):
     """How to train by losses whose delta in Darknet is not their derivative: by that delta, or by the derivative."""
     class_only: bool = False
     """May a truth have a class and no place?"""
+    alexeyabs_number: int | None = None
+    """Of the layer's type in AlexeyAB's program, where ``detector test`` prints it (``darknet.h``, LAYER_TYPE)."""
     remark: str | None = None
     """What the log says of it as training starts, where its loss may surprise."""
 

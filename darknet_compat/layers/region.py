@@ -85,6 +85,7 @@ class Region(Head):
     alexeyab = {"max": 200, "random": 0.0, "resize": 1.0, "focal_loss": 0}
 
     finds_boxes = True
+    alexeyabs_number = 27
     Figures = RegionFigures
     columns = ("avg_iou", "class", "obj", "no_obj", "avg_recall", "count")
 

@@ -79,6 +79,7 @@ class Yolo(Head):
     }
 
     finds_boxes = True
+    alexeyabs_number = 28
     lists_all = False
     kinds: ClassVar[tuple[str, ...]] = ("default", "greedynms", "diounms")
     """Of suppression."""

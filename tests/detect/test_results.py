@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from darknet_compat.detect.detections import Detections
-from darknet_compat.detect.results import COCO_IDS, ResultFiles, coco_image_id, drawing_names
+from darknet_compat.detect.results import COCO_IDS, DrawingNames, ResultFiles, coco_image_id
 from darknet_compat.errors import ResultsError
 from darknet_compat.image_files import write_objects
 
@@ -254,12 +254,9 @@ def test_ids():
 
 
 def test_drawings_of_the_same_name_do_not_overwrite_each_other():
-    assert drawing_names(["a/x.jpg", "b/x.png", "y.jpg"]) == {
-        "a/x.jpg": "x.jpg",
-        "b/x.png": "x_2.jpg",
-        "y.jpg": "y.jpg",
-    }
-    assert list(drawing_names(["a/x.jpg", "b/x.jpg", "a/x.jpg", "c/x.jpg"]).values()) == ["x.jpg", "x_2.jpg", "x_3.jpg"]
+    names = DrawingNames()
+    assert [names[path] for path in ("a/x.jpg", "b/x.png", "y.jpg")] == ["x.jpg", "x_2.jpg", "y.jpg"]
+    assert [names[path] for path in ("a/x.jpg", "b/x.png", "c/x.jpg")] == ["x.jpg", "x_2.jpg", "x_3.jpg"]
 
 
 def test_the_text_of_the_json(tmp_path):
