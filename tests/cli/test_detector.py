@@ -60,7 +60,8 @@ def test_a_v4_network_finds_what_alexeyabs_program_finds(
     assert len(expected) >= least
     assert ("dog: 65%" in expected) == (hidden != "dog")
     assert verb("detector", "test", file, *files, "dog.png", "-numerics", "gpu", *options) == 0
-    assert capsys.readouterr().out.splitlines()[1:] == expected
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if "Predicted in" not in line and "Detection layer" not in line] == expected
 
 
 def test_many_images_write_one_json(darknet_share, tmp_path):
@@ -191,9 +192,9 @@ def test_where_to_write_is_looked_at_before_the_run(verb, data, wide, tmp_path, 
             verb(*words, *flags)
 
 
-@pytest.mark.parametrize("name", ["x.json", "drawn/x.jpg", "X.PNG", "x.txt"])
+@pytest.mark.parametrize("name", ["drawn/x.jpg", "X.PNG", "x.txt"])
 def test_out_names_a_folder(verb, data, wide, tmp_path, capsys, name):
-    """AlexeyAB's -out x.json names a file; here it would become a folder of that name."""
+    """But for AlexeyAB's -out x.json; another file's name would become a folder."""
     words = "detector", "test", data([wide]), CFG, WEIGHTS, wide, "-out", name
     with pytest.raises(SystemExit) as exit:
         verb(*words)
