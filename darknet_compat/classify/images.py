@@ -7,7 +7,8 @@ file_output_classifier, try_classifier``; AlexeyAB's ``src/classifier.c``.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +17,7 @@ import numpy as np
 import torch
 
 from ..cfg import read_list
-from ..errors import CfgError, ImageError
+from ..errors import CfgError, DarknetError, ImageError
 from ..image_files import check_file, check_written, find_images, kept_results, write_objects
 from ..images import SUFFIXES, load_image
 from ..program import ALEXEYAB
@@ -68,6 +69,41 @@ def classify_images(
     if json is not None:
         files[os.fspath(json)] = lambda found: write_objects([one.as_json(number) for one in found], json)
     return kept_results(run, files, skip)
+
+
+def _warn(error: DarknetError) -> None:
+    warnings.warn(f"{error}; passed over", stacklevel=3)
+
+
+def classify_each(
+    classifier: DataClassifier,
+    paths: Iterable[str],
+    *,
+    top: int | None = None,
+    json: str | os.PathLike[str] | None = None,
+    refused: Callable[[DarknetError], None] = _warn,
+) -> Iterator[Prediction]:
+    """The predictions of image files one by one, as their paths come: the next path is not asked for before.
+
+    ``top`` and ``json`` are those of :func:`classify_images`; the file is written at the end, whatever the end is.
+    ``refused`` takes the error of an image that cannot be read, and the next one follows.
+    """
+    number = classifier.top if top is None else min(top, classifier.classes)
+    finish = _finish(classifier, "predict")
+    found: list[Prediction] = []
+    if json is not None:
+        check_file(json)
+    try:
+        for path in paths:
+            try:
+                for prediction in classifier.classify([find_stock(path)], "predict", finish, classes=classifier.names):
+                    found += [prediction] * (json is not None)
+                    yield prediction
+            except ImageError as error:
+                refused(error)
+    finally:
+        if json is not None and found:
+            write_objects([one.as_json(number) for one in found], json)
 
 
 def list_images(file: str) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, TypeVar
@@ -139,3 +140,17 @@ def bar(found: Iterable[Result], total: int) -> Iterator[Result]:
     from tqdm import tqdm
 
     yield from tqdm(found, total=total, unit="image", disable=None)
+
+
+def typed_paths() -> Iterator[str]:
+    """The paths on standard input, a line each, asked for one by one."""
+    with open(0, "rb", closefd=False) as file:
+        while True:
+            print("Enter Image Path: ", end="", flush=True)
+            line = file.readline()
+            if not line:
+                break
+            if path := os.fsdecode(line.strip()):
+                yield path
+    if sys.stdin.isatty():
+        print()  # the shell's next line would stand behind ours

@@ -9,7 +9,8 @@ from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from .arguments import add_network, bar, chosen_device, positive
+from ..output import complain
+from .arguments import add_network, bar, chosen_device, positive, typed_paths
 
 if TYPE_CHECKING:
     from ..classify.classifier import DataClassifier
@@ -38,7 +39,7 @@ def add(verbs: Any) -> None:
 
     train.add_classifier(classifier)
     parser = _add(classifier, "predict", "the likeliest classes of images", " dog.jpg")
-    _add_images(parser, "+")
+    _add_images(parser, "*")
     _add_predict(parser)
 
     for name, what in VALID.items():
@@ -85,7 +86,7 @@ def add(verbs: Any) -> None:
         allow_abbrev=False,
     )
     add_network(parser, data=False, batch=BATCH)
-    _add_images(parser, "+")
+    _add_images(parser, "*")
     _add_predict(parser)
     parser.set_defaults(data=None, top=5)
 
@@ -121,6 +122,7 @@ def _add_top(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_predict(parser: argparse.ArgumentParser) -> None:
+    parser.description = f"{parser.description} Without an image, their paths come from standard input, a line each."
     _add_top(parser)
     parser.add_argument(
         "-json", "--json", metavar="FILE", help="the likeliest classes as JSON (many images: default predictions.json)"
@@ -150,6 +152,8 @@ def predict(options: argparse.Namespace) -> int:
     one = len(paths) == 1
     classifier = _load(options)
     top = options.top or classifier.top
+    if not options.images:
+        return _typed(options, classifier, top)
     lines = partial(_print_predicted, classifier=classifier, top=top)
     file = options.json or (None if one else "predictions.json")
     found = classify_images(
@@ -163,16 +167,41 @@ def predict(options: argparse.Namespace) -> int:
 def _print_predicted(
     found: Iterable[Prediction], total: int, classifier: DataClassifier, top: int
 ) -> Iterator[Prediction]:
-    program = classifier.network.program
     start = time.perf_counter()
     for prediction in found:
-        seconds = time.perf_counter() - start
-        if program == "pjreddie":
-            print(f"{prediction.path}: Predicted in {seconds:f} seconds.", file=sys.stderr)
-        else:
-            print(f"{prediction.path}: Predicted in {seconds * 1000:f} milli-seconds.")
-        print("".join(f"{line}\n" for line in prediction.lines(top, program, classifier.tree)), end="")
+        _print_one(prediction, classifier, top, time.perf_counter() - start)
         yield prediction
+
+
+def _print_one(prediction: Prediction, classifier: DataClassifier, top: int, seconds: float) -> None:
+    program = classifier.network.program
+    if program == "pjreddie":
+        print(f"{prediction.path}: Predicted in {seconds:f} seconds.", file=sys.stderr)
+    else:
+        print(f"{prediction.path}: Predicted in {seconds * 1000:f} milli-seconds.")
+    print("".join(f"{line}\n" for line in prediction.lines(top, program, classifier.tree)), end="")
+
+
+def _typed(options: argparse.Namespace, classifier: DataClassifier, top: int) -> int:
+    """Images whose paths come from standard input, as both programs take them: one by one."""
+    from ..classify.images import classify_each
+
+    failed, start = False, 0.0
+
+    def refused(error: Exception) -> None:
+        nonlocal failed
+        failed = True
+        complain(f"{options.command}: {error}")
+
+    def paths() -> Iterator[str]:
+        nonlocal start
+        for path in typed_paths():
+            start = time.perf_counter()
+            yield path
+
+    for prediction in classify_each(classifier, paths(), top=top, json=options.json, refused=refused):
+        _print_one(prediction, classifier, top, time.perf_counter() - start)
+    return int(failed)
 
 
 def valid(options: argparse.Namespace) -> int:

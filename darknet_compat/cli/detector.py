@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..images import SUFFIXES
 from ..output import complain
-from .arguments import EXAMPLE, add_letter_box, add_network, bar, fraction, load
+from .arguments import EXAMPLE, add_letter_box, add_network, bar, fraction, load, typed_paths
 
 if TYPE_CHECKING:
     from ..detect import Detections
@@ -180,20 +179,6 @@ def _say_kept(labels: LabelFiles | None) -> bool:
     complain(f"{what}; -overwrite writes over label files")
     labels.kept = []
     return True
-
-
-def typed_paths() -> Iterator[str]:
-    """The paths on standard input, a line each, asked for one by one."""
-    with open(0, "rb", closefd=False) as file:
-        while True:
-            print("Enter Image Path: ", end="", flush=True)
-            line = file.readline()
-            if not line:
-                break
-            if path := os.fsdecode(line.strip()):
-                yield path
-    if sys.stdin.isatty():
-        print()  # the shell's next line would stand behind ours
 
 
 def _print_found(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import DarknetError, ToldError
 from ..output import complain
-from .arguments import add_device, add_program, chosen_device, count, positive
+from .arguments import add_device, add_program, chosen_device, count, fraction, positive
 
 if TYPE_CHECKING:
     from ..train.training import Trained
@@ -20,7 +20,7 @@ FAILED = 1
 REPEATED = {"gpus": None, "device": None, "numerics": "cudnn", "program": None, "seed": None, "map": None, "topk": None,
             "top": None, "amp": None, "fast": False, "workers": None, "cache": False, "augment": "loader",
             "epochs": False, "snapshot": None, "tensorboard": False, "gradient": "darknet", "classify": None,
-            "ratio": None}  # fmt: skip
+            "ratio": None, "mAP_epochs": 4, "iou_thresh": 0.5}  # fmt: skip
 LABELS = {"classifier": "path"}  # the default of -labels, where it is not "error"
 OPTIONAL = ("map", "topk")  # flags whose number may be left away, which is 0 then
 
@@ -39,6 +39,8 @@ def add(verbs: Any, example: str = "cfg/voc.data cfg/yolov2-voc.cfg darknet19_44
     flag("map", type=positive, nargs="?", const=0, metavar="EVERY",
          help="mAP on the valid list every EVERY batches (default: every 4 epochs, at least 100, not before burn_in); "
          "the best is kept as NAME_best.weights")  # fmt: skip
+    flag("mAP_epochs", type=positive, default=4, metavar="N", help="with -map alone: every N epochs (default 4)")
+    flag("iou_thresh", type=fraction, default=0.5, help="with -map: the IOU that a right box exceeds (default .5)")
     flag("classify", metavar="LIST",
          help="for a network with a tree: a list of images that show a class each, whose label (labels=) stands in the "
          "path, and have no boxes; trained together with the train list, as YOLO9000 is")  # fmt: skip
@@ -179,7 +181,8 @@ def _detector(options: argparse.Namespace, shared: dict[str, Any]) -> Trained:
 
     return train_detector(
         options.data, options.cfg, options.weights, gradient=options.gradient, labels=options.labels,
-        map_every=options.map, verbs=options.verbs, classify=options.classify, ratio=options.ratio, **shared,
+        map_every=options.map, map_epochs=options.mAP_epochs, iou_thresh=options.iou_thresh, verbs=options.verbs,
+        classify=options.classify, ratio=options.ratio, **shared,
     )  # fmt: skip
 
 

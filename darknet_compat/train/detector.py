@@ -61,12 +61,12 @@ def train_detector(
 class DetectorTraining(ImageTraining[DetectionSet]):
     """A detector's training made ready.
 
-    ``map_every`` scores mAP on the valid list every so many batches, 0: every 4 epochs, but at least 100 batches, and
-    not before ``burn_in``; None: never. ``labels`` "warn" leaves bad label lines out. ``verbs`` "yolo" takes YOLOv1's
-    networks alone, and writes numbered snapshots more often. ``classify`` is a list of images that show a class each
-    and have no boxes, as YOLO9000 is trained with them: the class of each is the one of ``labels=`` in its path, and
-    ``ratio`` of them (None: 4) are drawn for each image of the train list. The other ``options`` are those of
-    :class:`.training.ImageTraining`.
+    ``map_every`` scores mAP on the valid list every so many batches, 0: every ``map_epochs``, but at least 100
+    batches, and not before ``burn_in``; None: never. A box is right there whose IOU is over ``iou_thresh``. ``labels``
+    "warn" leaves bad label lines out. ``verbs`` "yolo" takes YOLOv1's networks alone, and writes numbered snapshots
+    more often. ``classify`` is a list of images that show a class each and have no boxes, as YOLO9000 is trained with
+    them: the class of each is the one of ``labels=`` in its path, and ``ratio`` of them (None: 4) are drawn for each
+    image of the train list. The other ``options`` are those of :class:`.training.ImageTraining`.
     """
 
     function = "train_detector"
@@ -79,6 +79,8 @@ class DetectorTraining(ImageTraining[DetectionSet]):
         *,
         labels: Literal["error", "warn"] = "error",
         map_every: int | None = None,
+        map_epochs: int = MAP_EPOCHS,
+        iou_thresh: float = 0.5,
         verbs: Verbs = "detector",
         classify: str | os.PathLike[str] | None = None,
         ratio: float | None = None,
@@ -94,6 +96,7 @@ class DetectorTraining(ImageTraining[DetectionSet]):
         if not ratio > 0:
             raise TrainingError(f"ratio is {ratio:g}; expected more than 0")
         self.labels, self.map_every, self.verbs = labels, map_every, verbs
+        self.map_epochs, self.iou_thresh = map_epochs, iou_thresh
         self.classify, self.ratio = None if classify is None else os.fspath(classify), ratio
         super().__init__(data, cfg, weights, **options)
 
@@ -188,11 +191,11 @@ class DetectorTraining(ImageTraining[DetectionSet]):
             found = detect_files(
                 network, paths, batch=min(net.mini_batch, MAP_BATCH), hier=MAP_HIER, **MAP[network.program]._asdict(),
             )  # fmt: skip
-            return [map_of(found, names, truths).mean]
+            return [map_of(found, names, truths, iou_thresh=self.iou_thresh).mean]
 
         if self.map_every:
             return Scoring(score, self.map_every, best)
-        every = max(MAP_LEAST, MAP_EPOCHS * len(self.images) // images_per_update(net))
+        every = max(MAP_LEAST, self.map_epochs * len(self.images) // images_per_update(net))
         return Scoring(score, every, best, first=max(every, net.burn_in))
 
     def _log(self) -> dict[str, Any]:
