@@ -34,8 +34,18 @@ def add(detector_verbs: Any) -> None:
     )  # fmt: skip
     add_label_rule(parser)
     parser.add_argument("-v3", "--v3", action="store_true", help="print pixels, as the [yolo] sections of v3 have them")
-    parser.add_argument("-show", "--show", type=Path, metavar="FILE.png", help="draw the boxes with the anchors")
+    parser.add_argument(
+        "-show", "--show", type=_image, nargs="?", const=Path("cloud.png"), metavar="FILE.png",
+        help="draw the boxes with the anchors (alone: into cloud.png)",
+    )  # fmt: skip
     parser.set_defaults(run=calc_anchors)
+
+
+def _image(text: str) -> Path:
+    """argparse type: the name of an image. Any other word behind -show is no part of it, as in AlexeyAB's program."""
+    if Path(text).suffix.lower() not in (".png", ".jpg", ".jpeg", ".svg", ".pdf"):
+        raise argparse.ArgumentTypeError(f"{text} is no image's name; expected FILE.png")
+    return Path(text)
 
 
 def calc_anchors(options: argparse.Namespace) -> int:

@@ -70,9 +70,8 @@ WORDS = {name: flag.words for family in FAMILIES.values() for name, flag in fami
 
 ALEXEYABS = frozenset({
     "dont_show", "ext_output", "save_labels", "benchmark", "benchmark_layers", "show_imgs", "avgframes", "mjpeg_port",
-    "dontdraw_bbox", "json_port", "http_post_host", "time_limit_sec", "out_filename", "json_file_output",
-    "mAP_epochs", "chart",
+    "dontdraw_bbox", "json_port", "http_post_host", "time_limit_sec", "out_filename", "json_file_output", "chart",
 })  # fmt: skip
 """Those of ``detector`` and ``detect`` that AlexeyAB's program alone has: where neither the cfg nor -program says whose
 program is meant, they do. Not among them are those that verbs here have for networks of both: -letter_box, -map,
--points, -iou_thresh and those of calc_anchors."""
+-mAP_epochs, -points, -iou_thresh and those of calc_anchors."""

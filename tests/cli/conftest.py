@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 
 import cv2
 import pytest
@@ -68,3 +69,23 @@ def program(request):
     if request.param == "pjreddie":
         return request.getfixturevalue("pjreddie")
     return request.getfixturevalue("alexeyab") / "darknet"
+
+
+@pytest.fixture
+def typed(verb, tmp_path, capfd):
+    """A function that runs a verb with a text on standard input: its exit code, and what it printed."""
+    before = os.dup(0)
+
+    def run(text, *words):
+        (tmp_path / "typed").write_text(text)
+        with open(tmp_path / "typed", "rb") as file:
+            os.dup2(file.fileno(), 0)
+        capfd.readouterr()
+        code = verb(*words)
+        sys.stdout.flush()
+        printed = capfd.readouterr()
+        return code, printed.out, printed.err
+
+    yield run
+    os.dup2(before, 0)
+    os.close(before)

@@ -38,26 +38,6 @@ def photographs(darknet_share, tmp_path):
     return tmp_path
 
 
-@pytest.fixture
-def typed(verb, tmp_path, capfd):
-    """A function that runs a verb with a text on standard input: its exit code, and what it printed."""
-    before = os.dup(0)
-
-    def run(text, *words):
-        (tmp_path / "typed").write_text(text)
-        with open(tmp_path / "typed", "rb") as file:
-            os.dup2(file.fileno(), 0)
-        capfd.readouterr()
-        code = verb(*words)
-        sys.stdout.flush()
-        printed = capfd.readouterr()
-        return code, printed.out, printed.err
-
-    yield run
-    os.dup2(before, 0)
-    os.close(before)
-
-
 def same(ours, theirs):
     """But for times the same text; numbers within the last digit, and with six digits within 2e-6."""
     ours, theirs = (TIME.sub("0", text) for text in (ours, theirs))

@@ -190,6 +190,25 @@ def test_predict_prints_the_c_programs_lines(program, verb, data, network, photo
             assert lines[-TOP - 1].startswith(f"{path}: Predicted in ")
 
 
+@BOTH
+def test_paths_that_are_typed(program, typed, data, network, photographs):
+    """As the C programs read them: an answer for each, between prompts; but for one that is no image."""
+    file, files = data(photographs), network()
+    text = f"{photographs[0]}\n{photographs[1]}"
+    words = "classifier", "predict", file, *files, "-t", 4
+    done = subprocess.run([str(program), *map(str, words)], input=text, capture_output=True, text=True)
+    code, out, _ = typed(text, *words, *follow(program))
+    assert code == 0
+    expected = done.stdout[done.stdout.index("Enter Image Path: ") :].replace("224 224\n", "")
+    check(*(re.sub(r"(?<=Predicted in )[\d.]+", "0", said).splitlines() for said in (out, expected)), 0.0101)
+    code, out, error = typed(f"none.png\n\n{photographs[1]}\n", *words, "-json", "all.json", *follow(program))
+    assert code == 1
+    assert "darknet-compat: none.png: " in error
+    assert out.count("%: the word" if "pjreddie" in follow(program) else "the word") == 4
+    (one,) = json.loads(Path("all.json").read_text())
+    assert (one["image"], len(one["classes"])) == (str(photographs[1]), 4)
+
+
 @pytest.mark.parametrize("flag", ["-t", "-top"])
 def test_as_many_classes_as_are_asked_for(pjreddie, verb, data, network, photographs, capsys, flag):
     file, files = data(photographs), network()

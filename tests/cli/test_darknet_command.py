@@ -54,7 +54,7 @@ def test_the_tests_run_the_c_program_all_the_same(first_on_the_path, pjreddie):
 def test_nothing_looks_for_the_c_program_on_the_path():
     """There our own command may be found first: what would compare both programs would compare ours with itself."""
     calls = re.compile(
-        r"""which\(["']darknet["']\)|\[["']darknet["'], |["']darknet (?:detector|classifier|rnn|yolo) """
+        r"""which\(["']darknet["']\)|\[["']darknet["'], |, f?["']darknet (?:detector|classifier|rnn|yolo) """
     )
     lines = re.compile(r"(?:^ {4}|&& )darknet (?:detector|classifier|rnn|yolo|partial)", re.MULTILINE)
     read = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ import torch
 from darknet_compat.cli import build_parser
 from darknet_compat.cli.arguments import chosen_device
 from darknet_compat.cli.flags import ALEXEYABS, FAMILIES
+from tests.conftest import ROOT
 
 FILES = ["x.data", "a.cfg", "a.weights"]
 
@@ -156,3 +158,101 @@ def test_yolo_takes_the_cfg_first_as_the_c_programs_do():
     options = parsed("yolo", "test", "yolov1.cfg", "yolov1.weights", "dog.jpg", "-thresh", ".1")
     assert [options.data, options.cfg, options.weights] == ["cfg/voc.data", "yolov1.cfg", "yolov1.weights"]
     assert parsed("yolo", "train", "x.data", "yolov1.cfg").data == "x.data"
+
+
+PAGE = (ROOT / "docs/command-line.md").read_text(encoding="utf-8")
+VERBS = {
+    "detector": ["test", "valid", "valid2", "map", "recall", "train", "calc_anchors"],
+    "yolo": ["test", "valid", "recall", "train"],
+    "classifier": [
+        "predict", "valid", "valid10", "validmulti", "validfull", "validcrop", "label", "csv", "test", "train", "fout",
+        "try",
+    ],
+    "rnn": ["train", "generate", "generatetactic", "valid", "validtactic", "vec"],
+}  # fmt: skip
+# What stands on the page beside the flags that a parser takes.
+NOT_TAKEN = {"detector": {"h", "cuda_debug_sync"}}
+
+
+def rows_of(family):
+    """Of the page's table of a family: flag, does a word follow, whose, here."""
+    table = PAGE.split(f"## Flags of `{family}`")[1].split("\n## ")[0]
+    found = re.findall(r"^\| `-(\w+)( [^`]+)?` \| ([^|]+) \| ([^|]+) \|", table, re.MULTILINE)
+    assert len(found) == table.count("\n| `-")
+    return [(name, bool(word), whose, here) for name, word, whose, here in found]
+
+
+@pytest.mark.parametrize("family", VERBS)
+def test_the_page_says_of_every_flag_what_the_parser_does(family, capsys):
+    rows = rows_of(family)
+    assert {name for name, *_ in rows} == FAMILIES[family].keys() | NOT_TAKEN.get(family, set())
+    for name, word, whose, here in rows:
+        if here == "not here":
+            assert name in NOT_TAKEN[family]
+            continue
+        flag = FAMILIES[family][name]
+        assert word == bool(flag.words), name
+        if family == "detector":
+            assert (name in ALEXEYABS) == whose.endswith("says so"), name
+        notes = 0
+        for verb in VERBS[family]:
+            value = "11" if name == "points" else "1"
+            files = ["x.data"] if verb == "calc_anchors" else [] if family == "rnn" else ["x.data"]
+            files += [] if verb == "calc_anchors" else ["a.cfg", "a.weights"]
+            files += {"fout": ["a.jpg"], "try": ["a.jpg", "0"]}.get(verb, [])
+            options = parsed(family, verb, f"-{name}", *[value] * flag.words, *files)
+            said = capsys.readouterr().err
+            assert said in ("", f"darknet: -{name} has no meaning here: {flag.what}\n")
+            notes += "unused" in options and bool(getattr(options, "unused", None))
+        assert here in ("same", "differently", "no meaning")
+        assert (notes == len(VERBS[family])) == (here == "no meaning"), (name, notes)
+
+
+def calls(path):
+    """The flags that a C file reads, and whether a word follows."""
+    text = re.sub(r"//.*", "", path.read_text(errors="replace"))
+    return {name: kind != "" for kind, name in re.findall(r'find_(int_|char_|float_|)arg\(argc, argv, "-(\w+)"', text)}
+
+
+@pytest.mark.parametrize("family", VERBS)
+def test_the_page_has_every_flag_of_alexeyabs_sources(family, alexeyab):
+    source = alexeyab / f"src/{family}.c"
+    if not source.is_file():
+        pytest.skip("needs AlexeyAB's sources (src/ beside the program that DARKNET_COMPAT_ALEXEYAB names)")
+    read = {**calls(alexeyab / "src/darknet.c"), **calls(source)}
+    rows = {name: (word, whose) for name, word, whose, _ in rows_of(family)}
+    if family != "detector":
+        read = {name: word for name, word in read.items() if name in rows or name in calls(source)}
+    assert len(read) > 5
+    for name, word in read.items():
+        assert rows[name][0] == word, name
+    for name, (_, whose) in rows.items():
+        assert (name in read) == (whose != "pjreddie's"), name
+
+
+@pytest.mark.parametrize("family", VERBS)
+def test_whose_the_page_says_that_a_flag_is(family, pjreddie):
+    """The flags stand as texts in pjreddie's program."""
+    program = Path(pjreddie).read_bytes()
+    for name, _, whose, _ in rows_of(family):
+        if whose != "AlexeyAB's" or family == "detector":
+            assert (f"-{name}\0".encode() in program) == (not whose.startswith("AlexeyAB's")), name
+
+
+def test_the_page_says_of_every_verb_whether_it_is_here(capsys):
+    table = PAGE.split("## Verbs")[1].split("\n## ")[0]
+    rows = re.findall(r"^\| (`[^|]+) \| [^|]+ \| ([^|]+) \|", table, re.MULTILINE)
+    assert len(rows) == table.count("\n| `") > 30
+    seen = set()
+    for verbs, here in rows:
+        family = None
+        for text in re.findall(r"`([^`]+)`", verbs):
+            words = text.split()
+            family = words[0] if len(words) == 2 else family
+            words = words if len(words) == 2 or family is None else [family, *words]
+            said = refused(capsys, *words, "-nothing")
+            known = "invalid choice" not in said
+            if text != "ops":
+                assert known == (here in ("same", "differently")), (words, said)
+            seen.add(" ".join(words))
+    assert {f"{family} {verb}" for family, verbs in VERBS.items() for verb in verbs} <= seen

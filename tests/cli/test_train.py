@@ -423,6 +423,14 @@ def test_map_is_scored_every_4_epochs_but_not_before_100_batches(run, monkeypatc
     assert made_ready(map_every=0).scoring.every == 100
     monkeypatch.setattr(detector, "MAP_LEAST", 5)
     assert made_ready(map_every=0).scoring.every == 4 * 12 // 8
+    assert made_ready(map_every=0, map_epochs=10).scoring.every == 10 * 12 // 8
+
+
+def test_iou_thresh_is_that_of_the_map(run, monkeypatch):
+    seen = []
+    monkeypatch.setattr(detector, "map_of", lambda *_, **options: seen.append(options) or SimpleNamespace(mean=0.5))
+    assert made_ready(map_every=5).scoring.score() == made_ready(map_every=5, iou_thresh=0.7).scoring.score() == [0.5]
+    assert seen == [{"iou_thresh": 0.5}, {"iou_thresh": 0.7}]
 
 
 def test_map_of_its_own_accord_waits_for_the_warm_up(run, monkeypatch):
@@ -572,13 +580,13 @@ def test_a_wrong_command_ends_with_2(run, flags, says):
 @pytest.mark.parametrize("verbs", ["detector", "yolo"])
 def test_the_command_to_go_on_repeats_its_flags(verbs):
     given = f"{verbs} train a.data b.cfg c.weights -clear -gpus 0,2 -amp bf16 -fast -seed 5 -epochs -map -snapshot 50"
-    given += " -tensorboard -gradient true -classify more.txt -ratio 2.5"
+    given += " -tensorboard -gradient true -classify more.txt -ratio 2.5 -mAP_epochs 7 -iou_thresh 0.6"
     options = build_parser().parse_args(given.split())
     again = _arguments(options, resume=False)
     assert vars(build_parser().parse_args(again)) | {"run": 0} == vars(options) | {"run": 0}
     assert " ".join(_arguments(options, resume=True)) == (
         f"{verbs} train a.data b.cfg -resume -gpus 0,2 -map -amp bf16 -fast -epochs -snapshot 50 -tensorboard "
-        "-gradient true -classify more.txt -ratio 2.5"
+        "-gradient true -classify more.txt -ratio 2.5 -mAP_epochs 7 -iou_thresh 0.6"
     )
 
 

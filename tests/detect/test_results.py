@@ -4,12 +4,21 @@ import errno
 import json
 import os
 import resource
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from darknet_compat.detect.detections import Detections
-from darknet_compat.detect.results import COCO_IDS, DrawingNames, ResultFiles, coco_image_id
+from darknet_compat.detect.results import (
+    COCO_IDS,
+    DrawingNames,
+    LabelFiles,
+    ResultFiles,
+    coco_image_id,
+    result_json,
+    write_result_json,
+)
 from darknet_compat.errors import ResultsError
 from darknet_compat.image_files import write_objects
 
@@ -280,3 +289,59 @@ def test_json_is_written_whole(tmp_path):
     assert json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))[0]["image"] == path
     with pytest.raises(ResultsError, match="the file was not written"):
         write_objects([], tmp_path / "none" / "out.json")
+
+
+def test_result_json_is_json_whatever_is_in_it(tmp_path):
+    """Under .005 nothing is listed, whatever the threshold was; bytes of a path that are no UTF-8 stay as they are."""
+    boxes = np.array([[0.5, 0.25, np.inf, 0.5], [0.5, 0.5, 0.1, 0.1], [0.25, 0.5, 0.1, 0.125]], np.float32)
+    prob = np.array([[0.5, 0], [0.004, 0.0049], [0, 1]], np.float32)
+    one = Detections('a "b"\\c \udce9.png', 640, 480, boxes, prob, True, ['the "x"', "y\tz"])
+    write_result_json([one, replace(one, path="n.png", prob=prob * 0)], tmp_path / "r.json")
+    text = (tmp_path / "r.json").read_bytes()
+    assert b"c \xe9.png" in text
+    first, second = json.loads(text.decode("latin-1"))
+    assert (first["frame_id"], second["frame_id"], second["objects"]) == (1, 2, [])
+    assert first["filename"] == 'a "b"\\c \xe9.png'
+    assert [(found["class_id"], found["name"], found["confidence"]) for found in first["objects"]] == [
+        (0, 'the "x"', 0.5), (1, "y\tz", 1.0)
+    ]  # fmt: skip
+    assert first["objects"][0]["relative_coordinates"]["width"] == pytest.approx(3.4e38, rel=0.01)
+    assert result_json([]) == "[\n\n]"
+
+
+def test_boxes_in_pixels_become_parts_of_the_image(tmp_path, monkeypatch):
+    """As a label file has them; and lines give the same box in either form, rounded as C rounds, halves away from 0."""
+    monkeypatch.chdir(tmp_path)
+    boxes = np.array([[0.125, 0.5, 0.25, 0.5], [0, 0.5, 0.0625, 0.5]], np.float32)
+    prob = np.array([[0.5], [0.9]], np.float32)
+    parts = Detections("a.png", 40, 20, boxes, prob, True, ["it"])
+    pixels = replace(parts, path="b.png", boxes=boxes * np.array([40, 20, 40, 20], np.float32), relative=False)
+    labels = LabelFiles()
+    for one in (parts, pixels):
+        labels.write(one)
+        assert one.lines("alexeyab", ext_output=True) == [
+            "it: 90%\t(left_x:   -1   top_y:    5   width:    3   height:   10)",
+            "it: 50%\t(left_x:    0   top_y:    5   width:   10   height:   10)",
+        ]
+    assert (
+        (tmp_path / "a.txt").read_text()
+        == (tmp_path / "b.txt").read_text()
+        == ("0 0.1250 0.5000 0.2500 0.5000\n0 0.0000 0.5000 0.0625 0.5000\n")
+    )
+    assert labels.kept == []
+
+
+@pytest.mark.parametrize("name", ["a.gif", "a.webp", "a"])
+def test_an_image_without_a_label_file(name, tmp_path):
+    """AlexeyAB's program would write over the image."""
+    with pytest.raises(ResultsError, match=rf"^{name}: AlexeyAB's program knows no label file"):
+        LabelFiles(overwrite=True).path(name)
+
+
+def test_a_label_file_that_cannot_be_written_is_one_line(tmp_path):
+    (tmp_path / "a.txt").mkdir()
+    one = Detections(str(tmp_path / "a.png"), 4, 4, np.zeros((0, 4), np.float32), np.zeros((0, 1), np.float32), True)
+    with pytest.raises(ResultsError, match=r"a\.txt: .*; the file was not written$"):
+        LabelFiles(overwrite=True).write(one)
+    with pytest.raises(ResultsError, match=r"none/r\.json: .*; the file was not written$"):
+        write_result_json([one], tmp_path / "none/r.json")
