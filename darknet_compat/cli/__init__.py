@@ -56,7 +56,8 @@ class _Parser(argparse.ArgumentParser):
             namespace, unknown = super().parse_known_args(words, namespace)
             namespace.notes = [f"-{name} has no meaning here: {unused[name]}" for name in given if unused.get(name)]
             if getattr(namespace, "program", "") is None and self._family in ("detector", "detect"):
-                namespace.program = "alexeyab" if ALEXEYABS.intersection(given) else None
+                namespace.said_by = next((name for name in given if name in ALEXEYABS), None)
+                namespace.program = "alexeyab" if namespace.said_by else None
         # A verb's parser hands on what it does not know, and the one at the top would complain.
         if unknown:
             self.error(f"unrecognized arguments: {' '.join(unknown)}")

@@ -131,7 +131,8 @@ def load(options: argparse.Namespace) -> DataDetector:
         program=options.program, letter_box=None if asked is None else bool(asked), engine=options.engine,
         precision=options.precision, batch=options.batch, verbs=options.verbs,
     )  # fmt: skip
-    print(detector.network.report, file=sys.stderr)
+    said_by = getattr(options, "said_by", None)
+    print(f"{detector.network.report}{f', as -{said_by} says' if said_by else ''}", file=sys.stderr)
     return detector
 
 

@@ -257,6 +257,7 @@ def test_detect_is_the_short_form(verb, data, wide, tmp_path, capsys, alexeyab):
     shutil.move(data([wide]), "cfg/coco.data")
     for flags, thresh in (([], 0.5), (["-ext_output"], 0.24), (["-thresh", ".1"], 0.1)):
         assert verb("detect", CFG, WEIGHTS, wide, *flags) == 0
-        short = capsys.readouterr().out
+        short, report = capsys.readouterr()
+        assert report.endswith("program alexeyab, as -ext_output says\n" if thresh == 0.24 else "program pjreddie\n")
         assert verb("detector", "test", "cfg/coco.data", CFG, WEIGHTS, wide, *flags, "-thresh", thresh) == 0
         assert TIME.sub("", short) == TIME.sub("", capsys.readouterr().out)
