@@ -5,6 +5,7 @@ What of Darknet's own cannot come along, such as ImageNet's names, is found wher
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 # Beside the package in a checkout; below it where pip installed it (setup.cfg, package_dir).
@@ -30,10 +31,10 @@ def find_stock(path: str) -> str:
     Else, in the same way, that of Debian's package ``darknet``.
     """
     given = Path(path)
-    if given.exists() or given.is_absolute() or len(given.parts) < 2:
+    if os.path.exists(path) or given.is_absolute() or len(given.parts) < 2:
         return path
     if given.parts[0] not in ("cfg", "data", "weights"):
         return path
     ours = stock_folder(given.parts[0])
     found = (folder.joinpath(*given.parts[1:]) for folder in (ours, DEBIAN / given.parts[0]) if folder)
-    return next((str(file) for file in found if file.is_file()), path)
+    return next((str(file) for file in found if os.path.isfile(file)), path)

@@ -8,12 +8,14 @@ import sys
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, TypeVar
 
+from ..errors import ImageError
 from ..output import complain
 
 if TYPE_CHECKING:
     from ..detect.detector import DataDetector
 
 Result = TypeVar("Result")
+LONGEST_LINE = 2**16  # bytes of a path that is typed in
 
 # Of each family of verbs a network, for the examples in the help.
 EXAMPLE = {"detector": "cfg/yolov2-voc.cfg yolov2-voc.weights", "yolo": "cfg/yolov1.cfg yolov1.weights",
@@ -144,13 +146,16 @@ def bar(found: Iterable[Result], total: int) -> Iterator[Result]:
 
 
 def typed_paths() -> Iterator[str]:
-    """The paths on standard input, a line each, asked for one by one."""
+    """The paths on standard input, a line each, asked for one by one. Raises ImageError for what is no text."""
     with open(0, "rb", closefd=False) as file:
         while True:
             print("Enter Image Path: ", end="", flush=True)
-            line = file.readline()
+            line = file.readline(LONGEST_LINE)
             if not line:
                 break
+            if len(line) == LONGEST_LINE or b"\0" in line:
+                what = "a zero byte" if b"\0" in line else f"a line of {LONGEST_LINE:,} bytes or more"
+                raise ImageError(f"standard input: {what}; expected paths, one a line")
             if path := os.fsdecode(line.strip()):
                 yield path
     if sys.stdin.isatty():

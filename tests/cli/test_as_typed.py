@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from darknet_compat import detect_each, load_detector
-from darknet_compat.errors import ResultsError
+from darknet_compat.errors import ImageError, ResultsError
 from tests.cli.conftest import CFG, WEIGHTS
 from tests.compat.test_darknet import FASTEST, weights_of
 from tests.conftest import ROOT, SHAPES, real
@@ -172,6 +172,19 @@ def test_paths_that_cannot_be_read_cost_no_other_image_anything(typed, data, wid
     assert Path("a.txt").read_text() == Path("b.txt").read_text() != ""
 
 
+def test_what_is_no_path_is_one_line(typed, data, wide):
+    """A name too long for a file; and no text at all, which may never have an end."""
+    words = ["detector", "test", data([wide]), CFG, WEIGHTS]
+    code, out, error = typed(f"cfg/{'x' * 5000}\n{wide}\n", *words)
+    assert (code, out.count("Predicted in")) == (1, 1)
+    assert "File name too long" in error
+    for text, found in (("x" * 10**6, "a line of 65,536 bytes or more"), ("a\0b\n", "a zero byte")):
+        with pytest.raises(ImageError, match=rf"^standard input: {found}; expected paths, one a line$"):
+            typed(f"{wide}\n{text}", *words, "-out", "found.json")
+        assert len(json.loads(Path("found.json").read_text())) == 1
+        os.unlink("found.json")
+
+
 def test_typed_images_are_drawn_into_a_folder(typed, data, wide, tmp_path):
     shutil.copy(wide, tmp_path / "a.png")
     words = ["detector", "test", data([wide]), CFG, WEIGHTS, "-out", "drawn"]
@@ -251,7 +264,7 @@ def test_out_json_of_many_images_is_the_one_file(verb, data, wide, tmp_path, cap
     assert out.count("(left_x: ") == sum(len(image["objects"]) for image in found)
 
 
-def test_detect_is_the_short_form(verb, data, wide, tmp_path, capsys, alexeyab):
+def test_detect_is_the_short_form(verb, data, wide, tmp_path, capsys):
     """cfg/coco.data, and AlexeyAB's threshold of .24."""
     os.mkdir("cfg")
     shutil.move(data([wide]), "cfg/coco.data")
