@@ -143,6 +143,14 @@ def available(entry: Entry) -> bool:
                 load_oracle()
             except (OracleMissing, OSError):
                 return False
+        elif need == "alexeyab":
+            from tests.oracle import OracleMissing
+            from tests.oracle.alexeyab import build_with_opencv, find_alexeyab
+
+            try:
+                build_with_opencv(find_alexeyab())
+            except (OracleMissing, OSError):
+                return False
         elif importlib.util.find_spec(need) is None:
             return False
     return True
@@ -377,6 +385,13 @@ def training_images(bench: Bench) -> None:
     ]
     threads, bench.options.threads = bench.options.threads, 1
     bench.race("training images", "500x375 to 416, one core", entries, items=16)
+    entries = [
+        Entry("darknet_compat", "mosaic_loader", {**folder, "cache": False}),
+        Entry("darknet_compat -cache", "mosaic_loader", {**folder, "cache": True}),
+        Entry("AlexeyAB's library", "alexeyab_mosaic_loader", folder, needs=["alexeyab"]),
+        Entry("stage: read and decode", "loader_stage", {**folder, "stage": "read and decode"}),
+    ]
+    bench.race("training images", "mosaic, 500x375 to 416, one core", entries, items=16)
     for size in (256, 224):
         arguments = {**folder, "size": size}
         stages = ["read and decode", "cut out", "cut out and distort"]
@@ -496,7 +511,7 @@ def photographs(bench: Bench) -> list[str]:
 
 
 def labelled_images(bench: Bench) -> None:
-    """64 images of 500x375 with labels."""
+    """64 images of 500x375 with labels, in the places of both programs."""
     import cv2
     import numpy as np
 
@@ -515,7 +530,8 @@ def labelled_images(bench: Bench) -> None:
     rng = np.random.default_rng(0)
     for path in paths:
         rows = [f"{rng.integers(20)} {x:f} {y:f} .3 .3" for x, y in rng.uniform(0.2, 0.8, (4, 2))]
-        (labels / f"{Path(path).stem}.txt").write_text("\n".join(rows) + "\n")
+        for place in (labels, images):  # where pjreddie's program looks, and where AlexeyAB's does
+            (place / f"{Path(path).stem}.txt").write_text("\n".join(rows) + "\n")
 
 
 def _noise(folder: Path, count: int, size: tuple[int, int]) -> list[str]:
