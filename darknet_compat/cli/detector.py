@@ -68,10 +68,11 @@ def _folder(text: str) -> str:
 
 def test(options: argparse.Namespace) -> int:
     """``test_detector``, ``test_yolo``; 1 where ``-skip`` passed over an image."""
-    from ..detect.images import detect_images
     from ..image_files import find_images
 
-    paths = find_images(options.images)
+    paths = find_images(options.images)  # before torch is loaded, which takes a second
+    from ..detect.images import detect_images
+
     one = len(paths) == 1
     detector = load(options)
     out = options.out or ("" if one else None)
