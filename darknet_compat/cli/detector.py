@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..images import SUFFIXES
 from .arguments import EXAMPLE, add_letter_box, add_network, bar, fraction, load
 
 if TYPE_CHECKING:
@@ -60,6 +59,8 @@ def add_test(verbs: Any, family: str, thresh: str, nms: str) -> argparse.Argumen
 
 def _folder(text: str) -> str:
     """argparse type: a folder to write to. AlexeyAB's -out names a JSON file, so that a file's name is a slip."""
+    from ..images import SUFFIXES
+
     if Path(text).suffix.lower() in (".json", ".txt", *SUFFIXES) and not Path(text).is_dir():
         raise argparse.ArgumentTypeError(f"{text} is a file's name; expected a folder (-json FILE writes detections)")
     return text
@@ -67,10 +68,11 @@ def _folder(text: str) -> str:
 
 def test(options: argparse.Namespace) -> int:
     """``test_detector``, ``test_yolo``; 1 where ``-skip`` passed over an image."""
-    from ..detect.images import detect_images
     from ..image_files import find_images
 
-    paths = find_images(options.images)
+    paths = find_images(options.images)  # before torch is loaded, which takes a second
+    from ..detect.images import detect_images
+
     one = len(paths) == 1
     detector = load(options)
     out = options.out or ("" if one else None)
