@@ -336,13 +336,22 @@ class Network(nn.Module):
         Each value is within 1e-5 of its layer's largest. The new network is one of its own, with a cfg that says
         ``batch_normalize=0``: Darknet runs that cfg with the .weights file written of it.
         """
+        folds = [getattr(layer, "batch_normalize", False) for layer in self.layers]
         sections = [
-            layer.plain_section() if getattr(layer, "batch_normalize", False) else section
-            for section, layer in zip(self.cfg.layers, self.layers, strict=True)
+            layer.plain_section() if fold else section
+            for section, layer, fold in zip(self.cfg.layers, self.layers, folds, strict=True)
         ]
-        fused = Network(replace(self.cfg, sections=(self.cfg.net, *sections)), self.numerics, program=self.program)
-        for layer, plain in zip(self.layers, fused.layers, strict=True):
-            plain.load_state_dict(layer.folded() if getattr(layer, "batch_normalize", False) else layer.state_dict())
+        fused = Network(
+            replace(self.cfg, sections=(self.cfg.net, *sections)), self.numerics, "meta", program=self.program
+        )
+        # What is folded anew becomes the new network's, without a copy of it.
+        for layer, plain, fold in zip(self.layers, fused.layers, folds, strict=True):
+            if fold:
+                plain.load_state_dict(layer.folded(), assign=True)
+        fused._allocate()
+        for layer, plain, fold in zip(self.layers, fused.layers, folds, strict=True):
+            if not fold:
+                plain.load_state_dict(layer.state_dict())
         fused.resize(self.width, self.height)
         fused.seen, fused.version = self.seen, self.version
         return fused.eval().to(next((tensor.device for tensor in self.state_dict().values()), None))

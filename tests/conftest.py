@@ -55,16 +55,13 @@ def darknet():
 @pytest.fixture(scope="session")
 def alexeyab() -> Path:
     """The folder of AlexeyAB's program, built: libdarknet.so, darknet, cfg/, include/. A variable may name another."""
-    named = os.environ.get("DARKNET_COMPAT_ALEXEYAB")
-    if named:
-        return Path(named)
-    script = ROOT.parent / "shared" / "alexeyab" / "build.sh"
-    if not script.is_file():
-        pytest.skip("needs AlexeyAB's program (DARKNET_COMPAT_ALEXEYAB=FOLDER, a build of it with LIBSO=1)")
-    done = subprocess.run(["bash", script], capture_output=True, text=True)
-    if done.returncode:
-        pytest.skip(f"needs AlexeyAB's program ({script} failed: {done.stderr.strip()[-200:]})")
-    return Path(done.stdout.strip())
+    from tests.oracle import OracleMissing
+    from tests.oracle.alexeyab import find_alexeyab
+
+    try:
+        return find_alexeyab()
+    except OracleMissing as missing:
+        pytest.skip(f"needs AlexeyAB's program ({missing})")
 
 
 @pytest.fixture(scope="session")

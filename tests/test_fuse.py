@@ -6,6 +6,7 @@ import torch
 
 from darknet_compat import load_network, save_weights
 from darknet_compat.cfg import parse_cfg, read_cfg, write_cfg
+from darknet_compat.layers.batchnorm import Normalised
 from darknet_compat.network import NUMERICS, Network
 from tests.compare import TOLERANCE, net, randomise, worst_layer
 from tests.conftest import ROOT
@@ -52,6 +53,17 @@ def test_the_network_itself_stays_as_it_was():
     for tensor in fused.state_dict().values():
         tensor.zero_()
     assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
+
+
+def test_folded_weights_are_not_copied(monkeypatch):
+    """Of large networks a copy takes as long as reading the file."""
+    network = randomise(Network(parse_cfg(SMALL)))
+    made = []
+    folded = Normalised.folded
+    monkeypatch.setattr(Normalised, "folded", lambda layer: made.append(folded(layer)) or made[-1])
+    held = {tensor.data_ptr() for tensor in network.fuse().state_dict().values()}
+    assert made
+    assert {tensor.data_ptr() for tensors in made for tensor in tensors.values()} <= held
 
 
 def test_a_resized_network_stays_resized():

@@ -19,6 +19,7 @@ from darknet_compat import load_network, save_weights
 from darknet_compat import weights as weights_module
 from darknet_compat.cfg import parse_cfg, read_cfg
 from darknet_compat.cli import main
+from darknet_compat.engines import start_engine
 from darknet_compat.errors import (
     DarknetError,
     WeightsEndError,
@@ -56,6 +57,14 @@ def test_trained_weights_come_out_byte_for_byte(trained, tmp_path):
     assert saved(network, tmp_path / "out.weights") == weights.read_bytes()
     assert network.version == ((0, 2, 0) if trained == SHAPES else (0, 1, 0))
     assert network.report.kept == []
+
+
+def test_what_a_file_fills_gets_no_random_numbers_before():
+    before = torch.get_rng_state()
+    start_engine(load_network(*SHAPES))
+    assert torch.equal(torch.get_rng_state(), before)
+    load_network(SHAPES[0])
+    assert not torch.equal(torch.get_rng_state(), before)
 
 
 @pytest.mark.parametrize("name", CFGS)

@@ -143,6 +143,14 @@ def available(entry: Entry) -> bool:
                 load_oracle()
             except (OracleMissing, OSError):
                 return False
+        elif need == "alexeyab":
+            from tests.oracle import OracleMissing
+            from tests.oracle.alexeyab import build_with_opencv, find_alexeyab
+
+            try:
+                build_with_opencv(find_alexeyab())
+            except (OracleMissing, OSError):
+                return False
         elif importlib.util.find_spec(need) is None:
             return False
     return True
@@ -377,6 +385,13 @@ def training_images(bench: Bench) -> None:
     ]
     threads, bench.options.threads = bench.options.threads, 1
     bench.race("training images", "500x375 to 416, one core", entries, items=16)
+    entries = [
+        Entry("darknet_compat", "mosaic_loader", {**folder, "cache": False}),
+        Entry("darknet_compat -cache", "mosaic_loader", {**folder, "cache": True}),
+        Entry("AlexeyAB's library", "alexeyab_mosaic_loader", folder, needs=["alexeyab"]),
+        Entry("stage: read and decode", "loader_stage", {**folder, "stage": "read and decode"}),
+    ]
+    bench.race("training images", "mosaic, 500x375 to 416, one core", entries, items=16)
     for size in (256, 224):
         arguments = {**folder, "size": size}
         stages = ["read and decode", "cut out", "cut out and distort"]
@@ -452,6 +467,48 @@ def start_up(bench: Bench) -> None:
     ]
     entries.append(Entry("import torch", "command", {"arguments": ["-c", "import torch"]}))
     bench.race("start-up", "of the command", entries, budget=8)
+    for net, (classes, sample) in STARTED.items():
+        weights(bench, net)
+        one_image(bench, net, classes, sample)
+
+
+# Networks whose one image is timed from the command to its end: their classes, and do they come with trained weights?
+STARTED = {
+    "yolov2-tiny-voc": (20, False), "yolov3-tiny": (80, False), "yolov4-tiny": (80, False), "yolov2-shapes": (6, True),
+    "tiny": (1000, False), "darknet19": (1000, False),
+}  # fmt: skip
+
+
+def one_image(bench: Bench, net: str, classes: int, sample: bool) -> None:
+    """`detector test` or `classifier predict` on one image, beside `import torch` alone and both C programs.
+
+    No box passes the threshold where the weights are random: of thousands, drawing would take the longest.
+    """
+    cfg, file, image = bench.folder / f"{net}.cfg", bench.folder / f"{net}.weights", Path(photographs(bench)[0])
+    if sample:
+        cfg, file, image = ROOT / f"cfg/{net}.cfg", ROOT / f"weights/{net}.weights", ROOT / "data/shapes-sample.jpg"
+    names, data = bench.folder / "all.names", bench.folder / "one.data"
+    names.write_text("".join(f"{number}\n" for number in range(classes)))
+    data.write_text(f"classes={classes}\nnames={names}\nlabels={names}\ntop=5\n")
+    letters = bench.folder / "data"  # from which the C programs take theirs
+    if PHOTOGRAPHS.is_dir() and not letters.exists():
+        letters.symlink_to(PHOTOGRAPHS)
+    words = ["classifier", "predict", str(data), str(cfg), str(file), str(image)]
+    if classes < 1000:
+        words = ["detector", "test", *words[2:], "-thresh", ".5" if sample else ".99999"]
+    folder = {"folder": str(bench.folder)}
+    entries = [
+        Entry("import torch", "command", {"arguments": ["-c", "import torch"], **folder}),
+        Entry("darknet_compat", "command", {"arguments": ["-m", "darknet_compat", *words], **folder}),
+    ]
+    if net != "yolov4-tiny" and (program := shutil.which("darknet")):
+        arguments = [*words, "-out", "predictions"] if classes < 1000 else words  # else it opens a window, and waits
+        entries.append(Entry("darknet (Debian)", "command", {"arguments": arguments, "program": program, **folder}))
+    if bench.options.alexeyab:
+        arguments = [*words, "-dont_show"] if classes < 1000 else words
+        program = str(bench.options.alexeyab.absolute())
+        entries.append(Entry("AlexeyAB's darknet", "command", {"arguments": arguments, "program": program, **folder}))
+    bench.race("start-up", f"one image, {net}", entries, budget=bench.options.budget)
 
 
 # --- what the sections need
@@ -496,7 +553,7 @@ def photographs(bench: Bench) -> list[str]:
 
 
 def labelled_images(bench: Bench) -> None:
-    """64 images of 500x375 with labels."""
+    """64 images of 500x375 with labels, in the places of both programs."""
     import cv2
     import numpy as np
 
@@ -515,7 +572,8 @@ def labelled_images(bench: Bench) -> None:
     rng = np.random.default_rng(0)
     for path in paths:
         rows = [f"{rng.integers(20)} {x:f} {y:f} .3 .3" for x, y in rng.uniform(0.2, 0.8, (4, 2))]
-        (labels / f"{Path(path).stem}.txt").write_text("\n".join(rows) + "\n")
+        for place in (labels, images):  # where pjreddie's program looks, and where AlexeyAB's does
+            (place / f"{Path(path).stem}.txt").write_text("\n".join(rows) + "\n")
 
 
 def _noise(folder: Path, count: int, size: tuple[int, int]) -> list[str]:
@@ -683,6 +741,7 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="for every contestant (all cores)")
     parser.add_argument("--budget", type=float, default=12, metavar="SECONDS", help="for each race (12)")
     parser.add_argument("--opencv4", metavar="PYTHON", help="the interpreter of an environment with OpenCV 4")
+    parser.add_argument("--alexeyab", metavar="PROGRAM", type=Path, help="AlexeyAB's program, for its start-up")
     parser.add_argument("--voc", metavar="FOLDER", type=Path, help="a VOCdevkit and results of your own to score")
     options = parser.parse_args()
     with work_folder() as folder:

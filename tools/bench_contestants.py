@@ -419,6 +419,44 @@ def libdarknet_loader(folder: str) -> Run:
     return lambda: darknet.load_data_detection(paths, 16, SIZE, SIZE, 30, 20, 0.2, 0.1, 1.5, 1.5)
 
 
+# A [yolo] head's usual augmentation; of half of the samples four images make a mosaic.
+MOSAIC = {"jitter": 0.3, "hue": 0.1, "saturation": 1.5, "exposure": 1.5, "mixing": "mosaic"}
+
+
+@contestant
+def mosaic_loader(folder: str, cache: bool) -> Run:
+    import itertools
+
+    import numpy as np
+
+    from darknet_compat.train.alexeyab_augment import AlexeyabAugmentation
+    from darknet_compat.train.data import AlexeyabTrainingSet, check_labels
+
+    _one_core()
+    paths = _images(folder)
+    labels = check_labels(paths, 20, program="alexeyab")
+    data = AlexeyabTrainingSet(paths, labels, AlexeyabAugmentation(**MOSAIC), most=90, cache=cache)
+    slot, truth = np.empty((3, SIZE, SIZE), np.float32), np.empty((90, 5), np.float32)
+    samples = itertools.count()
+    return lambda: [data.fill(next(samples), slot, truth) for _ in range(16)]
+
+
+@contestant
+def alexeyab_mosaic_loader(folder: str) -> Run:
+    import itertools
+
+    from darknet_compat.train.alexeyab_augment import AlexeyabAugmentation
+    from tests.oracle.alexeyab import build_with_opencv, find_alexeyab, load_alexeyab
+
+    # His OpenCV has threads of its own, that no function of his library names.
+    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    library, paths, options = (
+        load_alexeyab(build_with_opencv(find_alexeyab())), _images(folder), AlexeyabAugmentation(**MOSAIC),
+    )  # fmt: skip
+    seeds = itertools.count()
+    return lambda: [library.load_data_detection(paths, (SIZE, SIZE), 90, 20, options, next(seeds)) for _ in range(16)]
+
+
 # Darknet19's augmentation: sides from 128 to 448; angle, aspect, hue, saturation, exposure.
 SIDES, CROPS = (128, 448), (7.0, 0.75, 0.1, 0.75, 0.75)
 CLASS_LABELS = [f"/{digit}" for digit in range(10)]  # the names of the images begin so
@@ -619,8 +657,17 @@ def parse_cfg(net: str, build: bool) -> Run:
 
 
 @contestant
-def command(arguments: list[str]) -> Run:
-    return lambda: subprocess.run([sys.executable, *arguments], capture_output=True, cwd=ROOT)
+def command(arguments: list[str], program: str = sys.executable, folder: str = str(ROOT)) -> Run:
+    """A command in a folder, with the package's modules compiled beforehand, as pip does it."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
+
+    def run() -> None:
+        done = subprocess.run([program, *arguments], capture_output=True, cwd=folder, env=environment)
+        if done.returncode not in (0, 1):  # 1: the file that the start-up to a missing one asks for
+            raise SystemExit(f"{program} {' '.join(arguments)}: exit code {done.returncode}")
+
+    return run
 
 
 @contestant

@@ -5,15 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from functools import cache
-from importlib import resources
-from typing import Any
-
-from lark import Lark
-from lark.exceptions import UnexpectedToken
+from typing import TYPE_CHECKING, Any
 
 from ..errors import CfgError, DarknetError
 from ..files import regular_file
 from .sections import SECTIONS, Cfg, Option, Section, line_error, nearest, printable
+
+if TYPE_CHECKING:
+    from lark import Lark
 
 # The longest .cfg known has some 3 thousand lines and 35 thousand bytes. A line takes up to .2 ms and 10 KiB.
 MAX_BYTES = 2**20
@@ -114,6 +113,8 @@ def parse(text: str, file: str, kind: type[DarknetError]) -> tuple[Node, list[st
         raise kind(f"{printable(file)}: {len(lines):,} lines; expected at most {MAX_LINES:,}")
     if lines[-1]:
         text += "\n"
+    from lark.exceptions import UnexpectedToken  # where a text is read, and not for a command's help
+
     try:
         return _parser().parse(text), lines
     except UnexpectedToken as error:
@@ -150,5 +151,9 @@ def read_options(
 
 @cache
 def _parser() -> Lark:
+    from importlib import resources
+
+    from lark import Lark
+
     grammar = resources.files(__package__).joinpath("grammar.lark").read_text("utf-8")
     return Lark(grammar, parser="lalr", start="text")

@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..images import SUFFIXES
 from ..output import complain
 from .arguments import EXAMPLE, add_letter_box, add_network, bar, fraction, load, typed_paths
 
@@ -85,6 +84,8 @@ def add_test(
 
 def _out(text: str) -> str:
     """argparse type: a folder to write to, or a .json file. The name of another file is a slip."""
+    from ..images import SUFFIXES
+
     if Path(text).suffix.lower() in (".txt", *SUFFIXES) and not Path(text).is_dir():
         raise argparse.ArgumentTypeError(
             f"{text} is a file's name; expected a folder for drawings, or NAME.json for the detections"
@@ -98,11 +99,12 @@ def _is_json(out: str | None) -> bool:
 
 def test(options: argparse.Namespace) -> int:
     """``test_detector``, ``test_yolo``; 1 where an image could not be read, or a label file stood there already."""
-    from ..defaults import DETECT
-    from ..detect.results import LabelFiles
     from ..image_files import find_images
 
-    paths = find_images(options.images)
+    paths = find_images(options.images)  # before torch is loaded, which takes a second
+    from ..defaults import DETECT
+    from ..detect.results import LabelFiles
+
     detector = load(options)
     labels = LabelFiles(options.overwrite) if options.save_labels else None
     result = options.out if _is_json(options.out) else None

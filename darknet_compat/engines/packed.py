@@ -92,7 +92,8 @@ def pack(network: Network, precision: str, batch: int) -> Predict:
     inputs = torch.float32 if fused.layers[0] in exact else dtype
     onednn = device_of(network) == "cpu" and has_onednn()
     if onednn:
-        for layer in fused.layers:
+        # From the end, where most are large: what they leave is memory enough for the others.
+        for layer in reversed(fused.layers):
             # A torch module runs a forward of its own; mypy wants the class's.
             if isinstance(layer, Maxpool):
                 layer.forward = functools.partial(_maxpool, layer)  # type: ignore[method-assign]
@@ -189,11 +190,10 @@ def _convolution(layer: Convolutional, batch: int) -> Function:
     if tile:
         return winograd(layer, tile, batch)
     o, around = layer.o, layer.padding if layer.outside else 0
-    sign = _sign(layer)
-    biases = sign * layer.biases.detach()
+    biases = _signed(layer, layer.biases.detach())
     how = layer.padding - around, layer.own_strides, layer.dilation, layer.groups
     c, h, w = layer.input
-    weights = _reordered(sign * layer.used_weights(), *how, [batch, c, h + 2 * around, w + 2 * around])
+    weights = _reordered(_signed(layer, layer.used_weights()), *how, [batch, c, h + 2 * around, w + 2 * around])
     inside = layer.activation if layer.activation in POINTWISE else "linear"
     activate = activation_in_place(layer)
 
@@ -208,13 +208,13 @@ def _convolution(layer: Convolutional, batch: int) -> Function:
     return forward
 
 
-def _sign(layer: Convolutional) -> int:
-    """By what weights and biases are multiplied for :func:`activation_in_place`."""
-    return -1 if layer.activation == "mish" else 1
+def _signed(layer: Convolutional, numbers: Tensor) -> Tensor:
+    """A layer's weights or biases as :func:`activation_in_place` wants them."""
+    return -numbers if layer.activation == "mish" else numbers
 
 
 def activation_in_place(layer: Convolutional) -> Function:
-    """The layer's activation, for values that nothing else reads, by weights of :func:`_sign`."""
+    """The layer's activation, for values that nothing else reads, by weights of :func:`_signed`."""
     return IN_PLACE.get(layer.activation, ACTIVATIONS[layer.activation])
 
 
@@ -283,12 +283,11 @@ def winograd(layer: Convolutional, tile: int, batch: int) -> Function:
     wanted = c * filters / (2 * tiles * (c + filters))
     together = max(count for count in range(1, batch + 1) if batch % count == 0 and (count == 1 or count <= wanted))
     # One 1x1 convolution of n*n groups multiplies all of them, over the tiles as its image.
-    sign = _sign(layer)
-    weights = (g @ (sign * layer.weights.detach()).reshape(-1, 9).T).reshape(n * n * filters, c, 1, 1)
+    weights = (g @ _signed(layer, layer.weights.detach()).reshape(-1, 9).T).reshape(n * n * filters, c, 1, 1)
     weights = _reordered(weights, 0, (1, 1), 1, n * n, [1, n * n * c, together * tiles, 1])
     # The values of point 1 go into every output with factor 1, so the biases can be added there.
     biases = torch.zeros(n * n, filters)
-    biases[n + 1] = sign * layer.biases.detach()
+    biases[n + 1] = _signed(layer, layer.biases.detach())
     biases = biases.flatten()
     activate = activation_in_place(layer)
 

@@ -286,9 +286,10 @@ def _recoloured(pixels: np.ndarray, draws: AlexeyabDraws) -> np.ndarray:
 
 def _colours(hue: np.float32, saturation: np.float32, exposure: np.float32) -> np.ndarray:
     """What each byte of the three becomes, (256, 1, 3)."""
-    planes = np.stack([LEVELS + 179 * hue, LEVELS * saturation, LEVELS * exposure], 1)
-    table: np.ndarray = np.clip(np.rint(planes), 0, 255).astype(np.uint8)[:, None]
-    return table
+    table = LEVELS[:, None] * np.array([1, saturation, exposure], np.float32)
+    table[:, 0] += 179 * hue
+    np.rint(table, out=table)
+    return np.clip(table, 0, 255, out=table).astype(np.uint8)[:, None]
 
 
 def _limited(blur: int, truth: np.ndarray, size: tuple[int, int]) -> int:

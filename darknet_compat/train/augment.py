@@ -6,6 +6,7 @@ Drawing and applying are apart: ``draw`` takes the numbers for one image from a 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -68,6 +69,9 @@ class Random(Protocol):
     def uniform(self, a: Any, b: Any, /) -> float: ...
 
     def randrange(self, stop: int, /) -> int: ...
+
+    # Many at once, in a tenth of the time.
+    def choices(self, population: Sequence[int], *, k: int) -> list[int]: ...
 
 
 def draw(random: Random, image: tuple[int, int], size: tuple[int, int], objects: int, options: Augmentation) -> Draws:
@@ -132,8 +136,7 @@ def draw_scale(random: Random, most: float) -> float:
 def draw_order(random: Random, objects: int) -> np.ndarray:
     # src/data.c, randomize_boxes: not quite a uniform shuffle, but the one that Darknet makes.
     order = list(range(objects))
-    for i in range(objects):
-        j = random.randrange(objects)
+    for i, j in enumerate(random.choices(range(objects), k=objects)):
         order[i], order[j] = order[j], order[i]
     return np.array(order, np.int64)
 

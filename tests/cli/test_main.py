@@ -33,6 +33,48 @@ def test_torch_is_not_loaded_where_no_tensor_is_needed(arguments):
     assert "LOADED []" in result.stdout, result.stdout + result.stderr
 
 
+@pytest.mark.parametrize("arguments", [["--help"], ["detector", "test", "--help"], ["detector", "test", "-wrong"]])
+def test_the_help_loads_nothing_large(arguments):
+    large = {"torch", "numpy", "cv2", "lark", "matplotlib", "tqdm", "urllib.request", "xml.etree", "subprocess"}
+    code = (
+        "import sys\nfrom darknet_compat.cli import main\n"
+        f"main({arguments!r})\nprint('LOADED', sorted({large!r} & set(sys.modules)))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.stdout.endswith("LOADED []\n"), result.stdout + result.stderr
+
+
+def test_an_image_that_is_not_there_is_named_before_torch_is_loaded(tmp_path):
+    code = (
+        "import sys\nfrom darknet_compat.cli import main\n"
+        "code = main(['detector', 'test', 'a.data', 'a.cfg', 'a.weights', 'none.jpg'])\n"
+        "print(code, 'torch' in sys.modules)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert result.stdout == "1 False\n"
+    assert "none.jpg: no such image" in result.stderr
+
+
+def test_detecting_loads_nothing_large_beside_torch_and_opencv(tmp_path):
+    """What torch itself loads with ``import torch`` is not ours to choose."""
+    large = ("torch", "sympy", "matplotlib", "torchvision", "supervision", "PIL", "pandas", "tqdm", "onnx",
+             "onnxruntime", "openvino", "safetensors", "faster_coco_eval", "darknet_compat.train",
+             "darknet_compat.evaluate", "darknet_compat.export", "darknet_compat.engines.exported",
+             "darknet_compat.classify", "darknet_compat.text", "darknet_compat.compat")  # fmt: skip
+    words = ["detector", "test", "cfg/shapes.data", "cfg/yolov2-shapes.cfg", "weights/yolov2-shapes.weights"]
+    words += [str(ROOT / "data/shapes-sample.jpg"), "-device", "cpu"]
+    code = (
+        "import sys, torch\nbefore = set(sys.modules)\nfrom darknet_compat.cli import main\n"
+        f"assert main({words!r}) == 0\nprint(*sorted(set(sys.modules) - before))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    loaded = result.stdout.splitlines()[-1].split()
+    assert "darknet_compat.engines.packed" in loaded
+    assert "cv2" in loaded
+    assert [name for name in loaded if f"{name}.".startswith(tuple(f"{one}." for one in large))] == []
+
+
 def test_the_package_loads_no_torch():
     code = "import sys, darknet_compat, darknet_compat.cfg, darknet_compat.evaluate; print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"

@@ -18,12 +18,28 @@ import numpy as np
 
 from tests.oracle import Boxes, OracleMissing, OracleNetwork, Program, _f, _floats, _ints, _pointer, compile_accessors
 
+ROOT = Path(__file__).resolve().parent.parent.parent
 # In the order of his darknet.h's enums NMS_KIND and IOU_LOSS.
 NMS_KINDS = ["default", "greedynms", "diounms", "cornersnms"]
 IOU_LOSSES = ["iou", "giou", "mse", "diou", "ciou"]
 MIXED = {"": 0, "mixup": 1, "mosaic": 3}
 # How lines of [yolo], of [Gaussian_yolo] and of the boxes begin.
 LINES = ("v3 (", "Region ", " total_bbox")
+
+
+@functools.lru_cache
+def find_alexeyab() -> Path:
+    """The folder of his program, built: libdarknet.so, darknet, cfg/, include/. Raises OracleMissing."""
+    named = os.environ.get("DARKNET_COMPAT_ALEXEYAB")
+    if named:
+        return Path(named)
+    script = ROOT.parent / "shared" / "alexeyab" / "build.sh"
+    if not script.is_file():
+        raise OracleMissing("DARKNET_COMPAT_ALEXEYAB=FOLDER, a build of it with LIBSO=1")
+    done = subprocess.run(["bash", script], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise OracleMissing(f"{script} failed: {done.stderr.strip()[-200:]}")
+    return Path(done.stdout.strip())
 
 
 @functools.lru_cache

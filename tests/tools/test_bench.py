@@ -52,11 +52,12 @@ def test_all_contestants_of_a_race_have_the_same_memory(bench, monkeypatch, tmp_
     """And inference is raced with memory that is kept, and with memory that is given back."""
     races = {}
     for name in ("weights", "graph", "off_by", "photographs", "labelled_images", "devkit"):
-        monkeypatch.setattr(bench, name, lambda *_: [])
+        monkeypatch.setattr(bench, name, lambda *_: ["image.jpg"])
     monkeypatch.setattr(bench, "has_bf16", lambda: True)
     (tmp_path / "yolov2-voc.weights").touch()
+    options = SimpleNamespace(opencv4="python", threads=2, voc=None, alexeyab=tmp_path / "darknet", budget=1)
     fake = SimpleNamespace(
-        folder=tmp_path, options=SimpleNamespace(opencv4="python", threads=2, voc=None), rates=dict.fromkeys(
+        folder=tmp_path, options=options, rates=dict.fromkeys(
             ("float32", "bf16", "memory"), 1.0), value=lambda *_, **__: {}, rows=[],
         race=lambda section, case, entries, **_: races.update({(section, case): {entry.kept for entry in entries}}),
     )  # fmt: skip

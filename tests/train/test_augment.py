@@ -29,6 +29,9 @@ class CRandom:
     def randrange(self, stop):
         return self.darknet.rand() % stop
 
+    def choices(self, population, k):
+        return [population[self.randrange(len(population))] for _ in range(k)]
+
 
 @pytest.fixture
 def images(tmp_path, darknet_share):
@@ -180,6 +183,9 @@ class Extreme:
 
     def randrange(self, stop):
         return 0
+
+    def choices(self, population, k):
+        return [0] * k
 
 
 @pytest.mark.parametrize(
