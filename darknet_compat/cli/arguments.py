@@ -80,8 +80,8 @@ def add_program(parser: argparse.ArgumentParser) -> None:
     """The flag that says which Darknet to follow."""
     parser.add_argument(
         "-program", "--program", choices=("pjreddie", "alexeyab"),
-        help="which Darknet to follow (default: alexeyab where CFG has what his program alone knows, or, with detector, "
-        "a flag is his alone; else pjreddie)",
+        help="which Darknet to follow (default: alexeyab where CFG has what his program alone knows, or a flag of "
+        "detector is his alone; else pjreddie)",
     )  # fmt: skip
 
 
