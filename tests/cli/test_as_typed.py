@@ -197,10 +197,11 @@ def test_ctrl_c_loses_nothing_that_was_found(tmp_path, wide, data):
     detector = load_detector(data([wide]), *SHAPES)
 
     def paths():
+        yield "none.png"
         yield str(wide)
         raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt), pytest.warns(UserWarning, match=r"^none\.png: .*; passed over$"):
         list(detect_each(detector, paths(), result=tmp_path / "found.json"))
     assert len(json.loads((tmp_path / "found.json").read_text())) == 1
 
