@@ -125,10 +125,12 @@ def test_an_answer_comes_before_the_next_path_is_typed(wide, data, tmp_path):
     """On a terminal; and one path that is none costs nothing but a line."""
     file = data([wide])
     ours, theirs = pty.openpty()
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    env.pop("PYTHONUNBUFFERED", None)  # with it nothing waits to be written
     program = subprocess.Popen(
         [sys.executable, "-m", "darknet_compat", "detector", "test", str(file), *map(str, SHAPES), "-thresh", ".1"],
         stdin=theirs, stdout=theirs, stderr=subprocess.STDOUT, cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env=env,
     )  # fmt: skip
     os.close(theirs)
 
