@@ -9,10 +9,12 @@ from typing import Any
 
 from .errors import DataError
 
+KEYS = "images", "categories", "annotations"
+
 
 def read_instances(
     path: Path, keep_crowd: bool = False
-) -> tuple[list[dict], list[str], dict[int, list[Any]], Counter[str]]:
+) -> tuple[list[dict[str, Any]], list[str], dict[int, list[Any]], Counter[str]]:
     """Images, names of the classes, (class index, bbox) of the objects by image id, and what was left out.
 
     A ``bbox`` is left, top, width, height in pixels from 0. Classes stand in the order of the categories' ids; for
@@ -24,7 +26,7 @@ def read_instances(
         raise DataError(f"{path}: {error.strerror}; expected a COCO instances file") from None
     except ValueError as error:
         raise DataError(f"{path}: no JSON: {error}") from None
-    parts = [whole.get(key) if isinstance(whole, dict) else None for key in ("images", "categories", "annotations")]
+    parts: list[Any] = [whole.get(key) if isinstance(whole, dict) else None for key in KEYS]
     if not all(isinstance(part, list) and part for part in parts):
         raise DataError(
             f"{path}: expected the lists images, categories and annotations, as a COCO instances file has them"

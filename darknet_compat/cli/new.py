@@ -17,9 +17,9 @@ def add(verbs: Any) -> None:
     parser = verbs.add_parser(
         "new",
         help="from labelled images to all that a training needs",
-        description="Finds VOC XML, COCO JSON or Darknet labels, divides the images, and writes the folder NAME: lists, "
-        "labels, names, .data, and a cfg with its classes, filters, anchors and schedule. Says how long training will "
-        "take, and what to type next.",
+        description="Finds VOC XML, COCO JSON or Darknet labels, divides the images, and writes the folder NAME: "
+        "lists, labels, names, .data, and a cfg with its classes, filters, anchors and schedule. Says how long "
+        "training will take, and what to type next.",
         epilog="example: darknet-compat new cells --from BCCD",
         allow_abbrev=False,
     )
@@ -69,7 +69,8 @@ def _lines(project: Project) -> Iterator[str]:
     from ..new import FORMS
 
     found, net = project.collection, read_net(project.cfg.net, project.program)[0]
-    yield f"{FORMS[found.form]}: {len(found.images)} images, {sum(len(image.objects) for image in found.images)} objects"
+    objects = sum(len(image.objects) for image in found.images)
+    yield f"{FORMS[found.form]}: {len(found.images)} images, {objects} objects"
     for what, count in found.left_out.items():
         if count:
             yield f"left out: {count} {what}"
@@ -87,8 +88,8 @@ def _lines(project: Project) -> Iterator[str]:
     if project.duplicates:
         trained, scored = project.duplicates[0]
         yield (
-            f"warning: {len(project.duplicates)} images to score on are near-duplicates of some to train on, as {scored} "
-            f"of {trained}; -split SHARE divides the data anew, and keeps such together"
+            f"warning: {len(project.duplicates)} images to score on are near-duplicates of some to train on, as "
+            f"{scored} of {trained}; -split SHARE divides the data anew, and keeps such together"
         )
     yield f"network: {project.template}, {net.width} x {net.height}; anchors: average IoU {100 * project.average:.1f} %"
     yield (

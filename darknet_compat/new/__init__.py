@@ -20,7 +20,7 @@ import torch
 from ..anchors import kmeans, network_sizes
 from ..cfg import Cfg, read_cfg, write_cfg
 from ..device import find_device
-from ..errors import DataError
+from ..errors import DataError, ImageError
 from ..files import whole_file
 from ..images import load_image, save_image
 from ..labels import label_path
@@ -33,7 +33,7 @@ from ..train.step import Trainer
 from ..weights import load_network
 from .collect import FORMS, Collection, Form, Labelled, Part, collect
 from .recipe import clusters, detection_heads, input_size, own_cfg, schedule, updates, with_anchors
-from .split import near_duplicates, split
+from .split import near_duplicates, split, thumbnails
 
 __all__ = ["FORMS", "Form", "Project", "collect", "new"]
 
@@ -123,7 +123,7 @@ def new(
     template = read_cfg(find_stock(os.fspath(cfg or (CPU_CFG if on_processor else GPU_CFG))))
     detection_heads(template)
     found = collect(source, form, names, skip)
-    groups = near_duplicates([image.path for image in found.images])
+    groups = _alike(found, skip)
     divided = share is None and len({image.part for image in found.images} & {"valid", "test"}) > 0
     parts = _parts(found, groups, divided, SHARE if share is None else share, seed)
     for part in ("train", "valid"):
@@ -143,14 +143,20 @@ def new(
         allowed = MINUTES if minutes is None and on_processor else minutes
         fewer = asked if allowed is None else max(FEWEST, int(60 * allowed / seconds))
         plan = schedule(*batch, min(asked, fewer))
-        own = own_cfg(template, len(found.names), (side, side), plan, most)
+        why = [
+            f"Made by darknet-compat new from {template.file} for the {len(found.names)} classes of {source}.",
+            f"AlexeyAB's rule asks for {asked} updates: 2000 a class, at least 6000, and one for each training image.",
+        ]
+        if plan.max_batches < asked:
+            why.append(f"{plan.max_batches} are what {allowed:g} minutes allow, at {seconds:.2f} s each.")
+        own = own_cfg(template, len(found.names), (side, side), plan, most, why)
         own, average = _with_own_anchors(own, parts["train"])
         write_cfg(own, made / f"{folder.name}.cfg")
         _write_data(made, folder, listed, found.names)
-    data = os.path.relpath(folder / f"{folder.name}.data"), os.path.relpath(folder / f"{folder.name}.cfg")
+    typed = shlex.join(os.path.relpath(folder / f"{folder.name}{suffix}") for suffix in (".data", ".cfg"))
     return Project(
         folder, found, parts, divided, _across(parts, found, groups), len(groups) - len(set(groups.tolist())),
-        template.file, own, program, average, asked, seconds, f"darknet-compat detector train {shlex.join(data)} -fast -map",
+        template.file, own, program, average, asked, seconds, f"darknet-compat detector train {typed} -fast -map",
     )  # fmt: skip
 
 
@@ -170,6 +176,19 @@ def seconds_per_update(cfg: Cfg, device: torch.device) -> float:
         trainer.update([Batch(images, truth)] * net.subdivisions)
         seconds.append(time.perf_counter() - start)
     return statistics.median(seconds[1:])  # the first update sets up what the others find
+
+
+def _alike(found: Collection, skip: bool) -> np.ndarray:
+    """:func:`near_duplicates` of the images that decode; with ``skip`` the others are taken out."""
+    seen = thumbnails([image.path for image in found.images])
+    errors = [thumbnail for thumbnail in seen if isinstance(thumbnail, ImageError)]
+    if errors and not (skip and len(errors) < len(seen)):
+        raise DataError(f"{errors[0]} ({len(errors)} such files; -skip leaves them out)")
+    found.left_out["images that do not decode"] += len(errors)
+    found.images = [
+        image for image, thumbnail in zip(found.images, seen, strict=True) if not isinstance(thumbnail, ImageError)
+    ]
+    return near_duplicates(np.stack([thumbnail for thumbnail in seen if not isinstance(thumbnail, ImageError)]))
 
 
 def _batch(cfg: Cfg) -> tuple[int, int]:

@@ -6,7 +6,7 @@ import contextlib
 import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -40,7 +40,7 @@ class Labelled:
     path: str
     """Absolute."""
     name: str
-    """The path from the folder that was given."""
+    """The path from the folder that all images are in."""
     objects: np.ndarray
     """float64 (n, 5): class, x, y, w, h, relative to the image."""
     part: Part = ""
@@ -83,7 +83,9 @@ def collect(
         raise DataError(f"{source}: no labelled image, of {len(files.images)} images read as {FORMS[form]}")
     if not any(len(image.objects) for image in found.images):
         raise DataError(f"{source}: no object in the labels of {len(found.images)} images; nothing can be learnt")
-    found.images.sort(key=lambda image: image.name)
+    folder = os.path.commonpath([os.path.dirname(image.path) for image in found.images])
+    found.images = [replace(image, name=Path(image.path).relative_to(folder).as_posix()) for image in found.images]
+    found.images.sort(key=lambda image: image.path)
     return found
 
 
@@ -182,7 +184,7 @@ def _voc(root: Path, files: _Files, names: list[str] | None, trouble: _Trouble) 
         rows = [(index[name], *box) for name, box in kept if name in index]
         found.left_out[UNKNOWN] += len(kept) - len(rows)
         part = parts.get((path.parent.parent, path.stem)) or _part_of_folder(image, files.root)
-        found.images.append(_labelled(image, files.root, rows, part))
+        found.images.append(_labelled(image, rows, part))
     found.left_out["images without an annotation"] += len(files.images) - len({image for _, image, _ in read})
     return found
 
@@ -274,7 +276,7 @@ def _coco(root: Path, files: _Files, names: list[str] | None, trouble: _Trouble)
                     if number in index
                 ]
                 found.left_out[UNKNOWN] += len(objects[image["id"]]) - len(rows)
-                found.images.append(_labelled(file, files.root, rows, part or _part_of_folder(file, files.root)))
+                found.images.append(_labelled(file, rows, part or _part_of_folder(file, files.root)))
     trouble.settle(found.left_out)
     return found
 
@@ -285,7 +287,7 @@ def _named(name: str, json: Path, by_name: dict[str, list[Path]]) -> Path | None
     same = [path for path in by_name.get(parts[-1] if parts else "", []) if path.parts[-len(parts) :] == parts]
     if len(same) > 1:
         # Of several folders the one that the JSON is called after, such as instances_train2017.json.
-        same = [path for path in same if path.parent.name in json.stem] or same
+        same = [path for path in same if path.parent.name in json.stem.split("_")] or same
     if len(same) > 1:
         raise DataError(f"{json}: {name} could be {same[0]} or {same[1]}; expected one such file")
     return same[0] if same else None
@@ -298,7 +300,7 @@ def _darknet(root: Path, files: _Files, names: list[str] | None, trouble: _Troub
 
     for path in files.images:
         with trouble.noted():
-            label = next((file for file in _label_files(path) if os.path.isfile(file)), None)
+            label = next((file for file in _label_files(path) if file != str(path) and os.path.isfile(file)), None)
             if label is None:
                 found.left_out["images without a label file"] += 1
                 continue
@@ -307,13 +309,14 @@ def _darknet(root: Path, files: _Files, names: list[str] | None, trouble: _Troub
             number = objects[:, 0]
             if ((number < 0) | (number >= len(names)) | (number % 1 != 0)).any():
                 raise DataError(f"{label}: a class that is none of 0 to {len(names) - 1}, of which there are names")
-            found.images.append(_labelled(path, files.root, objects, _part_of_folder(path, files.root)))
+            found.images.append(_labelled(path, objects, _part_of_folder(path, files.root)))
     trouble.settle(found.left_out)
     return found
 
 
 def _label_files(image: Path) -> Iterable[str]:
-    """Where the label file may stand: as either program has it, beside the image, or in labels/ beside its folder."""
+    """Where the label file may stand: as either program has it (which may name the image itself, for lack of one),
+    beside the image, or in labels/ beside its folder."""
     yield label_path(str(image))
     yield label_path(str(image), "alexeyab")
     yield str(image.with_suffix(".txt"))
@@ -331,9 +334,8 @@ def _found_names(root: Path) -> list[str]:
     return list(contents.pop())
 
 
-def _labelled(image: Path, root: Path, rows: Sequence[Sequence[float]] | np.ndarray, part: Part) -> Labelled:
-    objects = np.array(rows, np.float64).reshape(-1, 5)
-    return Labelled(str(image), image.relative_to(root).as_posix(), objects, part)
+def _labelled(image: Path, rows: Sequence[Sequence[float]] | np.ndarray, part: Part) -> Labelled:
+    return Labelled(str(image), image.name, np.array(rows, np.float64).reshape(-1, 5), part)
 
 
 def _some(paths: Sequence[Path]) -> str:

@@ -40,7 +40,7 @@ def schedule(batch: int, subdivisions: int, max_batches: int) -> Schedule:
 
 
 def detection_heads(cfg: Cfg) -> list[int]:
-    """Indices among ``cfg.sections`` of the heads. Raises :class:`CfgError` where the cfg is none to make others from."""
+    """Indices among ``cfg.sections`` of the heads. Raises :class:`CfgError` where no others can be made from it."""
     heads = [index for index, section in enumerate(cfg.sections) if section.type in PER_BOX]
     if not heads:
         raise CfgError(
@@ -55,11 +55,11 @@ def detection_heads(cfg: Cfg) -> list[int]:
     return heads
 
 
-def own_cfg(cfg: Cfg, classes: int, size: tuple[int, int], plan: Schedule, most: int) -> Cfg:
+def own_cfg(cfg: Cfg, classes: int, size: tuple[int, int], plan: Schedule, most: int, why: Sequence[str] = ()) -> Cfg:
     """``cfg`` for another number of classes, with input ``size`` (width, height) and schedule.
 
-    ``most``: objects in an image, of which Darknet trains the first ``max``. Anchors come later (:func:`with_anchors`),
-    as they need the network's strides.
+    ``most``: objects in an image, of which Darknet trains the first ``max``. ``why``: lines of the comment above it.
+    Anchors come later (:func:`with_anchors`), as they need the network's strides.
     """
     sections = list(cfg.sections)
     net = _given(
@@ -69,7 +69,8 @@ def own_cfg(cfg: Cfg, classes: int, size: tuple[int, int], plan: Schedule, most:
     policy = net.find("policy")
     if policy is not None and policy.value == "steps":
         net = _given(net, steps=",".join(str(int(share * plan.max_batches)) for share in STEPS), scales=".1,.1")
-    sections[0] = net
+    # The template's comment speaks of the template.
+    sections[0] = replace(net, above=(*(f"# {line}" for line in why), ""))
     for index in detection_heads(cfg):
         head = _given(sections[index], classes=classes)
         if most > _number(head, "max", 30):
@@ -85,7 +86,7 @@ def own_cfg(cfg: Cfg, classes: int, size: tuple[int, int], plan: Schedule, most:
 
 
 def with_anchors(cfg: Cfg, anchors: np.ndarray, stride: int | None) -> Cfg:
-    """``cfg`` with ``anchors`` (num, 2), pixels of its input, in the units of its heads: cells of ``stride``, or pixels."""
+    """``cfg`` with ``anchors`` (num, 2), pixels of its input; its heads have them so, or in cells of ``stride``."""
     text = cfg_line(anchors, stride).split("=", 1)[1].strip().replace(" ", "")
     sections = list(cfg.sections)
     for index in detection_heads(cfg):
@@ -99,9 +100,9 @@ def clusters(cfg: Cfg) -> int:
 
 
 def input_size(boxes: np.ndarray, sizes: Sequence[int], least: float = 8.0, share: float = 0.1) -> int:
-    """The smallest of ``sizes`` at which at most ``share`` of ``boxes`` have a side under ``least`` pixels; else the largest.
+    """The smallest of ``sizes`` at which at most ``share`` of ``boxes`` have a side under ``least`` pixels.
 
-    ``boxes``: (n, 2) widths and heights, relative to the input.
+    Where none is, the largest. ``boxes``: (n, 2) widths and heights, relative to the input.
     """
     return next((size for size in sizes if (boxes.min(1) * size < least).mean() <= share), sizes[-1])
 
