@@ -73,7 +73,7 @@ def _lines(project: Project) -> Iterator[str]:
     yield f"{FORMS[found.form]}: {len(found.images)} images, {objects} objects"
     for what, count in found.left_out.items():
         if count:
-            yield f"left out: {count} {what}"
+            yield f"left out, {what}: {count}"
     parts = [part for part, images in project.parts.items() if images]
     width = max(map(len, [*found.names, "images"]))
     yield f"{'':{width}}" + "".join(f"{part:>9}" for part in parts)

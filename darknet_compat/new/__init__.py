@@ -120,7 +120,8 @@ def new(
         raise DataError(f"{name}: exists already; expected the name of a folder to make")
     where = find_device(device)
     on_processor = where.type == "cpu"
-    template = read_cfg(find_stock(os.fspath(cfg or (CPU_CFG if on_processor else GPU_CFG))))
+    given = os.fspath(cfg or (CPU_CFG if on_processor else GPU_CFG))
+    template = read_cfg(find_stock(given))
     detection_heads(template)
     found = collect(source, form, names, skip)
     groups = _alike(found, skip)
@@ -144,7 +145,7 @@ def new(
         fewer = asked if allowed is None else max(FEWEST, int(60 * allowed / seconds))
         plan = schedule(*batch, min(asked, fewer))
         why = [
-            f"Made by darknet-compat new from {template.file} for the {len(found.names)} classes of {source}.",
+            f"Made by darknet-compat new from {given} for the {len(found.names)} classes of {source}.",
             f"AlexeyAB's rule asks for {asked} updates: 2000 a class, at least 6000, and one for each training image.",
         ]
         if plan.max_batches < asked:
@@ -156,7 +157,7 @@ def new(
     typed = shlex.join(os.path.relpath(folder / f"{folder.name}{suffix}") for suffix in (".data", ".cfg"))
     return Project(
         folder, found, parts, divided, _across(parts, found, groups), len(groups) - len(set(groups.tolist())),
-        template.file, own, program, average, asked, seconds, f"darknet-compat detector train {typed} -fast -map",
+        given, own, program, average, asked, seconds, f"darknet-compat detector train {typed} -fast -map",
     )  # fmt: skip
 
 

@@ -38,8 +38,8 @@ class DataSet:
         path.parent.mkdir(parents=True, exist_ok=True)
         text = "".join(
             f"<object><name>{NAMES[number]}</name><difficult>{int(index in difficult)}</difficult><bndbox>"
-            f"<xmin>{left + 1}</xmin><ymin>{top + 1}</ymin><xmax>{left + w + 1}</xmax><ymax>{top + h + 1}</ymax></bndbox>"
-            "</object>"
+            f"<xmin>{left + 1}</xmin><ymin>{top + 1}</ymin><xmax>{left + w + 1}</xmax><ymax>{top + h + 1}</ymax>"
+            "</bndbox></object>"
             for index, (number, left, top, w, h) in enumerate(objects)
         )
         width, height = size
