@@ -47,7 +47,8 @@ def _thumbnail(path: str) -> np.ndarray:
         raise ImageError(f"{path}: does not decode; expected a whole JPEG, PNG or BMP image")
     # The last pixel of a side that 8 does not divide is there in part.
     sides = [_means(pixels, full / small) for pixels, full in zip(image.shape, (height, width), strict=True)]
-    return (sides[0] @ image @ sides[1].T).astype(np.float32).reshape(-1)
+    means: np.ndarray = sides[0] @ image @ sides[1].T
+    return means.astype(np.float32).reshape(-1)
 
 
 def _means(pixels: int, length: float) -> np.ndarray:
