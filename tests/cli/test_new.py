@@ -52,8 +52,8 @@ def test_each_flag_reaches_the_job(monkeypatch, capsys):
         raise SystemExit(0)
 
     monkeypatch.setattr("darknet_compat.new.new", run)
-    typed = "new n --from s --form coco --names f --cfg c --size 7 --minutes 3.5 --split .3 --seed 4 --copy --skip --device d"
-    assert main(shlex.split(typed)) == 0
+    typed = "new n --from s --form coco --names f --cfg c --size 7 --minutes 3.5 --split .3 --seed 4 --copy --skip"
+    assert main([*shlex.split(typed), "--device", "d"]) == 0
     assert asked == {
         "name": "n", "source": "s", "form": "coco", "names": "f", "cfg": "c", "size": 7, "minutes": 3.5, "share": 0.3,
         "seed": 4, "copy": True, "skip": True, "device": "d",
