@@ -332,10 +332,11 @@ def _look_at_classes(found: Findings) -> None:
             continue
         rare, common = labelled[counts[labelled].argmin()], labelled[counts[labelled].argmax()]
         if counts[common] > UNEVEN * counts[rare]:
+            both = " and ".join(f"{counts[number]} objects of {found.names[number]}" for number in (common, rare))
             say(
                 Problem(
                     "uneven classes",
-                    f"train: {counts[common]} objects of {found.names[common]} and {counts[rare]} of {found.names[rare]}",
+                    f"train: {both}",
                     "the rare class is learnt last: list its images several times, or label more",
                 )
             )

@@ -199,7 +199,7 @@ def shrink(data_set):
             "1 images to score on are near-duplicates of some to train on, as images/v03.jpg of",
         ),
         (lose_a_class, ["classes without objects"], "valid: no object of bee"),
-        (make_rare, ["few objects", "uneven classes"], "bee 2"),
+        (make_rare, ["few objects", "uneven classes"], "60 objects of ant and 2 objects of bee"),
         (shrink, ["small objects"], "7% of the objects have a side under 8 pixels at 64 x 32"),
     ],
 )
