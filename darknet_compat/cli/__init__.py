@@ -40,7 +40,7 @@ class _Parser(argparse.ArgumentParser):
 
 def build_parser() -> argparse.ArgumentParser:
     """All verbs and their flags. Nothing here loads torch, OpenCV or matplotlib."""
-    from . import classifier, detector, export, network, rnn, scores, yolo
+    from . import check, classifier, detector, export, network, new, rnn, scores, yolo
 
     parser = _Parser(
         prog="darknet-compat",
@@ -49,7 +49,7 @@ def build_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True, parser_class=_Parser)
-    for family in (detector, yolo, classifier, rnn, network, export, scores):
+    for family in (new, check, detector, yolo, classifier, rnn, network, export, scores):
         family.add(verbs)
     return parser
 
