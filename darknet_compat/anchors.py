@@ -10,6 +10,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,12 +86,31 @@ def network_boxes(
             "expected a text file beside each image's folder: write them with tools/voc_label.py"
         )
     labels.warn_of_missing()
-    whole = (width, height)
-    taken = [letterbox_size(*image_size(image), *whole) if letter_box else whole for image in images]
-    sizes = labels.objects[:, 3:] * np.repeat(taken, np.diff(labels.starts), axis=0)
+    return network_sizes(labels.objects[:, 3:], np.diff(labels.starts), images, width, height, letter_box)
+
+
+def network_sizes(
+    boxes: NDArray[np.float64], counts: Sequence[int] | NDArray[Any], images: Sequence[str], width: int, height: int,
+    letter_box: bool = True,
+) -> NDArray[np.float64]:  # fmt: skip
+    """As :func:`network_boxes` for ``boxes`` (n, 2), widths and heights relative to their images, of which the first
+    image has so many as the first of ``counts`` says, and so on.
+    """
+    sizes = seen_sizes(boxes, counts, list(map(image_size, images)), width, height, letter_box)
     # Training drops smaller boxes too.
-    large: np.ndarray = sizes[(sizes >= np.multiply(whole, SMALLEST)).all(1)]
+    large: np.ndarray = sizes[(sizes >= np.multiply((width, height), SMALLEST)).all(1)]
     return large
+
+
+def seen_sizes(
+    boxes: NDArray[np.float64], counts: Sequence[int] | NDArray[Any], images: Sequence[tuple[int, int]], width: int,
+    height: int, letter_box: bool = True,
+) -> NDArray[np.float64]:  # fmt: skip
+    """The sizes of all ``boxes`` in pixels of the network's input, (n, 2); ``images`` are widths and heights."""
+    whole = (width, height)
+    taken = [letterbox_size(*image, *whole) if letter_box else whole for image in images]
+    sizes: np.ndarray = boxes * np.repeat(np.reshape(taken, (-1, 2)), counts, axis=0)
+    return sizes
 
 
 def iou(boxes: np.ndarray, anchors: np.ndarray) -> np.ndarray:

@@ -139,7 +139,7 @@ def _is_for(action: argparse.Action, word: str) -> bool:
 
 def build_parser(name: str = NAME) -> argparse.ArgumentParser:
     """All verbs and their flags, for a command of a name. Nothing here loads torch, OpenCV or matplotlib."""
-    from . import classifier, detector, export, network, rnn, scores, yolo
+    from . import check, classifier, detector, export, network, new, rnn, scores, yolo
 
     parser = _Parser(
         prog=name,
@@ -148,7 +148,7 @@ def build_parser(name: str = NAME) -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True, parser_class=_Parser)
-    for family in (detector, yolo, classifier, rnn, network, export, scores):
+    for family in (new, check, detector, yolo, classifier, rnn, network, export, scores):
         family.add(verbs)
     parser.set_defaults(command=name)
     return parser

@@ -6,8 +6,6 @@ Source: ``examples/classifier.c, train_classifier``; AlexeyAB's ``src/classifier
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -24,6 +22,7 @@ from .checkpoint import ROLLING, Snapshots, by_batches, by_epochs
 from .class_images import TRAIN, image_classes, training_images
 from .crop_augment import crop_augmentation
 from .data import ClassTrainingSet
+from .log import Line
 from .loop import Scoring
 from .schedule import images_per_update
 from .sources import ImageFiles
@@ -34,7 +33,6 @@ TOP_EPOCHS, TOP_LEAST = 2, 100  # AlexeyAB's calc_topk_for_each: 2 epochs, and a
 SNAPSHOT = {PJREDDIE: 1000, ALEXEYAB: 100}  # batches from one NAME.backup, or NAME_last.weights, to the next
 NUMBERED = 1000  # batches from one NAME_1000.weights of AlexeyAB's program to the next
 SCORED = 8  # images of the valid list in a batch
-NEW = 0.01  # of a new estimate of the time that is left, in AlexeyAB's mean
 
 
 def train_classifier(
@@ -138,47 +136,21 @@ class ClassifierTraining(ImageTraining[ClassTrainingSet]):
         return {f"top_{number}": f"top {number}" for number in sorted({1, self.top})}
 
     def _log(self) -> dict[str, Any]:
-        hours = None
-        if self.trainer.network.program != PJREDDIE:
-            hours = Hours(self.trainer.net.max_batches, self.processes.world)
-        return {"scores": self._scores(), "line": update_line(len(self.images), hours)}
+        return {"scores": self._scores(), "line": update_line(len(self.images))}
 
     def _said(self) -> str:
         least, most = self.images.options.sides(self.trainer.network.width)
         return f"{len(self.images)} images, {read_classes(self.data)} classes; sides of {least} to {most}"
 
 
-def update_line(images: int, hours: Callable[[int], float] | None = None) -> Callable[[Update, float, int], str]:
-    """The line that ``classifier train`` prints of each update; ``images``: how many there are in the list.
-
-    ``hours`` gives those that are left behind a batch, which AlexeyAB's program prints too.
-    """
+def update_line(images: int) -> Line:
+    """The line that ``classifier train`` prints of each update; ``images``: how many there are in the list."""
 
     def line(update: Update, seconds: float, taken: int) -> str:
         epochs = np.float32(update.seen) / np.float32(images)
-        left = "" if hours is None else f", {hours(update.batch):f} hours left"
         return (
             f"{update.batch}, {epochs:.3f}: {update.loss:f}, {update.avg:f} avg, {update.rate:f} rate, "
-            f"{seconds:f} seconds, {update.seen} images{left}"
+            f"{seconds:f} seconds, {update.seen} images"
         )
 
     return line
-
-
-class Hours:
-    """How long a training still takes, by the time from update to update: AlexeyAB's running mean, in hours.
-
-    An update of ``world`` processes is so many batches.
-    """
-
-    def __init__(self, max_batches: int, world: int = 1) -> None:
-        self.max_batches, self.world = max_batches, world
-        self.mean: float | None = None
-        self.last = time.monotonic()
-
-    def __call__(self, batch: int) -> float:
-        now = time.monotonic()
-        left = (self.max_batches - batch) // self.world * (now - self.last) / 3600
-        self.last = now
-        self.mean = left if self.mean is None else NEW * left + (1 - NEW) * self.mean
-        return self.mean

@@ -29,6 +29,7 @@ from .step import Update
 FIRST, SIZE = ("batch", "images", "loss", "avg_loss", "rate", "seconds", "loading_seconds"), "size"
 CHARTED = ("batch", "loss", "avg_loss", "rate")  # and the scores
 MAP = {"map": "mAP"}
+NEW = 0.01  # of the last update in the mean of the time that is left
 CHART_EVERY = 10.0  # seconds
 CHART_SHARE = 0.02  # of the time at most goes into drawing
 
@@ -43,6 +44,26 @@ def update_line(update: Update, seconds: float, images: int) -> str:
         f"{update.batch}: {update.loss:f}, {update.avg:f} avg, {update.rate:f} rate, {seconds:f} seconds, "
         f"{update.batch * images} images"
     )
+
+
+class Hours:
+    """How long a training still takes, by the time from update to update: AlexeyAB's running mean, in hours.
+
+    Source: his ``src/detector.c, train_detector``; pjreddie's program does not say it.
+    """
+
+    def __init__(self, max_batches: int) -> None:
+        self.max_batches = max_batches
+        self.mean: float | None = None
+        self.last = time.monotonic()
+
+    def __call__(self, batch: int, world: int = 1) -> float:
+        """Behind update ``batch``; one of ``world`` processes is so many batches."""
+        now = time.monotonic()
+        left = (self.max_batches - batch) // world * (now - self.last) / 3600
+        self.last = now
+        self.mean = left if self.mean is None else NEW * left + (1 - NEW) * self.mean
+        return self.mean
 
 
 def rewritten_line(rewritten: float, trained: float) -> str:
@@ -92,7 +113,8 @@ class Log:
     On a terminal a bar stands in the place of the lines of each update. ``heads``: the network's. ``batch``: the batch
     to go on after; rows and lines that a broken-off training left behind it are taken out of the table.
     ``tensorboard`` writes the figures into the folder ``path`` + .tensorboard too. ``scores``: the columns of what is
-    scored now and then, and what they are called. ``line`` makes the line of an update; ``loads``: is there one of
+    scored now and then, and what they are called. ``line`` makes the line of an update, but for the time that is left,
+    up to ``last_batch``; ``loads``: is there one of
     what loading took?
     """
 
@@ -131,6 +153,7 @@ class Log:
         if not self.table.size:
             self._write_row(self.table_columns)
         self.bar = self._bar(batch, last_batch)
+        self.hours = Hours(last_batch)
         self.drawn = time.monotonic()
         self.drawing_took = 0.0
 
@@ -224,7 +247,7 @@ class Log:
                 self.rewritten, self.trained = self.rewritten + rewritten, self.trained + trained
             if self.trained:
                 self.detail(rewritten_line(self.rewritten, self.trained))
-        self.detail(self.line(update, seconds, images))
+        self.detail(f"{self.line(update, seconds, images)}, {self.hours(update.batch, world):f} hours left")
         if self.bar is None:
             self._show(sys.stdout.flush)
         else:

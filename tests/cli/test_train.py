@@ -101,7 +101,7 @@ def test_from_weights_that_end_early(run):
     code, out, _ = run("start.conv.5", "-clear")
     assert code == 0
     assert "start.conv.5: version 0.2.0, seen 800 images, 3 layers (0-4) got numbers, " in out
-    assert [line.split(":")[0] for line in out.splitlines() if line.endswith("images")] == list("123456")
+    assert [line.split(":")[0] for line in out.splitlines() if line.endswith(" hours left")] == list("123456")
 
     # Without -clear the header's count stands, and nothing is left to do: the C program would write _final at once.
     code, _, error = run("start.conv.5")
@@ -190,7 +190,7 @@ def test_a_screen_that_nobody_reads_ends_no_training(tmp_path, output, reason):
     assert (tmp_path / "backup" / "small_final.weights").exists()
     log = (tmp_path / "backup" / "small.log").read_text().splitlines()
     assert log[0] == "small"
-    assert [line.split(":")[0] for line in log if line.endswith(" images")] == list("123456")
+    assert [line.split(":")[0] for line in log if line.endswith(" hours left")] == list("123456")
     assert log[-1] == "Saving weights to backup/small_final.weights"
 
 
@@ -224,7 +224,9 @@ def test_what_is_cached_or_augmented_by_batches_trains_the_same(run, monkeypatch
         assert len(decoded) == (12 if "-cache" in flags else 48), "12 images once, or 6 updates of 8"
         assert len(augmented) == (12 if "device" in flags else 0), "6 updates of 2 mini-batches"
         weights[flags] = Path("backup/small_final.weights").read_bytes()
-        losses[flags] = [float(line.split()[1].rstrip(",")) for line in out.splitlines() if line.endswith("images")]
+        losses[flags] = [
+            float(line.split()[1].rstrip(",")) for line in out.splitlines() if line.endswith(" hours left")
+        ]
     assert len(losses[()]) == 6
     assert weights["-cache",] == weights[()]
     assert weights["-cache", "-augment", "device"] == weights["-augment", "device"]
@@ -641,7 +643,7 @@ def test_classifier_train_says_what_darknet_says(classify):
     lines = out.splitlines()
     assert lines[:2] == ["net", "Learning Rate: 0.01, Momentum: 0.9, Decay: 0.0005"]
     assert lines[2].startswith("12 images, 3 classes; sides of 32 to 48; seed 4")
-    assert [line.split(": ")[0] for line in lines if line.endswith(" images")] == [
+    assert [line.split(": ")[0] for line in lines if line.endswith(" hours left")] == [
         "1, 0.667", "2, 1.333", "3, 2.000", "4, 2.667", "5, 3.333", "6, 4.000"]  # fmt: skip
     assert [line.rsplit("/")[-1] for line in lines if line.startswith("Saving weights to")] == [
         "net_1.weights", "net_2.weights", "net_3.weights", "net_4.weights", "net.backup", "net.weights"]  # fmt: skip

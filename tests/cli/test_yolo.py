@@ -138,7 +138,7 @@ def test_train_prints_the_c_programs_lines(verb, tmp_path, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert lines[:2] == ["v1", "Learning Rate: 0.0005, Momentum: 0.9, Decay: 0.0005"]
     update = [r"Loaded: \d\.\d{6} seconds", *2 * [r"Detection Avg IOU: .*, Any Obj: .*, count: \d+"]]
-    update.append(r"{}: [\d.]+, [\d.]+ avg, 0\.000500 rate, [\d.]+ seconds, {} images")
+    update.append(r"{}: [\d.]+, [\d.]+ avg, 0\.000500 rate, [\d.]+ seconds, {} images, [\d.]+ hours left")
     expected = [line.format(number, 8 * number) if "avg" in line else line for number in (1, 2) for line in update]
     assert all(re.fullmatch(*pair) for pair in zip(expected, lines[3:-2], strict=True))
     assert (tmp_path / "backup/v1_final.weights").exists()

@@ -12,7 +12,7 @@ import pytest
 
 from darknet_compat.cfg import parse_cfg
 from darknet_compat.network import Network
-from darknet_compat.train.log import Lines, Log
+from darknet_compat.train.log import Hours, Lines, Log
 from tests.train.nets import COLUMNS, small
 from tests.train.test_loop import Training
 
@@ -72,7 +72,7 @@ def test_a_full_disk_is_warned_of_once_and_the_training_goes_on(tmp_path, end, r
     assert len(caught) == 1
     assert [row["batch"] for row in training.rows()] == list("123456")
     log = training.snapshots.path(".log").read_text()
-    assert [line.split(":")[0] for line in log.splitlines() if line.endswith("images")] == list("123456")
+    assert [line.split(":")[0] for line in log.splitlines() if line.endswith(" hours left")] == list("123456")
 
 
 @pytest.mark.parametrize("end", [".csv", ".log"])
@@ -90,7 +90,7 @@ def test_what_a_full_disk_did_not_take_is_written_at_the_end_if_it_can_be(tmp_pa
     with pytest.warns(UserWarning, match="No space left on device"):
         assert training.run() == 0
     assert [row["batch"] for row in training.rows()] == list("123")
-    assert training.snapshots.path(".log").read_text().count(" images\n") == 3
+    assert training.snapshots.path(".log").read_text().count(" hours left\n") == 3
 
 
 def test_a_new_training_begins_its_files_anew(tmp_path):
@@ -98,7 +98,7 @@ def test_a_new_training_begins_its_files_anew(tmp_path):
         training = Training(tmp_path, "max_batches=2")
         training.run()
     assert [row["batch"] for row in training.rows()] == list("12")
-    assert training.snapshots.path(".log").read_text().count(" images\n") == 2
+    assert training.snapshots.path(".log").read_text().count(" hours left\n") == 2
 
 
 def test_a_table_that_is_none_is_written_anew(tmp_path):
@@ -144,3 +144,13 @@ def test_a_chart_that_cannot_be_drawn_ends_no_training(tmp_path, monkeypatch, wh
     with pytest.warns(UserWarning, match=rf"net\.png: the chart cannot be written: {reason}") as caught:
         assert training.run() == 0
     assert len(caught) == 1
+
+
+def test_hours_that_are_left_are_alexeyabs_mean(monkeypatch):
+    now = iter([0.0, 36.0, 108.0])
+    monkeypatch.setattr("time.monotonic", lambda: next(now))
+    hours = Hours(100)
+    assert hours(10) == pytest.approx(90 * 36 / 3600)
+    assert hours(11) == pytest.approx(0.99 * 0.9 + 0.01 * 89 * 72 / 3600)
+    now = iter([0.0, 36.0])
+    assert Hours(100)(12, world=4) == pytest.approx(22 * 36 / 3600), "of four processes an update is four batches"

@@ -30,7 +30,7 @@ from darknet_compat.train.step import Trainer
 from darknet_compat.weights import load_weights
 from tests.train.nets import COLUMNS, data_set, small
 
-LINE = re.compile(r"(\d+): (\S+), (\S+) avg, (\S+) rate, (\S+) seconds, (\d+) images$")
+LINE = re.compile(r"(\d+): (\S+), (\S+) avg, (\S+) rate, (\S+) seconds, (\d+) images, (\S+) hours left$")
 
 
 class Alike(Processes):
@@ -107,6 +107,9 @@ def test_lines_table_and_files_are_darknets(tmp_path, capsys):
     updates = [match for line in lines if (match := LINE.match(line))]
     assert [int(match[1]) for match in updates] == [1, 2, 3, 4, 5, 6]
     assert [int(match[6]) for match in updates] == [8, 16, 24, 32, 40, 48]
+    hours = [float(match[7]) for match in updates]
+    assert all(0 < left < 0.1 for left in hours[:-1])
+    assert 0 < hours[-1] <= hours[-2], "behind the last update its share of the mean is 0"
     assert training.files() == ["net.backup", "net.backup.state", "net.csv", "net.log", "net_final.weights"]
     assert training.snapshots.path(".log").read_text().splitlines() == lines
 

@@ -25,7 +25,7 @@ from tests.oracle import PROGRAM
 from tests.text_cases import SECTIONS, SONNETS, seed_c, starts_of, text_cfg
 
 TEXT = SONNETS.read_bytes()
-LINE = re.compile(r"^(\d+): (\S+), (\S+) avg, (\S+) rate, \S+ seconds, (\S+) epochs$", re.M)
+LINE = re.compile(r"^(\d+): (\S+), (\S+) avg, (\S+) rate, \S+ seconds, (\S+) epochs(?:, \S+ hours left)?$", re.M)
 
 
 def trainer_of(section="gru", batch=6, steps=4, net="max_batches=9"):

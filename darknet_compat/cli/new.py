@@ -1,0 +1,109 @@
+"""The verb ``new``: from labelled images to all that a training needs."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from .arguments import fraction, positive
+
+if TYPE_CHECKING:
+    from ..new import Project
+
+
+def add(verbs: Any) -> None:
+    """Make the verb known to the command line."""
+    parser = verbs.add_parser(
+        "new",
+        help="from labelled images to all that a training needs",
+        description="Finds VOC XML, COCO JSON or Darknet labels, divides the images, and writes the folder NAME: "
+        "lists, labels, names, .data, and a cfg with its classes, filters, anchors and schedule. Says how long "
+        "training will take, and what to type next.",
+        epilog="example: %(prog)s cells --from BCCD",
+        allow_abbrev=False,
+    )
+
+    def flag(name: str, **options: Any) -> None:
+        parser.add_argument(f"-{name}", f"--{name}", **options)
+
+    parser.add_argument("name", metavar="NAME", help="folder to make")
+    flag("from", dest="source", required=True, metavar="SOURCE", help="folder of labelled images, or a COCO JSON file")
+    flag("form", choices=("voc", "coco", "darknet"), help="how they are labelled (default: what is found)")
+    flag("names", metavar="FILE", help="the classes, one a line (default: all that are found)")
+    flag(
+        "cfg", metavar="CFG", help="network to start from (default: cfg/yolov4-small.cfg, on a GPU cfg/yolov4-tiny.cfg)"
+    )
+    flag("size", type=positive, metavar="PIXELS", help="of the network's input (default: what the boxes need)")
+    flag("minutes", type=_above_0, metavar="N", help="most time to train (default: 40 on a processor)")
+    flag("split", type=fraction, metavar="SHARE", help="of the images, to score on (default: as the data comes, or .2)")
+    flag("seed", type=int, default=0, help="of the division (default 0)")
+    flag("copy", action="store_true", help="copy the images (default: links to them)")
+    flag("skip", action="store_true", help="leave out what cannot be read, and count it (default: an error)")
+    flag("device", metavar="DEVICE", help="where it will be trained: cuda (default where there is one), cpu ...")
+    parser.set_defaults(run=new)
+
+
+def _above_0(text: str) -> float:
+    value = float(text)
+    if not value > 0:
+        raise argparse.ArgumentTypeError(f"{text} is not over 0")
+    return value
+
+
+def new(options: argparse.Namespace) -> int:
+    from ..new import new as run
+
+    project = run(
+        options.name, options.source, form=options.form, names=options.names, cfg=options.cfg, size=options.size,
+        minutes=options.minutes, share=options.split, seed=options.seed, copy=options.copy, skip=options.skip,
+        device=options.device,
+    )  # fmt: skip
+    for line in _lines(project):
+        print(line)
+    return 0
+
+
+def _lines(project: Project) -> Iterator[str]:
+    from ..layers.net import read_net
+    from ..new import FORMS
+
+    found, net = project.collection, read_net(project.cfg.net, project.program)[0]
+    objects = sum(len(image.objects) for image in found.images)
+    yield f"{FORMS[found.form]}: {len(found.images)} images, {objects} objects"
+    for what, count in found.left_out.items():
+        if count:
+            yield f"left out, {what}: {count}"
+    parts = [part for part, images in project.parts.items() if images]
+    width = max(map(len, [*found.names, "images"]))
+    yield f"{'':{width}}" + "".join(f"{part:>9}" for part in parts)
+    yield f"{'images':{width}}" + "".join(f"{len(project.parts[part]):9}" for part in parts)
+    counts = {part: project.counts(part) for part in parts}
+    for name in found.names:
+        yield f"{name:{width}}" + "".join(f"{counts[part][name]:9}" for part in parts)
+    if project.divided:
+        yield "divided as the data comes; -split SHARE divides it anew"
+    elif project.alike:
+        yield f"{project.alike} images are near-duplicates of others, and stand on the side of those"
+    if project.duplicates:
+        trained, scored = project.duplicates[0]
+        yield (
+            f"warning: {len(project.duplicates)} images to score on are near-duplicates of some to train on, as "
+            f"{scored} of {trained}; -split SHARE divides the data anew, and keeps such together"
+        )
+    yield f"network: {project.template}, {net.width} x {net.height}; anchors: average IoU {100 * project.average:.1f} %"
+    yield (
+        f"schedule: {net.max_batches} updates of {net.batch} images, about {_time(project.seconds * net.max_batches)} "
+        f"here ({project.seconds:.2f} s an update)"
+    )
+    if net.max_batches < project.asked:
+        yield (
+            f"AlexeyAB's rule asks for {project.asked} updates, {_time(project.seconds * project.asked)}: "
+            f"-minutes {round(project.seconds * project.asked / 60) + 1} has them"
+        )
+    yield f"next: {project.command}"
+
+
+def _time(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60:02} min"

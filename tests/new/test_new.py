@@ -1,0 +1,234 @@
+"""new/__init__.py: the folder that `new` makes, of every form of data, is one that trains."""
+
+import os
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from darknet_compat.cfg import read_cfg, read_data, read_list, read_names
+from darknet_compat.errors import DarknetError
+from darknet_compat.labels import label_path, read_labels
+from darknet_compat.network import Network
+from darknet_compat.new import collect, new
+from darknet_compat.train.detector import train_detector
+from tests.conftest import ROOT
+
+from .conftest import MAKERS, NAMES
+
+TINY = """[net]
+batch=4
+subdivisions=2
+width=64
+height=32
+channels=3
+learning_rate=0.001
+policy=steps
+steps=10,20
+scales=.1,.1
+max_batches=30
+
+[convolutional]
+filters=4
+size=3
+stride=8
+pad=1
+activation=leaky
+
+[convolutional]
+filters=12
+size=1
+activation=linear
+
+{head}
+classes=1
+num=2
+jitter=.1
+"""
+HEADS = {
+    "pjreddie": "[region]\nanchors=1,1, 2,2\nsoftmax=1\nrescore=1",
+    "alexeyab": "[yolo]\nanchors=8,8, 16,16\nscale_x_y=1.05\niou_loss=ciou",
+}
+
+
+@pytest.fixture
+def tiny(tmp_path):
+    def make(program="pjreddie"):
+        path = tmp_path / f"{program}.cfg"
+        path.write_text(TINY.format(head=HEADS[program]))
+        return path
+
+    return make
+
+
+def net_of(cfg):
+    return Network(read_cfg(cfg), device="meta").net
+
+
+def many(data_set, images=24):
+    """Images of two classes, of which the second is rarer."""
+    for index in range(images):
+        data_set.image(f"x/{index:03}.jpg", (60 + index, 40))
+        objects = [(0, index, 5, 12 + index % 9, 10), *([(1, 3, 4, 9 + index % 5, 20)] if index % 3 == 0 else [])]
+        data_set.xml(f"x/{index:03}.xml", (60 + index, 40), objects)
+
+
+@pytest.mark.parametrize("program", HEADS)
+@pytest.mark.parametrize("form", MAKERS)
+def test_every_form_becomes_a_folder_that_trains(data_set, tiny, tmp_path, form, program):
+    MAKERS[form](data_set)
+    project = new(tmp_path / "my set", data_set.root, cfg=tiny(program), size=64, minutes=0.001, share=0.25)
+    folder = tmp_path / "my set"
+    data = read_data(folder / "my set.data")
+    train, valid = (read_list(data.require(name)) for name in ("train", "valid"))
+    assert read_names(data.require("names")) == NAMES
+    assert data.integer("classes") == 2
+    assert len(train) == 3
+    assert len(valid) == 1
+    assert project.program == program
+    # What a program finds for an image is what was labelled.
+    labelled = {os.path.realpath(image.path): image.objects for image in collect(data_set.root).images}
+    for image in train + valid:
+        assert np.array_equal(read_labels(label_path(image, program)), labelled[os.path.realpath(image)])
+    cfg = folder / "my set.cfg"
+    trained = train_detector(folder / "my set.data", cfg, seed=1)
+    assert trained.batch == net_of(cfg).max_batches == 200
+    assert (folder / "backup").is_dir()
+
+
+def test_data_that_comes_divided_stays_so(data_set, tiny, tmp_path):
+    for part in ("train", "valid", "test"):
+        for index in range(4):
+            data_set.image(f"{part}/{part}{index}.jpg")
+            data_set.xml(f"{part}/{part}{index}.xml", (60, 40), [(index % 2, 5, 5, 10 + index, 20)])
+    # A frame of the same video: the test image is one that is trained on.
+    same = data_set.root / "train/train0.jpg"
+    (data_set.root / "test/test0.jpg").write_bytes(same.read_bytes())
+    project = new(tmp_path / "own", data_set.root, cfg=tiny(), size=64, minutes=0.001)
+    assert project.divided
+    for part in ("train", "valid", "test"):
+        listed = read_list(tmp_path / f"own/{part}.txt")
+        assert [Path(path).name for path in listed] == [f"{part}_{part}{index}.jpg" for index in range(4)]
+    assert project.duplicates == [("train/train0.jpg", "test/test0.jpg")]
+    again = new(tmp_path / "anew", data_set.root, cfg=tiny(), size=64, minutes=0.001, share=0.25)
+    assert not again.divided
+    assert not again.duplicates
+    assert again.alike == 1
+    assert not (tmp_path / "anew/test.txt").exists()
+    sides = {path: part for part in ("train", "valid") for path in read_list(tmp_path / f"anew/{part}.txt")}
+    assert len({part for path, part in sides.items() if Path(path).name in ("train_train0.jpg", "test_test0.jpg")}) == 1
+
+
+def test_a_test_set_alone_is_scored_on(data_set, tiny, tmp_path):
+    for part in ("train", "test"):
+        for index in range(2):
+            data_set.image(f"{part}/{part}{index}.jpg")
+            data_set.xml(f"{part}/{part}{index}.xml", (60, 40), [(0, 5, 5, 10 + index, 20 - index)])
+    new(tmp_path / "own", data_set.root, cfg=tiny(), size=64, minutes=0.001)
+    assert [Path(path).name for path in read_list(tmp_path / "own/valid.txt")] == ["test_test0.jpg", "test_test1.jpg"]
+
+
+def test_names_are_such_that_result_files_tell_them_apart(data_set, tiny, tmp_path):
+    """And suffixes for which both programs find labels: pjreddie's knows no .jpeg and no .bmp."""
+    for index, name in enumerate(("a/1.jpg", "b/1.jpg", "1.2.jpg", "1.3.JPG", "c.jpeg", "d.bmp", "e.png", "a_1.jpg")):
+        suffix = Path(name).suffix
+        data_set.image(name, (60 + index, 40), suffix.lower())
+        data_set.txt(Path(name).with_suffix(".txt"), (60 + index, 40), [(0, 5, 5, 10 + index, 20)])
+    (data_set.root / "x.names").write_text("bird\n")
+    originals = {path: path.read_bytes() for path in data_set.root.rglob("*.*")}
+    for copy in (False, True):
+        folder = tmp_path / f"own{copy}"
+        new(folder, data_set.root, cfg=tiny(), size=64, minutes=0.001, copy=copy)
+        images = sorted((folder / "images").iterdir())
+        assert [path.name for path in images] == [
+            "1_2.jpg", "1_3.jpg", "a_1.jpg", "a_1_2.jpg", "b_1.jpg", "c.jpg", "d.png", "e.png",
+        ]  # fmt: skip
+        assert [path.name for path in images if path.is_symlink()] == (
+            [] if copy else [path.name for path in images if path.name != "d.png"]
+        )
+        for path in images:
+            assert read_labels(label_path(str(path))).shape == (1, 5)
+        turned = cv2.imread(str(folder / "images/d.png"))
+        assert np.array_equal(turned, cv2.imread(str(data_set.root / "d.bmp")))
+    assert {path: path.read_bytes() for path in originals} == originals
+
+
+def test_anchors_are_those_of_the_boxes_as_the_network_sees_them(data_set, tiny, tmp_path):
+    """60 x 40 in an input of 64 x 64: pjreddie's letterbox is 64 x 42 of it, AlexeyAB's stretch all."""
+    for index, (w, h) in enumerate([(15, 10)] * 3 + [(30, 20)] * 3):
+        data_set.image(f"{index}.jpg")
+        data_set.xml(f"{index}.xml", (60, 40), [(0, 5, 5, w, h)])
+    expected = {"pjreddie": np.array([16, 10.5, 32, 21]) / 8, "alexeyab": [16, 16, 32, 32]}
+    for program in HEADS:
+        project = new(tmp_path / program, data_set.root, cfg=tiny(program), size=64, minutes=0.001)
+        assert project.average == pytest.approx(1)
+        head = Network(read_cfg(tmp_path / f"{program}/{program}.cfg")).detector
+        assert head.o.anchors == pytest.approx(expected[program], abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "minutes", "expected"),
+    [(0.1, None, 6000), (1.0, None, 2400), (1.0, 10, 600), (60.0, 10, 200), (0.001, 10, 6000)],
+)
+def test_updates_are_what_the_time_allows(data_set, tiny, tmp_path, monkeypatch, seconds, minutes, expected):
+    many(data_set)
+    monkeypatch.setattr("darknet_compat.new.seconds_per_update", lambda *_: seconds)
+    project = new(tmp_path / "own", data_set.root, cfg=tiny(), minutes=minutes)
+    assert project.asked == 6000
+    net = net_of(tmp_path / "own/own.cfg")
+    assert (net.max_batches, net.steps) == (expected, [int(0.8 * expected), int(0.9 * expected)])
+    assert net.burn_in == expected // 20
+    # Boxes of 9 of 40 to 48 pixels of height are large enough at the smallest size.
+    assert net.width == 224
+
+
+def test_the_usual_networks_are_there():
+    from darknet_compat.new import CPU_CFG, GPU_CFG
+
+    assert (ROOT / CPU_CFG).is_file()
+    assert (ROOT / GPU_CFG).is_file()
+
+
+def test_an_error_leaves_nothing_behind(data_set, tiny, tmp_path, monkeypatch):
+    many(data_set, 6)
+    before = set(tmp_path.rglob("*"))
+
+    def fail(*_):
+        raise DarknetError("full")
+
+    for what in ("seconds_per_update", "write_cfg", "_write_data"):
+        with monkeypatch.context() as patched:
+            patched.setattr(f"darknet_compat.new.{what}", fail)
+            with pytest.raises(DarknetError, match="full"):
+                new(tmp_path / "own", data_set.root, cfg=tiny(), minutes=0.001)
+        assert set(tmp_path.rglob("*")) - before <= {tmp_path / "pjreddie.cfg"}
+
+
+def test_what_is_there_is_not_overwritten(data_set, tiny, tmp_path):
+    many(data_set, 6)
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own/precious").write_text("mine")
+    (tmp_path / "file").write_text("mine")
+    for name in ("own", "file"):
+        with pytest.raises(DarknetError, match="exists already"):
+            new(tmp_path / name, data_set.root, cfg=tiny())
+    assert (tmp_path / "own/precious").read_text() == "mine"
+
+
+def test_a_place_where_darknet_would_not_find_labels_is_refused(data_set, tiny, tmp_path):
+    many(data_set, 6)
+    with pytest.raises(DarknetError, match=r"pjreddie's program looks for labels in .*; expected a NAME"):
+        new(tmp_path / "raw/own", data_set.root, cfg=tiny(), minutes=0.001)
+    assert list((tmp_path / "raw").iterdir()) == []
+    assert new(tmp_path / "raw/own", data_set.root, cfg=tiny("alexeyab"), minutes=0.001).program == "alexeyab"
+
+
+def test_what_does_not_decode_is_named_or_left_out(data_set, tiny, tmp_path):
+    many(data_set, 6)
+    path = data_set.root / "x/003.jpg"
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(DarknetError, match=r"003\.jpg.*\(1 such files; -skip leaves them out\)"):
+        new(tmp_path / "own", data_set.root, cfg=tiny(), minutes=0.001)
+    project = new(tmp_path / "own", data_set.root, cfg=tiny(), minutes=0.001, skip=True)
+    assert sum(len(images) for images in project.parts.values()) == 5
