@@ -501,7 +501,8 @@ def one_image(bench: Bench, net: str, classes: int, sample: bool) -> None:
         Entry("import torch", "command", {"arguments": ["-c", "import torch"], **folder}),
         Entry("darknet_compat", "command", {"arguments": ["-m", "darknet_compat", *words], **folder}),
     ]
-    if net != "yolov4-tiny" and (program := shutil.which("darknet")):
+    program = "/usr/bin/darknet"  # by its whole path: our own `darknet` may stand first on the PATH
+    if net != "yolov4-tiny" and Path(program).is_file():
         arguments = [*words, "-out", "predictions"] if classes < 1000 else words  # else it opens a window, and waits
         entries.append(Entry("darknet (Debian)", "command", {"arguments": arguments, "program": program, **folder}))
     if bench.options.alexeyab:
