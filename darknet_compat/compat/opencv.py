@@ -38,18 +38,20 @@ Source = str | os.PathLike[str] | bytes | bytearray | np.ndarray
 def readNetFromDarknet(cfgFile: Source, darknetModel: Source | None = None) -> Net:
     """A network from a .cfg and a .weights, both paths or both the bytes of a file. Raises :class:`DarknetError`."""
     read = (
-        read_cfg(cfgFile) if isinstance(cfgFile, (str, os.PathLike)) else parse_cfg(_bytes(cfgFile).decode(), "buffer")
+        read_cfg(cfgFile)
+        if isinstance(cfgFile, (str, os.PathLike))
+        else parse_cfg(_bytes(cfgFile).decode("utf-8", "surrogateescape"), "buffer")
     )
     if darknetModel is None or isinstance(darknetModel, (str, os.PathLike)):
         return Net(load_network(read, darknetModel or None))
-    with tempfile.NamedTemporaryFile(suffix=".weights") as file:
+    with tempfile.NamedTemporaryFile(prefix="buffer.", suffix=".weights") as file:
         file.write(_bytes(darknetModel))
         file.flush()
         return Net(load_network(read, file.name))
 
 
 def _bytes(buffer: Any) -> bytes:
-    return buffer.tobytes() if isinstance(buffer, np.ndarray) else bytes(buffer)
+    return memoryview(buffer).tobytes()
 
 
 class Net:
@@ -99,7 +101,7 @@ class Net:
         """As :meth:`setPreferableBackend`."""
 
     def setInput(
-        self, blob: np.ndarray, name: str = "", scalefactor: float = 1.0, mean: Sequence[float] = (0, 0, 0, 0)
+        self, blob: np.ndarray, name: str = "", scalefactor: float = 1.0, mean: float | Sequence[float] = (0, 0, 0, 0)
     ) -> None:
         """What ``cv2.dnn.blobFromImage`` gives, (N, c, h, w), of any size that the network can take.
 
@@ -109,8 +111,8 @@ class Net:
         channels = self.network.channels
         if numbers.ndim != 4 or numbers.shape[1] != channels or not numbers.size:
             raise ImageError(f"a blob of {numbers.shape}; expected (images, {channels}, height, width)")
-        if any(mean):
-            numbers = numbers - np.asarray(mean, np.float32)[:channels, None, None]
+        if any(scalar := _scalar(mean)):
+            numbers = numbers - np.asarray(scalar, np.float32)[:channels, None, None]
         self.blob = np.ascontiguousarray(numbers * np.float32(scalefactor))
 
     @overload
@@ -154,6 +156,12 @@ class Net:
                 output = _rows(layer, outputs[index]) if is_head else _planes(outputs[index])
                 found[index] = output.float().cpu().numpy()
         return found
+
+
+def _scalar(given: float | Sequence[float]) -> tuple[float, float, float, float]:
+    """As OpenCV takes one number or up to four."""
+    first, second, third, fourth, *_ = (*np.atleast_1d(given), 0, 0, 0, 0)
+    return float(first), float(second), float(third), float(fourth)
 
 
 def _planes(output: Tensor) -> Tensor:
@@ -216,17 +224,20 @@ class DetectionModel:
             # cv2.dnn.readNet takes the two in any order.
             files = sorted((os.fspath(model), os.fspath(config)), key=lambda path: not path.endswith(".cfg"))
             model = readNetFromDarknet(*files)
+        for layer in (model.network.layers[model.ends[name]] for name in model.getUnconnectedOutLayersNames()):
+            if not (isinstance(layer, Head) and layer.finds_boxes):
+                raise layer.section.error("an output that holds no boxes; expected a network that ends in its heads")
         self.net = model
-        self.scale, self.size, self.mean = 1.0, (model.network.width, model.network.height), (0.0, 0.0, 0.0)
+        self.scale, self.size, self.mean = 1.0, (model.network.width, model.network.height), _scalar(0)
         self.swap, self.crop, self.across = False, False, False
 
     def setInputParams(
-        self, scale: float = 1.0, size: tuple[int, int] | None = None, mean: Sequence[float] = (0, 0, 0),
+        self, scale: float = 1.0, size: tuple[int, int] | None = None, mean: float | Sequence[float] = (0, 0, 0),
         swapRB: bool = False, crop: bool = False,
     ) -> None:  # fmt: skip
         """How an image becomes a blob: the words of ``cv2.dnn.blobFromImage``."""
         self.scale, self.size, self.swap, self.crop = scale, size or self.size, swapRB, crop
-        self.mean = (float(mean[0]), float(mean[1]), float(mean[2]))
+        self.mean = _scalar(mean)
 
     def setNmsAcrossClasses(self, value: bool) -> DetectionModel:
         """Do boxes of different classes suppress each other?"""
@@ -250,7 +261,10 @@ class DetectionModel:
         """Classes, int32 (K,), their probabilities, float32 (K,), and left, top, width, height in pixels, int32 (K, 4).
 
         Of each row its likeliest class. ``nmsThreshold`` 0: nothing is suppressed but what the network itself does.
+        Raises :class:`ImageError` for what is no image, such as what ``cv2.imread`` gives of a file that is not there.
         """
+        if not isinstance(frame, np.ndarray) or not frame.size:
+            raise ImageError(f"{type(frame).__name__} is no image, or an empty one; expected an array (h, w, 3)")
         blob = cv2.dnn.blobFromImage(frame, self.scale, self.size, self.mean, self.swap, self.crop)
         self.net.setInput(blob)
         rows = np.concatenate(self.net.forward(self.net.getUnconnectedOutLayersNames()))

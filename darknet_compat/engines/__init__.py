@@ -6,16 +6,19 @@ An engine goes from images to the last layer's values, as :meth:`Network.forward
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ..device import find_device
 from ..errors import ExportError
 from ..network import Network
+from ..weights import load_network
 from .packed import Predict, device_of, pack
 from .threads import torch_threads
 
@@ -60,6 +63,7 @@ def start_engine(
 
     Raises :class:`ExportError` where the runtime is not installed, cannot run the network, or gives other outputs.
     """
+    _check_names(name, precision)
     cpu = device_of(network) == "cpu"
     if precision == "bf16" and cpu and not has_bf16():
         raise ExportError("-precision bf16: this processor does not multiply bf16 numbers; expected float32")
@@ -76,6 +80,12 @@ def start_engine(
     return Engine(start_exported(network, name, precision, batch, threads), threads)
 
 
+def _check_names(name: str, precision: str) -> None:
+    for what, given, known in (("engine", name, ENGINES), ("precision", precision, PRECISIONS)):
+        if given not in known:
+            raise ValueError(f"{what} is {given!r}; expected one of {', '.join(known)}")
+
+
 def start_engine_for(inputs: int, network: Network, name: str, precision: str, batch: int) -> tuple[Engine, int]:
     """An engine for so many inputs, ``batch`` of them at a time or all, and how many it takes at a time.
 
@@ -87,9 +97,15 @@ def start_engine_for(inputs: int, network: Network, name: str, precision: str, b
 
 
 class Engines:
-    """Engines for a network as it is when each is first asked for; later ones are the same."""
+    """Engines for a network as it is when each is first asked for; later ones are the same.
+
+    Raises :class:`ValueError` for names that are none, and for a ``batch`` under 1.
+    """
 
     def __init__(self, network: Network, name: str, precision: str, batch: int) -> None:
+        _check_names(name, precision)
+        if not isinstance(batch, (int, np.integer)) or batch < 1:
+            raise ValueError(f"batch is {batch!r}; expected a whole number, 1 or more")
         self.start = partial(start_engine_for, network=network, name=name, precision=precision, batch=batch)
         self.batch = batch
         self.started: dict[tuple[int, int], tuple[Engine, int]] = {}
@@ -104,10 +120,36 @@ class Engines:
         return self.started[key]
 
 
-def engine_device(name: str, device: str | None) -> torch.device:
+def engine_device(name: str, device: str | torch.device | None) -> torch.device:
     """The device that is asked for; None is a GPU where there is one, and "torch", which alone runs on one, is the
     engine."""
-    return find_device(device or (None if name == "torch" else "cpu"))
+    if device is None:
+        return find_device(None if name == "torch" else "cpu")
+    return find_device(str(device))
+
+
+def network_for(
+    cfg: str | os.PathLike[str] | Network,
+    weights: str | os.PathLike[str] | None,
+    engine: str,
+    *,
+    device: str | torch.device | None,
+    numerics: str,
+    program: str | None,
+) -> Network:
+    """The network of these files, where ``engine`` can run it; or ``cfg`` itself, which stands ready.
+
+    Raises :class:`ValueError` for what cannot be asked of one that does.
+    """
+    if not isinstance(cfg, Network):
+        where = engine_device(engine, device)
+        return load_network(cfg, weights, device=where, numerics=numerics, program=program)
+    given = {"weights": weights, "device": device, "program": program}
+    given["numerics"] = None if numerics in ("cudnn", cfg.numerics) else numerics
+    for name, value in given.items():
+        if value is not None:
+            raise ValueError(f"{name} is {value!r} beside a network, which has its own; expected none")
+    return cfg
 
 
 def has_bf16() -> bool:

@@ -16,7 +16,7 @@ import torch
 
 from darknet_compat import load_network, save_weights
 from darknet_compat.compat import darknet
-from darknet_compat.errors import DataError, ImageError
+from darknet_compat.errors import CfgError, DataError, ImageError
 from tests.conftest import ROOT, real
 
 IMPORT = "from darknet_compat.compat import darknet\n"
@@ -266,6 +266,28 @@ def test_what_does_not_fit_is_one_line(tmp_path):
     network = darknet.load_net_custom(SHAPES[0].encode(), SHAPES[1].encode(), 0, 1)
     with pytest.raises(ImageError, match=r"planes of \(3, 64, 64\) \(c, h, w\); expected \(3, 128, 128\)"):
         network.run(np.zeros((1, 3, 64, 64), np.float32))
+    with pytest.raises(DataError, match="the network has not run; expected predict_image before its boxes"):
+        darknet.get_network_boxes(network, 640, 480, 0.5)
+    for few in (darknet.IMAGE(128, 128, 3), darknet.make_image(0, 0, 3), darknet.IMAGE(128, 128, 3, np.zeros(9))):
+        with pytest.raises(
+            ImageError, match=r"^an image of \d numbers; expected \d+, for \(1, 3, \d+, \d+\) \(images, c"
+        ):
+            darknet.predict_image(network, few)
+    with pytest.raises(ImageError, match=r"^an image of 49152 numbers; expected 98304, for \(2, 3, 128, 128\)"):
+        darknet.network_predict_batch(network, darknet.make_image(128, 128, 3), 2, 640, 480, 0.5)
+    for predict in (darknet.predict_image, darknet.predict_image_letterbox):
+        with pytest.raises(ImageError, match=r"^an image of 1 planes in another size than the network's; expected 3"):
+            predict(network, darknet.make_image(20, 30, 1))
+    with pytest.raises(CfgError, match=r"^\\udcff\.cfg: no such file"):
+        darknet.load_net_custom(b"\xff.cfg", b"no.weights")
+
+
+def test_a_classifier_has_no_boxes(tmp_path):
+    (tmp_path / "toy.cfg").write_text("[net]\nwidth=8\nheight=8\nchannels=3\n[conv]\nfilters=3\n[avgpool]\n[softmax]\n")
+    save_weights(load_network(tmp_path / "toy.cfg"), tmp_path / "toy.weights")
+    network = darknet.load_net(tmp_path / "toy.cfg", tmp_path / "toy.weights")
+    assert darknet.predict_image(network, darknet.make_image(8, 8, 3)).tolist() == pytest.approx([1 / 3] * 3)
+    assert darknet.get_network_boxes(network, 8, 8, 0.5) == []
 
 
 def test_a_box_without_end_is_drawn(tmp_path):

@@ -16,7 +16,7 @@ import torch
 from darknet_compat import load_network, read_cfg
 from darknet_compat.compat.opencv import DetectionModel, Net, readNetFromDarknet
 from darknet_compat.detect import detect
-from darknet_compat.errors import CfgError, DataError, ImageError
+from darknet_compat.errors import CfgError, DataError, ImageError, WeightsError
 from darknet_compat.network import Network
 from tests.compat.test_darknet import FASTEST, weights_of
 from tests.conftest import ROOT
@@ -171,6 +171,35 @@ def test_what_is_asked_wrongly_is_one_line(tmp_path):
         net.forward(["nothing"])
     with pytest.raises(DataError, match=r"expected a Net, or the paths of a \.weights and a \.cfg"):
         DetectionModel(str(WEIGHTS))
+    for frame in (None, np.zeros((0, 4, 3), np.uint8), str(SAMPLE), [np.zeros((4, 4, 3), np.uint8)]):
+        with pytest.raises(ImageError, match=r"is no image, or an empty one; expected an array \(h, w, 3\)$"):
+            DetectionModel(net).detect(frame)
+    text = b"[net]\nwidth=8\nheight=8\nchannels=3\n[avgpool]\n[softmax]\n"
+    with pytest.raises(CfgError, match=r"^buffer:6: \[softmax\]: an output that holds no boxes"):
+        DetectionModel(readNetFromDarknet(text))
+    with pytest.raises(CfgError, match=r"^buffer:1: "):
+        readNetFromDarknet(WEIGHTS.read_bytes()[:99], str(WEIGHTS))
+    with pytest.raises(WeightsError, match=r"^/\S*/buffer\.\w+\.weights: offset"):
+        readNetFromDarknet(CFG.read_bytes(), WEIGHTS.read_bytes()[:99])
+    with pytest.raises(TypeError, match="bytes-like"):  # and not as many zeros
+        readNetFromDarknet(5)
+
+
+def test_a_mean_is_a_scalar_of_opencvs(net):
+    """One number, or up to four; what is not given is 0."""
+    one = blob(SAMPLE, (128, 128))
+    net.setInput(one)
+    expected = net.forward()
+    for mean, planes in ((0.5, (0.5, 0, 0)), ((0.5,), (0.5, 0, 0)), ((0.5, 0.25), (0.5, 0.25, 0)),
+                         ((0.5, 0.25, 0, 1), (0.5, 0.25, 0))):  # fmt: skip
+        net.setInput(one + np.array(planes, np.float32)[:, None, None], mean=mean)
+        np.testing.assert_allclose(net.forward(), expected, atol=1e-4)
+        model = DetectionModel(net)
+        model.setInputParams(mean=mean)
+        image = np.full((8, 8, 3), 9, np.uint8)
+        model.detect(image, 1.0)
+        theirs = cv2.dnn.blobFromImage(image, 1.0, (128, 128), mean)
+        np.testing.assert_array_equal(net.blob, theirs)
 
 
 def test_a_model_finds_what_a_plain_loop_finds(net):

@@ -9,10 +9,12 @@ from types import SimpleNamespace
 import cv2
 import numpy as np
 import pytest
+import torch
 
-from darknet_compat import Detector, engines, load_detector
+from darknet_compat import Detector, engines, load_detector, load_network
 from darknet_compat.detect import detect_files
-from darknet_compat.errors import CfgError, DataError, ExportError, ImageError
+from darknet_compat.engines import Engine
+from darknet_compat.errors import CfgError, DataError, DeviceError, ExportError, ImageError
 from darknet_compat.images import load_image
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -100,6 +102,9 @@ def test_names_are_a_file_or_words_or_the_numbers(shapes, tmp_path):
         Detector(CFG, WEIGHTS, tmp_path / "few.names", device="cpu")
     with pytest.raises(DataError, match=r"^names: 1 names; expected 6"):
         Detector(CFG, WEIGHTS, ["a"], device="cpu")
+    for names in (dict(enumerate(WORDS)), set(WORDS), list(range(6)), 6, [b"a"] * 6, iter(WORDS)):
+        with pytest.raises(DataError, match=r"^names: .*; expected a file, or a list of a text for each class$"):
+            Detector(CFG, WEIGHTS, names, device="cpu")
 
 
 def test_an_engine_is_started_once_for_calls_alike(monkeypatch):
@@ -116,6 +121,76 @@ def test_an_engine_is_started_once_for_calls_alike(monkeypatch):
     assert before <= 3, "many images are alike, however many"
     shapes([SAMPLE] * 12)
     assert len(started) == before
+
+
+def test_what_is_asked_for_reaches_the_engine_and_it_runs(monkeypatch):
+    asked, shapes = [], []
+
+    def start(network, *words):
+        def run(images):
+            shapes.append(tuple(images.shape))
+            return network.predict(images)
+
+        asked.append(words)
+        return Engine(run, 1)
+
+    monkeypatch.setattr(engines, "start_engine", start)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    detector = Detector(CFG, WEIGHTS, engine="openvino", precision="bf16", batch=2)
+    assert next(detector.network.parameters()).device.type == "cpu"
+    detector([SAMPLE] * 5)
+    assert sorted(shapes) == [(1, 3, 128, 128), (2, 3, 128, 128), (2, 3, 128, 128)]
+    assert asked == [("openvino", "bf16", 2, 1)]
+    shapes.clear()
+    assert [one.names for one in detector.detect([str(SAMPLE)] * 3)] == [["3", "2", "0"]] * 3
+    assert sorted(shapes) == [(1, 3, 128, 128), (2, 3, 128, 128)]
+
+
+def test_each_option_of_the_network_counts(shapes):
+    made = Detector(CFG, WEIGHTS, numerics="cpu", device=torch.device("cpu"), letter_box=False, thresh=0, nms=1)
+    assert (made.network.numerics, made.letter_box, made.thresh, made.nms) == ("cpu", False, 0, 1)
+    (stretched,) = detect_files(made.network, [str(SAMPLE)], thresh=0.25, letter_box=False)
+    (fitted,) = detect_files(made.network, [str(SAMPLE)], thresh=0.25)
+    alike(made(SAMPLE, thresh=0.25, nms=0.45), stretched)
+    assert len(stretched.boxes) != len(fitted.boxes) or np.abs(stretched.boxes - fitted.boxes).max() > 0.01
+    counts = [len(made(SAMPLE, thresh=0.25, **more).scores) for more in ({}, {"nms": 0.45})]
+    assert counts[0] > counts[1], "the detector's own nms, where the call gives none"
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"engine": "tensorrt"}, "engine is 'tensorrt'; expected one of torch, onnxruntime, openvino"),
+        ({"precision": "fp16"}, "precision is 'fp16'; expected one of float32, bf16"),
+        ({"batch": 0}, "batch is 0; expected a whole number, 1 or more"),
+        ({"batch": 2.5}, "batch is 2.5; expected"),
+        ({"program": "redmon"}, "program is 'redmon'; expected one of pjreddie, alexeyab"),
+        ({"numerics": "x"}, "numerics is 'x'; expected one of cudnn, gpu, cpu"),
+        ({"thresh": 50}, "thresh is 50; expected a number from 0 to 1"),
+        ({"nms": "a"}, "nms is 'a'; expected a number from 0 to 1"),
+        ({"thresh": float("nan")}, "thresh is nan; expected"),
+    ],
+)
+def test_an_option_that_has_no_such_value_is_one_line(options, says, shapes):
+    with pytest.raises(ValueError, match=f"^{says}"):
+        Detector(CFG, WEIGHTS, **options)
+    if {"thresh", "nms"} & set(options):
+        with pytest.raises(ValueError, match=f"^{says}"):
+            shapes(SAMPLE, **options)
+
+
+@pytest.mark.parametrize("device", ["nowhere", 0, "", torch.device("meta")])
+def test_a_device_that_is_not_there_is_one_line(device):
+    with pytest.raises(DeviceError, match=f"^-device {device}: torch finds no such device here; expected cpu"):
+        Detector(CFG, WEIGHTS, device=device)
+
+
+def test_a_network_that_stands_ready_is_taken_as_it_is():
+    network = load_network(CFG, WEIGHTS, numerics="cpu")
+    assert Detector(network, names=NAMES, numerics="cpu").network is network
+    for name, value in (("weights", WEIGHTS), ("program", "alexeyab"), ("device", "cpu"), ("numerics", "gpu")):
+        with pytest.raises(ValueError, match=f"^{name} is .* beside a network, which has its own; expected none$"):
+            Detector(network, **{name: value})
 
 
 def test_a_drawing_is_in_the_order_that_is_asked_for(shapes):
@@ -168,3 +243,5 @@ def test_a_detector_of_a_data_file_can_be_called_too(monkeypatch):
     loaded = load_detector("cfg/shapes.data", "cfg/yolov2-shapes.cfg", "weights/yolov2-shapes.weights", device="cpu")
     assert loaded.names == WORDS
     alike(loaded(SAMPLE, thresh=0.25), Detector(CFG, WEIGHTS, device="cpu")(SAMPLE, thresh=0.25))
+    with pytest.raises(TypeError, match="names"):  # the .data file's count
+        load_detector("cfg/shapes.data", "cfg/yolov2-shapes.cfg", "weights/yolov2-shapes.weights", names=WORDS)
