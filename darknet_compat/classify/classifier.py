@@ -59,7 +59,7 @@ class Classifier:
         self.network = cfg
         self.tree = network_tree(cfg)
         """Along which the network's output is multiplied."""
-        self.engine, self.precision, self.batch = engine, precision, batch
+        self.engine, self.precision = engine, precision
         self._engines = Engines(cfg, engine, precision, batch)
         if names is not None:
             self.names = class_names(names, self.classes, cfg.cfg.file)

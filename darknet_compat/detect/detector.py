@@ -55,7 +55,7 @@ class Detector:
         cfg = network_for(cfg, weights, engine, device=device, numerics=numerics, program=program)
         self.network = cfg
         self.network.check_verbs(verbs)
-        self.engine, self.precision, self.batch, self.verbs = engine, precision, batch, verbs
+        self.verbs = verbs
         self.letter_box = self.network.letter_box if letter_box is None else letter_box
         """Are images fitted into the network's input (or stretched)?"""
         usual = TEST[self.rules]
