@@ -136,13 +136,13 @@ def test_what_is_asked_for_reaches_the_engine_and_it_runs(monkeypatch):
 
     monkeypatch.setattr(engines, "start_engine", start)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
-    detector = Detector(CFG, WEIGHTS, engine="openvino", precision="bf16", batch=2)
+    detector = Detector(CFG, WEIGHTS, NAMES, engine="openvino", precision="bf16", batch=2)
     assert next(detector.network.parameters()).device.type == "cpu"
     detector([SAMPLE] * 5)
     assert sorted(shapes) == [(1, 3, 128, 128), (2, 3, 128, 128), (2, 3, 128, 128)]
     assert asked == [("openvino", "bf16", 2, 1)]
     shapes.clear()
-    assert [one.names for one in detector.detect([str(SAMPLE)] * 3)] == [["3", "2", "0"]] * 3
+    assert [one.names for one in detector.detect([str(SAMPLE)] * 3)] == [["square", "triangle", "disc"]] * 3
     assert sorted(shapes) == [(1, 3, 128, 128), (2, 3, 128, 128)]
 
 
@@ -245,3 +245,23 @@ def test_a_detector_of_a_data_file_can_be_called_too(monkeypatch):
     alike(loaded(SAMPLE, thresh=0.25), Detector(CFG, WEIGHTS, device="cpu")(SAMPLE, thresh=0.25))
     with pytest.raises(TypeError, match="names"):  # the .data file's count
         load_detector("cfg/shapes.data", "cfg/yolov2-shapes.cfg", "weights/yolov2-shapes.weights", names=WORDS)
+
+
+def test_a_data_file_that_names_nothing_means_darknets_files(monkeypatch, tmp_path):
+    """examples/detector.c: "data/names.list", "data/train.list"; and what comes along is found from any folder."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/names.list").write_text("".join(f"{word}s\n" for word in WORDS))
+    (tmp_path / "data/train.list").write_text("one.jpg\ntwo.jpg\n")
+    (tmp_path / "set.data").write_text("classes=6\n")
+    files = "cfg/yolov2-shapes.cfg", "weights/yolov2-shapes.weights"
+    loaded = load_detector("set.data", *files, device="cpu")
+    assert (loaded.names, loaded.valid_images()) == ([f"{word}s" for word in WORDS], ["one.jpg", "two.jpg"])
+    stock = load_detector("cfg/shapes.data", *files, device="cpu")
+    assert (stock.names, Path(stock.names_file)) == (WORDS, NAMES)
+    (tmp_path / "set.data").write_text("classes=6\nnames=few.names\n")
+    (tmp_path / "few.names").write_text("a\nb\n")
+    with pytest.raises(
+        DataError, match=r"set\.data:2: names=few\.names: 2 names; expected 6, the classes= of cfg/yolo"
+    ):
+        load_detector("set.data", *files, device="cpu")

@@ -230,6 +230,7 @@ def test_it_trains_from_mosaics_and_goes_on_to_the_bit(tmp_path):
     made = DetectorTraining(tmp_path / "set.data", tmp_path / "net.cfg", device="cpu", seed=5, workers=0)
     assert isinstance(made.images, AlexeyabTrainingSet)
     assert made.images.options.mixing == "mosaic"
+    assert made.images.truth_shape == (200, 5), "his `max` where the cfg says none"
     assert made.run().batch == 4
     size = made.trainer.net.width, made.trainer.net.height
     streams = [
