@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import math
 import os
 import platform
 import re
@@ -146,6 +147,26 @@ def test_an_engine_keeps_to_its_threads():
     engine(torch.zeros(1))
     assert seen == [3]
     assert torch.get_num_threads() == before
+
+
+def test_lists_that_go_through_alike_share_an_engine(monkeypatch):
+    """Each has the weights once more: of 199 lengths of lists ten do, and not one for each."""
+
+    def start(network, name, precision, batch, threads):
+        started.append((name, precision, batch, threads))
+        return Engine(network.predict, threads)
+
+    started = []
+    monkeypatch.setattr(engines, "start_engine", start)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 16)
+    made = engines.Engines(load_network(*SHAPES), "torch", "bf16", 4)
+    for inputs in range(1, 200):
+        engine, batch = made.take(inputs)
+        assert batch == min(4, inputs)
+        assert engine.threads == max(16 // math.ceil(inputs / batch), 1)
+    assert [("torch", "bf16", *key) for key in made.started] == started
+    assert len(started) == 10
+    assert made.take(0)[1] == 1
 
 
 @pytest.mark.parametrize("name", ENGINES)

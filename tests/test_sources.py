@@ -48,6 +48,7 @@ def test_a_path_an_array_and_an_image_of_pils_are_the_same_pixels():
         (np.zeros((0, 4, 3), np.uint8), r"an array of uint8 \(0, 4, 3\); expected"),
         (None, "NoneType is no image; expected a path, a NumPy array, or an image of PIL's"),
         (SimpleNamespace(), "SimpleNamespace is no image"),
+        (SimpleNamespace(convert=str), "SimpleNamespace is no image"),
         ("nowhere.jpg", r"nowhere\.jpg: cannot read the image"),
     ],
 )

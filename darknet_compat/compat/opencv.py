@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from ..boxes import nms_sort
-from ..cfg import parse_cfg, read_cfg
+from ..cfg import Cfg, parse_cfg
 from ..errors import DataError, ImageError
 from ..layers import Layer
 from ..layers.head import Head
@@ -37,17 +37,17 @@ Source = str | os.PathLike[str] | bytes | bytearray | np.ndarray
 
 def readNetFromDarknet(cfgFile: Source, darknetModel: Source | None = None) -> Net:
     """A network from a .cfg and a .weights, both paths or both the bytes of a file. Raises :class:`DarknetError`."""
-    read = (
-        read_cfg(cfgFile)
-        if isinstance(cfgFile, (str, os.PathLike))
-        else parse_cfg(_bytes(cfgFile).decode("utf-8", "surrogateescape"), "buffer")
-    )
+    cfg: str | os.PathLike[str] | Cfg
+    if isinstance(cfgFile, (str, os.PathLike)):
+        cfg = cfgFile
+    else:
+        cfg = parse_cfg(_bytes(cfgFile).decode("utf-8", "surrogateescape"), "buffer")
     if darknetModel is None or isinstance(darknetModel, (str, os.PathLike)):
-        return Net(load_network(read, darknetModel or None))
+        return Net(load_network(cfg, darknetModel or None))
     with tempfile.NamedTemporaryFile(prefix="buffer.", suffix=".weights") as file:
         file.write(_bytes(darknetModel))
         file.flush()
-        return Net(load_network(read, file.name))
+        return Net(load_network(cfg, file.name))
 
 
 def _bytes(buffer: Any) -> bytes:
@@ -63,12 +63,17 @@ class Net:
         self.names: list[str] = []
         self.ends: dict[str, int] = {}
         """Of the last of the names of each of Darknet's layers: its number."""
+        flat: set[int] = set()
         shift = 0
         for layer in network.layers:
+            if layer.type == "connected" or flat & set(layer.sources):
+                flat.add(layer.index)
             own, more = _names(layer, layer.index + shift)
             shift += more
             self.names += own
             self.ends[own[-1]] = layer.index
+        self.flat = flat
+        """Layers behind a [connected], whose outputs have no height and width."""
         read = {source for layer in network.layers for source in layer.sources}
         self.outputs = [name for name, index in self.ends.items() if index not in read]
 
@@ -126,8 +131,8 @@ class Net:
 
         Of a head that finds boxes float32 (rows, 5 + classes), (N, rows, 5 + classes) of several images: centre x, y,
         width and height in parts of the input, objectness, and the probability of each class, 0 where it is under the
-        section's ``thresh``. Of another layer (N, c, h, w). Raises :class:`DataError` for a name that is none of the
-        last ones of Darknet's layers.
+        section's ``thresh``. Of another layer (N, c, h, w), behind a [connected] (N, c). Raises :class:`DataError` for
+        a name that is none of the last ones of Darknet's layers.
         """
         if self.blob is None:
             raise DataError("no input; expected setInput before forward")
@@ -153,7 +158,9 @@ class Net:
             for index in wanted:
                 layer = network.layers[index]
                 is_head = isinstance(layer, Head) and layer.finds_boxes
-                output = _rows(layer, outputs[index]) if is_head else _planes(outputs[index])
+                output = _rows(layer, outputs[index]) if is_head else outputs[index]
+                if index in self.flat:
+                    output = output.flatten(1)
                 found[index] = output.float().cpu().numpy()
         return found
 
@@ -162,10 +169,6 @@ def _scalar(given: float | Sequence[float]) -> tuple[float, float, float, float]
     """As OpenCV takes one number or up to four."""
     first, second, third, fourth, *_ = (*np.atleast_1d(given), 0, 0, 0, 0)
     return float(first), float(second), float(third), float(fourth)
-
-
-def _planes(output: Tensor) -> Tensor:
-    return output if output.dim() == 4 else output[..., None, None] if output.dim() == 2 else output
 
 
 def _rows(head: Any, output: Tensor) -> Tensor:
@@ -196,8 +199,8 @@ def _names(layer: Layer, number: int) -> tuple[list[str], int]:
     if kind in ("convolutional", "connected"):
         own = f"{'conv' if kind == 'convolutional' else 'fullyConnected'}_{number}"
         return [own, *([f"bn_{number}"] if layer.o.batch_normalize else []), *behind], 0
-    if kind == "shortcut":
-        return [f"shortcut_{number}", *behind], 0
+    if kind in ("shortcut", "sam", "scale_channels"):
+        return [f"{kind}_{number}", *behind], 0
     if kind == "route":
         several, grouped = len(layer.sources) > 1, getattr(layer.o, "groups", 1) > 1
         return [f"{'concat' if several else 'slice' if grouped else 'identity'}_{number}"], 0
@@ -208,7 +211,7 @@ def _names(layer: Layer, number: int) -> tuple[list[str], int]:
     if kind == "yolo":
         return [f"permute_{number}", f"yolo_{number}"], 0
     known = {"maxpool": "pool", "avgpool": "avgpool", "softmax": "softmax", "dropout": "identity", "cost": "identity",
-             "upsample": "upsample", "reorg": "reorg", "crop": "crop", "scale_channels": "scale_channels"}  # fmt: skip
+             "upsample": "upsample", "reorg": "reorg", "crop": "crop"}  # fmt: skip
     if kind not in known:
         raise section.error(f"OpenCV's reader knows no [{kind}]; expected a network without one")
     return [f"{known[kind]}_{number}"], 0

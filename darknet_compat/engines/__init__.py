@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -86,18 +85,8 @@ def _check_names(name: str, precision: str) -> None:
             raise ValueError(f"{what} is {given!r}; expected one of {', '.join(known)}")
 
 
-def start_engine_for(inputs: int, network: Network, name: str, precision: str, batch: int) -> tuple[Engine, int]:
-    """An engine for so many inputs, ``batch`` of them at a time or all, and how many it takes at a time.
-
-    As many calls run side by side as there are batches; a call has the threads that are left for it.
-    """
-    batch = max(min(batch, inputs), 1)
-    threads = max(torch.get_num_threads() // max(-(-inputs // batch), 1), 1)
-    return start_engine(network, name, precision, batch, threads), batch
-
-
 class Engines:
-    """Engines for a network as it is when each is first asked for; later ones are the same.
+    """Engines for a network as it is when each is first asked for.
 
     Raises :class:`ValueError` for names that are none, and for a ``batch`` under 1.
     """
@@ -106,18 +95,20 @@ class Engines:
         _check_names(name, precision)
         if not isinstance(batch, (int, np.integer)) or batch < 1:
             raise ValueError(f"batch is {batch!r}; expected a whole number, 1 or more")
-        self.start = partial(start_engine_for, network=network, name=name, precision=precision, batch=batch)
-        self.batch = batch
-        self.started: dict[tuple[int, int], tuple[Engine, int]] = {}
+        self.network, self.name, self.precision, self.batch = network, name, precision, batch
+        self.started: dict[tuple[int, int], Engine] = {}
 
     def take(self, inputs: int) -> tuple[Engine, int]:
-        """What :func:`start_engine_for` gives for so many inputs."""
-        threads = torch.get_num_threads()
-        # With a batch for each thread there are as many side by side as there can be.
-        key = max(min(inputs, self.batch * threads), 1), threads
-        if key not in self.started:
-            self.started[key] = self.start(key[0])
-        return self.started[key]
+        """An engine for so many inputs, ``batch`` of them at a time or all, and how many it takes at a time.
+
+        As many calls run side by side as there are batches; a call has the threads that are left for it.
+        """
+        batch = max(min(self.batch, inputs), 1)
+        threads = max(torch.get_num_threads() // max(-(-inputs // batch), 1), 1)
+        # Each has the weights once more: one for all numbers of inputs that go through the network alike.
+        if (batch, threads) not in self.started:
+            self.started[batch, threads] = start_engine(self.network, self.name, self.precision, batch, threads)
+        return self.started[batch, threads], batch
 
 
 def engine_device(name: str, device: str | torch.device | None) -> torch.device:

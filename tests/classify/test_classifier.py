@@ -76,10 +76,8 @@ def test_without_names_those_of_the_tree_count(files, tmp_path):
 
 
 def test_an_engine_is_started_once_for_calls_alike(files, monkeypatch):
-    started, start = [], engines.start_engine_for
-    monkeypatch.setattr(
-        engines, "start_engine_for", lambda inputs, **words: started.append(inputs) or start(inputs, **words)
-    )
+    started, start = [], engines.start_engine
+    monkeypatch.setattr(engines, "start_engine", lambda *words: started.append(words[3]) or start(*words))
     classifier = Classifier(*files, device="cpu", batch=2)
     for count in (1, 1, 2, 1, 2):
         classifier([SAMPLE] * count)

@@ -108,10 +108,8 @@ def test_names_are_a_file_or_words_or_the_numbers(shapes, tmp_path):
 
 
 def test_an_engine_is_started_once_for_calls_alike(monkeypatch):
-    started, start = [], engines.start_engine_for
-    monkeypatch.setattr(
-        engines, "start_engine_for", lambda inputs, **words: started.append(inputs) or start(inputs, **words)
-    )
+    started, start = [], engines.start_engine
+    monkeypatch.setattr(engines, "start_engine", lambda *words: started.append(words[3]) or start(*words))
     shapes = Detector(CFG, WEIGHTS, device="cpu", batch=2)
     for count in (1, 1, 2, 1, 2):
         shapes([SAMPLE] * count)
