@@ -111,8 +111,12 @@ class Loaded:
 
     def __init__(self, network: Network) -> None:
         self.network = network
-        self.engines = Engines(network, "torch", "float32", 1)
+        self.start()
         self.outputs: list[torch.Tensor] = []
+
+    def start(self) -> None:
+        """With an engine that has run nothing yet: a state is the engine's own."""
+        self.engines = Engines(self.network, "torch", "float32", 1)
 
     def run(self, planes: np.ndarray) -> None:
         """On planes (N, c, h, w) of the network's own size."""
@@ -172,7 +176,7 @@ def network_height(net: Loaded) -> int:
 
 def reset_rnn(net: Loaded) -> None:
     """Recurrent layers start anew."""
-    net.network.reset_state()
+    net.start()
 
 
 # --- images

@@ -290,6 +290,51 @@ def test_a_classifier_has_no_boxes(tmp_path):
     assert darknet.get_network_boxes(network, 8, 8, 0.5) == []
 
 
+def test_networks_follow_his_program_and_clear_forgets_what_they_have_seen():
+    assert [darknet.load_net_custom(*SHAPES, clear).network.seen for clear in (0, 1)] == [35200, 0]
+    assert load_network(*SHAPES).program == "pjreddie"
+    assert darknet.load_net(*SHAPES).network.program == "alexeyab"
+
+
+def test_a_data_file_may_call_its_names_labels_and_has_two_classes(tmp_path):
+    """get_metadata: "names", or else "labels"; classes=2."""
+    (tmp_path / "three.txt").write_text("a\nb\nc\n")
+    (tmp_path / "the.data").write_text(f"labels={tmp_path}/three.txt\n")
+    assert darknet.load_meta(tmp_path / "the.data") == (2, [b"a", b"b", b"c"])
+
+
+def test_a_recurrent_network_starts_anew_when_it_is_told(tmp_path):
+    (tmp_path / "net.cfg").write_text(
+        "[net]\nwidth=1\nheight=1\nchannels=3\n[rnn]\noutput=4\nhidden=4\nactivation=tanh\n"
+    )
+    save_weights(load_network(tmp_path / "net.cfg"), tmp_path / "net.weights")
+    network = darknet.load_net(tmp_path / "net.cfg", tmp_path / "net.weights")
+    first, second = (darknet.network_predict(network, np.ones(3, np.float32)).tolist() for _ in range(2))
+    assert first != second
+    darknet.reset_rnn(network)
+    assert darknet.network_predict(network, np.ones(3, np.float32)).tolist() == first
+
+
+def test_images_of_a_batch_have_as_many_boxes_as_alone(tmp_path):
+    (tmp_path / "net.cfg").write_text(
+        "[net]\nwidth=64\nheight=64\nchannels=3\n[conv]\nfilters=7\nsize=3\nstride=8\nactivation=linear\n"
+        "[yolo]\nclasses=2\nnum=1\nmask=0\nanchors=9,9\n"
+    )
+    torch.manual_seed(1)
+    save_weights(load_network(tmp_path / "net.cfg", program="alexeyab"), tmp_path / "net.weights")
+    network = darknet.load_net(tmp_path / "net.cfg", tmp_path / "net.weights")
+    planes = np.random.default_rng(0).random((2, 3, 64, 64)).astype(np.float32)
+    planes[1] *= 9
+    together = darknet.network_predict_batch(network, darknet.IMAGE(64, 64, 3, planes), 2, 64, 64, 0.52)
+    alone = []
+    for image in planes:
+        darknet.network_predict(network, image)
+        alone.append(darknet.get_network_boxes(network, 64, 64, 0.52))
+    assert [pair.num for pair in together] == [len(pair.dets) for pair in together] == [len(found) for found in alone]
+    assert together[0].num != together[1].num
+    assert all(one.best_class_idx == (int(one.prob.argmax()) if one.prob.any() else -1) for one in alone[1])
+
+
 def test_a_box_without_end_is_drawn(tmp_path):
     canvas = np.zeros((50, 50, 3), np.uint8)
     darknet.draw_boxes([("a", "50.0", (25, 25, np.inf, 10))], canvas, {"a": (255, 255, 255)})

@@ -17,7 +17,12 @@ from tests.train.test_heads import press_ctrl_c
 
 @pytest.mark.parametrize(
     ("most", "said", "numbered", "every"),
-    [(9999, "", 1000, 100), (10000, "", 10000, 100), (500, "saveweights=30\nsavelast=20\n", 30, 20)],
+    [
+        (9999, "", 1000, 100),
+        (10000, "", 10000, 100),
+        (500, "saveweights=30\nsavelast=20\n", 30, 20),
+        (500, "saveweights=0\nsavelast=-1\n", 1, 1),
+    ],
 )
 def test_alexeyabs_snapshots_are_his(tmp_path, most, said, numbered, every):
     """NAME_last.weights, and numbered ones, more often in a short training."""
