@@ -188,6 +188,11 @@ told["decoded"] = darknet.decode_detection(told["positive"][:50])
 found = darknet.detect_image(network, names, image, thresh=.4)
 told["found"] = found
 told["sequence"] = [one[1] for one in found] == sorted(one[1] for one in found)
+unsuppressed = darknet.detect_image(network, names, image, thresh=.05, nms=0)
+told["unsuppressed"] = len(unsuppressed)
+told["of few"] = len(darknet.detect_image(network, names[:40], image, thresh=.05, nms=0))
+texts = [one[1] for one in unsuppressed]
+told["texts"] = [texts == sorted(texts), texts == sorted(texts, key=float)]
 network, names, _ = darknet.load_network(cfg, data, weights, batch_size=2)
 both = np.random.default_rng(0).random((2, 3, h, w)).astype(np.float32)
 given = darknet.IMAGE(w, h, 3, both.ctypes.data_as(POINTER(c_float)))
@@ -197,6 +202,11 @@ darknet.rgbgr_image(image)
 told["turned"] = planes(image)
 overlapping = [("a", 1, 2, (50, 50, 20, 20)), ("b", 1, 2, (52, 51, 20, 20)), ("c", 1, 2, (90, 50, 20, 25.5))]
 told["fast"] = [one[0] for one in darknet.non_max_suppression_fast(overlapping, .5)]
+numbers = np.random.default_rng(1).integers(2, 30, (3, 60, 4)).tolist()
+told["many"] = [
+    [one[0] for one in darknet.non_max_suppression_fast([(i, 1, 2, box) for i, box in enumerate(boxes)], most)]
+    for most, boxes in zip((.2, .5, .8), numbers)
+]
 told["points"] = [darknet.bbox2points(box) for box in ((10.5, 20.5, 5, 6), (1, 2, 7.1, 3.3), (100, 50, 2.5, 3.5))]
 canvas = np.full((90, 120, 3), 50, np.uint8)
 drawn = darknet.draw_boxes([("a", "93.25", (50, 50, 30, 20))], canvas, {"a": (1, 2, 250)})
@@ -246,6 +256,8 @@ def test_function_by_function_they_give_the_same(alexeyab, tmp_path, darknet_sha
     (theirs, their_lines), (ours, our_lines) = told
     assert len(theirs["boxes 0 0"][0]) > 20
     assert theirs["sequence"] is True
+    assert theirs["texts"] == [True, False]
+    assert theirs["unsuppressed"] > theirs["of few"] > 100
     order = theirs.pop("found"), ours.pop("found")
     for key in theirs:
         near(ours[key], theirs[key], (key,))
@@ -333,6 +345,14 @@ def test_images_of_a_batch_have_as_many_boxes_as_alone(tmp_path):
     assert [pair.num for pair in together] == [len(pair.dets) for pair in together] == [len(found) for found in alone]
     assert together[0].num != together[1].num
     assert all(one.best_class_idx == (int(one.prob.argmax()) if one.prob.any() else -1) for one in alone[1])
+
+
+def test_a_box_of_no_class_is_passed_over():
+    none, some = (
+        darknet.DETECTION(darknet.BOX(1, 2, 3, 4), 2, np.float32(prob), 1, best)
+        for prob, best in (([0, 0], -1), ([0.25, 0.5], 1))
+    )
+    assert darknet.remove_negatives_faster([none, some, some], ["a", "b"], 2) == [("b", 0.5, (1, 2, 3, 4))]
 
 
 def test_a_box_without_end_is_drawn(tmp_path):
