@@ -50,6 +50,9 @@ def test_one_image_or_many_of_any_kind(files):
     assert (found.class_id, found.name) == (best, NAMES[best])
     assert found.score == pytest.approx(expected.prob.max())
     assert [one["name"] for one in found.as_json(2)["classes"]] == [NAMES[index] for index in found.top(2)]
+    assert [one["prob"] for one in found.as_json(2)["classes"]] == [
+        round(float(found.prob[index]), 6) for index in found.top(2)
+    ]
     assert given(SAMPLE).name == found.name
 
 

@@ -76,6 +76,7 @@ def test_rows_are_the_classes_of_the_boxes(shapes):
     assert found.scores.dtype == found.xyxy.dtype == found.xywh.dtype == np.float32
     drawn = found.as_json()["detections"]
     assert [one["name"] for one in drawn] == found.names
+    assert [one["prob"] for one in drawn] == [round(score, 6) for score in found.scores.tolist()]
     assert (found.scores > 0.001).all()
 
 
