@@ -45,6 +45,7 @@ def test_one_image_or_many_of_any_kind(files):
     assert [one.path for one in several] == ["", str(SAMPLE)] * 10
     assert np.abs(classifier(rgb).prob - expected.prob).max() > 1e-3, "another image"
     assert classifier([]) == []
+    assert [one.path for one in classifier((SAMPLE,))] == [str(SAMPLE)]
     best = int(expected.prob.argmax())
     found = classifier(SAMPLE)
     assert (found.class_id, found.name) == (best, NAMES[best])
@@ -76,6 +77,9 @@ def test_without_names_those_of_the_tree_count(files, tmp_path):
         (expected,) = classifier.classify([SAMPLE], "predict", classifier.finish(inner=inner))
         np.testing.assert_allclose(found.prob, expected.prob, atol=1e-6)
         assert (found.prob[1] > 0) == inner
+        assert found.prob[0] + found.prob[2] == pytest.approx(1), (
+            "a tree is as likely as a plant, which it alone can be"
+        )
 
 
 def test_an_engine_is_started_once_for_calls_alike(files, monkeypatch):

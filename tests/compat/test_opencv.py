@@ -100,6 +100,11 @@ def test_layers_have_opencvs_names(tmp_path):
         text = f"[net]\nwidth=8\nheight=8\nchannels=3\n[maxpool]\n{pool}[{kind}]\nfrom=0\nactivation=leaky\n"
         at = text.count("[") - 2
         assert readNetFromDarknet(text.encode()).names[-2:] == [f"{kind}_{at}", f"leaky_{at + 1}"]
+    head = b"[net]\nwidth=8\nheight=8\nchannels=3\n"
+    unadjusted = b"[crop]\ncrop_width=6\ncrop_height=6\nnoadjust=1\n[conv]\nactivation=linear\n"
+    assert readNetFromDarknet(head + unadjusted).getLayerNames() == ("crop_0", "conv_1")
+    grouped = b"[conv]\nfilters=4\nactivation=linear\n[route]\nlayers=-1,-1\ngroups=2\n[maxpool]\n"
+    assert readNetFromDarknet(head + grouped).getLayerNames() == ("conv_0", "concat_1", "pool_2"), "OpenCV has slices"
     (tmp_path / "gru.cfg").write_text("[net]\ninputs=4\n[gru]\noutput=4\n")
     with pytest.raises(CfgError, match=r"gru\.cfg:3: \[gru\]: OpenCV's reader knows no \[gru\]"):
         readNetFromDarknet(tmp_path / "gru.cfg")
