@@ -149,6 +149,20 @@ def test_an_engine_keeps_to_its_threads():
     assert torch.get_num_threads() == before
 
 
+def test_an_engine_has_the_threads_that_are_asked_for_or_torchs():
+    network = load_network(*SHAPES)
+    assert start_engine(network, threads=3).threads == 3
+    assert start_engine(network).threads == torch.get_num_threads()
+
+
+def test_torch_alone_takes_a_gpu_of_its_own_accord(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    assert [engines.engine_device(name, None).type for name in ENGINES] == ["cuda", "cpu", "cpu"]
+    assert engines.engine_device("torch", "cpu").type == "cpu"
+    assert engines.engine_device("openvino", torch.device("cuda:0")).type == "cuda", "start_engine says that it cannot"
+
+
 def test_lists_that_go_through_alike_share_an_engine(monkeypatch):
     """Each has the weights once more: of 199 lengths of lists ten do, and not one for each."""
 
