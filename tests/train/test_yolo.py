@@ -31,6 +31,8 @@ def test_alexeyabs_snapshots_are_his(tmp_path, most, said, numbered, every):
     text = two_heads(options="iou_loss=ciou").replace("[net]", f"[net]\nmax_batches={most}", 1)
     (tmp_path / "net.cfg").write_text(text)
     made = DetectorTraining(tmp_path / "set.data", tmp_path / "net.cfg", device="cpu").snapshots
+    asked = DetectorTraining(tmp_path / "set.data", tmp_path / "net.cfg", device="cpu", snapshot=7).snapshots
+    assert (made.every, asked.every) == (every, 7)
     names = {batch: [path.name for path in made.due(batch - 1, batch, 1)] for batch in range(1, 10001)}
     assert [batch for batch in names if "net_last.weights" in names[batch]] == list(range(every, 10001, every))
     with_numbers = {batch for batch in names if f"net_{batch}.weights" in names[batch]}
