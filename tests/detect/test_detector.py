@@ -197,6 +197,7 @@ def test_a_drawing_is_in_the_order_that_is_asked_for(shapes):
     found = shapes(bgr)
     np.testing.assert_array_equal(found.draw(), found.draw(bgr=False)[..., ::-1])
     assert found.draw().shape == bgr.shape
+    assert found.draw().flags.c_contiguous, "for OpenCV to draw on"
     changed = (found.draw() != bgr).any(2)
     assert 0.001 < changed.mean() < 0.5, "the image with boxes on it"
     np.testing.assert_array_equal(shapes(SAMPLE).draw(), found.draw())
