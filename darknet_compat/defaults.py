@@ -7,7 +7,8 @@ validate_detector_map, validate_detector_recall. For the verbs ``yolo``, the sam
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from numbers import Real
+from typing import Any, Literal, NamedTuple
 
 from .layers.base import ALEXEYAB, PJREDDIE
 
@@ -34,3 +35,10 @@ RECALL = {PJREDDIE: Thresholds(0.001, 0.4), ALEXEYAB: Thresholds(0.001, 0.4), YO
 HIER = 0.5
 """How sure a tree must be to go deeper, in all verbs but map."""
 MAP_HIER = 0.0
+
+
+def fraction(name: str, value: Any) -> float:
+    """``value``, where it is a number from 0 to 1; raises :class:`ValueError`, which calls it ``name``."""
+    if not isinstance(value, Real) or not 0 <= float(value) <= 1:
+        raise ValueError(f"{name} is {value!r}; expected a number from 0 to 1")
+    return float(value)

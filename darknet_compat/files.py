@@ -35,7 +35,10 @@ def regular_file(
 
     A device or a pipe may never end, and a cfg or a list may name one. It is not even opened: some devices act on that.
     """
-    mode = os.stat(path).st_mode
+    try:
+        mode = os.stat(path).st_mode
+    except ValueError as error:  # a zero byte
+        raise OSError(errno.EINVAL, str(error), os.fspath(path)) from None
     if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # open() itself has the error for a folder
         raise OSError(errno.EINVAL, "a device or a pipe", os.fspath(path))
     return open(path, "rb") if encoding is None else open(path, encoding=encoding, errors=errors)

@@ -17,6 +17,7 @@ from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
+from darknet_compat.cfg.sections import printable
 from darknet_compat.errors import ImageError
 from darknet_compat.files import regular_file, whole_file
 
@@ -38,7 +39,7 @@ def load_image(path: str | os.PathLike[str]) -> np.ndarray:
         with regular_file(path) as file:
             encoded = np.fromfile(file, np.uint8)
     except OSError as error:
-        raise ImageError(f"{path}: cannot read the image: {error.strerror or error}; check the path") from None
+        raise ImageError(f"{_name(path)}: cannot read the image: {error.strerror or error}; check the path") from None
     return decode_image(encoded, path)
 
 
@@ -47,17 +48,22 @@ def decode_image(encoded: np.ndarray, path: str | os.PathLike[str]) -> np.ndarra
     import cv2
 
     if not encoded.size:
-        raise ImageError(f"{path}: the file is empty, expected a JPEG, PNG or BMP image; copy it again")
+        raise ImageError(f"{_name(path)}: the file is empty, expected a JPEG, PNG or BMP image; copy it again")
     try:
         image = cv2.imdecode(encoded, cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
     except cv2.error:
         image = None
     if image is None:
         raise ImageError(
-            f"{path}: {encoded.size} bytes that do not decode, expected a whole JPEG, PNG or BMP image; "
+            f"{_name(path)}: {encoded.size} bytes that do not decode, expected a whole JPEG, PNG or BMP image; "
             "the file is damaged, cut short or of another kind"
         )
     return image
+
+
+def _name(path: str | os.PathLike[str]) -> str:
+    """What an error calls it: on one line."""
+    return printable(os.fspath(path))
 
 
 def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
@@ -66,7 +72,7 @@ def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
         with regular_file(path) as file:
             return size_in_header(file, path)
     except OSError as error:
-        raise ImageError(f"{path}: cannot read the image: {error.strerror}") from None
+        raise ImageError(f"{_name(path)}: cannot read the image: {error.strerror}") from None
 
 
 def size_in_header(file: BinaryIO, path: str | os.PathLike[str]) -> tuple[int, int]:
@@ -74,11 +80,11 @@ def size_in_header(file: BinaryIO, path: str | os.PathLike[str]) -> tuple[int, i
     try:
         width, height = _size_in_header(file)
     except struct.error:
-        raise ImageError(f"{path}: the image ends inside its header") from None
+        raise ImageError(f"{_name(path)}: the image ends inside its header") from None
     except ValueError:
-        raise ImageError(f"{path}: no JPEG, PNG or BMP file, of which the size is needed") from None
+        raise ImageError(f"{_name(path)}: no JPEG, PNG or BMP file, of which the size is needed") from None
     if width < 1 or height < 1:
-        raise ImageError(f"{path}: {width} x {height} pixels by its header; expected an image of 1 x 1 or more")
+        raise ImageError(f"{_name(path)}: {width} x {height} pixels by its header; expected an image of 1 x 1 or more")
     return width, height
 
 
@@ -121,7 +127,7 @@ def save_image(image: np.ndarray, path: str | os.PathLike[str]) -> None:
 
     suffix = Path(path).suffix.lower()
     if suffix not in SUFFIXES:
-        raise ImageError(f"{path}: cannot write an image of suffix {suffix!r}, expected .jpg, .png or .bmp")
+        raise ImageError(f"{_name(path)}: cannot write an image of suffix {suffix!r}, expected .jpg, .png or .bmp")
     bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
     # OpenCV 5 warns on the screen of an option that the form does not know.
     options = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY] if suffix in (".jpg", ".jpeg") else []
@@ -130,7 +136,7 @@ def save_image(image: np.ndarray, path: str | os.PathLike[str]) -> None:
         with whole_file(path) as file:
             file.write(encoded.tobytes())
     except OSError as error:
-        raise ImageError(f"{path}: cannot write the image: {error.strerror}") from None
+        raise ImageError(f"{_name(path)}: cannot write the image: {error.strerror}") from None
 
 
 class Taps(NamedTuple):

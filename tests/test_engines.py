@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import math
 import os
 import platform
 import re
@@ -146,6 +147,40 @@ def test_an_engine_keeps_to_its_threads():
     engine(torch.zeros(1))
     assert seen == [3]
     assert torch.get_num_threads() == before
+
+
+def test_an_engine_has_the_threads_that_are_asked_for_or_torchs():
+    network = load_network(*SHAPES)
+    assert start_engine(network, threads=3).threads == 3
+    assert start_engine(network).threads == torch.get_num_threads()
+
+
+def test_torch_alone_takes_a_gpu_of_its_own_accord(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    assert [engines.engine_device(name, None).type for name in ENGINES] == ["cuda", "cpu", "cpu"]
+    assert engines.engine_device("torch", "cpu").type == "cpu"
+    assert engines.engine_device("openvino", torch.device("cuda:0")).type == "cuda", "start_engine says that it cannot"
+
+
+def test_lists_that_go_through_alike_share_an_engine(monkeypatch):
+    """Each has the weights once more: of 199 lengths of lists ten do, and not one for each."""
+
+    def start(network, name, precision, batch, threads):
+        started.append((name, precision, batch, threads))
+        return Engine(network.predict, threads)
+
+    started = []
+    monkeypatch.setattr(engines, "start_engine", start)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 16)
+    made = engines.Engines(load_network(*SHAPES), "torch", "bf16", 4)
+    for inputs in range(1, 200):
+        engine, batch = made.take(inputs)
+        assert batch == min(4, inputs)
+        assert engine.threads == max(16 // math.ceil(inputs / batch), 1)
+    assert [("torch", "bf16", *key) for key in made.started] == started
+    assert len(started) == 10
+    assert made.take(0)[1] == 1
 
 
 @pytest.mark.parametrize("name", ENGINES)

@@ -74,6 +74,8 @@ def test_only_regular_files_are_opened(tmp_path):
         regular_file(tmp_path / "fifo")
     with pytest.raises(IsADirectoryError):
         regular_file(tmp_path)
+    with pytest.raises(OSError, match="embedded null"):
+        regular_file("a\0b")
 
 
 def test_rights_are_those_that_open_gives(tmp_path):

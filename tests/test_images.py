@@ -256,6 +256,13 @@ def test_damaged_images_are_named(tmp_path, rng):
         assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["two\nlines.jpg", "zero\0byte.jpg", "\udcff.jpg"])
+def test_a_name_is_on_one_line(tmp_path, name):
+    for read in (images.load_image, images.image_size):
+        with pytest.raises(ImageError, match=r"(two\\nlines|zero\\x00byte|\\udcff)\.jpg: cannot read the image"):
+            read(str(tmp_path / name))
+
+
 def test_saving_refuses_what_it_cannot_write(tmp_path, rng):
     image = random_image(rng, 8, 8)
     with pytest.raises(ImageError, match="suffix"):

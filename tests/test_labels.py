@@ -314,6 +314,7 @@ def test_label_path(image, labels):
     "/coco/images/val2017/1.jpg", "/coco/images/train2014/1.JPG", "c:\\images\\val2014\\1.bmp", "images/1.jpeg",
     "/my images/raw/x.JPEG", "a/1.jpg.jpg", "a/1.jpg.png", "a/1.PNG", "a/1.ppm", "a/1.TIFF", "c:\\JPEGImages\\1.BMP",
     "JPEGImages/1.jpg", " /a/JPEGImages/1.jpg ", "/images/train2017/images/val2017/1.tiff", "/images/test2017/1.jpg",
+    "/a/JPEGImages/b/JPEGImages/1.jpg",
 ])  # fmt: skip
 def test_label_path_of_alexeyabs(alexeyab_darknet, image):
     assert label_path(image, "alexeyab") == alexeyab_darknet.label_path(image)

@@ -116,7 +116,7 @@ def check_names(data: DataFile, names: Sequence[str], classes: int, where: str) 
 
 
 def class_names(names: str | os.PathLike[str] | Sequence[str], classes: int, where: str) -> list[str]:
-    """``names``, or those in a file, which must be as many as the ``classes`` of the cfg ``where``.
+    """``names``, a list or tuple, or those in a file: as many as the ``classes`` of the cfg ``where``.
 
     Raises :class:`DataError`.
     """
@@ -124,6 +124,8 @@ def class_names(names: str | os.PathLike[str] | Sequence[str], classes: int, whe
     if isinstance(names, (str, os.PathLike)):
         file = find_stock(os.fspath(names))
         names = read_names(file)
+    if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
+        raise DataError(f"names: {printable(repr(names)[:80])}; expected a file, or a list of a text for each class")
     if len(names) != classes:
         raise DataError(f"{printable(file)}: {len(names)} names; expected {classes}, the classes of {printable(where)}")
     return list(names)

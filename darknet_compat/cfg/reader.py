@@ -96,9 +96,8 @@ def read_text(path: str | os.PathLike[str], kind: type[DarknetError], limit: int
         raise kind(f"{name}: no such file; expected one{folder}") from None
     except IsADirectoryError:
         raise kind(f"{name}: a folder; expected a file") from None
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise kind(f"{name}: cannot be read ({reason}); expected a text file") from None
+    except OSError as error:
+        raise kind(f"{name}: cannot be read ({error.strerror}); expected a text file") from None
     if b"\0" in data:
         offset = data.index(b"\0")
         line = data.count(b"\n", 0, offset) + 1

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..cfg import DataFile, class_names, read_data, read_list
 from ..cfg.sections import printable
-from ..engines import Engines, engine_device
+from ..engines import Engines, network_for
 from ..errors import DataError, ExportError
 from ..image_files import listed_images
 from ..layers.softmax import Softmax
@@ -22,7 +22,6 @@ from ..program import ALEXEYAB
 from ..sources import Source, read_source
 from ..stock import find_stock
 from ..tree import Tree, read_tree
-from ..weights import load_network
 from .labels import read_class_names, read_classes, read_labels, read_top
 from .predictions import Finish, Prediction, as_it_is, classify_files, classify_resized
 from .prepare import VIEWS
@@ -34,11 +33,12 @@ IMAGENET = "cfg/imagenet1k.data"  # of the short form `classify`
 class Classifier:
     """A network that says what an image shows, and the names of its classes. Call it on images.
 
-    ``cfg`` and ``weights`` are files, or ``cfg`` is a network that stands ready. ``names`` are those of the classes, or
-    a file of them, a line each; None: those of the network's tree, or the numbers. The rest is that of
+    ``cfg`` and ``weights`` are files, or ``cfg`` alone is a network that stands ready. ``names`` are those of the
+    classes, or a file of them, a line each; None: those of the network's tree, or the numbers. The rest is that of
     :class:`darknet_compat.Detector`.
 
-    Raises :class:`DarknetError` in one line that names file and place, also where the network finds boxes.
+    Raises :class:`DarknetError` in one line that names file and place, also where the network finds boxes, and
+    :class:`ValueError` for an option that has no such value.
     """
 
     def __init__(
@@ -49,19 +49,17 @@ class Classifier:
         *,
         program: str | None = None,
         numerics: str = "cudnn",
-        device: str | None = None,
+        device: str | torch.device | None = None,
         engine: str = "torch",
         precision: str = "float32",
         batch: int = BATCH,
     ) -> None:
-        where = engine_device(engine, device)
-        if not isinstance(cfg, Network):
-            cfg = load_network(cfg, weights, device=where, numerics=numerics, program=program)
+        cfg = network_for(cfg, weights, engine, device=device, numerics=numerics, program=program)
         check_no_boxes(cfg)
         self.network = cfg
         self.tree = network_tree(cfg)
         """Along which the network's output is multiplied."""
-        self.engine, self.precision, self.batch = engine, precision, batch
+        self.engine, self.precision = engine, precision
         self._engines = Engines(cfg, engine, precision, batch)
         if names is not None:
             self.names = class_names(names, self.classes, cfg.cfg.file)
@@ -143,7 +141,7 @@ class DataClassifier(Classifier):
         **options: Any,
     ) -> None:
         self.data = data if isinstance(data, DataFile) else read_data(find_stock(os.fspath(data)))
-        super().__init__(cfg, weights, **options)
+        super().__init__(cfg, weights, None, **options)
         check_classifier(self.network, self.data)
 
     @cached_property

@@ -37,8 +37,6 @@ def top_k(values: np.ndarray, number: int) -> np.ndarray:
         for rank, other in enumerate(top):
             if other < 0 or values[place] > values[other]:
                 top[rank], place = place, other
-            if place < 0:
-                break
     return np.array(top)
 
 

@@ -8,6 +8,8 @@ so the functions that free memory have nothing to do. Source: ``darknet.py``; ``
 
 from __future__ import annotations
 
+import math
+import os
 import random
 from collections.abc import Sequence
 from ctypes import POINTER, c_float, c_int, pointer
@@ -43,7 +45,7 @@ __all__ = [
 
 Decoded = tuple[str, Any, Sequence[float]]
 """A name, a confidence, and x, y, w, h of a box in pixels: the centre, and the size."""
-Text = str | bytes
+Text = str | bytes | os.PathLike[str]
 FAR = 2**24  # pixels: beyond any image, and OpenCV can draw to there
 
 
@@ -85,10 +87,15 @@ class IMAGE:
     data: Any = None
 
     def planes(self, count: int = 1) -> np.ndarray:
-        """float32 (count, c, h, w)."""
+        """float32 (count, c, h, w). Raises :class:`ImageError` where there are not so many numbers."""
         shape = (count, self.c, self.h, self.w)
-        data = self.data if isinstance(self.data, np.ndarray) else np.ctypeslib.as_array(self.data, shape)
-        planes: np.ndarray = data.reshape(-1)[: count * self.c * self.h * self.w].reshape(shape)
+        needed, data = math.prod(shape), self.data
+        if data is not None and not isinstance(data, np.ndarray):
+            data = np.ctypeslib.as_array(data, shape)
+        there = 0 if data is None else data.size
+        if there < needed or min(shape) < 1:
+            raise ImageError(f"an image of {there} numbers; expected {needed}, for {shape} (images, c, h, w)")
+        planes: np.ndarray = data.reshape(-1)[:needed].reshape(shape)
         return planes
 
 
@@ -104,8 +111,12 @@ class Loaded:
 
     def __init__(self, network: Network) -> None:
         self.network = network
-        self.engines = Engines(network, "torch", "float32", 1)
+        self.start()
         self.outputs: list[torch.Tensor] = []
+
+    def start(self) -> None:
+        """With an engine that has run nothing yet: a state is the engine's own."""
+        self.engines = Engines(self.network, "torch", "float32", 1)
 
     def run(self, planes: np.ndarray) -> None:
         """On planes (N, c, h, w) of the network's own size."""
@@ -118,16 +129,12 @@ class Loaded:
             self.outputs = engine(images.to(next(self.network.parameters()).device))
 
 
-def _text(words: Text) -> str:
-    return words.decode() if isinstance(words, bytes) else words
-
-
 # --- networks
 
 
 def load_net_custom(config_file: Text, weights: Text, clear: int = 0, batch_size: int = 1) -> Loaded:
     """A network for detection; batches of any size go through it. Raises :class:`DarknetError`."""
-    return Loaded(load(_text(config_file), _text(weights), program=ALEXEYAB, clear=bool(clear)).eval())
+    return Loaded(load(os.fsdecode(config_file), os.fsdecode(weights), program=ALEXEYAB, clear=bool(clear)).eval())
 
 
 def load_net(config_file: Text, weights: Text, clear: int = 0) -> Loaded:
@@ -136,7 +143,7 @@ def load_net(config_file: Text, weights: Text, clear: int = 0) -> Loaded:
 
 def load_meta(data_file: Text) -> METADATA:
     """The classes of a .data file: ``names=`` or ``labels=``."""
-    data = read_data(find_stock(_text(data_file)))
+    data = read_data(find_stock(os.fsdecode(data_file)))
     key = "names" if data.get("names") is not None else "labels"
     names, classes = read_names(find_stock(data.require(key))), data.integer("classes", 2)
     if len(names) < classes:
@@ -154,7 +161,7 @@ def load_network(
     found = network.network.detectors[-1].o.classes if network.network.detectors else len(names)
     if len(names) != found:
         raise DataError(
-            f"{_text(data_file)}: {len(names)} names; expected {found}, the classes of {_text(config_file)}"
+            f"{os.fsdecode(data_file)}: {len(names)} names; expected {found}, the classes of {os.fsdecode(config_file)}"
         )
     return network, names, class_colors(names)
 
@@ -169,7 +176,7 @@ def network_height(net: Loaded) -> int:
 
 def reset_rnn(net: Loaded) -> None:
     """Recurrent layers start anew."""
-    net.network.reset_state()
+    net.start()
 
 
 # --- images
@@ -191,7 +198,7 @@ def copy_image_from_bytes(image: IMAGE, data: bytes) -> None:
 
 def load_image(path: Text, w: int = 0, h: int = 0) -> IMAGE:
     """An image file, RGB, and in another size where one is given. Raises :class:`ImageError`."""
-    pixels = load_file(_text(path))
+    pixels = load_file(os.fsdecode(path))
     image = make_image(pixels.shape[1], pixels.shape[0], 3)
     copy_image_from_bytes(image, pixels.tobytes())
     return _resized(image, w, h) if w and h and (w, h) != (image.w, image.h) else image
@@ -204,7 +211,9 @@ def _resized(image: IMAGE, w: int, h: int) -> IMAGE:
 
 
 def _levels(image: IMAGE) -> np.ndarray:
-    """float32 (h, w, 3), 0..255."""
+    """float32 (h, w, 3), 0..255. Raises :class:`ImageError` for an image of other planes than three."""
+    if image.c != 3:
+        raise ImageError(f"an image of {image.c} planes in another size than the network's; expected 3 planes")
     levels: np.ndarray = np.ascontiguousarray(image.planes()[0].transpose(1, 2, 0)) * np.float32(255)
     return levels
 
@@ -268,8 +277,12 @@ def get_network_boxes(
 def _boxes(
     net: Loaded, w: int, h: int, thresh: float, hier: float, relative: int, letter: int
 ) -> list[list[DETECTION]]:
-    """Of each image of the last run."""
+    """Of each image of the last run. Raises :class:`DataError` where there was none."""
     network = net.network
+    if not net.outputs:
+        raise DataError("the network has not run; expected predict_image before its boxes are asked for")
+    if not network.detectors:
+        return [[] for _ in net.outputs[-1]]
     with torch.inference_mode():
         boxes, objectness, prob = network.listed_boxes(net.outputs, thresh, hier)
         sizes = [(w, h)] * len(boxes)

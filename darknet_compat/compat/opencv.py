@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from ..boxes import nms_sort
-from ..cfg import parse_cfg, read_cfg
+from ..cfg import Cfg, parse_cfg
 from ..errors import DataError, ImageError
 from ..layers import Layer
 from ..layers.head import Head
@@ -37,19 +37,21 @@ Source = str | os.PathLike[str] | bytes | bytearray | np.ndarray
 
 def readNetFromDarknet(cfgFile: Source, darknetModel: Source | None = None) -> Net:
     """A network from a .cfg and a .weights, both paths or both the bytes of a file. Raises :class:`DarknetError`."""
-    read = (
-        read_cfg(cfgFile) if isinstance(cfgFile, (str, os.PathLike)) else parse_cfg(_bytes(cfgFile).decode(), "buffer")
-    )
+    cfg: str | os.PathLike[str] | Cfg
+    if isinstance(cfgFile, (str, os.PathLike)):
+        cfg = cfgFile
+    else:
+        cfg = parse_cfg(_bytes(cfgFile).decode("utf-8", "surrogateescape"), "buffer")
     if darknetModel is None or isinstance(darknetModel, (str, os.PathLike)):
-        return Net(load_network(read, darknetModel or None))
-    with tempfile.NamedTemporaryFile(suffix=".weights") as file:
+        return Net(load_network(cfg, darknetModel or None))
+    with tempfile.NamedTemporaryFile(prefix="buffer.", suffix=".weights") as file:
         file.write(_bytes(darknetModel))
         file.flush()
-        return Net(load_network(read, file.name))
+        return Net(load_network(cfg, file.name))
 
 
 def _bytes(buffer: Any) -> bytes:
-    return buffer.tobytes() if isinstance(buffer, np.ndarray) else bytes(buffer)
+    return memoryview(buffer).tobytes()
 
 
 class Net:
@@ -61,12 +63,17 @@ class Net:
         self.names: list[str] = []
         self.ends: dict[str, int] = {}
         """Of the last of the names of each of Darknet's layers: its number."""
+        flat: set[int] = set()
         shift = 0
         for layer in network.layers:
+            if layer.type == "connected" or flat & set(layer.sources):
+                flat.add(layer.index)
             own, more = _names(layer, layer.index + shift)
             shift += more
             self.names += own
             self.ends[own[-1]] = layer.index
+        self.flat = flat
+        """Layers behind a [connected], whose outputs have no height and width."""
         read = {source for layer in network.layers for source in layer.sources}
         self.outputs = [name for name, index in self.ends.items() if index not in read]
 
@@ -99,7 +106,7 @@ class Net:
         """As :meth:`setPreferableBackend`."""
 
     def setInput(
-        self, blob: np.ndarray, name: str = "", scalefactor: float = 1.0, mean: Sequence[float] = (0, 0, 0, 0)
+        self, blob: np.ndarray, name: str = "", scalefactor: float = 1.0, mean: float | Sequence[float] = (0, 0, 0, 0)
     ) -> None:
         """What ``cv2.dnn.blobFromImage`` gives, (N, c, h, w), of any size that the network can take.
 
@@ -109,8 +116,8 @@ class Net:
         channels = self.network.channels
         if numbers.ndim != 4 or numbers.shape[1] != channels or not numbers.size:
             raise ImageError(f"a blob of {numbers.shape}; expected (images, {channels}, height, width)")
-        if any(mean):
-            numbers = numbers - np.asarray(mean, np.float32)[:channels, None, None]
+        if any(scalar := _scalar(mean)):
+            numbers = numbers - np.asarray(scalar, np.float32)[:channels, None, None]
         self.blob = np.ascontiguousarray(numbers * np.float32(scalefactor))
 
     @overload
@@ -124,8 +131,8 @@ class Net:
 
         Of a head that finds boxes float32 (rows, 5 + classes), (N, rows, 5 + classes) of several images: centre x, y,
         width and height in parts of the input, objectness, and the probability of each class, 0 where it is under the
-        section's ``thresh``. Of another layer (N, c, h, w). Raises :class:`DataError` for a name that is none of the
-        last ones of Darknet's layers.
+        section's ``thresh``. Of another layer (N, c, h, w), behind a [connected] (N, c). Raises :class:`DataError` for
+        a name that is none of the last ones of Darknet's layers.
         """
         if self.blob is None:
             raise DataError("no input; expected setInput before forward")
@@ -151,13 +158,17 @@ class Net:
             for index in wanted:
                 layer = network.layers[index]
                 is_head = isinstance(layer, Head) and layer.finds_boxes
-                output = _rows(layer, outputs[index]) if is_head else _planes(outputs[index])
+                output = _rows(layer, outputs[index]) if is_head else outputs[index]
+                if index in self.flat:
+                    output = output.flatten(1)
                 found[index] = output.float().cpu().numpy()
         return found
 
 
-def _planes(output: Tensor) -> Tensor:
-    return output if output.dim() == 4 else output[..., None, None] if output.dim() == 2 else output
+def _scalar(given: float | Sequence[float]) -> tuple[float, float, float, float]:
+    """As OpenCV takes one number or up to four."""
+    first, second, third, fourth, *_ = (*np.atleast_1d(given), 0, 0, 0, 0)
+    return float(first), float(second), float(third), float(fourth)
 
 
 def _rows(head: Any, output: Tensor) -> Tensor:
@@ -188,8 +199,8 @@ def _names(layer: Layer, number: int) -> tuple[list[str], int]:
     if kind in ("convolutional", "connected"):
         own = f"{'conv' if kind == 'convolutional' else 'fullyConnected'}_{number}"
         return [own, *([f"bn_{number}"] if layer.o.batch_normalize else []), *behind], 0
-    if kind == "shortcut":
-        return [f"shortcut_{number}", *behind], 0
+    if kind in ("shortcut", "sam", "scale_channels"):
+        return [f"{kind}_{number}", *behind], 0
     if kind == "route":
         several, grouped = len(layer.sources) > 1, getattr(layer.o, "groups", 1) > 1
         return [f"{'concat' if several else 'slice' if grouped else 'identity'}_{number}"], 0
@@ -200,7 +211,7 @@ def _names(layer: Layer, number: int) -> tuple[list[str], int]:
     if kind == "yolo":
         return [f"permute_{number}", f"yolo_{number}"], 0
     known = {"maxpool": "pool", "avgpool": "avgpool", "softmax": "softmax", "dropout": "identity", "cost": "identity",
-             "upsample": "upsample", "reorg": "reorg", "crop": "crop", "scale_channels": "scale_channels"}  # fmt: skip
+             "upsample": "upsample", "reorg": "reorg", "crop": "crop"}  # fmt: skip
     if kind not in known:
         raise section.error(f"OpenCV's reader knows no [{kind}]; expected a network without one")
     return [f"{known[kind]}_{number}"], 0
@@ -216,17 +227,20 @@ class DetectionModel:
             # cv2.dnn.readNet takes the two in any order.
             files = sorted((os.fspath(model), os.fspath(config)), key=lambda path: not path.endswith(".cfg"))
             model = readNetFromDarknet(*files)
+        for layer in (model.network.layers[model.ends[name]] for name in model.getUnconnectedOutLayersNames()):
+            if not (isinstance(layer, Head) and layer.finds_boxes):
+                raise layer.section.error("an output that holds no boxes; expected a network that ends in its heads")
         self.net = model
-        self.scale, self.size, self.mean = 1.0, (model.network.width, model.network.height), (0.0, 0.0, 0.0)
+        self.scale, self.size, self.mean = 1.0, (model.network.width, model.network.height), _scalar(0)
         self.swap, self.crop, self.across = False, False, False
 
     def setInputParams(
-        self, scale: float = 1.0, size: tuple[int, int] | None = None, mean: Sequence[float] = (0, 0, 0),
+        self, scale: float = 1.0, size: tuple[int, int] | None = None, mean: float | Sequence[float] = (0, 0, 0),
         swapRB: bool = False, crop: bool = False,
     ) -> None:  # fmt: skip
         """How an image becomes a blob: the words of ``cv2.dnn.blobFromImage``."""
         self.scale, self.size, self.swap, self.crop = scale, size or self.size, swapRB, crop
-        self.mean = (float(mean[0]), float(mean[1]), float(mean[2]))
+        self.mean = _scalar(mean)
 
     def setNmsAcrossClasses(self, value: bool) -> DetectionModel:
         """Do boxes of different classes suppress each other?"""
@@ -250,7 +264,10 @@ class DetectionModel:
         """Classes, int32 (K,), their probabilities, float32 (K,), and left, top, width, height in pixels, int32 (K, 4).
 
         Of each row its likeliest class. ``nmsThreshold`` 0: nothing is suppressed but what the network itself does.
+        Raises :class:`ImageError` for what is no image, such as what ``cv2.imread`` gives of a file that is not there.
         """
+        if not isinstance(frame, np.ndarray) or not frame.size:
+            raise ImageError(f"{type(frame).__name__} is no image, or an empty one; expected an array (h, w, 3)")
         blob = cv2.dnn.blobFromImage(frame, self.scale, self.size, self.mean, self.swap, self.crop)
         self.net.setInput(blob)
         rows = np.concatenate(self.net.forward(self.net.getUnconnectedOutLayersNames()))

@@ -6,14 +6,15 @@ import os
 from collections.abc import Iterator, Sequence
 from typing import Any, overload
 
+import torch
+
 from ..cfg import DataFile, check_names, class_names, read_data, read_list, read_names
-from ..defaults import HIER, TEST, YOLO, Verbs
-from ..engines import Engines, engine_device
+from ..defaults import HIER, TEST, YOLO, Verbs, fraction
+from ..engines import Engines, network_for
 from ..network import Network
 from ..program import ALEXEYAB
 from ..sources import Source, read_source
 from ..stock import find_stock
-from ..weights import load_network
 from .detections import Detections, detect_files, detect_many
 
 BATCH = 4  # images per forward pass, where nothing else is asked for
@@ -22,7 +23,7 @@ BATCH = 4  # images per forward pass, where nothing else is asked for
 class Detector:
     """A network that finds objects, and the names of their classes. Call it on images.
 
-    ``cfg`` and ``weights`` are files, or ``cfg`` is a network that stands ready.
+    ``cfg`` and ``weights`` are files, or ``cfg`` alone is a network that stands ready.
     ``names`` are those of the classes, or a file of them, a line each; None: they are called by their numbers.
     ``thresh``, the least probability, and ``nms``, the most IOU of two boxes of a class (0: all stay), are where not
     given those of ``detector test`` of the network's program. ``letter_box`` None does as the cfg says, or the program
@@ -31,7 +32,8 @@ class Detector:
     network at a time, the rest is that of :func:`darknet_compat.load_network`. ``verbs``: by which of Darknet's verbs;
     "yolo" takes YOLOv1's networks alone.
 
-    Raises :class:`DarknetError` in one line that names file and place.
+    Raises :class:`DarknetError` in one line that names file and place, and :class:`ValueError` for an option that has
+    no such value.
     """
 
     def __init__(
@@ -42,7 +44,7 @@ class Detector:
         *,
         program: str | None = None,
         numerics: str = "cudnn",
-        device: str | None = None,
+        device: str | torch.device | None = None,
         engine: str = "torch",
         precision: str = "float32",
         thresh: float | None = None,
@@ -51,17 +53,15 @@ class Detector:
         batch: int = BATCH,
         verbs: Verbs = "detector",
     ) -> None:
-        where = engine_device(engine, device)
-        if not isinstance(cfg, Network):
-            cfg = load_network(cfg, weights, device=where, numerics=numerics, program=program)
+        cfg = network_for(cfg, weights, engine, device=device, numerics=numerics, program=program)
         self.network = cfg
         self.network.check_verbs(verbs)
-        self.engine, self.precision, self.batch, self.verbs = engine, precision, batch, verbs
+        self.verbs = verbs
         self.letter_box = self.network.letter_box if letter_box is None else letter_box
         """Are images fitted into the network's input (or stretched)?"""
         usual = TEST[self.rules]
-        self.thresh = usual.thresh if thresh is None else thresh
-        self.nms = usual.nms if nms is None else nms
+        self.thresh = usual.thresh if thresh is None else fraction("thresh", thresh)
+        self.nms = usual.nms if nms is None else fraction("nms", nms)
         classes = cfg.detector.o.classes
         self.names: list[str] = [str(index) for index in range(classes)]
         """Of the classes."""
@@ -117,8 +117,8 @@ class Detector:
         found = list(
             detect_many(
                 self.network, things, lambda thing: read_source(thing, bgr), batch, self.letter_box, engine, keep=True,
-                thresh=self.thresh if thresh is None else thresh, nms=self.nms if nms is None else nms,
-                classes=self.names,
+                thresh=self.thresh if thresh is None else fraction("thresh", thresh),
+                nms=self.nms if nms is None else fraction("nms", nms), classes=self.names,
             )
         )  # fmt: skip
         return found if many else found[0]
@@ -139,7 +139,7 @@ class DataDetector(Detector):
         self.data: DataFile = read_data(find_stock(os.fspath(data)))
         self.names_file = find_stock(self.data.source("names", "data/names.list"))
         names = read_names(self.names_file)
-        super().__init__(cfg, weights, **options)
+        super().__init__(cfg, weights, None, **options)
         check_names(self.data, names, self.network.detector.o.classes, os.fspath(cfg))
         self.names = names
 

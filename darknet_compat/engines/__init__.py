@@ -6,16 +6,18 @@ An engine goes from images to the last layer's values, as :meth:`Network.forward
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ..device import find_device
 from ..errors import ExportError
 from ..network import Network
+from ..weights import load_network
 from .packed import Predict, device_of, pack
 from .threads import torch_threads
 
@@ -60,6 +62,7 @@ def start_engine(
 
     Raises :class:`ExportError` where the runtime is not installed, cannot run the network, or gives other outputs.
     """
+    _check_names(name, precision)
     cpu = device_of(network) == "cpu"
     if precision == "bf16" and cpu and not has_bf16():
         raise ExportError("-precision bf16: this processor does not multiply bf16 numbers; expected float32")
@@ -76,38 +79,68 @@ def start_engine(
     return Engine(start_exported(network, name, precision, batch, threads), threads)
 
 
-def start_engine_for(inputs: int, network: Network, name: str, precision: str, batch: int) -> tuple[Engine, int]:
-    """An engine for so many inputs, ``batch`` of them at a time or all, and how many it takes at a time.
-
-    As many calls run side by side as there are batches; a call has the threads that are left for it.
-    """
-    batch = max(min(batch, inputs), 1)
-    threads = max(torch.get_num_threads() // max(-(-inputs // batch), 1), 1)
-    return start_engine(network, name, precision, batch, threads), batch
+def _check_names(name: str, precision: str) -> None:
+    for what, given, known in (("engine", name, ENGINES), ("precision", precision, PRECISIONS)):
+        if given not in known:
+            raise ValueError(f"{what} is {given!r}; expected one of {', '.join(known)}")
 
 
 class Engines:
-    """Engines for a network as it is when each is first asked for; later ones are the same."""
+    """Engines for a network as it is when each is first asked for.
+
+    Raises :class:`ValueError` for names that are none, and for a ``batch`` under 1.
+    """
 
     def __init__(self, network: Network, name: str, precision: str, batch: int) -> None:
-        self.start = partial(start_engine_for, network=network, name=name, precision=precision, batch=batch)
-        self.batch = batch
-        self.started: dict[tuple[int, int], tuple[Engine, int]] = {}
+        _check_names(name, precision)
+        if not isinstance(batch, (int, np.integer)) or batch < 1:
+            raise ValueError(f"batch is {batch!r}; expected a whole number, 1 or more")
+        self.network, self.name, self.precision, self.batch = network, name, precision, batch
+        self.started: dict[tuple[int, int], Engine] = {}
 
     def take(self, inputs: int) -> tuple[Engine, int]:
-        """What :func:`start_engine_for` gives for so many inputs."""
-        threads = torch.get_num_threads()
-        # With a batch for each thread there are as many side by side as there can be.
-        key = max(min(inputs, self.batch * threads), 1), threads
-        if key not in self.started:
-            self.started[key] = self.start(key[0])
-        return self.started[key]
+        """An engine for so many inputs, ``batch`` of them at a time or all, and how many it takes at a time.
+
+        As many calls run side by side as there are batches; a call has the threads that are left for it.
+        """
+        batch = max(min(self.batch, inputs), 1)
+        threads = max(torch.get_num_threads() // max(-(-inputs // batch), 1), 1)
+        # Each has the weights once more: one for all numbers of inputs that go through the network alike.
+        if (batch, threads) not in self.started:
+            self.started[batch, threads] = start_engine(self.network, self.name, self.precision, batch, threads)
+        return self.started[batch, threads], batch
 
 
-def engine_device(name: str, device: str | None) -> torch.device:
+def engine_device(name: str, device: str | torch.device | None) -> torch.device:
     """The device that is asked for; None is a GPU where there is one, and "torch", which alone runs on one, is the
     engine."""
-    return find_device(device or (None if name == "torch" else "cpu"))
+    if device is None:
+        return find_device(None if name == "torch" else "cpu")
+    return find_device(str(device))
+
+
+def network_for(
+    cfg: str | os.PathLike[str] | Network,
+    weights: str | os.PathLike[str] | None,
+    engine: str,
+    *,
+    device: str | torch.device | None,
+    numerics: str,
+    program: str | None,
+) -> Network:
+    """The network of these files, where ``engine`` can run it; or ``cfg`` itself, which stands ready.
+
+    Raises :class:`ValueError` for what cannot be asked of one that does.
+    """
+    if not isinstance(cfg, Network):
+        where = engine_device(engine, device)
+        return load_network(cfg, weights, device=where, numerics=numerics, program=program)
+    given = {"weights": weights, "device": device, "program": program}
+    given["numerics"] = None if numerics in ("cudnn", cfg.numerics) else numerics
+    for name, value in given.items():
+        if value is not None:
+            raise ValueError(f"{name} is {value!r} beside a network, which has its own; expected none")
+    return cfg
 
 
 def has_bf16() -> bool:

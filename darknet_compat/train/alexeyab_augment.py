@@ -377,7 +377,7 @@ def tile_truth(truth: np.ndarray, tile: Tile, size: tuple[int, int], room: int, 
             centres, lengths = centres - over / 2, lengths + sign * over
         first, last = corners()
     inside = (first >= 0) & (last <= np.array(size))
-    inside &= (lengths > 0) & (lengths < 1) & (centres > 0) & (centres < 1) & (lengths > part)
+    inside &= (lengths > part) & (lengths < 1) & (centres > 0) & (centres < 1)
     kept = inside.all(1)
     return np.concatenate([centres, lengths, boxes[:, 4:]], 1)[kept]
 

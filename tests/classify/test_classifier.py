@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from darknet_compat import Classifier, engines, load_classifier, load_network, save_weights
-from darknet_compat.errors import CfgError, DataError, ImageError
+from darknet_compat.errors import CfgError, DataError, DeviceError, ImageError
 from darknet_compat.images import load_image
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -45,11 +45,15 @@ def test_one_image_or_many_of_any_kind(files):
     assert [one.path for one in several] == ["", str(SAMPLE)] * 10
     assert np.abs(classifier(rgb).prob - expected.prob).max() > 1e-3, "another image"
     assert classifier([]) == []
+    assert [one.path for one in classifier((SAMPLE,))] == [str(SAMPLE)]
     best = int(expected.prob.argmax())
     found = classifier(SAMPLE)
     assert (found.class_id, found.name) == (best, NAMES[best])
     assert found.score == pytest.approx(expected.prob.max())
     assert [one["name"] for one in found.as_json(2)["classes"]] == [NAMES[index] for index in found.top(2)]
+    assert [one["prob"] for one in found.as_json(2)["classes"]] == [
+        round(float(found.prob[index]), 6) for index in found.top(2)
+    ]
     assert given(SAMPLE).name == found.name
 
 
@@ -73,13 +77,14 @@ def test_without_names_those_of_the_tree_count(files, tmp_path):
         (expected,) = classifier.classify([SAMPLE], "predict", classifier.finish(inner=inner))
         np.testing.assert_allclose(found.prob, expected.prob, atol=1e-6)
         assert (found.prob[1] > 0) == inner
+        assert found.prob[0] + found.prob[2] == pytest.approx(1), (
+            "a tree is as likely as a plant, which it alone can be"
+        )
 
 
 def test_an_engine_is_started_once_for_calls_alike(files, monkeypatch):
-    started, start = [], engines.start_engine_for
-    monkeypatch.setattr(
-        engines, "start_engine_for", lambda inputs, **words: started.append(inputs) or start(inputs, **words)
-    )
+    started, start = [], engines.start_engine
+    monkeypatch.setattr(engines, "start_engine", lambda *words: started.append(words[3]) or start(*words))
     classifier = Classifier(*files, device="cpu", batch=2)
     for count in (1, 1, 2, 1, 2):
         classifier([SAMPLE] * count)
@@ -91,3 +96,42 @@ def test_what_is_no_image_or_no_classifier_is_one_line(files):
         Classifier(*files, device="cpu")(np.zeros((4, 4, 3)))
     with pytest.raises(CfgError, match=r"the network finds boxes in \[region\]; expected `detector`, not `classifier`"):
         Classifier(ROOT / "cfg/yolov2-shapes.cfg", ROOT / "weights/yolov2-shapes.weights", device="cpu")
+
+
+def test_each_option_counts(files, monkeypatch):
+    asked, shapes, start = [], [], engines.start_engine
+
+    def started(network, *words):
+        engine = start(network, threads=1)
+        asked.append(words)
+        return engines.Engine(lambda images: shapes.append(tuple(images.shape)) or engine(images), 1)
+
+    monkeypatch.setattr(engines, "start_engine", started)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    classifier = Classifier(
+        *files, engine="openvino", precision="bf16", batch=2, numerics="cpu", device=torch.device("cpu")
+    )
+    assert (classifier.network.numerics, classifier.network.program) == ("cpu", "pjreddie")
+    assert len(classifier([SAMPLE] * 3)) == 3
+    assert asked == [("openvino", "bf16", 2, 1)]
+    assert sorted(shapes) == [(1, 3, 48, 64), (2, 3, 48, 64)]
+
+
+def test_what_cannot_be_asked_for_is_one_line(files, tmp_path):
+    for options, says in (
+        ({"engine": "x"}, "engine is 'x'; expected one of"),
+        ({"precision": "x"}, "precision is 'x'; expected one of"),
+        ({"batch": 0}, "batch is 0; expected"),
+        ({"program": "x"}, "program is 'x'; expected one of"),
+        ({"numerics": "x"}, "numerics is 'x'; expected one of"),
+    ):
+        with pytest.raises(ValueError, match=f"^{says}"):
+            Classifier(*files, **options)
+    with pytest.raises(DeviceError, match=r"^-device nowhere: torch finds no such device here"):
+        Classifier(*files, device="nowhere")
+    with pytest.raises(ValueError, match=r"^weights is .* beside a network, which has its own; expected none$"):
+        Classifier(load_network(*files), files[1])
+    with pytest.raises(DataError, match=r"^names: \{0: 'a'"):
+        Classifier(*files, dict(enumerate("abc")))
+    with pytest.raises(TypeError, match="names"):
+        load_classifier(files[0].with_suffix(".data"), *files, names=NAMES)

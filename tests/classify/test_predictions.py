@@ -62,6 +62,13 @@ def test_a_batch_gives_what_single_images_give(network, paths, views):
             assert many.prob.sum() == pytest.approx(views.number, abs=1e-4)
 
 
+def test_a_batch_counts_the_views(network, paths):
+    sizes = []
+    engine = Engine(lambda images: sizes.append(len(images)) or network.predict(images), 1)
+    list(classify_files(network, paths, TEN_CROPS, batch=35, engine=engine))
+    assert sorted(sizes) == [10, 30, 30], "of seven images"
+
+
 def test_an_unreadable_image_ends_it_after_those_before_or_is_passed_over(network, paths, tmp_path):
     (tmp_path / "text.png").write_text("no image")
     mixed = [*paths[:3], str(tmp_path / "text.png"), *paths[3:]]

@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from darknet_compat import engines, load_network, save_weights
-from darknet_compat.detect import detector
 from darknet_compat.errors import DarknetError, ExportError
 from darknet_compat.stock import find_stock
 from tests.cli.conftest import CFG, WEIGHTS
@@ -113,7 +112,7 @@ def test_the_device_is_the_gpu_where_there_is_one(outcome, monkeypatch, name):
             outcome(name, *flags)
         return str(loaded.value)
 
-    monkeypatch.setattr(detector, "load_network", load)
+    monkeypatch.setattr(engines, "load_network", load)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert device() == "cpu"
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)

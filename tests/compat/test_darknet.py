@@ -16,7 +16,7 @@ import torch
 
 from darknet_compat import load_network, save_weights
 from darknet_compat.compat import darknet
-from darknet_compat.errors import DataError, ImageError
+from darknet_compat.errors import CfgError, DataError, ImageError
 from tests.conftest import ROOT, real
 
 IMPORT = "from darknet_compat.compat import darknet\n"
@@ -188,6 +188,11 @@ told["decoded"] = darknet.decode_detection(told["positive"][:50])
 found = darknet.detect_image(network, names, image, thresh=.4)
 told["found"] = found
 told["sequence"] = [one[1] for one in found] == sorted(one[1] for one in found)
+unsuppressed = darknet.detect_image(network, names, image, thresh=.05, nms=0)
+told["unsuppressed"] = len(unsuppressed)
+told["of few"] = len(darknet.detect_image(network, names[:40], image, thresh=.05, nms=0))
+texts = [one[1] for one in unsuppressed]
+told["texts"] = [texts == sorted(texts), texts == sorted(texts, key=float)]
 network, names, _ = darknet.load_network(cfg, data, weights, batch_size=2)
 both = np.random.default_rng(0).random((2, 3, h, w)).astype(np.float32)
 given = darknet.IMAGE(w, h, 3, both.ctypes.data_as(POINTER(c_float)))
@@ -197,6 +202,11 @@ darknet.rgbgr_image(image)
 told["turned"] = planes(image)
 overlapping = [("a", 1, 2, (50, 50, 20, 20)), ("b", 1, 2, (52, 51, 20, 20)), ("c", 1, 2, (90, 50, 20, 25.5))]
 told["fast"] = [one[0] for one in darknet.non_max_suppression_fast(overlapping, .5)]
+numbers = np.random.default_rng(1).integers(2, 30, (3, 60, 4)).tolist()
+told["many"] = [
+    [one[0] for one in darknet.non_max_suppression_fast([(i, 1, 2, box) for i, box in enumerate(boxes)], most)]
+    for most, boxes in zip((.2, .5, .8), numbers)
+]
 told["points"] = [darknet.bbox2points(box) for box in ((10.5, 20.5, 5, 6), (1, 2, 7.1, 3.3), (100, 50, 2.5, 3.5))]
 canvas = np.full((90, 120, 3), 50, np.uint8)
 drawn = darknet.draw_boxes([("a", "93.25", (50, 50, 30, 20))], canvas, {"a": (1, 2, 250)})
@@ -246,6 +256,8 @@ def test_function_by_function_they_give_the_same(alexeyab, tmp_path, darknet_sha
     (theirs, their_lines), (ours, our_lines) = told
     assert len(theirs["boxes 0 0"][0]) > 20
     assert theirs["sequence"] is True
+    assert theirs["texts"] == [True, False]
+    assert theirs["unsuppressed"] > theirs["of few"] > 100
     order = theirs.pop("found"), ours.pop("found")
     for key in theirs:
         near(ours[key], theirs[key], (key,))
@@ -266,6 +278,81 @@ def test_what_does_not_fit_is_one_line(tmp_path):
     network = darknet.load_net_custom(SHAPES[0].encode(), SHAPES[1].encode(), 0, 1)
     with pytest.raises(ImageError, match=r"planes of \(3, 64, 64\) \(c, h, w\); expected \(3, 128, 128\)"):
         network.run(np.zeros((1, 3, 64, 64), np.float32))
+    with pytest.raises(DataError, match="the network has not run; expected predict_image before its boxes"):
+        darknet.get_network_boxes(network, 640, 480, 0.5)
+    for few in (darknet.IMAGE(128, 128, 3), darknet.make_image(0, 0, 3), darknet.IMAGE(128, 128, 3, np.zeros(9))):
+        with pytest.raises(
+            ImageError, match=r"^an image of \d numbers; expected \d+, for \(1, 3, \d+, \d+\) \(images, c"
+        ):
+            darknet.predict_image(network, few)
+    with pytest.raises(ImageError, match=r"^an image of 49152 numbers; expected 98304, for \(2, 3, 128, 128\)"):
+        darknet.network_predict_batch(network, darknet.make_image(128, 128, 3), 2, 640, 480, 0.5)
+    for predict in (darknet.predict_image, darknet.predict_image_letterbox):
+        with pytest.raises(ImageError, match=r"^an image of 1 planes in another size than the network's; expected 3"):
+            predict(network, darknet.make_image(20, 30, 1))
+    with pytest.raises(CfgError, match=r"^\\udcff\.cfg: no such file"):
+        darknet.load_net_custom(b"\xff.cfg", b"no.weights")
+
+
+def test_a_classifier_has_no_boxes(tmp_path):
+    (tmp_path / "toy.cfg").write_text("[net]\nwidth=8\nheight=8\nchannels=3\n[conv]\nfilters=3\n[avgpool]\n[softmax]\n")
+    save_weights(load_network(tmp_path / "toy.cfg"), tmp_path / "toy.weights")
+    network = darknet.load_net(tmp_path / "toy.cfg", tmp_path / "toy.weights")
+    assert darknet.predict_image(network, darknet.make_image(8, 8, 3)).tolist() == pytest.approx([1 / 3] * 3)
+    assert darknet.get_network_boxes(network, 8, 8, 0.5) == []
+
+
+def test_networks_follow_his_program_and_clear_forgets_what_they_have_seen():
+    assert [darknet.load_net_custom(*SHAPES, clear).network.seen for clear in (0, 1)] == [35200, 0]
+    assert load_network(*SHAPES).program == "pjreddie"
+    assert darknet.load_net(*SHAPES).network.program == "alexeyab"
+
+
+def test_a_data_file_may_call_its_names_labels_and_has_two_classes(tmp_path):
+    """get_metadata: "names", or else "labels"; classes=2."""
+    (tmp_path / "three.txt").write_text("a\nb\nc\n")
+    (tmp_path / "the.data").write_text(f"labels={tmp_path}/three.txt\n")
+    assert darknet.load_meta(tmp_path / "the.data") == (2, [b"a", b"b", b"c"])
+
+
+def test_a_recurrent_network_starts_anew_when_it_is_told(tmp_path):
+    (tmp_path / "net.cfg").write_text(
+        "[net]\nwidth=1\nheight=1\nchannels=3\n[rnn]\noutput=4\nhidden=4\nactivation=tanh\n"
+    )
+    save_weights(load_network(tmp_path / "net.cfg"), tmp_path / "net.weights")
+    network = darknet.load_net(tmp_path / "net.cfg", tmp_path / "net.weights")
+    first, second = (darknet.network_predict(network, np.ones(3, np.float32)).tolist() for _ in range(2))
+    assert first != second
+    darknet.reset_rnn(network)
+    assert darknet.network_predict(network, np.ones(3, np.float32)).tolist() == first
+
+
+def test_images_of_a_batch_have_as_many_boxes_as_alone(tmp_path):
+    (tmp_path / "net.cfg").write_text(
+        "[net]\nwidth=64\nheight=64\nchannels=3\n[conv]\nfilters=7\nsize=3\nstride=8\nactivation=linear\n"
+        "[yolo]\nclasses=2\nnum=1\nmask=0\nanchors=9,9\n"
+    )
+    torch.manual_seed(1)
+    save_weights(load_network(tmp_path / "net.cfg", program="alexeyab"), tmp_path / "net.weights")
+    network = darknet.load_net(tmp_path / "net.cfg", tmp_path / "net.weights")
+    planes = np.random.default_rng(0).random((2, 3, 64, 64)).astype(np.float32)
+    planes[1] *= 9
+    together = darknet.network_predict_batch(network, darknet.IMAGE(64, 64, 3, planes), 2, 64, 64, 0.52)
+    alone = []
+    for image in planes:
+        darknet.network_predict(network, image)
+        alone.append(darknet.get_network_boxes(network, 64, 64, 0.52))
+    assert [pair.num for pair in together] == [len(pair.dets) for pair in together] == [len(found) for found in alone]
+    assert together[0].num != together[1].num
+    assert all(one.best_class_idx == (int(one.prob.argmax()) if one.prob.any() else -1) for one in alone[1])
+
+
+def test_a_box_of_no_class_is_passed_over():
+    none, some = (
+        darknet.DETECTION(darknet.BOX(1, 2, 3, 4), 2, np.float32(prob), 1, best)
+        for prob, best in (([0, 0], -1), ([0.25, 0.5], 1))
+    )
+    assert darknet.remove_negatives_faster([none, some, some], ["a", "b"], 2) == [("b", 0.5, (1, 2, 3, 4))]
 
 
 def test_a_box_without_end_is_drawn(tmp_path):

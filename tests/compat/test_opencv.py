@@ -16,7 +16,7 @@ import torch
 from darknet_compat import load_network, read_cfg
 from darknet_compat.compat.opencv import DetectionModel, Net, readNetFromDarknet
 from darknet_compat.detect import detect
-from darknet_compat.errors import CfgError, DataError, ImageError
+from darknet_compat.errors import CfgError, DataError, ImageError, WeightsError
 from darknet_compat.network import Network
 from tests.compat.test_darknet import FASTEST, weights_of
 from tests.conftest import ROOT
@@ -96,6 +96,15 @@ def test_layers_have_opencvs_names(tmp_path):
         "crop_0", "adjust_crop_1", "conv_2", "relu_3", "shortcut_3", "leaky_4", "identity_4", "fullyConnected_5",
         "softmax_6", "identity_7",
     )  # fmt: skip
+    for kind, pool in (("sam", ""), ("scale_channels", "[avgpool]\n")):
+        text = f"[net]\nwidth=8\nheight=8\nchannels=3\n[maxpool]\n{pool}[{kind}]\nfrom=0\nactivation=leaky\n"
+        at = text.count("[") - 2
+        assert readNetFromDarknet(text.encode()).names[-2:] == [f"{kind}_{at}", f"leaky_{at + 1}"]
+    head = b"[net]\nwidth=8\nheight=8\nchannels=3\n"
+    unadjusted = b"[crop]\ncrop_width=6\ncrop_height=6\nnoadjust=1\n[conv]\nactivation=linear\n"
+    assert readNetFromDarknet(head + unadjusted).getLayerNames() == ("crop_0", "conv_1")
+    grouped = b"[conv]\nfilters=4\nactivation=linear\n[route]\nlayers=-1,-1\ngroups=2\n[maxpool]\n"
+    assert readNetFromDarknet(head + grouped).getLayerNames() == ("conv_0", "concat_1", "pool_2"), "OpenCV has slices"
     (tmp_path / "gru.cfg").write_text("[net]\ninputs=4\n[gru]\noutput=4\n")
     with pytest.raises(CfgError, match=r"gru\.cfg:3: \[gru\]: OpenCV's reader knows no \[gru\]"):
         readNetFromDarknet(tmp_path / "gru.cfg")
@@ -140,6 +149,147 @@ def test_a_section_may_say_its_thresholds(tmp_path):
     assert 0.001 < given["none"][given["none"] > 0].min() < 0.01
 
 
+YOLO = """[net]
+width=64
+height=32
+channels=3
+[conv]
+filters=21
+size=3
+stride=8
+pad=1
+activation=linear
+[yolo]
+mask=1,2,4
+anchors=4,4, 40,40, 50,50, 20,20, 60,50
+classes=2
+num=5
+"""
+
+
+REGION = YOLO.split("[yolo]")[0].replace("21", "35") + (
+    "[region]\nthresh=.05\nanchors=.5,.5, 3.2,2.5, 3,3, 3,2, 2,2\nclasses=2\nnum=5\nsoftmax=1\n"
+)
+
+
+def made(text):
+    """A network whose boxes are of all probabilities, and overlap; the same numbers each time."""
+    torch.manual_seed(2)
+    net = readNetFromDarknet(text.encode())
+    with torch.no_grad():
+        net.network.layers[0].weights *= 4
+    return net
+
+
+@pytest.mark.parametrize("size", [(64, 32), (96, 64)])
+def test_rows_of_yolo_are_the_cells_with_their_anchors(size):
+    """A class under .2 has 0, where the section says no other; nothing is suppressed. Anchors are pixels of a blob."""
+    net, (width, height) = made(YOLO), size
+    numbers = np.random.default_rng(1).random((1, 3, height, width), np.float32) - np.float32(0.5)
+    net.setInput(numbers)
+    rows = net.forward()
+    with torch.inference_mode():
+        raw = net.network.raw_maps(torch.from_numpy(numbers))[0][0].double().numpy()
+    share = 1 / (1 + np.exp(-raw.reshape(3, 7, height // 8, width // 8)))
+    expected = []
+    for y, x in np.ndindex(height // 8, width // 8):
+        for anchor, (w, h) in enumerate(((40, 40), (50, 50), (60, 50))):
+            at = share[anchor, :, y, x]
+            tw, th = raw.reshape(share.shape)[anchor, 2:4, y, x]
+            where = (x + at[0]) / (width // 8), (y + at[1]) / (height // 8)
+            classes = [at[4] * one if at[4] * one > 0.2 else 0 for one in at[5:]]
+            expected.append([*where, np.exp(tw) * w / width, np.exp(th) * h / height, at[4], *classes])
+    np.testing.assert_allclose(rows, expected, rtol=1e-4, atol=1e-5)
+    shown = rows[:, 5:][rows[:, 5:] > 0]
+    assert len(shown) > 20
+    assert shown.min() < 0.25
+
+
+@pytest.mark.parametrize(
+    ("section", "more", "overlap"),
+    [("yolo", "nms_threshold=.3", 0.3), ("yolo", "", None), ("region", "", 0.4)],
+)
+def test_rows_that_overlap_a_likelier_one_have_no_class(section, more, overlap):
+    """[region] always over .4, [yolo] where it says over how much."""
+    if section == "region":
+        net = made(REGION)
+    else:
+        net = made(YOLO + more)
+    net.setInput(np.random.default_rng(1).random((1, 3, 32, 64), np.float32) - np.float32(0.5))
+    rows = net.forward()
+    left = 0
+    for number in (5, 6):
+        shown = rows[rows[:, number] > 0]
+        left += len(shown)
+        over = [iou(one, other) for index, one in enumerate(shown) for other in shown[:index]]
+        if overlap is None:
+            assert max(over) > 0.6
+        else:
+            assert max(over) == pytest.approx(overlap, abs=0.1)
+            assert max(over) <= overlap
+    assert left > 10
+
+
+def iou(one, other):
+    """Of two boxes of centres and sizes."""
+    sides = [
+        max(0, min(a + la / 2, b + lb / 2) - max(a - la / 2, b - lb / 2))
+        for a, la, b, lb in ((one[0], one[2], other[0], other[2]), (one[1], one[3], other[1], other[3]))
+    ]
+    shared = sides[0] * sides[1]
+    return shared / (one[2] * one[3] + other[2] * other[3] - shared)
+
+
+def test_behind_a_connected_layer_there_is_no_height():
+    """As OpenCV 4 has it: (N, c), and (N, c, 1, 1) behind an [avgpool]."""
+    head = "[net]\nwidth=8\nheight=8\nchannels=3\n[conv]\nfilters=4\n[avgpool]\n"
+    for more, expected in (
+        ("[softmax]\n", [(2, 4, 8, 8), (2, 4, 1, 1), (2, 4, 1, 1)]),
+        ("[connected]\noutput=5\n[dropout]\n[softmax]\n", [(2, 4, 8, 8), (2, 4, 1, 1), (2, 5), (2, 5), (2, 5)]),
+    ):
+        net = readNetFromDarknet((head + more).encode())
+        net.setInput(np.ones((2, 3, 8, 8), np.float32))
+        assert [one.shape for one in net.forward(list(net.ends))] == expected
+
+
+# Of a frame of 100 x 80: centre and size, objectness, and three classes.
+ROWS = np.array([
+    [0.5, 0.5, 0.4, 0.5, 1, 0.9, 0.1, 0],
+    [0.52, 0.5, 0.4, 0.5, 1, 0.8, 0.1, 0],  # overlaps the first
+    [0.5, 0.52, 0.4, 0.5, 1, 0, 0.7, 0.1],  # too, of another class
+    [0.99, 0.98, 0.5, 0.5, 1, 0, 0, 0.6],  # beyond the edges
+    [1.4, 0.5, 0.1, 0.1, 1, 0, 0, 0.55],
+    [-0.305, -0.205, 0.1, 0.1, 1, 0, 0, 0.53],
+    [0.2, 0.2, 0, 0, 1, 0, 0, 0.52],  # no pixel
+    [0.8, 0.2, 0.1, 0.1, 1, 0.5, 0, 0],  # as likely as is asked for
+    [0.1, 0.8, 0.1, 0.1, 1, 0, 0.4999, 0],
+], np.float32)  # fmt: skip
+BOXES = [[30, 20, 40, 40], [32, 20, 40, 40], [30, 21, 40, 40], [74, 58, 26, 22], [99, 36, 1, 8], [0, 0, 10, 8],
+         [20, 16, 1, 1], [75, 12, 10, 8]]  # fmt: skip
+
+
+def test_boxes_of_a_model_row_by_row(net, monkeypatch):
+    """modules/dnn/src/model.cpp, DetectionModel::detect, worked out by hand."""
+    given = []
+    monkeypatch.setattr(net, "forward", lambda names: given.append(net.blob) or (ROWS,))
+    model, frame = DetectionModel(net), np.random.default_rng(0).integers(0, 256, (80, 100, 3), np.uint8)
+    words = {"scale": 1 / 200, "size": (64, 96), "mean": (3, 2, 1), "swapRB": True, "crop": True}
+    model.setInputParams(**words)
+    classes, shares, boxes = model.detect(frame)
+    np.testing.assert_array_equal(boxes, BOXES)
+    np.testing.assert_array_equal(classes, [0, 0, 1, 2, 2, 2, 2, 0])
+    np.testing.assert_array_equal(shares, ROWS[:8, 5:].max(1))
+    words["scalefactor"] = words.pop("scale")
+    np.testing.assert_array_equal(given[0], cv2.dnn.blobFromImage(frame, **words))
+    # NMSBoxes takes what is over the threshold, and not what is as likely.
+    for across, overlap, left in (
+        (False, 0.85, {0, 2, 3, 4, 5, 6}), (False, 0.95, {0, 1, 2, 3, 4, 5, 6}), (True, 0.4, {0, 3, 4, 5, 6}),
+    ):  # fmt: skip
+        boxes = model.setNmsAcrossClasses(across).detect(frame, 0.5, overlap)[2]
+        assert {BOXES.index(box) for box in boxes.tolist()} == left, overlap
+    assert len(model.detect(frame, 0.4)[0]) == 9
+
+
 def test_blobs_of_several_images_and_of_another_size(net):
     one, two = blob(SAMPLE, (128, 128)), blob(SAMPLE, (128, 128))[..., ::-1]
     net.setInput(np.concatenate([one, two]))
@@ -171,6 +321,35 @@ def test_what_is_asked_wrongly_is_one_line(tmp_path):
         net.forward(["nothing"])
     with pytest.raises(DataError, match=r"expected a Net, or the paths of a \.weights and a \.cfg"):
         DetectionModel(str(WEIGHTS))
+    for frame in (None, np.zeros((0, 4, 3), np.uint8), str(SAMPLE), [np.zeros((4, 4, 3), np.uint8)]):
+        with pytest.raises(ImageError, match=r"is no image, or an empty one; expected an array \(h, w, 3\)$"):
+            DetectionModel(net).detect(frame)
+    text = b"[net]\nwidth=8\nheight=8\nchannels=3\n[avgpool]\n[softmax]\n"
+    with pytest.raises(CfgError, match=r"^buffer:6: \[softmax\]: an output that holds no boxes"):
+        DetectionModel(readNetFromDarknet(text))
+    with pytest.raises(CfgError, match=r"^buffer:1: "):
+        readNetFromDarknet(WEIGHTS.read_bytes()[:99], str(WEIGHTS))
+    with pytest.raises(WeightsError, match=r"^/\S*/buffer\.\w+\.weights: offset"):
+        readNetFromDarknet(CFG.read_bytes(), WEIGHTS.read_bytes()[:99])
+    with pytest.raises(TypeError, match="bytes-like"):  # and not as many zeros
+        readNetFromDarknet(5)
+
+
+def test_a_mean_is_a_scalar_of_opencvs(net):
+    """One number, or up to four; what is not given is 0."""
+    one = blob(SAMPLE, (128, 128))
+    net.setInput(one)
+    expected = net.forward()
+    for mean, planes in ((0.5, (0.5, 0, 0)), ((0.5,), (0.5, 0, 0)), ((0.5, 0.25), (0.5, 0.25, 0)),
+                         ((0.5, 0.25, 0, 1), (0.5, 0.25, 0))):  # fmt: skip
+        net.setInput(one + np.array(planes, np.float32)[:, None, None], mean=mean)
+        np.testing.assert_allclose(net.forward(), expected, atol=1e-4)
+        model = DetectionModel(net)
+        model.setInputParams(mean=mean)
+        image = np.full((8, 8, 3), 9, np.uint8)
+        model.detect(image, 1.0)
+        theirs = cv2.dnn.blobFromImage(image, 1.0, (128, 128), mean)
+        np.testing.assert_array_equal(net.blob, theirs)
 
 
 def test_a_model_finds_what_a_plain_loop_finds(net):

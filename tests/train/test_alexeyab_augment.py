@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from random import Random
 
+import cv2
 import numpy as np
 import pytest
 
@@ -17,17 +18,20 @@ from darknet_compat.labels import Labels
 from darknet_compat.network import Network
 from darknet_compat.train.alexeyab_augment import (
     AlexeyabAugmentation,
+    Part,
+    Tile,
     alexeyab_augmentation,
     augment_truth,
     draw,
     draw_mix,
+    tile_truth,
 )
 from darknet_compat.train.data import AlexeyabTrainingSet, load_batches
 from darknet_compat.train.detector import DetectorTraining
 from tests.train.nets import data_set, two_heads
 from tests.train.test_augment import CRandom, make_images
 
-COLOURS = {"hue": 0.1, "saturation": 1.5, "exposure": 1.5}
+COLOURS = {"hue": 0.1, "saturation": 1.5, "exposure": 1.8}
 CASES = {
     "nothing": {"jitter": 0.0, "flip": False},
     "jitter": {"jitter": 0.3},
@@ -42,6 +46,9 @@ CASES = {
     "background": {"blur": 1, **COLOURS},
     "blur": {"blur": 11},
     "blurred mosaic": {"mixing": "mosaic", "blur": 7},
+    "as much blur as the smallest object allows": {"blur": 61},
+    "jitter that leaves nothing of an image": {"jitter": 0.9},
+    "as many boxes as there is room for": {"mixing": "mixup", "jitter": 0.0},
 }
 
 
@@ -62,6 +69,10 @@ def images(tmp_path, monkeypatch, darknet_share):
     paths, found = make_images(tmp_path, darknet_share)
     for path in paths:  # beside the image, where his program looks
         shutil.copy(tmp_path / "labels" / f"{Path(path).stem}.txt", tmp_path / "images")
+    # And one of nothing, of which a blur leaves nothing sharp.
+    shutil.copy(paths[0], tmp_path / "images/bare.png")
+    (tmp_path / "images/bare.txt").write_text("")
+    paths, found = [*paths, str(tmp_path / "images/bare.png")], [*found, np.zeros((0, 5))]
     bounds = np.cumsum([0, *map(len, found)])
     return paths, Labels(np.concatenate(found).astype(np.float32), bounds)
 
@@ -91,8 +102,7 @@ def augmentation_of(network):
 
 
 def test_what_the_cfg_does_not_say():
-    found = augmentation_of(network_of())
-    assert found == AlexeyabAugmentation()._replace(jitter=found.jitter)
+    assert augmentation_of(network_of()) == AlexeyabAugmentation()
 
 
 def test_all_that_the_cfg_says():
@@ -157,18 +167,61 @@ def test_noise_follows_the_sample_and_brightens(images):
         for options in (AlexeyabAugmentation(0, flip=False, gaussian_noise=40), AlexeyabAugmentation(0, flip=False))
     )
     slots, truth = np.empty((3, 3, 90, 400), np.float32), np.empty((30, 5), np.float32)
-    moved = []
+    moved, noises = [], []
     for sample in range(40):
         for made, slot in zip((noisy, noisy, plain), slots, strict=True):
             made.fill(sample, slot, truth)
         np.testing.assert_array_equal(slots[0], slots[1])
         assert (slots[0] >= slots[2]).all()
+        noises.append(slots[0] - slots[2])
         below = slots[2] < 0.5  # where little is cut off at white
         moved.append(float((slots[0] - slots[2])[below].mean()))
+    noises = [one for one in noises if one.any()]
+    assert not np.array_equal(noises[0], noises[1]), "each sample has its own"
     shares = np.array(moved)
     assert np.mean(shares > 0) == pytest.approx(0.5, abs=0.25)
     # The mean of the upper half of a normal distribution: .4 of its deviation.
     np.testing.assert_allclose(shares[shares > 0], 0.4 * 40 / 255, rtol=0.1)
+
+
+def test_no_noise_is_more_than_127_of_255(images):
+    """image_data_augmentation: std::min(gaussian_noise, 127)."""
+    paths, labels = images
+    slots, truth = np.empty((3, 3, 64, 64), np.float32), np.empty((30, 5), np.float32)
+    for noise, slot in zip((126, 127, 9999), slots, strict=True):
+        options = AlexeyabAugmentation(0, flip=False, gaussian_noise=noise)
+        AlexeyabTrainingSet(paths, labels, options, seed=2).fill(0, slot, truth)
+    assert (slots[0] != slots[1]).any(), "the first sample has noise"
+    np.testing.assert_array_equal(slots[1], slots[2])
+
+
+def test_a_box_as_wide_as_the_mosaic_is_none():
+    """blend_truth_mosaic: wb < 1. A label may reach so far beyond its image."""
+    seen = Tile(Part(0, 0, 40, 64), 0, 0, 40, 64, (0, 0))
+    boxes = np.array([[0.5, 0.5, 1, 0.5, 3], [0.5, 0.5, 0.98, 0.5, 4], [0.5, 0.5, 0.5, 1, 5]], np.float32)
+    np.testing.assert_array_equal(tile_truth(boxes, seen, (64, 64), 9, False), boxes[1:2])
+
+
+def test_the_others_of_a_mosaic_are_any_of_the_images(tmp_path):
+    """Each image has one colour, which says where a quarter is from."""
+    paths = []
+    for level in range(0, 240, 20):
+        paths.append(str(tmp_path / f"{level}.png"))
+        cv2.imwrite(paths[-1], np.full((40, 40, 3), level, np.uint8))
+    labels = Labels(np.zeros((0, 5), np.float32), np.zeros(len(paths) + 1, int))
+    made = AlexeyabTrainingSet(paths, labels, AlexeyabAugmentation(0, flip=False, mixing="mosaic"), seed=1)
+    slot, truth, others, mosaics = np.empty((3, 32, 32), np.float32), np.empty((30, 5), np.float32), [], 0
+    for sample in range(200):
+        first = float(Path(made.fill(sample, slot, truth)).stem)
+        corners = np.rint(255 * slot[0][[0, 0, -1, -1], [0, -1, 0, -1]])
+        assert corners[0] == first
+        if (corners != first).any():
+            mosaics += 1
+            others += corners[1:].tolist()
+    assert 70 < mosaics < 130
+    counts = [others.count(level) for level in range(0, 240, 20)]
+    assert min(counts) > 0.5 * len(others) / len(paths), counts
+    assert max(counts) < 1.6 * len(others) / len(paths), counts
 
 
 def test_it_trains_from_mosaics_and_goes_on_to_the_bit(tmp_path):
@@ -177,6 +230,7 @@ def test_it_trains_from_mosaics_and_goes_on_to_the_bit(tmp_path):
     made = DetectorTraining(tmp_path / "set.data", tmp_path / "net.cfg", device="cpu", seed=5, workers=0)
     assert isinstance(made.images, AlexeyabTrainingSet)
     assert made.images.options.mixing == "mosaic"
+    assert made.images.truth_shape == (200, 5), "his `max` where the cfg says none"
     assert made.run().batch == 4
     size = made.trainer.net.width, made.trainer.net.height
     streams = [

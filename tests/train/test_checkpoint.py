@@ -70,15 +70,17 @@ def test_the_folder_is_made_with_those_above_it(tmp_path):
         snapshots.make_folder()
 
 
-def test_training_writes_version_0_2_0(tmp_path):
-    trainer, snapshots = make(tmp_path)
+@pytest.mark.parametrize(("program", "version"), [("pjreddie", (0, 2, 0)), ("alexeyab", (0, 2, 5))])
+def test_training_writes_its_programs_version(tmp_path, program, version):
+    _, snapshots = make(tmp_path)
+    trainer = Trainer(load_network(parse_cfg(small()), program=program))
     snapshots.make_folder()
     trainer.network.version = (0, 1, 0)
     trainer.update(batches(1, 1)[0])
     snapshots.save(trainer, snapshots.backup)
     with open(snapshots.backup, "rb") as file:
         header = read_header(file, "it")
-    assert (header.version, header.seen) == ((0, 2, 0), 8)
+    assert (header.version, header.seen) == (version, 8)
 
 
 @pytest.mark.parametrize("text", [small(), small("adam=1"), dropping()], ids=["sgd", "adam", "dropout"])

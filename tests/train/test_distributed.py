@@ -19,11 +19,13 @@ from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
 from darknet_compat import load_network
-from darknet_compat.cfg import read_cfg
+from darknet_compat.cfg import parse_cfg, read_cfg
 from darknet_compat.errors import LostProcessError, TrainingError
 from darknet_compat.train import distributed
 from darknet_compat.train.distributed import LAUNCHER, Processes, Sums, join, launch, launch_processes, leave
+from darknet_compat.train.step import Trainer
 from darknet_compat.weights import load_weights
+from tests.train import nets
 from tests.train.nets import data_set, dropping, small
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -412,25 +414,29 @@ def test_sums_begin_while_the_backward_pass_goes_on(recording, monkeypatch):
     known = []
     layers[1].weight.register_hook(lambda _: known.append(len(recording.summed)))
     layers[0].weight.register_hook(lambda _: known.append(len(recording.summed)))
-    for mini_batch in range(2):
-        if mini_batch == 1:
-            sums.begin()
-        value = torch.ones(2, 4)
-        for layer in layers:
-            value = layer(value).tanh()
-        value.sum().backward()
-        assert len(recording.summed) == (0 if mini_batch == 0 else 3), "the numbers behind come at the end"
-    assert known == [0, 0, 1, 2]
-    before = flat.clone()
-    flat[60:] = torch.tensor([5.0, 6.0])
-    sums.finish()
-    assert torch.equal(flat[:60], 2 * before[:60])
-    assert flat[60:].tolist() == [10, 12]
-    assert sum(count for _, count, _ in recording.summed) == 62
-    starts = [start for start, _, _ in recording.summed]
-    assert starts[:-1] == sorted(starts[:-1], reverse=True)
-    assert starts[2] == first.data_ptr()
-    torch.testing.assert_close(recording.summed[0][2], before[40:60], rtol=0, atol=0)
+    for _ in range(2):  # updates
+        flat.zero_()
+        for mini_batch in range(2):
+            if mini_batch == 1:
+                sums.begin()
+            value = torch.ones(2, 4)
+            for layer in layers:
+                value = layer(value).tanh()
+            value.sum().backward()
+            assert len(recording.summed) == (0 if mini_batch == 0 else 3), "the numbers behind come at the end"
+        assert known == [0, 0, 1, 2]
+        before = flat.clone()
+        flat[60:] = torch.tensor([5.0, 6.0])
+        sums.finish()
+        assert torch.equal(flat[:60], 2 * before[:60])
+        assert flat[60:].tolist() == [10, 12]
+        assert sum(count for _, count, _ in recording.summed) == 62
+        starts = [start for start, _, _ in recording.summed]
+        assert starts[:-1] == sorted(starts[:-1], reverse=True)
+        assert starts[2] == first.data_ptr()
+        torch.testing.assert_close(recording.summed[0][2], before[40:60], rtol=0, atol=0)
+        known.clear()
+        recording.summed.clear()
 
 
 def test_an_update_that_is_given_up_takes_part_in_every_sum(recording, monkeypatch):
@@ -447,9 +453,11 @@ def test_an_update_that_is_given_up_takes_part_in_every_sum(recording, monkeypat
     def fail(_):
         raise KeyboardInterrupt
 
-    for broken in (None, layers[0], layers[2]):
+    for broken in (None, "at once", layers[0], layers[2]):
         recording.summed.clear()
-        if broken:
+        if broken == "at once":
+            sums.begin()
+        elif broken:
             handle = broken.weight.register_hook(fail)
             sums.begin()
             with pytest.raises(KeyboardInterrupt):
@@ -457,7 +465,31 @@ def test_an_update_that_is_given_up_takes_part_in_every_sum(recording, monkeypat
             handle.remove()
         sums.finish()
         sizes.append([count for _, count, _ in recording.summed])
-    assert sizes == [[20, 20, 20, 2]] * 3
+        recording.summed.clear()
+        layers[2](layers[1](layers[0](torch.ones(2, 4)))).sum().backward()
+        assert not recording.summed, "a mini-batch of the next update, which is not its last"
+    assert sizes == [[20, 20, 20, 2]] * 4
+
+
+def test_a_trainer_sums_in_its_last_mini_batch(recording, monkeypatch):
+    """All but the cost have begun when the update comes to wait for them."""
+    monkeypatch.setattr(distributed, "BUCKET", 4 * 16)
+    trainer, begun = Trainer(load_network(parse_cfg(small())), recording), []
+    finish = trainer.sums.finish
+
+    def one_by_one(update):
+        for batch in update:
+            begun.append(len(recording.summed))
+            yield batch
+
+    monkeypatch.setattr(trainer.sums, "finish", lambda: begun.append(len(recording.summed)) or finish())
+    for update in nets.batches(3, 2):
+        recording.summed.clear()
+        trainer.update(one_by_one(update))
+    buckets = len(trainer.sums.buckets)
+    assert buckets > 3
+    assert begun == [0, 0, buckets - 1] * 2
+    assert len(recording.summed) == buckets
 
 
 def test_one_process_alone():

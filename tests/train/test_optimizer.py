@@ -10,6 +10,7 @@ from darknet_compat import load_network
 from darknet_compat.cfg import parse_cfg
 from darknet_compat.errors import CfgError
 from darknet_compat.train.optimizer import Gradients, change_images, clip_weights, freeze, make_optimizer, set_rate
+from darknet_compat.train.step import Trainer
 from tests.train.nets import small
 
 BATCH = 8
@@ -188,3 +189,46 @@ def test_gradients_are_one_tensor_in_each_parameters_own_format():
     for name, parameter in net.named_parameters():
         assert parameter.grad.stride() == parameter.stride(), name
         assert torch.equal(parameter.grad, 2 * expected[name]), name
+
+
+FROZEN = """[net]
+width=16
+height=16
+channels=3
+batch=2
+max_batches=2
+[conv]
+batch_normalize=1
+filters=4
+[dropout]
+[conv]
+batch_normalize=1
+filters=4
+[maxpool]
+[conv]
+batch_normalize=1
+filters=4
+stopbackward=1
+[conv]
+filters=14
+activation=linear
+[{}]
+mask=0,1
+anchors=4,4, 8,8
+classes=2
+num=2
+"""
+
+
+@pytest.mark.parametrize(("program", "frozen"), [("alexeyab", [0, 2]), ("pjreddie", [])])
+def test_layers_with_weights_before_stopbackward_are_as_in_detection(program, frozen):
+    """In AlexeyAB's program, and from the first update on; what drops, drops. In pjreddie's their statistics move."""
+    network = load_network(parse_cfg(FROZEN.format("yolo")), program=program)
+    trainer = Trainer(network)
+    assert [layer.index for layer in network.layers if layer.frozen] == frozen
+    assert [layer.index for layer in network.layers if not layer.training] == frozen
+    assert [layer.index for layer in network.layers if any(p.requires_grad for p in layer.parameters())] == [5]
+    held = {id(parameter) for group in trainer.optimizer.param_groups for parameter in group["params"]}
+    assert [layer.index for layer in network.layers if any(id(p) in held for p in layer.parameters())] == [
+        index for index in (0, 2, 4, 5) if index not in frozen
+    ]

@@ -266,7 +266,8 @@ def test_half_of_the_factors_enlarge():
 
 
 def test_alexeyabs_last_100_batches_see_the_largest_size():
-    """get_current_iteration(net) > net.max_batches - 100."""
+    """get_current_iteration(net) > net.max_batches - 100; and % 10 == 0 for those before."""
+    assert Scaling(1.4).every == 10
     net = SimpleNamespace(width=416, height=416, resize_step=32.0, max_batches=9000)
     for batch, largest in ((8900, False), (8901, True)):
         sizes = {Scaling(1.4).size(net, seed, 40000, batch) for seed in range(50)}

@@ -371,6 +371,16 @@ def test_two_processes_train_at_twice_the_rate_on_twice_the_images():
     assert done[1].loss == pytest.approx(done[0].loss / 2)
 
 
+def test_the_eps_of_adam_is_divided_by_the_images_of_an_update():
+    """Darknet's adam works on sums over these (optimizer.py, set_rate)."""
+    trainer = Trainer(load_network(parse_cfg(small("adam=1\neps=.002"))))
+    update = batches(3, 1)[0]
+    trainer.update(update)
+    assert {group["eps"] for group in trainer.optimizer.param_groups} == {
+        0.002 / sum(len(one.images) for one in update)
+    }
+
+
 # fp16 is slow on a CPU: a single mini-batch of two.
 QUICK, QUICK_BATCHES = "batch=2\nsubdivisions=1", {"subdivisions": 1, "count": 2}
 

@@ -17,7 +17,12 @@ from tests.train.test_heads import press_ctrl_c
 
 @pytest.mark.parametrize(
     ("most", "said", "numbered", "every"),
-    [(9999, "", 1000, 100), (10000, "", 10000, 100), (500, "saveweights=30\nsavelast=20\n", 30, 20)],
+    [
+        (9999, "", 1000, 100),
+        (10000, "", 10000, 100),
+        (500, "saveweights=30\nsavelast=20\n", 30, 20),
+        (500, "saveweights=0\nsavelast=-1\n", 1, 1),
+    ],
 )
 def test_alexeyabs_snapshots_are_his(tmp_path, most, said, numbered, every):
     """NAME_last.weights, and numbered ones, more often in a short training."""
@@ -26,6 +31,8 @@ def test_alexeyabs_snapshots_are_his(tmp_path, most, said, numbered, every):
     text = two_heads(options="iou_loss=ciou").replace("[net]", f"[net]\nmax_batches={most}", 1)
     (tmp_path / "net.cfg").write_text(text)
     made = DetectorTraining(tmp_path / "set.data", tmp_path / "net.cfg", device="cpu").snapshots
+    asked = DetectorTraining(tmp_path / "set.data", tmp_path / "net.cfg", device="cpu", snapshot=7).snapshots
+    assert (made.every, asked.every) == (every, 7)
     names = {batch: [path.name for path in made.due(batch - 1, batch, 1)] for batch in range(1, 10001)}
     assert [batch for batch in names if "net_last.weights" in names[batch]] == list(range(every, 10001, every))
     with_numbers = {batch for batch in names if f"net_{batch}.weights" in names[batch]}
