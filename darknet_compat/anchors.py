@@ -83,7 +83,7 @@ def network_boxes(
         first = f", the first is {labels.missing[0]}" if labels.missing else ""
         raise DataError(
             f"no box in the labels of {len(images)} images ({len(labels.missing)} label files are missing{first}); "
-            "expected a text file beside each image's folder: write them with tools/voc_label.py"
+            "expected a text file beside each image's folder: write them with darknet-compat voc_label"
         )
     labels.warn_of_missing()
     return network_sizes(labels.objects[:, 3:], np.diff(labels.starts), images, width, height, letter_box)

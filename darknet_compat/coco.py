@@ -1,13 +1,18 @@
-"""Reading COCO's instances files: the JSON that says which objects its images show."""
+"""COCO's instances files, the JSON that says which objects its images show: reading them, and making labels of them."""
 
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
 
+from tqdm import tqdm
+
 from .errors import DataError
+from .files import whole_file
+from .labels import label_path
 
 KEYS = "images", "categories", "annotations"
 
@@ -64,3 +69,50 @@ def read_instances(
     except (TypeError, ValueError, AttributeError) as error:
         raise DataError(f"{path}: {where}: {error}; expected a COCO instances file") from None
     return images, names, objects, left_out
+
+
+def coco_label(
+    instances: str | os.PathLike[str], images: str | os.PathLike[str], *, keep_crowd: bool = False
+) -> list[str]:
+    """Write labels, a list and a names file for an instances file whose images are in the folder ``images``.
+
+    Labels go where pjreddie's program looks for them: coco/images/train2017/x.jpg has coco/labels/train2017/x.txt. List
+    and names go beside the images: coco/images/train2017.txt and .names. Groups marked iscrowd are left out unless
+    ``keep_crowd``.
+
+    Returns lines that say what was done and what was left out. Raises :class:`DataError` in one line.
+    """
+    instances, folder = Path(instances), Path(images).resolve()
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder; expected the images of {instances} there")
+    entries, names, objects, left_out = read_instances(instances, keep_crowd)
+    kept: Counter[str] = Counter()
+    paths = [str(folder / image["file_name"]) for image in entries]
+    for image, listed in zip(tqdm(entries, desc="labels", unit=" images", disable=None), paths, strict=True):
+        path = _labels_of(listed)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lines = []
+        for index, (left, top, width, height) in objects[image["id"]]:
+            kept[names[index]] += 1
+            across, down = image["width"], image["height"]
+            centre = (left + width / 2) / across, (top + height / 2) / down
+            lines.append(f"{index} {centre[0]} {centre[1]} {width / across} {height / down}\n")
+        path.write_text("".join(lines))
+    lists = {folder.parent / f"{folder.name}.txt": paths, folder.parent / f"{folder.name}.names": names}
+    for path, lines in lists.items():
+        with whole_file(path, "w") as file:
+            file.writelines(f"{line}\n" for line in lines)
+    report = [f"{len(paths)} images, {kept.total()} objects of {len(kept)} classes"]
+    report += [f"left out: {count} {what}" for what, count in left_out.items()]
+    return [*report, "written: " + ", ".join(map(str, lists))]
+
+
+def _labels_of(image: str) -> Path:
+    """The label file of an image; an error where Darknet would look beside the image itself."""
+    path = Path(label_path(image))
+    if path.suffix != ".txt" or path.parent == Path(image).parent:
+        raise DataError(
+            f"{image}: Darknet would look for the labels in {path}; expected a folder called images in the path, "
+            "and an image that ends in .jpg, .png, .JPG or .JPEG"
+        )
+    return path

@@ -32,30 +32,18 @@ from darknet_compat.files import whole_file
 TYPES = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg"}
 METRICS = {"voc07": "11 points of recall", "area": "area under the curve"}
 OWN_DATA = """\
-# 1. Images with VOC XML, as LabelImg writes it: mine/JPEGImages, mine/Annotations, mine/ImageSets/Main/train.txt ...
-python tools/voc_label.py mine --sets train,val --names mine.names
+# 1. From labelled images (VOC XML, COCO JSON or Darknet labels) to lists, anchors and a cfg: the folder cells
+darknet-compat new cells --from my_images
 
-# 2. mine.data
-classes = 3
-train = mine_train.txt
-valid = mine_val.txt
-names = mine.names
-backup = backup
+# 2. What is wrong with them, before hours of training
+darknet-compat check cells/cells.data -cfg cells/cells.cfg
 
-# 3. Anchors for your boxes
-darknet-compat detector calc_anchors mine.data -num_of_clusters 5 -width 416 -height 416
+# 3. Train; the log says how long it will take
+darknet-compat detector train cells/cells.data cells/cells.cfg -fast -map
 
-# 4. Copy cfg/yolov2-tiny-voc.cfg to mine.cfg: set classes and anchors in [region], and filters = 5 x (classes + 5)
-#    in the last [convolutional]
-
-# 5. Start from layers that have seen VOC
-python tools/get_weights.py yolov2-tiny-voc
-darknet-compat partial cfg/yolov2-tiny-voc.cfg weights/yolov2-tiny-voc.weights tiny.conv.13 13
-darknet-compat detector train mine.data mine.cfg tiny.conv.13 -map
-
-# 6. Look, then measure
-darknet-compat detector test mine.data mine.cfg backup/mine_final.weights photo.jpg
-darknet-compat detector map mine.data mine.cfg backup/mine_final.weights
+# 4. Look, then measure
+darknet-compat detector test cells/cells.data cells/cells.cfg cells/backup/cells_final.weights photo.jpg
+darknet-compat detector map cells/cells.data cells/cells.cfg cells/backup/cells_final.weights
 """
 STYLE = """
 :root { color-scheme: light dark; --paper: #fbfaf7; --ink: #1d2126; --soft: #5d6670; --line: #dcd9d0; --card: #fff;

@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any, NoReturn, TextIO
 
+from .. import __version__
 from ..errors import DarknetError
 from ..memory import keep_memory
 from ..output import complain, drop, open_closed, print_anything
@@ -139,7 +140,7 @@ def _is_for(action: argparse.Action, word: str) -> bool:
 
 def build_parser(name: str = NAME) -> argparse.ArgumentParser:
     """All verbs and their flags, for a command of a name. Nothing here loads torch, OpenCV or matplotlib."""
-    from . import check, classifier, detector, export, network, new, rnn, scores, yolo
+    from . import check, classifier, detector, export, network, new, prepare, rnn, scores, yolo
 
     parser = _Parser(
         prog=name,
@@ -147,8 +148,9 @@ def build_parser(name: str = NAME) -> argparse.ArgumentParser:
         epilog="example: %(prog)s detector test cfg/voc.data cfg/yolov2-voc.cfg yolov2-voc.weights dog.jpg",
         allow_abbrev=False,
     )
+    parser.add_argument("-version", "--version", action="version", version=f"darknet_compat {__version__}")
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True, parser_class=_Parser)
-    for family in (new, check, detector, yolo, classifier, rnn, network, export, scores):
+    for family in (new, check, detector, yolo, classifier, rnn, network, export, scores, prepare):
         family.add(verbs)
     parser.set_defaults(command=name)
     return parser

@@ -1,4 +1,4 @@
-"""Verbs that score result files: ``voc_eval`` and ``coco_eval``. They load no torch."""
+"""Verbs that score result files: ``voc_eval``, ``coco_eval``, ``compare_results``. They load no torch."""
 
 from __future__ import annotations
 
@@ -55,6 +55,28 @@ def add(verbs: Any) -> None:
     parser.add_argument("-json", "--json", metavar="FILE", help="write the figures as JSON")
     parser.set_defaults(run=coco_eval)
 
+    parser = verbs.add_parser(
+        "compare_results",
+        help="two folders of result files side by side",
+        description="AP side by side, matched boxes, greatest differences, worst images. Exit code 1 where a class has "
+        "no file.",
+        epilog="example: %(prog)s results.darknet results.port --devkit VOCdevkit",
+        allow_abbrev=False,
+    )
+    parser.add_argument("a", metavar="A", help="folder of result files")
+    parser.add_argument("b", metavar="B", help="another, of the same images")
+    truth = parser.add_mutually_exclusive_group()
+    truth.add_argument("-devkit", "--devkit", metavar="VOCdevkit", help="VOC annotations, for the APs")
+    truth.add_argument("-data", "--data", metavar="DATA", help="a .data file instead, with Darknet's labels")
+    parser.add_argument("-year", "--year", default="2007", help="year of the devkit (2007)")
+    parser.add_argument("-image-set", "--image-set", metavar="SET", default="test", help="image set (test)")
+    parser.add_argument(
+        "-names", "--names", metavar="FILE", help="names of the classes (data/voc.names, or those of DATA)"
+    )
+    parser.add_argument("-metric", "--metric", choices=("voc07", "area"), default="voc07", help="11-point, or area")
+    parser.add_argument("-worst", "--worst", type=int, default=10, metavar="N", help="images to list (10)")
+    parser.set_defaults(run=compare_results)
+
 
 def voc_eval(options: argparse.Namespace) -> int:
     """Score, print, and write what was asked for. 1 where a class has no result file."""
@@ -93,6 +115,21 @@ def coco_eval(options: argparse.Namespace) -> int:
     if options.json:
         _write_json(options.json, scores)
     return 0
+
+
+def compare_results(options: argparse.Namespace) -> int:
+    """1 where a class has no result file."""
+    from ..evaluate.compare import compare_folders, format_comparison
+
+    a, b, found = compare_folders(
+        options.a, options.b, devkit=options.devkit, data=options.data, year=options.year,
+        image_set=options.image_set, names=options.names, metric=options.metric,
+    )  # fmt: skip
+    print(f"A: {options.a}\nB: {options.b}\n")
+    print(format_comparison(found, a, b, options.worst))
+    for path in (*a.missing, *b.missing):
+        _say(f"{path}: no such file")
+    return 1 if a.missing or b.missing else 0
 
 
 def _say(line: str) -> None:

@@ -7,14 +7,17 @@ all pairs that are best for both their boxes, and that runs on whole arrays.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .annotations import Truths
+from ..cfg import read_names
+from ..stock import find_stock
+from .annotations import Truths, read_labels, read_voc
 from .pairs import pair_up
-from .results import Detections
+from .results import Detections, comp4_ids, read_comp4
 from .voc import Metric, Scores, pixel_iou, score
 
 MATCH_IOU = 0.5  # two boxes that overlap less are two objects, as scoring has it
@@ -100,6 +103,33 @@ def image_weights(
     image = np.concatenate((a.image[pair_a], a.image[lone_a], b.image[lone_b]))
     weight = np.concatenate((np.abs(b.prob[pair_b] - a.prob[pair_a]), a.prob[lone_a], b.prob[lone_b]))
     return np.bincount(image, weights=weight, minlength=len(a.images))  # type: ignore[return-value]  # float64, by weights
+
+
+def compare_folders(
+    a: str | os.PathLike[str],
+    b: str | os.PathLike[str],
+    *,
+    devkit: str | os.PathLike[str] | None = None,
+    data: str | os.PathLike[str] | None = None,
+    year: str | int = "2007",
+    image_set: str = "test",
+    names: str | os.PathLike[str] | None = None,
+    metric: Metric = "voc07",
+) -> tuple[Detections, Detections, Comparison]:
+    """Two folders of result files, and how they compare: with APs where ``devkit`` or ``data`` says the truth.
+
+    ``names``: a file of the classes; None: those of ``data``, or VOC's. Raises :class:`DarknetError` in one line.
+    """
+    classes = read_names(find_stock(os.fspath(names or "data/voc.names"))) if names or not data else None
+    truths = None
+    if devkit:
+        truths = read_voc(devkit, year, image_set, classes or [])
+    elif data:
+        truths = read_labels(data, classes)
+    known = truths.names if truths else classes or []
+    images = truths.images if truths else sorted({*comp4_ids(a, known), *comp4_ids(b, known)})
+    first, second = read_comp4(a, known, images), read_comp4(b, known, images)
+    return first, second, compare(first, second, truths, metric)
 
 
 def compare(

@@ -7,7 +7,8 @@ import sys
 
 import pytest
 
-from darknet_compat.cli import build_parser
+import darknet_compat
+from darknet_compat.cli import build_parser, main
 from tests.conftest import ROOT
 from tests.train.test_distributed import environment
 
@@ -237,3 +238,9 @@ def test_what_nobody_reads(command, code, says, tmp_path):
     )
     assert result.returncode == code
     assert result.stderr == (f"darknet-compat: {says}\n" if says else "")
+
+
+@pytest.mark.parametrize("flag", ["--version", "-version"])
+def test_the_version_is_the_packages(flag, capsys):
+    assert main([flag]) == 0
+    assert capsys.readouterr().out == f"darknet_compat {darknet_compat.__version__}\n"

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,8 +15,8 @@ from darknet_compat.evaluate.compare import compare, format_comparison, match
 from darknet_compat.evaluate.results import Detections, read_comp4
 from tests.evaluate import oracle
 from tests.evaluate.conftest import write_results
+from tests.tools.run import run_verb
 
-TOOL = Path(__file__).parents[2] / "tools" / "compare_results.py"
 NAMES = ["cat", "dog"]
 IMAGES = ["one", "two", "three"]
 
@@ -177,12 +174,10 @@ def test_a_run_compared_with_itself_differs_in_nothing(detected):
 
 
 def compare_results(*arguments):
-    return subprocess.run(
-        [sys.executable, TOOL, *map(str, arguments)], capture_output=True, text=True, cwd=TOOL.parents[1], check=False
-    )
+    return run_verb("compare_results", *arguments)
 
 
-def test_the_tool_compares_with_and_without_truth(two):
+def test_the_verb_compares_with_and_without_truth(two):
     small, other = two
     names = small.results.parent / "small.names"
     done = compare_results(small.results, other, "--names", names)
@@ -193,13 +188,13 @@ def test_the_tool_compares_with_and_without_truth(two):
     assert "AP of A" in done.stdout
 
 
-def test_the_tool_says_in_one_line_what_is_missing(two):
+def test_the_verb_says_in_one_line_what_is_missing(two):
     small, other = two
     names = small.results.parent / "small.names"
     (other / "comp4_det_test_dog.txt").unlink()
     done = compare_results(small.results, other, "--names", names)
     assert done.returncode == 1
-    assert done.stderr == f"compare_results: {other / 'comp4_det_test_dog.txt'}: no such file\n"
+    assert done.stderr == f"{other / 'comp4_det_test_dog.txt'}: no such file\n"
     done = compare_results(small.results, other / "nowhere", "--names", names)
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1

@@ -17,7 +17,7 @@ import pytest
 from darknet_compat.cli import main
 from darknet_compat.detect import detector
 from tests.evaluate.conftest import write_devkit
-from tests.tools.run import run_tool
+from tests.tools.run import run_verb
 
 ROOT = Path(__file__).parents[2]
 
@@ -206,7 +206,7 @@ def test_what_valid_writes_is_scored_whatever_the_images_are_called(shapes, caps
     lines = Path("runs/quickstart/results/comp4_det_test_square.txt").read_bytes().splitlines()
     assert {line.rsplit(None, 5)[0] for line in lines} == {b"x_jpg", b"my photo 1", b"plain", b"caf\xe9"}
     assert json.loads(Path("scores.json").read_text())["classes"]["square"]["detections"] == len(lines)
-    compared = run_tool("compare_results", *[flags[1]] * 2, *flags[2:], cwd=shapes.parents[2])
+    compared = run_verb("compare_results", *[flags[1]] * 2, *flags[2:], cwd=shapes.parents[2])
     assert (compared.returncode, compared.stderr) == (0, "")
     assert "only in A: 0 of" in compared.stdout
 

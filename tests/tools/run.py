@@ -1,4 +1,4 @@
-"""Runs a script of tools/ as a person does, in a process of its own."""
+"""Runs a script of tools/, or a verb, as a person does, in a process of its own."""
 
 from __future__ import annotations
 
@@ -24,6 +24,18 @@ def run_tool(name: str, *arguments: object, cwd: Path | None = None) -> subproce
     )
 
 
+def run_verb(*words: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Run a verb of ``darknet-compat``; its exit code, output and errors as text."""
+    return subprocess.run(
+        [sys.executable, "-m", "darknet_compat", *map(str, words)],
+        capture_output=True,
+        text=True,
+        cwd=cwd or ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        check=False,
+    )
+
+
 def load_tool(name: str) -> ModuleType:
     """The script as a module, to run parts of it in this process."""
     spec = importlib.util.spec_from_file_location(name, ROOT / "tools" / f"{name}.py")
@@ -34,7 +46,7 @@ def load_tool(name: str) -> ModuleType:
 
 
 def one_line(result: subprocess.CompletedProcess[str]) -> str:
-    """The error of a tool that failed; it must be one line, and no traceback."""
+    """The error of a tool or a verb that failed; it must be one line, and no traceback."""
     assert result.returncode == 1, result.stderr
     assert result.stderr.count("\n") == 1, result.stderr
     return result.stderr.strip()

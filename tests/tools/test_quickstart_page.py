@@ -102,7 +102,7 @@ def test_empty_run(tmp_path):
     absent = re.findall(r"Left out: there is no (\S+) in this run", page)
     assert absent == ["data.png", "anchors.png", "network.txt", "chart.png", "train.txt", "scores.json", "curves.png",
                       "bars.png", "pairs/", "worst.png"]  # fmt: skip
-    assert "calc_anchors mine.data" in page
+    assert "darknet-compat new cells" in page
 
 
 def test_without_the_c_program(whole_run):

@@ -1,4 +1,4 @@
-"""tools/coco_label.py on small instances files."""
+"""coco.py on small instances files, by the verb coco_label."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from darknet_compat.cfg import read_names
 from darknet_compat.labels import label_path, read_labels
 from tests.conftest import ROOT
-from tests.tools.run import one_line, run_tool
+from tests.tools.run import one_line, run_verb
 
 # The ids of COCO's categories: 80 of 1 to 90 (examples/detector.c, coco_ids).
 MISSING_IDS = {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}
@@ -42,7 +42,7 @@ def coco(tmp_path):
 
 def run(folder, whole, *flags):
     (folder / "instances.json").write_text(whole if isinstance(whole, str) else json.dumps(whole))
-    return run_tool("coco_label", folder / "instances.json", folder / "images" / "val", *flags)
+    return run_verb("coco_label", folder / "instances.json", folder / "images" / "val", *flags)
 
 
 def test_labels_list_and_names(coco):
@@ -70,7 +70,7 @@ def test_errors(coco):
     folder, whole = coco
     assert "instances.json: no JSON" in one_line(run(folder, "{"))
     (folder / "images" / "val.txt").mkdir()
-    assert "Is a directory: " in one_line(run(folder, whole))
+    assert "val.txt: Is a directory" in one_line(run(folder, whole))
     assert "expected the lists images, categories and annotations" in one_line(run(folder, "[]"))
     thing = whole["annotations"][1]
     for wrong, said in (
@@ -84,10 +84,10 @@ def test_errors(coco):
     del thing["bbox"]
     whole["annotations"][1] = thing
     assert "annotations[1] has no 'bbox'" in one_line(run(folder, whole))
-    assert "no such folder" in one_line(run_tool("coco_label", folder / "instances.json", folder / "none"))
+    assert "no such folder" in one_line(run_verb("coco_label", folder / "instances.json", folder / "none"))
     (folder / "none").mkdir()
     thing["bbox"] = [1, 2, 3, 4]
     run(folder, whole)
     assert "expected a folder called images in the path" in one_line(
-        run_tool("coco_label", folder / "instances.json", folder / "none")
+        run_verb("coco_label", folder / "instances.json", folder / "none")
     )

@@ -1,27 +1,26 @@
-"""tools/get_weights.py and tools/get_voc.py, with a server on this machine in the place of the published ones."""
+"""fetch.py by the verbs get_weights and get_voc, with a server on this machine in the place of the published ones."""
 
 from __future__ import annotations
 
 import hashlib
 import io
-import sys
 import tarfile
 
 import pytest
 
+from darknet_compat import fetch
 from darknet_compat.cfg import read_cfg
+from darknet_compat.cli import main
 from darknet_compat.network import Network
 from darknet_compat.stock import find_stock
 from darknet_compat.weights import save_weights
 from tests.server import serving
-from tests.tools.run import load_tool, one_line, run_tool
-
-get_weights, get_voc = load_tool("get_weights"), load_tool("get_voc")
+from tests.tools.run import one_line, run_verb
 
 
 def test_sizes_agree_with_the_cfgs():
     """The published sizes in the table: 16 or 20 bytes of header, and the numbers that the cfg asks for."""
-    for one in get_weights.PUBLISHED.values():
+    for one in fetch.PUBLISHED.values():
         network = Network(read_cfg(find_stock(f"cfg/{one.cfg}.cfg")), device="meta")
         layers = network.layers[: one.layers]
         numbers = sum(tensor.numel() for layer in layers for _, tensor in layer.numbers())
@@ -29,10 +28,10 @@ def test_sizes_agree_with_the_cfgs():
 
 
 def test_weights_are_listed_and_not_fetched():
-    result = run_tool("get_weights")
+    result = run_verb("get_weights")
     assert result.returncode == 0
-    assert [line.split()[0] for line in result.stdout.splitlines()] == list(get_weights.PUBLISHED)
-    wrong = run_tool("get_weights", "yolov9")
+    assert [line.split()[0] for line in result.stdout.splitlines()] == list(fetch.PUBLISHED)
+    wrong = run_verb("get_weights", "yolov9")
     assert wrong.returncode == 2
     assert "yolov9: no published file of that name here; choose from yolov2-voc, " in wrong.stderr
 
@@ -44,21 +43,21 @@ def test_weights(tmp_path):
     body = (tmp_path / "made").read_bytes()
     with serving({"/tiny.weights": body, "/darknet.weights": body}) as server:
         flags = ("--dest", tmp_path / "weights", "--mirror", server.address)
-        result = run_tool("get_weights", "tiny", *flags)
+        result = run_verb("get_weights", "tiny", *flags)
         assert result.returncode == 0, result.stderr
         assert result.stdout.startswith(f"{tmp_path}/weights/tiny.weights: version 0.2.0, seen 0 images, ")
         assert (tmp_path / "weights" / "tiny.weights").read_bytes() == body
-        assert "darknet.weights: offset" in one_line(run_tool("get_weights", "darknet", *flags))
-        assert "the server answers 404" in one_line(run_tool("get_weights", "yolov2-tiny-voc", *flags))
+        assert "darknet.weights: offset" in one_line(run_verb("get_weights", "darknet", *flags))
+        assert "the server answers 404" in one_line(run_verb("get_weights", "yolov2-tiny-voc", *flags))
         server.files["/yolov2-tiny-voc.weights"] = body
-        assert "expected 63,471,556; it is another file" in one_line(run_tool("get_weights", "yolov2-tiny-voc", *flags))
+        assert "expected 63,471,556; it is another file" in one_line(run_verb("get_weights", "yolov2-tiny-voc", *flags))
 
 
 @pytest.fixture
 def archives(monkeypatch):
     """Three small archives in the place of VOC's; both of 2007 belong to one folder."""
     files, made = {}, []
-    for archive in get_voc.ARCHIVES:
+    for archive in fetch.ARCHIVES:
         buffer = io.BytesIO()
         with tarfile.open(fileobj=buffer, mode="w") as tar:
             for name in ("Annotations", "JPEGImages"):
@@ -67,23 +66,22 @@ def archives(monkeypatch):
                 tar.addfile(member, io.BytesIO(b"text"))
         body = buffer.getvalue()
         files[f"/{archive.file}"] = body
-        made.append(get_voc.Archive(archive.file, archive.year, len(body), hashlib.md5(body).hexdigest()))
-    monkeypatch.setattr(get_voc, "ARCHIVES", tuple(made))
+        made.append(fetch.Archive(archive.file, archive.year, len(body), hashlib.md5(body).hexdigest()))
+    monkeypatch.setattr(fetch, "ARCHIVES", tuple(made))
     return files
 
 
-def run_get_voc(monkeypatch, *arguments):
-    monkeypatch.setattr(sys, "argv", ["get_voc.py", *map(str, arguments)])
-    return get_voc.main()
+def run_get_voc(*arguments):
+    return main(["get_voc", *map(str, arguments)])
 
 
 def test_voc(tmp_path, monkeypatch, capsys, archives):
     dest = tmp_path / "vöc data"
     with serving(archives) as server:
-        assert run_get_voc(monkeypatch, dest, "--mirror", server.address) == 0
-        assert f"next: python tools/voc_label.py {dest}/VOCdevkit" in capsys.readouterr().out
+        assert run_get_voc(dest, "--mirror", server.address) == 0
+        assert f"next: darknet-compat voc_label {dest}/VOCdevkit" in capsys.readouterr().out
         asked = len(server.asked)
-        assert run_get_voc(monkeypatch, dest, "--mirror", server.address) == 0
+        assert run_get_voc(dest, "--mirror", server.address) == 0
         assert len(server.asked) == asked == 3
     unpacked = [path for path in dest.rglob("*.txt") if path.is_file()]
     assert len(unpacked) == 6
@@ -91,10 +89,10 @@ def test_voc(tmp_path, monkeypatch, capsys, archives):
 
 
 def test_voc_damaged(tmp_path, monkeypatch, capsys, archives):
-    name = get_voc.ARCHIVES[2].file
+    name = fetch.ARCHIVES[2].file
     archives[f"/{name}"] = b"x" + archives[f"/{name}"][1:]
     with serving(archives) as server:
-        assert run_get_voc(monkeypatch, tmp_path, "--years", "2012", "--mirror", server.address) == 1
+        assert run_get_voc(tmp_path, "--years", "2012", "--mirror", server.address) == 1
     assert f"{name}.part: md5 " in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
@@ -103,14 +101,14 @@ def test_voc_archive_that_reaches_out_of_its_folder(tmp_path, monkeypatch, capsy
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:
         tar.addfile(tarfile.TarInfo("../escaped"), io.BytesIO())
-    archive = get_voc.Archive("bad.tar", 2007, len(buffer.getvalue()), hashlib.md5(buffer.getvalue()).hexdigest())
-    monkeypatch.setattr(get_voc, "ARCHIVES", (archive,))
+    archive = fetch.Archive("bad.tar", 2007, len(buffer.getvalue()), hashlib.md5(buffer.getvalue()).hexdigest())
+    monkeypatch.setattr(fetch, "ARCHIVES", (archive,))
     with serving({"/bad.tar": buffer.getvalue()}) as server:
-        assert run_get_voc(monkeypatch, tmp_path / "in", "--mirror", server.address) == 1
+        assert run_get_voc(tmp_path / "in", "--mirror", server.address) == 1
     assert "bad.tar: cannot be unpacked" in capsys.readouterr().err
     assert not (tmp_path / "escaped").exists()
 
 
 def test_voc_years():
-    result = run_tool("get_voc", "x", "--years", "2010")
+    result = run_verb("get_voc", "x", "--years", "2010")
     assert (result.returncode, "expected 2007, 2012 or both" in result.stderr) == (2, True)
