@@ -99,7 +99,7 @@ def test_thresh_and_nms_are_the_c_librarys(verb, data, darknet, darknet_share):
     for thresh, nms, flags in (
         (0.5, 0.45, []),
         (0.1, 0.45, ["-thresh", 0.1]),
-        (0.1, 0.3, ["-thresh", 0.1, "-nms", 0.3]),
+        (0.1, 0.2, ["-thresh", 0.1, "-nms", 0.2]),
         (0.1, 0, ["-thresh", 0.1, "-nms", 0]),
     ):
         assert verb("detector", "test", file, CFG, WEIGHTS, path, "-numerics", "cpu", "-json", "all.json", *flags) == 0
