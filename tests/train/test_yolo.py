@@ -22,6 +22,7 @@ from tests.train.test_heads import press_ctrl_c
         (10000, "", 10000, 100),
         (500, "saveweights=30\nsavelast=20\n", 30, 20),
         (500, "saveweights=0\nsavelast=-1\n", 1, 1),
+        (500, "saveweights=50\n", 50, 100),  # where his program writes no NAME_last.weights
     ],
 )
 def test_alexeyabs_snapshots_are_his(tmp_path, most, said, numbered, every):
