@@ -167,6 +167,9 @@ def main(arguments: Sequence[str] | None = None, name: str = NAME) -> int:
     print_anything()
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     keep_memory()
+    # A thread that waits for others sleeps: spinning, it takes the processor from them where other jobs are busy, and
+    # an update takes up to three times as long (docs/PERFORMANCE.md).
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")  # of a damaged image our own line says enough
     debug = any(argument in ("-debug", "--debug") for argument in arguments)
     arguments = [argument for argument in arguments if argument not in ("-debug", "--debug")]
@@ -191,10 +194,19 @@ def main(arguments: Sequence[str] | None = None, name: str = NAME) -> int:
 def _run(arguments: Sequence[str], name: str) -> int:
     try:
         options = build_parser(name).parse_args(arguments)
+        if getattr(options, "threads", None):
+            _limit_threads(options.threads)
         code: int = options.run(options)
         return code
     except SystemExit as exit:  # of argparse, which has said what there is to say
         return exit.code if isinstance(exit.code, int) else FAILED
+
+
+def _limit_threads(count: int) -> None:
+    """Torch reads their number once, as it is loaded; a process that has it already tells it."""
+    os.environ["OMP_NUM_THREADS"] = str(count)
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(count)
 
 
 def _explain(error: BaseException, name: str) -> int:

@@ -44,12 +44,15 @@ def add_network(parser: argparse.ArgumentParser, data: bool = True, batch: int =
 
 
 def add_device(parser: argparse.ArgumentParser, what: str) -> None:
-    """The flags that say where the network runs: ours, and those of the C programs."""
+    """The flags that say where the network runs, ours and those of the C programs, and on how many threads."""
     parser.add_argument("-device", "--device", metavar="DEVICE", help=what)
     parser.add_argument(
         "-i", "--i", type=int, metavar="N", help="the same as -device cuda:N where torch finds a GPU; under 0: the CPU"
     )
     parser.add_argument("-nogpu", "--nogpu", action="store_true", help="the same as -device cpu")
+    parser.add_argument(
+        "-threads", "--threads", type=positive, metavar="N", help="of a processor (default: as many as it has cores)"
+    )
 
 
 def chosen_device(options: argparse.Namespace) -> str | None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
 import pytest
+import torch
 
 import darknet_compat
 from darknet_compat.cli import build_parser, main
@@ -244,3 +246,43 @@ def test_what_nobody_reads(command, code, says, tmp_path):
 def test_the_version_is_the_packages(flag, capsys):
     assert main([flag]) == 0
     assert capsys.readouterr().out == f"darknet_compat {darknet_compat.__version__}\n"
+
+
+THREADS = """
+import os, sys
+from darknet_compat import cli
+cli.main(sys.argv[1:])
+import torch
+print(torch.get_num_threads(), os.environ["OMP_WAIT_POLICY"])
+"""
+
+
+@pytest.mark.parametrize(
+    ("words", "given", "expected"),
+    [
+        ([], {}, f"{os.cpu_count()} PASSIVE"),
+        (["-threads", "1"], {}, "1 PASSIVE"),
+        (["--threads", "1"], {"OMP_WAIT_POLICY": "ACTIVE", "OMP_NUM_THREADS": "2"}, "1 ACTIVE"),
+        ([], {"OMP_NUM_THREADS": "1"}, "1 PASSIVE"),
+    ],
+)
+def test_threads_and_how_they_wait(words, given, expected, tmp_path):
+    """Both are read as torch is loaded, so the command says them before; what the user's environment says counts."""
+    usual = {key: value for key, value in environment().items() if not key.startswith(("OMP_", "MKL_"))}
+    done = subprocess.run(
+        [sys.executable, "-c", THREADS, "detector", "test", "cfg/shapes.data", "cfg/yolov2-shapes.cfg",
+         "weights/yolov2-shapes.weights", "data/shapes-sample.jpg", *words],
+        capture_output=True, text=True, check=True, env={**usual, **given}, cwd=tmp_path,
+    )  # fmt: skip
+    assert done.stdout.splitlines()[-1] == expected
+    assert (tmp_path / "predictions.jpg").exists()
+
+
+def test_threads_of_a_process_that_has_torch():
+    before = torch.get_num_threads()
+    try:
+        assert main(["detector", "train", "none.data", "none.cfg", "-threads", "7"]) == 1
+        assert torch.get_num_threads() == 7
+        assert main(["detector", "train", "none.data", "none.cfg", "-threads", "0"]) == 2
+    finally:
+        torch.set_num_threads(before)
