@@ -50,6 +50,11 @@ def test_images_may_stand_in_parts():
     assert options.images == ["a.jpg", "b.jpg", "c.jpg"]
 
 
+def test_behind_two_dashes_stand_names_alone(capsys):
+    options = parsed("detector", "test", *FILES, "-nms", ".3", "--", "-thresh", "a.jpg", "-b.jpg")
+    assert (options.images, options.thresh) == (["-thresh", "a.jpg", "-b.jpg"], None)
+
+
 @pytest.mark.parametrize(
     ("flags", "found"),
     [(["-letter_box"], 1), (["-letter_box", "1"], 1), (["-letter_box", "0"], 0), (["--letter_box", "0"], 0)],
@@ -141,6 +146,8 @@ def test_flags_that_alexeyabs_program_alone_has_say_that_it_is_meant():
     for flags in ([], ["-letter_box"], ["-thresh", ".1"], ["-i", "0"], ["-prefix", "x"]):
         assert parsed("detector", "test", *FILES, *flags).program is None
     assert parsed("yolo", "test", *FILES, "-ext_output").program is None
+    assert parsed("detect", *FILES[1:], "-ext_output").program == "alexeyab"
+    assert parsed("detector", "test", *FILES, "-mjpeg_port=8090").said_by == "mjpeg_port"
 
 
 def test_the_help_calls_the_command_by_its_name(capsys):

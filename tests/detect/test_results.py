@@ -266,6 +266,10 @@ def test_drawings_of_the_same_name_do_not_overwrite_each_other():
     names = DrawingNames()
     assert [names[path] for path in ("a/x.jpg", "b/x.png", "y.jpg")] == ["x.jpg", "x_2.jpg", "y.jpg"]
     assert [names[path] for path in ("a/x.jpg", "b/x.png", "c/x.jpg")] == ["x.jpg", "x_2.jpg", "x_3.jpg"]
+    for order in (("a/x.jpg", "b/x.png", "x_2.jpg"), ("x_2.jpg", "a/x.jpg", "b/x.png")):
+        names = DrawingNames()
+        assert {names[path] for path in order} == {"x.jpg", "x_2.jpg", names[order[-1]]}
+        assert len({names[path] for path in order}) == 3
 
 
 def test_the_text_of_the_json(tmp_path):
