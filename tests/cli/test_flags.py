@@ -50,9 +50,16 @@ def test_images_may_stand_in_parts():
     assert options.images == ["a.jpg", "b.jpg", "c.jpg"]
 
 
-def test_behind_two_dashes_stand_names_alone(capsys):
+def test_behind_two_dashes_stand_names_alone():
     options = parsed("detector", "test", *FILES, "-nms", ".3", "--", "-thresh", "a.jpg", "-b.jpg")
     assert (options.images, options.thresh) == (["-thresh", "a.jpg", "-b.jpg"], None)
+    assert parsed("detector", "test", *FILES, "-", "a.jpg").images == ["-", "a.jpg"]  # one dash alone is a name
+
+
+def test_show_of_calc_anchors_takes_an_images_name_alone():
+    for flags, show in ((["-show"], "cloud.png"), (["-show", "a.png"], "a.png")):
+        options = parsed("detector", "calc_anchors", *flags, "x.data")
+        assert (str(options.show), options.data) == (show, "x.data")
 
 
 @pytest.mark.parametrize(
