@@ -258,3 +258,11 @@ def test_no_file_outside_the_folder_is_taken_for_an_image(data_set, name):
     found = collect(data_set.root)
     assert [image.name for image in found.images] == ["a.jpg", *(["b.jpg"] if "root" in name else [])]
     assert found.left_out["images that the JSON names and that are not there"] == 2 - len(found.images)
+
+
+def test_an_image_that_a_json_file_names_twice(data_set):
+    data_set.image("a.jpg")
+    data_set.coco("instances.json", {name: ((60, 40), [(0, 1, 1, 9, 9)]) for name in ("a.jpg", "./a.jpg")})
+    with pytest.raises(DarknetError, match=r"a\.jpg is named twice; expected each image once"):
+        collect(data_set.root)
+    assert len(collect(data_set.root, skip=True).images) == 1
