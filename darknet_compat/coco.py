@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections import Counter, defaultdict
 from pathlib import Path
@@ -15,6 +16,7 @@ from .files import whole_file
 from .labels import label_path
 
 KEYS = "images", "categories", "annotations"
+SIDES, LONGEST = ("width", "height"), 10**9  # pixels of a side
 
 
 def read_instances(
@@ -29,7 +31,7 @@ def read_instances(
         whole = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise DataError(f"{path}: {error.strerror}; expected a COCO instances file") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: no JSON: {error}") from None
     parts: list[Any] = [whole.get(key) if isinstance(whole, dict) else None for key in KEYS]
     if not all(isinstance(part, list) and part for part in parts):
@@ -42,8 +44,8 @@ def read_instances(
         known = set()
         for index, image in enumerate(images):
             where = f"images[{index}]"
-            if not (isinstance(image["file_name"], str) and image["width"] > 0 and image["height"] > 0):
-                raise DataError(f"{path}: {where}: expected a file_name, and width and height over 0")
+            if not (isinstance(image["file_name"], str) and all(0 < image[side] < LONGEST for side in SIDES)):
+                raise DataError(f"{path}: {where}: expected a file_name, and width and height over 0 and under 10^9")
             known.add(image["id"])
         where = "categories"
         categories = sorted(categories, key=lambda category: category["id"])
@@ -58,6 +60,8 @@ def read_instances(
             if annotation["category_id"] not in classes:
                 raise DataError(f"{path}: {where}: category_id {annotation['category_id']} is not among the categories")
             left, top, width, height = (float(value) for value in annotation["bbox"])
+            if not all(map(math.isfinite, (left, top, width, height))):
+                raise DataError(f"{path}: {where}: expected finite numbers in bbox, not {annotation['bbox']}")
             if annotation.get("iscrowd") and not keep_crowd:
                 left_out["groups marked iscrowd (--keep-crowd keeps them)"] += 1
             elif not (width > 0 and height > 0):  # COCO itself has a few
@@ -66,7 +70,7 @@ def read_instances(
                 objects[annotation["image_id"]].append((classes[annotation["category_id"]], (left, top, width, height)))
     except KeyError as error:
         raise DataError(f"{path}: {where} has no {error}; expected a COCO instances file") from None
-    except (TypeError, ValueError, AttributeError) as error:
+    except (TypeError, ValueError, AttributeError, OverflowError) as error:
         raise DataError(f"{path}: {where}: {error}; expected a COCO instances file") from None
     return images, names, objects, left_out
 

@@ -227,6 +227,51 @@ def test_small_is_under_8_pixels(data_set):
     assert [problem.kind for problem in data_set.check().problems] == ["small objects"]
 
 
+def corners(data_set, others):
+    """120 boxes that would be corners, of which ``others`` are none."""
+    for index, path in enumerate(data_set.train):
+        second = "1 .5 .5 .4 .5" if index < others else "1 .6 .3 .9 .5"
+        data_set.label(path, "0 .5 .5 .8 .8", second)
+
+
+def rare(data_set, objects):
+    """So many of the second class, beside 60 of the first."""
+    for path in data_set.train[objects:]:
+        data_set.label(path, "0 .5 .5 .4 .5")
+
+
+def reach(data_set, by):
+    data_set.label(data_set.train[3], f"0 {0.2 - by} .5 .4 .5", "1 .5 .5 .2 .5")
+
+
+@pytest.mark.parametrize(
+    ("make", "number", "kinds"),
+    [
+        (reach, 0.001, []), (reach, 0.003, ["boxes outside"]),
+        (corners, 6, ["boxes outside"]), (corners, 5, ["corners"]),
+        (rare, 50, []), (rare, 49, ["few objects"]),
+        (rare, 3, ["few objects"]), (rare, 2, ["few objects", "uneven classes"]),
+    ],
+)  # fmt: skip
+def test_where_a_warning_begins(data_set, make, number, kinds):
+    make(data_set, number)
+    assert [problem.kind for problem in data_set.check().problems] == kinds
+
+
+def test_errors_come_first(data_set):
+    unlabel(data_set)
+    same_name(data_set)
+    assert [problem.error for problem in data_set.check().problems] == [True, False]
+
+
+def test_classes_that_are_not_as_many_as_the_names_are_an_error_without_a_cfg_too(data_set):
+    data_set.check()
+    path = data_set.root / "my.data"
+    path.write_text("classes=3\n" + "".join(line for line in path.open() if not line.startswith("classes")))
+    with pytest.raises(DarknetError, match="there are 2 names"):
+        check("my.data")
+
+
 def test_a_cfg_says_whose_rules_count(data_set):
     """AlexeyAB's program stretches images, and looks for labels beside them."""
     data_set.check()

@@ -103,7 +103,8 @@ class _Parser(argparse.ArgumentParser):
                     if value.startswith("-") and value not in self._option_string_actions:
                         value = f"{flags.pop()}={value}"
                     flags.append(value)
-            elif word.split("=")[0] in self._option_string_actions:
+            elif (flag := word.split("=")[0]) in self._option_string_actions:
+                given.append(flag.lstrip("-"))
                 flags.append(word)
             elif word.startswith("-") and word != "-":
                 unknown.append(word)  # argparse would take it for one that begins so

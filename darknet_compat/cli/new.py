@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from .arguments import fraction, positive
+from .arguments import count, fraction, positive
 
 if TYPE_CHECKING:
     from ..new import Project
@@ -37,7 +37,7 @@ def add(verbs: Any) -> None:
     flag("size", type=positive, metavar="PIXELS", help="of the network's input (default: what the boxes need)")
     flag("minutes", type=_above_0, metavar="N", help="most time to train (default: 40 on a processor)")
     flag("split", type=fraction, metavar="SHARE", help="of the images, to score on (default: as the data comes, or .2)")
-    flag("seed", type=int, default=0, help="of the division (default 0)")
+    flag("seed", type=count, default=0, help="of the division (default 0)")
     flag("copy", action="store_true", help="copy the images (default: links to them)")
     flag("skip", action="store_true", help="leave out what cannot be read, and count it (default: an error)")
     flag("device", metavar="DEVICE", help="where it will be trained: cuda (default where there is one), cpu ...")
@@ -71,9 +71,9 @@ def _lines(project: Project) -> Iterator[str]:
     found, net = project.collection, read_net(project.cfg.net, project.program)[0]
     objects = sum(len(image.objects) for image in found.images)
     yield f"{FORMS[found.form]}: {len(found.images)} images, {objects} objects"
-    for what, count in found.left_out.items():
-        if count:
-            yield f"left out, {what}: {count}"
+    for what, number in found.left_out.items():
+        if number:
+            yield f"left out, {what}: {number}"
     parts = [part for part, images in project.parts.items() if images]
     width = max(map(len, [*found.names, "images"]))
     yield f"{'':{width}}" + "".join(f"{part:>9}" for part in parts)

@@ -41,12 +41,18 @@ class DrawingNames(dict[str, str]):
 
     def __init__(self) -> None:
         self._seen: Counter[str] = Counter()
+        self._given: set[str] = set()
 
     def __missing__(self, path: str) -> str:
         stem = Path(path).stem
         self._seen[stem] += 1
-        self[path] = f"{stem}.jpg" if self._seen[stem] == 1 else f"{stem}_{self._seen[stem]}.jpg"
-        return self[path]
+        name = f"{stem}.jpg" if self._seen[stem] == 1 else f"{stem}_{self._seen[stem]}.jpg"
+        while name in self._given:  # a_2.jpg beside two of a.jpg
+            self._seen[stem] += 1
+            name = f"{stem}_{self._seen[stem]}.jpg"
+        self._given.add(name)
+        self[path] = name
+        return name
 
 
 def result_json(found: Sequence[Detections]) -> str:

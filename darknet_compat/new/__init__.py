@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import shutil
 import statistics
@@ -10,7 +11,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,7 @@ import torch
 
 from ..anchors import kmeans, network_sizes
 from ..cfg import Cfg, read_cfg, write_cfg
+from ..cfg.sections import printable
 from ..device import find_device
 from ..errors import DataError, ImageError
 from ..files import whole_file
@@ -115,7 +117,9 @@ def new(
 
     Raises :class:`DarknetError` in one line, and then leaves nothing behind.
     """
-    folder = Path(name).absolute()
+    folder = Path(os.path.abspath(name))
+    if "\n" in str(folder):
+        raise DataError(f"{str(folder)!r}: a line break; expected a NAME without one, as lists hold a path a line")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise DataError(f"{name}: exists already; expected the name of a folder to make")
     where = find_device(device)
@@ -142,10 +146,11 @@ def new(
         trial = own_cfg(template, len(found.names), (side, side), schedule(*batch, asked), most)
         seconds = seconds_per_update(trial, where)
         allowed = MINUTES if minutes is None and on_processor else minutes
-        fewer = asked if allowed is None else max(FEWEST, int(60 * allowed / seconds))
-        plan = schedule(*batch, min(asked, fewer))
+        fewer = asked if allowed is None else max(FEWEST, int(min(asked, 60 * allowed / seconds)))
+        plan = schedule(*batch, fewer)
         why = [
-            f"Made by darknet-compat new from {given} for the {len(found.names)} classes of {source}.",
+            f"Made by darknet-compat new from {printable(given)} for the {len(found.names)} classes of "
+            f"{printable(os.fspath(source))}.",
             f"AlexeyAB's rule asks for {asked} updates: 2000 a class, at least 6000, and one for each training image.",
         ]
         if plan.max_batches < asked:
@@ -227,20 +232,32 @@ def _across(parts: dict[Part, list[Labelled]], found: Collection, groups: np.nda
 @contextmanager
 def _made(folder: Path) -> Iterator[Path]:
     """A folder to fill, which takes the name ``folder`` when the block ends well, and else is gone."""
+    above = [parent for parent in folder.parents if not parent.exists()]
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     except OSError as error:
+        _remove_empty(above)
         raise DataError(f"{folder}: {error.strerror}; expected a folder that can be made") from None
     try:
         yield scratch
         scratch.chmod(0o777 & ~_umask())
-        if folder.exists():
-            folder.rmdir()
-        scratch.rename(folder)
+        try:
+            if folder.exists():
+                folder.rmdir()
+            scratch.rename(folder)
+        except OSError as error:
+            raise DataError(f"{folder}: {error.strerror}; expected the name of a folder to make") from None
     except BaseException:
         shutil.rmtree(scratch, ignore_errors=True)
+        _remove_empty(above)
         raise
+
+
+def _remove_empty(folders: list[Path]) -> None:
+    for folder in folders:
+        with suppress(OSError):  # another process may have put something there
+            folder.rmdir()
 
 
 def _umask() -> int:
@@ -292,7 +309,7 @@ def _write_images(
 def _own_name(name: str, taken: set[str]) -> str:
     """A file's name that no other has up to its first dot, from a path of one or more folders."""
     stem, suffix = os.path.splitext(name)
-    stem = stem.replace("/", "_").replace(".", "_").strip()
+    stem = re.sub(r"[/.\r\n]", "_", stem).strip()  # a list has a line for each
     own, number = stem, 2
     while own in taken:
         own, number = f"{stem}_{number}", number + 1

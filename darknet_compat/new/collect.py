@@ -73,7 +73,7 @@ def collect(
     Raises :class:`DataError` in one line.
     """
     root = Path(source).absolute()
-    if not root.exists():
+    if not os.fspath(source) or not root.exists():  # Path takes an empty name for the present folder
         raise DataError(f"{source}: no such file or folder; expected a folder of labelled images or a COCO JSON file")
     files = _files(root)
     form = form or _form(root, files)
@@ -83,6 +83,12 @@ def collect(
         raise DataError(f"{source}: no labelled image, of {len(files.images)} images read as {FORMS[form]}")
     if not any(len(image.objects) for image in found.images):
         raise DataError(f"{source}: no object in the labels of {len(found.images)} images; nothing can be learnt")
+    # Names stand in a file, one a line; a file of them may have a blank one.
+    if names is None and (wrong := [name for name in found.names if "\n" in name or name.strip() != name or not name]):
+        raise DataError(
+            f"{source}: a class is called {wrong[0]!r}; expected one line, without blanks at its ends, or -names FILE "
+            "that says which classes count"
+        )
     folder = os.path.commonpath([os.path.dirname(image.path) for image in found.images])
     found.images = [replace(image, name=Path(image.path).relative_to(folder).as_posix()) for image in found.images]
     found.images.sort(key=lambda image: image.path)

@@ -50,6 +50,18 @@ def test_images_may_stand_in_parts():
     assert options.images == ["a.jpg", "b.jpg", "c.jpg"]
 
 
+def test_behind_two_dashes_stand_names_alone():
+    options = parsed("detector", "test", *FILES, "-nms", ".3", "--", "-thresh", "a.jpg", "-b.jpg")
+    assert (options.images, options.thresh) == (["-thresh", "a.jpg", "-b.jpg"], None)
+    assert parsed("detector", "test", *FILES, "-", "a.jpg").images == ["-", "a.jpg"]  # one dash alone is a name
+
+
+def test_show_of_calc_anchors_takes_an_images_name_alone():
+    for flags, show in ((["-show"], "cloud.png"), (["-show", "a.png"], "a.png")):
+        options = parsed("detector", "calc_anchors", *flags, "x.data")
+        assert (str(options.show), options.data) == (show, "x.data")
+
+
 @pytest.mark.parametrize(
     ("flags", "found"),
     [(["-letter_box"], 1), (["-letter_box", "1"], 1), (["-letter_box", "0"], 0), (["--letter_box", "0"], 0)],
@@ -141,6 +153,8 @@ def test_flags_that_alexeyabs_program_alone_has_say_that_it_is_meant():
     for flags in ([], ["-letter_box"], ["-thresh", ".1"], ["-i", "0"], ["-prefix", "x"]):
         assert parsed("detector", "test", *FILES, *flags).program is None
     assert parsed("yolo", "test", *FILES, "-ext_output").program is None
+    assert parsed("detect", *FILES[1:], "-ext_output").program == "alexeyab"
+    assert parsed("detector", "test", *FILES, "-mjpeg_port=8090").said_by == "mjpeg_port"
 
 
 def test_the_help_calls_the_command_by_its_name(capsys):

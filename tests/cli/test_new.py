@@ -58,7 +58,13 @@ def test_each_flag_reaches_the_job(monkeypatch, capsys):
         "name": "n", "source": "s", "form": "coco", "names": "f", "cfg": "c", "size": 7, "minutes": 3.5, "share": 0.3,
         "seed": 4, "copy": True, "skip": True, "device": "d",
     }  # fmt: skip
-    for wrong in ("new n", "new n --from s --minutes 0", "new n --from s --split 2", "new n --from s --form yolo"):
+    for wrong in (
+        "new n",
+        "new n --from s --minutes 0",
+        "new n --from s --split 2",
+        "new n --from s --form yolo",
+        "new n --from s --seed -1",
+    ):
         assert main(shlex.split(wrong)) == 2
         assert "darknet-compat new" in capsys.readouterr().err
 

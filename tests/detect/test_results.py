@@ -257,6 +257,7 @@ def test_ids():
     for path, pjreddies, alexeyabs in (
         ("val2014/COCO_val2014_000000581929.jpg", 581929, 0), ("val2017/000000000139.jpg", 139, 139),
         ("a_1/12_34.jpg", 34, 12), ("a_1/12.jpg", 1, 12), ("val2017/dog.jpg", 0, 0),
+        ("x/ +42.jpg", 42, 42), ("x_-7.jpg", -7, 0), ("x/-7.jpg", -7, -7),  # as atoi has them
     ):  # fmt: skip
         assert coco_image_id(path, "pjreddie") == pjreddies
         assert coco_image_id(path, "alexeyab") == alexeyabs
@@ -266,6 +267,10 @@ def test_drawings_of_the_same_name_do_not_overwrite_each_other():
     names = DrawingNames()
     assert [names[path] for path in ("a/x.jpg", "b/x.png", "y.jpg")] == ["x.jpg", "x_2.jpg", "y.jpg"]
     assert [names[path] for path in ("a/x.jpg", "b/x.png", "c/x.jpg")] == ["x.jpg", "x_2.jpg", "x_3.jpg"]
+    for order in (("a/x.jpg", "b/x.png", "x_2.jpg"), ("x_2.jpg", "a/x.jpg", "b/x.png")):
+        names = DrawingNames()
+        assert {names[path] for path in order} == {"x.jpg", "x_2.jpg", names[order[-1]]}
+        assert len({names[path] for path in order}) == 3
 
 
 def test_the_text_of_the_json(tmp_path):
@@ -329,6 +334,32 @@ def test_boxes_in_pixels_become_parts_of_the_image(tmp_path, monkeypatch):
         == ("0 0.1250 0.5000 0.2500 0.5000\n0 0.0000 0.5000 0.0625 0.5000\n")
     )
     assert labels.kept == []
+
+
+def test_lines_go_from_left_to_right_and_the_likeliest_shown_class_comes_first():
+    """Boxes that begin at one place stay in their order; one whose classes nobody shall see is left out."""
+    boxes = [[50, 9, 20, 9], [20, 9, 20, 9], [20, 9, 20, 9], [15, 9, 10, 9], [5, 9, 4, 9]]
+    prob = [[0.3, 0.2, 0.9, 0.4], [0, 0.5, 0, 0], [0.6, 0, 0, 0], [0.1, 0.2, 0, 0.15], [0, 0, 0.7, 0]]
+    one = replace(found("a.png", boxes, prob), classes=["a", "b", "dont_show it", "d"])
+    assert one.lines("alexeyab") == [
+        "b: 50%", "a: 60%", "b: 20%", "a: 10%", "d: 15%", "d: 40%", "a: 30%", "b: 20%", "dont_show it: 90%",
+    ]  # fmt: skip
+    assert one.lines("pjreddie")[:4] == ["a: 30%", "b: 20%", "dont_show it: 90%", "d: 40%"]
+
+
+def test_a_label_file_has_a_line_for_each_box_that_has_a_class(tmp_path):
+    one = found(str(tmp_path / "a.png"), [[50, 40, 10, 8], [20, 20, 10, 8]], [[0, 0], [0.2, 0.6]])
+    LabelFiles().write(one)
+    assert (tmp_path / "a.txt").read_text() == "1 0.2000 0.2500 0.1000 0.1000\n"
+
+
+def test_a_link_to_a_label_file_that_is_not_there_stays(tmp_path):
+    """The annotation may be on a disk that is away."""
+    (tmp_path / "a.txt").symlink_to(tmp_path / "away.txt")
+    labels = LabelFiles()
+    labels.write(found(str(tmp_path / "a.png"), [[50, 40, 10, 8]], [[0.2, 0.6]]))
+    assert labels.kept == [str(tmp_path / "a.txt")]
+    assert not (tmp_path / "away.txt").exists()
 
 
 @pytest.mark.parametrize("name", ["a.gif", "a.webp", "a"])

@@ -208,3 +208,61 @@ def test_nothing_to_learn_is_an_error(data_set, what):
     )
     with pytest.raises(DarknetError, match=message):
         collect(source)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "found"),
+    [
+        ('"width": 60', '"width": Infinity', "images[0]: expected a file_name, and width and height over 0 and under"),
+        ('"height": 40', '"height": 1' + "0" * 400, "images[0]: expected a file_name, and width and height over 0"),
+        ("[1, 1, 9, 9]", "[1, 1, Infinity, 9]", "annotations[0]: expected finite numbers in bbox, not [1, 1, inf, 9]"),
+        ("[1, 1, 9, 9]", "[NaN, 1, 9, 9]", "annotations[0]: expected finite numbers in bbox"),
+        ("[1, 1, 9, 9]", f"[1, 1, 1{'0' * 400}, 9]", "annotations[0]: int too large to convert to float"),
+        ("[1, 1, 9, 9]", "[" * 100_000, "no JSON: maximum recursion depth exceeded"),
+        ("9, 9]}]}", "9, 9", "no JSON: Expecting ',' delimiter"),
+        ('"bird"', '"bi\\nrd"', r"a class is called 'bi\nrd'; expected one line"),
+        ('"bird"', '" bird"', "a class is called ' bird'; expected one line"),
+        ('"bird"', '""', "a class is called ''; expected one line"),
+    ],
+)
+def test_a_coco_file_that_is_none_is_one_line(data_set, old, new, found):
+    data_set.image("a.jpg")
+    data_set.coco("instances.json", {"a.jpg": ((60, 40), [(0, 1, 1, 9, 9)])})
+    path = data_set.root / "instances.json"
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+    with pytest.raises(DarknetError) as raised:
+        collect(data_set.root)
+    assert found in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_an_empty_name_is_no_source(data_set, monkeypatch):
+    data_set.image("a.jpg")
+    data_set.xml("a.xml", (60, 40), [(0, 1, 1, 9, 9)])
+    monkeypatch.chdir(data_set.root)
+    assert len(collect(".").images) == 1
+    with pytest.raises(DarknetError, match=r"^: no such file or folder"):
+        collect("")
+
+
+@pytest.mark.parametrize("name", ["{root}/images/b.jpg", "../images/b.jpg", "../../b.jpg", "/etc/b.jpg", "", "."])
+def test_no_file_outside_the_folder_is_taken_for_an_image(data_set, name):
+    """A whole path is the file's where it stands in the folder."""
+    for one in ("a.jpg", "b.jpg"):
+        data_set.image(f"images/{one}")
+    data_set.image("../b.jpg")
+    images = ["a.jpg", name.format(root=data_set.root)]
+    data_set.coco("instances.json", {one: ((60, 40), [(0, 1, 1, 9, 9)]) for one in images})
+    found = collect(data_set.root)
+    assert [image.name for image in found.images] == ["a.jpg", *(["b.jpg"] if "root" in name else [])]
+    assert found.left_out["images that the JSON names and that are not there"] == 2 - len(found.images)
+
+
+def test_an_image_that_a_json_file_names_twice(data_set):
+    data_set.image("a.jpg")
+    data_set.coco("instances.json", {name: ((60, 40), [(0, 1, 1, 9, 9)]) for name in ("a.jpg", "./a.jpg")})
+    with pytest.raises(DarknetError, match=r"a\.jpg is named twice; expected each image once"):
+        collect(data_set.root)
+    assert len(collect(data_set.root, skip=True).images) == 1

@@ -169,7 +169,7 @@ def test_anchors_are_those_of_the_boxes_as_the_network_sees_them(data_set, tiny,
 
 @pytest.mark.parametrize(
     ("seconds", "minutes", "expected"),
-    [(0.1, None, 6000), (1.0, None, 2400), (1.0, 10, 600), (60.0, 10, 200), (0.001, 10, 6000)],
+    [(0.1, None, 6000), (1.0, None, 2400), (1.0, 10, 600), (60.0, 10, 200), (0.001, 10, 6000), (1.0, np.inf, 6000)],
 )
 def test_updates_are_what_the_time_allows(data_set, tiny, tmp_path, monkeypatch, seconds, minutes, expected):
     many(data_set)
@@ -203,6 +203,11 @@ def test_an_error_leaves_nothing_behind(data_set, tiny, tmp_path, monkeypatch):
             with pytest.raises(DarknetError, match="full"):
                 new(tmp_path / "own", data_set.root, cfg=tiny(), minutes=0.001)
         assert set(tmp_path.rglob("*")) - before <= {tmp_path / "pjreddie.cfg"}
+        with monkeypatch.context() as patched:
+            patched.setattr(f"darknet_compat.new.{what}", fail)
+            with pytest.raises(DarknetError, match="full"):
+                new(tmp_path / "made/for/own", data_set.root, cfg=tiny(), minutes=0.001)
+        assert not (tmp_path / "made").exists()
 
 
 def test_what_is_there_is_not_overwritten(data_set, tiny, tmp_path):
@@ -216,11 +221,58 @@ def test_what_is_there_is_not_overwritten(data_set, tiny, tmp_path):
     assert (tmp_path / "own/precious").read_text() == "mine"
 
 
+@pytest.mark.parametrize("theirs", ["own/theirs.cfg", "own"])
+def test_of_two_at_once_the_first_stays_and_the_second_is_one_line(data_set, tiny, tmp_path, monkeypatch, theirs):
+    """The other makes the folder, or a file of that name, while this one is at work."""
+    many(data_set, 6)
+
+    def meanwhile(*_):
+        path = tmp_path / theirs
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("theirs")
+        return 1.0
+
+    monkeypatch.setattr("darknet_compat.new.seconds_per_update", meanwhile)
+    with pytest.raises(DarknetError, match=r"/own: (Directory not empty|Not a directory); expected the name of a"):
+        new(tmp_path / "own", data_set.root, cfg=tiny())
+    assert (tmp_path / theirs).read_text() == "theirs"
+    assert not list(tmp_path.glob(".own*"))
+
+
+def test_ctrl_c_leaves_nothing_behind(data_set, tiny, tmp_path, monkeypatch):
+    many(data_set, 6)
+
+    def stop(*_):
+        assert list(tmp_path.glob(".own.*/images/*"))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("darknet_compat.new.seconds_per_update", stop)
+    with pytest.raises(KeyboardInterrupt):
+        new(tmp_path / "own", data_set.root, cfg=tiny())
+    assert not list(tmp_path.glob("*own*"))
+    assert not list(tmp_path.glob(".own*"))
+
+
+def test_line_breaks_come_into_no_list_and_no_cfg(data_set, tiny, tmp_path):
+    data_set = type(data_set)(tmp_path / "da\nta")
+    many(data_set, 6)
+    data_set.image("x/n\nl.jpg")
+    data_set.xml("x/n\nl.xml", (60, 40), [(0, 5, 5, 20, 10)])
+    new(tmp_path / "own", data_set.root, cfg=tiny(), minutes=0.001)
+    listed = read_list(tmp_path / "own/train.txt") + read_list(tmp_path / "own/valid.txt")
+    assert tmp_path / "own/images/n_l.jpg" in map(Path, listed)
+    assert all(Path(path).is_file() for path in listed)
+    assert (tmp_path / "own/own.cfg").read_text().startswith("# Made by ")
+    assert "da\\nta.\n# AlexeyAB's rule" in (tmp_path / "own/own.cfg").read_text()
+    with pytest.raises(DarknetError, match=r"ow\\nn': a line break; expected a NAME without one"):
+        new(tmp_path / "ow\nn", data_set.root, cfg=tiny())
+
+
 def test_a_place_where_darknet_would_not_find_labels_is_refused(data_set, tiny, tmp_path):
     many(data_set, 6)
     with pytest.raises(DarknetError, match=r"pjreddie's program looks for labels in .*; expected a NAME"):
         new(tmp_path / "raw/own", data_set.root, cfg=tiny(), minutes=0.001)
-    assert list((tmp_path / "raw").iterdir()) == []
+    assert not (tmp_path / "raw").exists()
     assert new(tmp_path / "raw/own", data_set.root, cfg=tiny("alexeyab"), minutes=0.001).program == "alexeyab"
 
 
