@@ -7,7 +7,7 @@ in pixels of its input. Works on numpy alone.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -96,19 +96,22 @@ def network_sizes(
     """As :func:`network_boxes` for ``boxes`` (n, 2), widths and heights relative to their images, of which the first
     image has so many as the first of ``counts`` says, and so on.
     """
-    sizes = seen_sizes(boxes, counts, list(map(image_size, images)), width, height, letter_box)
+    sizes = seen_sizes(boxes, counts, map(image_size, images), width, height, letter_box)
     # Training drops smaller boxes too.
     large: np.ndarray = sizes[(sizes >= np.multiply((width, height), SMALLEST)).all(1)]
     return large
 
 
 def seen_sizes(
-    boxes: NDArray[np.float64], counts: Sequence[int] | NDArray[Any], images: Sequence[tuple[int, int]], width: int,
+    boxes: NDArray[np.float64], counts: Sequence[int] | NDArray[Any], images: Iterable[tuple[int, int]], width: int,
     height: int, letter_box: bool = True,
 ) -> NDArray[np.float64]:  # fmt: skip
-    """The sizes of all ``boxes`` in pixels of the network's input, (n, 2); ``images`` are widths and heights."""
+    """The sizes of all ``boxes`` in pixels of the network's input, (n, 2).
+
+    ``images`` are widths and heights, which without ``letter_box`` are not looked at.
+    """
     whole = (width, height)
-    taken = [letterbox_size(*image, *whole) if letter_box else whole for image in images]
+    taken = [letterbox_size(*image, *whole) for image in images] if letter_box else [whole] * len(counts)
     sizes: np.ndarray = boxes * np.repeat(np.reshape(taken, (-1, 2)), counts, axis=0)
     return sizes
 

