@@ -168,9 +168,6 @@ def main(arguments: Sequence[str] | None = None, name: str = NAME) -> int:
     print_anything()
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     keep_memory()
-    # A thread that waits for others sleeps: spinning, it takes the processor from them where other jobs are busy, and
-    # an update takes up to three times as long (docs/PERFORMANCE.md).
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")  # of a damaged image our own line says enough
     debug = any(argument in ("-debug", "--debug") for argument in arguments)
     arguments = [argument for argument in arguments if argument not in ("-debug", "--debug")]
