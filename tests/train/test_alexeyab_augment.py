@@ -83,10 +83,19 @@ def test_samples_are_alexeyabs(alexeyab_opencv, images, case, size):
     paths, labels = images
     options = AlexeyabAugmentation(**CASES[case])
     for seed in range(25):
-        expected = alexeyab_opencv.load_data_detection(paths, size, 30, 20, options, seed)
-        found = one_sample(alexeyab_opencv, paths, labels, size, 30, options, seed)
-        np.testing.assert_allclose(found[1], expected[1], atol=1e-5, err_msg=f"truth of seed {seed}")
-        np.testing.assert_allclose(found[0], expected[0], atol=1e-5, err_msg=f"image of seed {seed}")
+
+        def compare(seed=seed):
+            expected = alexeyab_opencv.load_data_detection(paths, size, 30, 20, options, seed)
+            found = one_sample(alexeyab_opencv, paths, labels, size, 30, options, seed)
+            np.testing.assert_allclose(found[1], expected[1], atol=1e-5, err_msg=f"truth of seed {seed}")
+            np.testing.assert_allclose(found[0], expected[0], atol=1e-5, err_msg=f"image of seed {seed}")
+
+        # C's random numbers are the process's, and a thread that some library has left may take one in between: seen
+        # once in a run of all tests. What differs for another reason differs again.
+        try:
+            compare()
+        except AssertionError:
+            compare()
 
 
 def cfg_of(net="", head=""):
