@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,9 +16,10 @@ from .anchors import seen_sizes
 from .cfg import check_names, read_cfg, read_data, read_list, read_names
 from .errors import DataError, ImageError
 from .files import whole_file
-from .images import load_image
+from .images import decode_image, read_encoded
 from .labels import Labels, image_ids, read_all_labels
-from .new.split import near_duplicates, thumbnails
+from .new.split import near_duplicates, pairs_across, thumbnail
+from .progress import Progress, unseen
 from .stock import find_stock
 
 SMALL = 8  # pixels of the network's input; of a smaller object a network sees a blot at best
@@ -27,8 +28,6 @@ FEW = 50  # objects of a class, under which it is hardly learnt
 UNEVEN = 20  # times as many objects of one class as of another
 OUTSIDE = 0.002  # of the image, by which a box may reach over its edge: what roundings make
 CORNERS = 0.95  # of the lines that would be corners
-
-Progress = Callable[[Iterable[Any], int], Iterable[Any]]
 
 
 @dataclass(frozen=True)
@@ -45,6 +44,15 @@ class Problem:
 
     def __str__(self) -> str:
         return f"{'error' if self.error else 'warning'}: {self.text}; {self.advice}"
+
+
+@dataclass(frozen=True)
+class _Image:
+    """An image that can be read."""
+
+    width: int
+    height: int
+    thumbnail: np.ndarray
 
 
 @dataclass
@@ -79,6 +87,10 @@ class Findings:
     height: int
     parts: list[Part]
     problems: list[Problem] = field(default_factory=list)
+
+    def say(self, kind: str, text: str, advice: str, error: bool = False) -> None:
+        """Add a problem."""
+        self.problems.append(Problem(kind, text, advice, error))
 
     @property
     def sound(self) -> bool:
@@ -120,7 +132,7 @@ def check(
     *,
     size: int = 416,
     program: str = "pjreddie",
-    progress: Progress = lambda things, _: things,
+    progress: Progress[_Image | ImageError] = unseen,
 ) -> Findings:
     """Look through the train and the valid list of a .data file: every image is decoded, every label read.
 
@@ -133,14 +145,14 @@ def check(
     read = read_data(find_stock(os.fspath(data)))
     names = read_names(find_stock(read.source("names", "data/names.list")))
     width = height = size
-    letter_box, most, head_classes = True, None, None
+    letter_box, most = True, None
     if cfg is not None:
         from .network import Network
 
         network = Network(read_cfg(find_stock(os.fspath(cfg))), device="meta")
         width, height, letter_box, program = network.net.width, network.net.height, network.letter_box, network.program
-        most, head_classes = min(head.o.max for head in network.detectors), network.detector.o.classes
-        check_names(read, names, head_classes, os.fspath(cfg))
+        most = min(head.o.max for head in network.detectors)
+        check_names(read, names, network.detector.o.classes, os.fspath(cfg))
     elif read.get("classes") is not None and read.integer("classes") != len(names):
         raise read.error("classes", f"there are {len(names)} names")
     found = Findings(os.fspath(data), names, width, height, [])
@@ -149,196 +161,180 @@ def check(
     for name, images in lists:
         kept = [image for image in images if image in there]
         labels = read_all_labels(kept, len(names), program=program)
-        sizes = seen_sizes(
-            labels.objects[:, 3:], np.diff(labels.starts), [there[image] for image in kept], width, height, letter_box
-        )
+        shapes = [(there[image].width, there[image].height) for image in kept]
+        sizes = seen_sizes(labels.objects[:, 3:], np.diff(labels.starts), shapes, width, height, letter_box)
         part = Part(name, kept, labels, sizes)
         found.parts.append(part)
         _look_at_labels(found, part, most)
-    _look_at_both(found, [images for _, images in lists])
+    _look_at_both(found, [images for _, images in lists], there)
     _look_at_classes(found)
     _look_at_sizes(found)
     found.problems.sort(key=lambda problem: not problem.error)
     return found
 
 
-def _decoded(found: Findings, lists: Sequence[tuple[str, list[str]]], progress: Progress) -> dict[str, tuple[int, int]]:
-    """Width and height of each image that can be read; the others are problems."""
+def _decoded(
+    found: Findings, lists: Sequence[tuple[str, list[str]]], progress: Progress[_Image | ImageError]
+) -> dict[str, _Image]:
+    """Each image that can be read; the others are problems."""
     images = list(dict.fromkeys(image for _, listed in lists for image in listed))
     missing = [image for image in images if not os.path.isfile(image)]
     if missing:
-        found.problems.append(
-            Problem(
-                "missing images", f"{len(missing)} of {len(images)} images are not there, {missing[0]} for one",
-                f"paths count from the folder in which you type, {os.getcwd()}; correct the lists", True,
-            )
-        )  # fmt: skip
+        found.say(
+            "missing images",
+            f"{len(missing)} of {len(images)} images are not there, {missing[0]} for one",
+            f"paths count from the folder in which you type, {os.getcwd()}; correct the lists",
+            error=True,
+        )
     absent = set(missing)
     images = [image for image in images if image not in absent]
 
-    def read(image: str) -> tuple[int, int] | ImageError:
+    def read(image: str) -> _Image | ImageError:
         try:
-            height, width = load_image(image).shape[:2]
+            encoded = read_encoded(image)
+            height, width = decode_image(encoded, image).shape[:2]
+            return _Image(width, height, thumbnail(encoded, image))
         except ImageError as error:
             return error
-        return width, height
 
     with ThreadPoolExecutor(os.cpu_count()) as threads:
         results = list(progress(threads.map(read, images), len(images)))
     broken = [result for result in results if isinstance(result, ImageError)]
     if broken:
-        found.problems.append(
-            Problem(
-                "unreadable images", f"{len(broken)} images cannot be read: {str(broken[0]).rstrip('.')}",
-                "take them out of the lists, or copy them again", True,
-            )
-        )  # fmt: skip
+        found.say(
+            "unreadable images",
+            f"{len(broken)} images cannot be read: {str(broken[0]).rstrip('.')}",
+            "take them out of the lists, or copy them again",
+            error=True,
+        )
     return {image: result for image, result in zip(images, results, strict=True) if not isinstance(result, ImageError)}
 
 
 def _look_at_labels(found: Findings, part: Part, most: int | None) -> None:
-    labels, say = part.labels, found.problems.append
+    labels, name = part.labels, part.name
     if labels.bad:
-        say(Problem("bad label lines", f"{part.name}: {labels.bad_lines()}", "correct or remove them", True))
+        found.say("bad label lines", f"{name}: {labels.bad_lines()}", "correct or remove them", error=True)
     if labels.missing:
-        say(
-            Problem(
-                "missing label files",
-                f"{part.name}: {len(labels.missing)} of {len(labels)} images have no label file: {labels.missing[0]}",
-                "an empty file says that an image shows no object; a missing one may be a wrong path",
-                len(labels.missing) == len(labels),
-            )
+        found.say(
+            "missing label files",
+            f"{name}: {len(labels.missing)} of {len(labels)} images have no label file: {labels.missing[0]}",
+            "an empty file says that an image shows no object; a missing one may be a wrong path",
+            error=len(labels.missing) == len(labels),
         )
     objects = labels.objects
     image = np.repeat(np.arange(len(labels)), np.diff(labels.starts))
     centres, halves = objects[:, 1:3], objects[:, 3:] / 2
-    outside = ((centres - halves < -OUTSIDE) | (centres + halves > 1 + OUTSIDE)).any(1)
+
+    def first(wrong: np.ndarray) -> str:
+        return part.images[int(image[np.flatnonzero(wrong)[0]])]
+
+    outside = np.asarray(((centres - halves < -OUTSIDE) | (centres + halves > 1 + OUTSIDE)).any(1))
     corners = (objects[:, 3:] > objects[:, 1:3]).all(1)
     if len(objects) and outside.any() and corners.mean() > CORNERS:
-        say(
-            Problem(
-                "corners", f"{part.name}: {corners.mean():.0%} of the boxes would be corners, x y x y",
-                "a label line is class, x and y of the centre, width, height: convert them", True,
-            )
-        )  # fmt: skip
+        found.say(
+            "corners",
+            f"{name}: {corners.mean():.0%} of the boxes would be corners, x y x y",
+            "a label line is class, x and y of the centre, width, height: convert them",
+            error=True,
+        )
     elif outside.any():
-        first = part.images[image[np.flatnonzero(outside)[0]]]
-        say(
-            Problem(
-                "boxes outside", f"{part.name}: {outside.sum()} boxes reach out of their images, first in {first}",
-                "Darknet cuts them off; where they reach far, the labels are those of another image",
-            )
-        )  # fmt: skip
-    whole = np.column_stack([image, objects])
-    twice = len(whole) - len(np.unique(whole, axis=0))
-    if twice:
-        _, place, count = np.unique(whole, axis=0, return_index=True, return_counts=True)
-        first = part.images[int(image[place[count > 1][0]])]
-        say(
-            Problem(
-                "boxes twice", f"{part.name}: {twice} objects stand in their label files twice, first in {first}",
-                "remove one of each",
-            )
-        )  # fmt: skip
-    flat = (objects[:, 3:] == 0).any(1)
+        found.say(
+            "boxes outside",
+            f"{name}: {outside.sum()} boxes reach out of their images, first in {first(outside)}",
+            "Darknet cuts them off; where they reach far, the labels are those of another image",
+        )
+    _, place, count = np.unique(np.column_stack([image, objects]), axis=0, return_index=True, return_counts=True)
+    if len(place) < len(objects):
+        found.say(
+            "boxes twice",
+            f"{name}: {len(objects) - len(place)} objects stand in their label files twice, first in "
+            f"{part.images[int(image[place[count > 1][0]])]}",
+            "remove one of each",
+        )
+    flat = np.asarray((objects[:, 3:] == 0).any(1))
     if flat.any():
-        first = part.images[image[np.flatnonzero(flat)[0]]]
-        say(
-            Problem(
-                "flat boxes", f"{part.name}: {flat.sum()} boxes have no width or height, first in {first}",
-                "remove them: training drops them",
-            )
-        )  # fmt: skip
+        found.say(
+            "flat boxes",
+            f"{name}: {flat.sum()} boxes have no width or height, first in {first(flat)}",
+            "remove them: training drops them",
+        )
     if most is not None and len(labels) and labels.most > most:
-        first = part.images[int(np.diff(labels.starts).argmax())]
-        say(
-            Problem(
-                "too many objects", f"{part.name}: {first} has {labels.most} objects, and the cfg says max={most}",
-                f"training passes over the rest; write max={labels.most} in each head",
-            )
-        )  # fmt: skip
+        fullest = part.images[int(np.diff(labels.starts).argmax())]
+        found.say(
+            "too many objects",
+            f"{name}: {fullest} has {labels.most} objects, and the cfg says max={most}",
+            f"training passes over the rest; write max={labels.most} in each head",
+        )
 
 
-def _look_at_both(found: Findings, listed: Sequence[list[str]]) -> None:
-    say = found.problems.append
+def _look_at_both(found: Findings, listed: Sequence[list[str]], there: dict[str, _Image]) -> None:
     for part, images in zip(found.parts, listed, strict=True):
         if len(set(images)) < len(images):
-            say(
-                Problem(
-                    "images twice", f"{part.name}: {len(images) - len(set(images))} lines of the list are there twice",
-                    "sort -u removes them",
-                )
-            )  # fmt: skip
+            found.say(
+                "images twice",
+                f"{part.name}: {len(images) - len(set(images))} lines of the list are there twice",
+                "sort -u removes them",
+            )
     try:
         image_ids(list(dict.fromkeys(listed[-1])), "the valid list")
     except DataError as error:
-        say(Problem("equal names", str(error), "`valid` refuses such", True))
+        found.say("equal names", str(error), "`valid` refuses such", error=True)
     train, valid = (list(dict.fromkeys(part.images)) for part in found.parts)
     same = set(map(os.path.realpath, train)) & set(map(os.path.realpath, valid))
     if same:
-        say(
-            Problem(
-                "train in valid", f"{len(same)} images are trained on and scored on, {min(same)} for one",
-                "take them out of one of the lists: such scores are too good", True,
-            )
-        )  # fmt: skip
-    seen = thumbnails([*train, *valid])
-    if any(isinstance(thumbnail, ImageError) for thumbnail in seen) or not seen:
+        found.say(
+            "train in valid",
+            f"{len(same)} images are trained on and scored on, {min(same)} for one",
+            "take them out of one of the lists: such scores are too good",
+            error=True,
+        )
+    if not there:
         return
-    groups = near_duplicates(np.stack([thumbnail for thumbnail in seen if not isinstance(thumbnail, ImageError)]))
-    trained = dict(zip(groups[: len(train)][::-1].tolist(), train[::-1], strict=True))
-    pairs = [
-        (trained[group], image)
-        for group, image in zip(groups[len(train) :].tolist(), valid, strict=True)
-        if group in trained and os.path.realpath(image) not in same
-    ]
+    groups = near_duplicates(np.stack([image.thumbnail for image in there.values()])).tolist()
+    others = [image for image in valid if os.path.realpath(image) not in same]
+    pairs = pairs_across(train, others, dict(zip(there, groups, strict=True)))
     if pairs:
-        say(
-            Problem(
-                "near-duplicates",
-                f"{len(pairs)} images to score on are near-duplicates of some to train on, as {pairs[0][1]} of "
-                f"{pairs[0][0]}",
-                "divide by scenes, not by frames: darknet-compat new does",
-            )
+        found.say(
+            "near-duplicates",
+            f"{len(pairs)} images to score on are near-duplicates of some to train on, as {pairs[0][1]} of "
+            f"{pairs[0][0]}",
+            "divide by scenes, not by frames: darknet-compat new does",
         )
 
 
 def _look_at_classes(found: Findings) -> None:
-    say, classes = found.problems.append, len(found.names)
+    classes = len(found.names)
     for part in found.parts:
         counts = part.counts(classes)
         none = [name for name, count in zip(found.names, counts, strict=True) if not count]
         if none:
             what = "it cannot be learnt" if part.name == "train" else "its AP is 0 or nothing"
-            say(
-                Problem(
-                    "classes without objects", f"{part.name}: no object of {', '.join(none[:5])}"
-                    + (f" and {len(none) - 5} more classes" if len(none) > 5 else ""),
-                    f"{what}; label some, or take the name out", part.name == "train" and len(none) == classes,
-                )
-            )  # fmt: skip
+            more = f" and {len(none) - 5} more classes" if len(none) > 5 else ""
+            found.say(
+                "classes without objects",
+                f"{part.name}: no object of {', '.join(none[:5])}{more}",
+                f"{what}; label some, or take the name out",
+                error=part.name == "train" and len(none) == classes,
+            )
         if part.name != "train":
             continue
         few = [f"{name} {count}" for name, count in zip(found.names, counts, strict=True) if 0 < count < FEW]
         if few:
-            say(
-                Problem(
-                    "few objects", f"train: classes with under {FEW} objects: {', '.join(few[:10])}",
-                    "label more; Darknet's rule of thumb is 2,000 images a class",
-                )
-            )  # fmt: skip
+            found.say(
+                "few objects",
+                f"train: classes with under {FEW} objects: {', '.join(few[:10])}",
+                "label more; Darknet's rule of thumb is 2,000 images a class",
+            )
         labelled = np.flatnonzero(counts)
         if not len(labelled):
             continue
         rare, common = labelled[counts[labelled].argmin()], labelled[counts[labelled].argmax()]
         if counts[common] > UNEVEN * counts[rare]:
             both = " and ".join(f"{counts[number]} objects of {found.names[number]}" for number in (common, rare))
-            say(
-                Problem(
-                    "uneven classes",
-                    f"train: {both}",
-                    "the rare class is learnt last: list its images several times, or label more",
-                )
+            found.say(
+                "uneven classes",
+                f"train: {both}",
+                "the rare class is learnt last: list its images several times, or label more",
             )
 
 
@@ -346,12 +342,10 @@ def _look_at_sizes(found: Findings) -> None:
     sizes = np.concatenate([part.sizes for part in found.parts])
     small = (sizes.min(1) < SMALL).mean() if len(sizes) else 0.0
     if small > 0.01:
-        found.problems.append(
-            Problem(
-                "small objects",
-                f"{small:.0%} of the objects have a side under {SMALL} pixels at {found.width} x {found.height}",
-                "train and detect at a larger width and height, or cut large images into parts",
-            )
+        found.say(
+            "small objects",
+            f"{small:.0%} of the objects have a side under {SMALL} pixels at {found.width} x {found.height}",
+            "train and detect at a larger width and height, or cut large images into parts",
         )
 
 

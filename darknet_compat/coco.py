@@ -6,6 +6,7 @@ import json
 import math
 import os
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from tqdm import tqdm
 
 from .errors import DataError
 from .files import whole_file
-from .labels import label_path
+from .labels import label_line, label_path
 
 KEYS = "images", "categories", "annotations"
 SIDES, LONGEST = ("width", "height"), 10**9  # pixels of a side
@@ -75,6 +76,12 @@ def read_instances(
     return images, names, objects, left_out
 
 
+def relative_box(image: dict[str, Any], box: Sequence[float]) -> tuple[float, float, float, float]:
+    """x, y, w, h of a label line from a ``bbox`` of an entry of ``images``."""
+    (left, top, width, height), across, down = box, image["width"], image["height"]
+    return (left + width / 2) / across, (top + height / 2) / down, width / across, height / down
+
+
 def coco_label(
     instances: str | os.PathLike[str], images: str | os.PathLike[str], *, keep_crowd: bool = False
 ) -> list[str]:
@@ -96,11 +103,9 @@ def coco_label(
         path = _labels_of(listed)
         path.parent.mkdir(parents=True, exist_ok=True)
         lines = []
-        for index, (left, top, width, height) in objects[image["id"]]:
+        for index, box in objects[image["id"]]:
             kept[names[index]] += 1
-            across, down = image["width"], image["height"]
-            centre = (left + width / 2) / across, (top + height / 2) / down
-            lines.append(f"{index} {centre[0]} {centre[1]} {width / across} {height / down}\n")
+            lines.append(f"{label_line(index, relative_box(image, box))}\n")
         path.write_text("".join(lines))
     lists = {folder.parent / f"{folder.name}.txt": paths, folder.parent / f"{folder.name}.names": names}
     for path, lines in lists.items():

@@ -79,7 +79,7 @@ def whole_file(path: str | os.PathLike[str], mode: str = "wb") -> Iterator[IO[An
         with os.fdopen(handle, mode, encoding=encoding, errors=errors) as file:
             with contextlib.suppress(OSError):  # a file system without locks
                 _lock(file)
-            os.chmod(temporary, stat.S_IMODE(there.st_mode) if there else 0o666 & ~_umask())
+            os.chmod(temporary, stat.S_IMODE(there.st_mode) if there else 0o666 & ~umask())
             yield file
             file.flush()
             os.fsync(handle)
@@ -113,10 +113,11 @@ def _lock(file: IO[Any]) -> None:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
-def _umask() -> int:
-    umask = os.umask(0)
-    os.umask(umask)
-    return umask
+def umask() -> int:
+    """The rights that a new file of this process does not get."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
 
 
 def _stream_to(there: os.stat_result) -> int | None:

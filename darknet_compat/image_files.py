@@ -6,7 +6,7 @@ import glob
 import json
 import os
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -131,7 +131,7 @@ def kept_results(
     def unreadable(error: ImageError) -> None:
         if not skip:
             raise ImageError(f"{error}; or add -skip to pass over such images")
-        warnings.warn(f"{error}; passed over", stacklevel=2)
+        pass_over(error)
 
     found: list[Result] = []
     problem: DarknetError | KeyboardInterrupt | None = None
@@ -148,6 +148,36 @@ def kept_results(
         kept = f"; what was found in {len(found)} images before it stands in {' and '.join(files)}"
         raise type(problem)(f"{problem}{kept if files and found else ''}")
     return found
+
+
+def pass_over(error: DarknetError) -> None:
+    """Warn of an image that is left out."""
+    warnings.warn(f"{error}; passed over", stacklevel=3)
+
+
+def results_one_by_one(
+    paths: Iterable[str],
+    run: Callable[[str], Iterable[Result]],
+    files: Mapping[str, Callable[[list[Result]], None]],
+    refused: Callable[[DarknetError], None],
+) -> Iterator[Result]:
+    """What ``run`` gives of each path; the next is not asked for before. At the end, whatever it is, the ``files`` of
+    :func:`kept_results` are written, if there is a result. ``refused`` takes the error of an image that cannot be read,
+    or whose own files cannot be written, and the next one follows.
+    """
+    found: list[Result] = []
+    try:
+        for path in paths:
+            try:
+                for one in run(find_stock(path)):
+                    found += [one] if files else []
+                    yield one
+            except (ImageError, ResultsError) as error:
+                refused(error)
+    finally:
+        if found:
+            for write in files.values():
+                write(found)
 
 
 def write_objects(objects: Sequence[Mapping[str, object]], path: str | os.PathLike[str]) -> None:

@@ -35,12 +35,16 @@ def load_image(path: str | os.PathLike[str]) -> np.ndarray:
 
     Raises ImageError where the file is missing, empty, cut short or no image.
     """
+    return decode_image(read_encoded(path), path)
+
+
+def read_encoded(path: str | os.PathLike[str]) -> np.ndarray:
+    """The bytes of an image's file, uint8 (n,). Raises ImageError where it cannot be read."""
     try:
         with regular_file(path) as file:
-            encoded = np.fromfile(file, np.uint8)
+            return np.fromfile(file, np.uint8)
     except OSError as error:
         raise ImageError(f"{_name(path)}: cannot read the image: {error.strerror or error}; check the path") from None
-    return decode_image(encoded, path)
 
 
 def decode_image(encoded: np.ndarray, path: str | os.PathLike[str]) -> np.ndarray:

@@ -378,6 +378,11 @@ def darknet_box(width: int, height: int, box: Sequence[float]) -> tuple[float, f
     return x * across, y * down, (xmax - xmin) * across, (ymax - ymin) * down
 
 
+def label_line(number: int, box: Iterable[float]) -> str:
+    """The line of an object of class ``number``, without its end; ``box`` is x, y, w, h."""
+    return " ".join(map(str, (number, *box)))
+
+
 def voc_lines(path: Path, names: Sequence[str], keep_difficult: bool, tally: Tally) -> list[str]:
     """The label lines of one VOC annotation; what is left out is counted in ``tally``."""
     width, height, objects = read_voc(path)
@@ -392,7 +397,7 @@ def voc_lines(path: Path, names: Sequence[str], keep_difficult: bool, tally: Tal
                 corners = ", ".join(f"{value:g}" for value in thing.box)
                 tally.outside.append(f"{path}: {thing.name} at {corners} reaches out of the {width} x {height} image")
             tally.kept[thing.name] += 1
-            lines.append(" ".join(map(str, (names.index(thing.name), *darknet_box(width, height, thing.box)))))
+            lines.append(label_line(names.index(thing.name), darknet_box(width, height, thing.box)))
     return lines
 
 

@@ -7,7 +7,6 @@ file_output_classifier, try_classifier``; AlexeyAB's ``src/classifier.c``.
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,15 @@ import torch
 
 from ..cfg import read_list
 from ..errors import CfgError, DarknetError, ImageError
-from ..image_files import check_file, check_written, find_images, kept_results, write_objects
+from ..image_files import (
+    check_file,
+    check_written,
+    find_images,
+    kept_results,
+    pass_over,
+    results_one_by_one,
+    write_objects,
+)
 from ..images import SUFFIXES, load_image
 from ..program import ALEXEYAB
 from ..progress import Progress, unseen
@@ -65,14 +72,14 @@ def classify_images(
         found = classifier.classify(paths, verb, finish, classes=names, unreadable=unreadable)
         return progress(found, len(paths))
 
-    files = {}
-    if json is not None:
-        files[os.fspath(json)] = lambda found: write_objects([one.as_json(number) for one in found], json)
-    return kept_results(run, files, skip)
+    return kept_results(run, _lists(json, number), skip)
 
 
-def _warn(error: DarknetError) -> None:
-    warnings.warn(f"{error}; passed over", stacklevel=3)
+def _lists(json: str | os.PathLike[str] | None, number: int) -> dict[str, Callable[[list[Prediction]], None]]:
+    """What writes the file of a job's predictions, if one is asked for."""
+    if json is None:
+        return {}
+    return {os.fspath(json): lambda found: write_objects([one.as_json(number) for one in found], json)}
 
 
 def classify_each(
@@ -81,7 +88,7 @@ def classify_each(
     *,
     top: int | None = None,
     json: str | os.PathLike[str] | None = None,
-    refused: Callable[[DarknetError], None] = _warn,
+    refused: Callable[[DarknetError], None] = pass_over,
 ) -> Iterator[Prediction]:
     """The predictions of image files one by one, as their paths come: the next path is not asked for before.
 
@@ -90,20 +97,13 @@ def classify_each(
     """
     number = classifier.top if top is None else min(top, classifier.classes)
     finish = _finish(classifier, "predict")
-    found: list[Prediction] = []
     if json is not None:
         check_file(json)
-    try:
-        for path in paths:
-            try:
-                for prediction in classifier.classify([find_stock(path)], "predict", finish, classes=classifier.names):
-                    found += [prediction] * (json is not None)
-                    yield prediction
-            except ImageError as error:
-                refused(error)
-    finally:
-        if json is not None and found:
-            write_objects([one.as_json(number) for one in found], json)
+
+    def run(path: str) -> Iterator[Prediction]:
+        return classifier.classify([path], "predict", finish, classes=classifier.names)
+
+    yield from results_one_by_one(paths, run, _lists(json, number), refused)
 
 
 def list_images(file: str) -> list[str]:

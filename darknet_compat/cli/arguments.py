@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import sys
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from ..errors import ImageError
@@ -127,6 +129,14 @@ def fraction(text: str) -> float:
     return value
 
 
+def above_0(text: str) -> float:
+    """argparse type: a number over 0."""
+    value = float(text)
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is not a number above 0")
+    return value
+
+
 def load(options: argparse.Namespace) -> DataDetector:
     """The detector that the shared arguments ask for; says what its weights held."""
     from ..detect.detector import load_detector
@@ -164,3 +174,34 @@ def typed_paths() -> Iterator[str]:
                 yield path
     if sys.stdin.isatty():
         print()  # the shell's next line would stand behind ours
+
+
+class TypedImages:
+    """The paths on standard input, for a verb that looks at them one by one; says which are refused."""
+
+    def __init__(self, command: str) -> None:
+        self.failed = False
+        self._command = command
+        self._start = 0.0
+
+    @property
+    def seconds(self) -> float:
+        """Since the last path was there."""
+        return time.perf_counter() - self._start
+
+    def refused(self, error: Exception) -> None:
+        """An image cannot be read."""
+        self.failed = True
+        complain(f"{self._command}: {error}")
+
+    def __iter__(self) -> Iterator[str]:
+        for path in typed_paths():
+            self._start = time.perf_counter()
+            yield path
+
+
+def table(columns: Sequence[str], rows: Sequence[tuple[str, Sequence[int]]]) -> list[str]:
+    """The lines of a table of counts: a name before each row."""
+    width = max(len(name) for name, _ in rows)
+    head = f"{'':{width}}" + "".join(f"{column:>9}" for column in columns)
+    return [head, *(f"{name:{width}}" + "".join(f"{count:9}" for count in counts) for name, counts in rows)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from .arguments import add_label_rule, bar, positive
+from .arguments import add_label_rule, bar, positive, table
 
 
 def add(verbs: Any) -> None:
@@ -37,13 +37,13 @@ def check(options: argparse.Namespace) -> int:
         if file:
             check_file(file)
     found = run(options.data, options.cfg, size=options.size, program=options.program, progress=bar)
-    width = max(map(len, [*found.names, "without objects"]))
-    print(f"{'':{width}}" + "".join(f"{part.name:>9}" for part in found.parts))
-    print(f"{'images':{width}}" + "".join(f"{len(part.images):9}" for part in found.parts))
-    print(f"{'without objects':{width}}" + "".join(f"{part.empty:9}" for part in found.parts))
-    counts = [part.counts(len(found.names)) for part in found.parts]
-    for index, name in enumerate(found.names):
-        print(f"{name:{width}}" + "".join(f"{one[index]:9}" for one in counts))
+    counts = [part.counts(len(found.names)).tolist() for part in found.parts]
+    rows = [
+        ("images", [len(part.images) for part in found.parts]),
+        ("without objects", [part.empty for part in found.parts]),
+        *((name, [count[index] for count in counts]) for index, name in enumerate(found.names)),
+    ]
+    print("\n".join(table([part.name for part in found.parts], rows)))
     sizes = ", ".join(f"{text}: {count}" for text, count in found.size_counts())
     print(f"shorter side in pixels at {found.width} x {found.height}: {sizes}")
     for problem in found.problems:

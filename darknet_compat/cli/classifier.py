@@ -9,8 +9,7 @@ from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ..output import complain
-from .arguments import add_network, bar, chosen_device, positive, typed_paths
+from .arguments import TypedImages, add_network, bar, chosen_device, positive
 
 if TYPE_CHECKING:
     from ..classify.classifier import DataClassifier
@@ -186,22 +185,10 @@ def _typed(options: argparse.Namespace, classifier: DataClassifier, top: int) ->
     """Images whose paths come from standard input, as both programs take them: one by one."""
     from ..classify.images import classify_each
 
-    failed, start = False, 0.0
-
-    def refused(error: Exception) -> None:
-        nonlocal failed
-        failed = True
-        complain(f"{options.command}: {error}")
-
-    def paths() -> Iterator[str]:
-        nonlocal start
-        for path in typed_paths():
-            start = time.perf_counter()
-            yield path
-
-    for prediction in classify_each(classifier, paths(), top=top, json=options.json, refused=refused):
-        _print_one(prediction, classifier, top, time.perf_counter() - start)
-    return int(failed)
+    typed = TypedImages(options.command)
+    for prediction in classify_each(classifier, typed, top=top, json=options.json, refused=typed.refused):
+        _print_one(prediction, classifier, top, typed.seconds)
+    return int(typed.failed)
 
 
 def valid(options: argparse.Namespace) -> int:

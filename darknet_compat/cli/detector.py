@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..output import complain
-from .arguments import EXAMPLE, add_letter_box, add_network, bar, fraction, load, typed_paths
+from .arguments import EXAMPLE, TypedImages, add_letter_box, add_network, bar, fraction, load
 
 if TYPE_CHECKING:
     from ..detect import Detections
@@ -151,25 +151,18 @@ def _typed(
     """Images whose paths come from standard input, as both programs take them: one by one."""
     from ..detect.images import detect_each
 
-    failed, start = False, 0.0
-
-    def refused(error: Exception) -> None:
-        nonlocal failed
-        failed = True
-        complain(f"{options.command}: {error}")
+    typed = TypedImages(options.command)
 
     def paths() -> Iterator[str]:
-        nonlocal failed, start
-        for path in typed_paths():
-            start = time.perf_counter()
+        for path in typed:
             yield path
-            failed |= _say_kept(labels)
+            typed.failed |= _say_kept(labels)
 
     if asked["out"] is None:
         asked["out"] = ""
-    for detections in detect_each(detector, paths(), refused=refused, **asked):
-        print(detector.printed(detections, time.perf_counter() - start, options.ext_output), end="")
-    return int(failed)
+    for detections in detect_each(detector, paths(), refused=typed.refused, **asked):
+        print(detector.printed(detections, typed.seconds, options.ext_output), end="")
+    return int(typed.failed)
 
 
 def _say_kept(labels: LabelFiles | None) -> bool:

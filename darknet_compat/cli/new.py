@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from .arguments import count, fraction, positive
+from .arguments import above_0, count, fraction, positive, table
 
 if TYPE_CHECKING:
     from ..new import Project
@@ -35,20 +35,13 @@ def add(verbs: Any) -> None:
         "cfg", metavar="CFG", help="network to start from (default: cfg/yolov4-small.cfg, on a GPU cfg/yolov4-tiny.cfg)"
     )
     flag("size", type=positive, metavar="PIXELS", help="of the network's input (default: what the boxes need)")
-    flag("minutes", type=_above_0, metavar="N", help="most time to train (default: 40 on a processor)")
+    flag("minutes", type=above_0, metavar="N", help="most time to train (default: 40 on a processor)")
     flag("split", type=fraction, metavar="SHARE", help="of the images, to score on (default: as the data comes, or .2)")
     flag("seed", type=count, default=0, help="of the division (default 0)")
     flag("copy", action="store_true", help="copy the images (default: links to them)")
     flag("skip", action="store_true", help="leave out what cannot be read, and count it (default: an error)")
     flag("device", metavar="DEVICE", help="where it will be trained: cuda (default where there is one), cpu ...")
     parser.set_defaults(run=new)
-
-
-def _above_0(text: str) -> float:
-    value = float(text)
-    if not value > 0:
-        raise argparse.ArgumentTypeError(f"{text} is not over 0")
-    return value
 
 
 def new(options: argparse.Namespace) -> int:
@@ -75,12 +68,9 @@ def _lines(project: Project) -> Iterator[str]:
         if number:
             yield f"left out, {what}: {number}"
     parts = [part for part, images in project.parts.items() if images]
-    width = max(map(len, [*found.names, "images"]))
-    yield f"{'':{width}}" + "".join(f"{part:>9}" for part in parts)
-    yield f"{'images':{width}}" + "".join(f"{len(project.parts[part]):9}" for part in parts)
-    counts = {part: project.counts(part) for part in parts}
-    for name in found.names:
-        yield f"{name:{width}}" + "".join(f"{counts[part][name]:9}" for part in parts)
+    counts = [project.counts(part) for part in parts]
+    rows = [(name, [count[name] for count in counts]) for name in found.names]
+    yield from table(parts, [("images", [len(project.parts[part]) for part in parts]), *rows])
     if project.divided:
         yield "divided as the data comes; -split SHARE divides it anew"
     elif project.alike:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import DarknetError, ToldError
 from ..output import complain
-from .arguments import add_device, add_program, chosen_device, count, fraction, positive
+from .arguments import above_0, add_device, add_program, chosen_device, count, fraction, positive
 
 if TYPE_CHECKING:
     from ..train.training import Trained
@@ -44,7 +44,7 @@ def add(verbs: Any, example: str = "cfg/voc.data cfg/yolov2-voc.cfg darknet19_44
     flag("classify", metavar="LIST",
          help="for a network with a tree: a list of images that show a class each, whose label (labels=) stands in the "
          "path, and have no boxes; trained together with the train list, as YOLO9000 is")  # fmt: skip
-    flag("ratio", type=_above_0, metavar="N",
+    flag("ratio", type=above_0, metavar="N",
          help="how many images of -classify are drawn for each one of the train list (default 4)")  # fmt: skip
     parser.set_defaults(run=lambda options: train(parser, options, _detector))
 
@@ -127,13 +127,6 @@ def _seed(text: str) -> int:
     if not 0 <= seed < 2**63:
         raise argparse.ArgumentTypeError(f"{text} is not from 0 to 2^63 - 1")
     return seed
-
-
-def _above_0(text: str) -> float:
-    number = float(text)
-    if not 0 < number < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is not a number above 0")
-    return number
 
 
 def train(parser: argparse.ArgumentParser, options: argparse.Namespace, start: Start) -> int:

@@ -5,16 +5,23 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from ..defaults import HIER
-from ..errors import DarknetError, ImageError, ResultsError
-from ..image_files import check_file, check_written, find_images, kept_results, make_folder, write_objects
+from ..errors import DarknetError, ImageError
+from ..image_files import (
+    check_file,
+    check_written,
+    find_images,
+    kept_results,
+    make_folder,
+    pass_over,
+    results_one_by_one,
+    write_objects,
+)
 from ..images import save_image
 from ..progress import Progress, unseen
-from ..stock import find_stock
 from .detections import Detections
 from .detector import DataDetector
 from .results import DrawingNames, LabelFiles, write_result_json
@@ -62,10 +69,6 @@ def detect_images(
     return kept_results(run, files.lists, skip)
 
 
-def _warn(error: DarknetError) -> None:
-    warnings.warn(f"{error}; passed over", stacklevel=3)
-
-
 def detect_each(
     detector: DataDetector,
     paths: Iterable[str],
@@ -77,7 +80,7 @@ def detect_each(
     json: FilePath | None = None,
     result: FilePath | None = None,
     save_labels: LabelFiles | None = None,
-    refused: Callable[[DarknetError], None] = _warn,
+    refused: Callable[[DarknetError], None] = pass_over,
 ) -> Iterator[Detections]:
     """The detections of image files one by one, as their paths come: the next path is not asked for before.
 
@@ -90,22 +93,14 @@ def detect_each(
     files = _Files(detector, out, json, result, save_labels, one=out == "")
     files.check([], [])
     thresh, nms = (detector.thresh if thresh is None else thresh), (detector.nms if nms is None else nms)
-    found: list[Detections] = []
-    try:
-        for given in paths:
-            path = find_stock(given)
-            try:
-                files.check([path], [])
-                (detections,) = detector.detect([path], thresh=thresh, nms=nms, hier=hier)
-                found += [detections] if files.lists else []
-                yield detections
-                files.write(detections)
-            except (ImageError, ResultsError) as error:
-                refused(error)
-    finally:
-        if found:
-            for write in files.lists.values():
-                write(found)
+
+    def run(path: str) -> Iterator[Detections]:
+        files.check([path], [])
+        for detections in detector.detect([path], thresh=thresh, nms=nms, hier=hier):
+            yield detections
+            files.write(detections)
+
+    yield from results_one_by_one(paths, run, files.lists, refused)
 
 
 class _Files:

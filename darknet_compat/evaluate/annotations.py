@@ -46,6 +46,26 @@ class LabelBoxes:
     box: NDArray[np.float64]  # (T, 4)
 
 
+def read_truths(
+    devkit: str | os.PathLike[str] | None,
+    data: str | os.PathLike[str] | None,
+    year: str | int,
+    image_set: str,
+    names: str | os.PathLike[str] | None,
+    program: str = "pjreddie",
+) -> Truths:
+    """Those of a devkit, or of a .data file where there is none; ``names`` is a file of the classes.
+
+    None: data/voc.names, or those of ``data``. Raises :class:`DarknetError` with file and line.
+    """
+    given = None if names is None else read_names(find_stock(os.fspath(names)))
+    if devkit is not None:
+        return read_voc(devkit, year, image_set, read_names(find_stock("data/voc.names")) if given is None else given)
+    if data is None:
+        raise ValueError("expected a devkit, or data: one of the two")
+    return read_labels(data, given, program)
+
+
 def read_voc(devkit: str | os.PathLike[str], year: str | int, image_set: str, names: Sequence[str]) -> Truths:
     """The objects of ``devkit/VOC<year>``: ImageSets names the images, Annotations/*.xml holds the objects.
 

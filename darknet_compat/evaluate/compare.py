@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ..cfg import read_names
 from ..stock import find_stock
-from .annotations import Truths, read_labels, read_voc
+from .annotations import Truths, read_truths
 from .pairs import pair_up
 from .results import Detections, comp4_ids, read_comp4
 from .voc import Metric, Scores, pixel_iou, score
@@ -120,14 +120,12 @@ def compare_folders(
 
     ``names``: a file of the classes; None: those of ``data``, or VOC's. Raises :class:`DarknetError` in one line.
     """
-    classes = read_names(find_stock(os.fspath(names or "data/voc.names"))) if names or not data else None
-    truths = None
-    if devkit:
-        truths = read_voc(devkit, year, image_set, classes or [])
-    elif data:
-        truths = read_labels(data, classes)
-    known = truths.names if truths else classes or []
-    images = truths.images if truths else sorted({*comp4_ids(a, known), *comp4_ids(b, known)})
+    if devkit is None and data is None:
+        truths, known = None, read_names(find_stock(os.fspath(names or "data/voc.names")))
+        images = sorted({*comp4_ids(a, known), *comp4_ids(b, known)})
+    else:
+        truths = read_truths(devkit, data, year, image_set, names)
+        known, images = truths.names, truths.images
     first, second = read_comp4(a, known, images), read_comp4(b, known, images)
     return first, second, compare(first, second, truths, metric)
 

@@ -5,10 +5,8 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, replace
 
-from ..cfg import read_names
 from ..errors import ResultsError
-from ..stock import find_stock
-from .annotations import Truths, find_images, read_labels, read_voc
+from .annotations import Truths, find_images, read_truths
 from .padilla import read_padilla
 from .results import Detections, read_comp4
 from .voc import Metric, Scores, score
@@ -51,15 +49,8 @@ def voc_eval(
         raise ResultsError("expected a devkit, or data: one of the two")
     if not 0 <= iou < 1:
         raise ResultsError(f"-iou is {iou:g}; expected 0 to 1, such as .5")
-    if data is not None:
-        truths = read_labels(data, None if names is None else _names(names), program)
-    elif devkit is not None:
-        truths = read_voc(devkit, year, image_set, _names("data/voc.names" if names is None else names))
+    truths = read_truths(devkit, data, year, image_set, names, program)
     if images is not None:
         truths = replace(truths, paths=find_images(images, truths.images))
     detections = (read_padilla if padilla else read_comp4)(results, truths.names, truths.images)
     return Scored(score(truths, detections, metric, iou), truths, detections)
-
-
-def _names(path: str | os.PathLike[str]) -> list[str]:
-    return read_names(find_stock(os.fspath(path)))

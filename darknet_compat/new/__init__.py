@@ -23,9 +23,10 @@ from ..cfg import Cfg, read_cfg, write_cfg
 from ..cfg.sections import printable
 from ..device import find_device
 from ..errors import DataError, ImageError
-from ..files import whole_file
+from ..files import umask, whole_file
 from ..images import load_image, save_image
-from ..labels import label_path
+from ..labels import label_line, label_path
+from ..layers.net import read_net
 from ..network import Network
 from ..program import read_program
 from ..stock import find_stock
@@ -35,7 +36,7 @@ from ..train.step import Trainer
 from ..weights import load_network
 from .collect import FORMS, Collection, Form, Labelled, Part, collect
 from .recipe import clusters, detection_heads, input_size, own_cfg, schedule, updates, with_anchors
-from .split import near_duplicates, split, thumbnails
+from .split import near_duplicates, pairs_across, split, thumbnails
 
 __all__ = ["FORMS", "Form", "Project", "collect", "new"]
 
@@ -142,7 +143,8 @@ def new(
         asked = updates(len(found.names), len(parts["train"]))
         boxes = np.concatenate([image.objects[:, 3:] for image in parts["train"]])
         side = size or (input_size(boxes, CPU_SIZES) if on_processor else GPU_SIZE)
-        batch = _batch(template) if on_processor else GPU_BATCH
+        net = read_net(template.net, program)[0]
+        batch: tuple[int, int] = (net.batch, net.subdivisions) if on_processor else GPU_BATCH
         trial = own_cfg(template, len(found.names), (side, side), schedule(*batch, asked), most)
         seconds = seconds_per_update(trial, where)
         allowed = MINUTES if minutes is None and on_processor else minutes
@@ -197,11 +199,6 @@ def _alike(found: Collection, skip: bool) -> np.ndarray:
     return near_duplicates(np.stack([thumbnail for thumbnail in seen if not isinstance(thumbnail, ImageError)]))
 
 
-def _batch(cfg: Cfg) -> tuple[int, int]:
-    net = Network(cfg, device="meta").net
-    return net.batch, net.subdivisions
-
-
 def _parts(found: Collection, groups: np.ndarray, divided: bool, share: float, seed: int) -> dict[Part, list[Labelled]]:
     parts: dict[Part, list[Labelled]] = {"train": [], "valid": [], "test": []}
     if divided:
@@ -220,13 +217,9 @@ def _parts(found: Collection, groups: np.ndarray, divided: bool, share: float, s
 
 def _across(parts: dict[Part, list[Labelled]], found: Collection, groups: np.ndarray) -> list[tuple[str, str]]:
     """Pairs of near-duplicates, of which the first is trained on."""
-    group = {image.path: number for image, number in zip(found.images, groups.tolist(), strict=True)}
-    trained = {group[image.path]: image.name for image in reversed(parts["train"])}
-    return [
-        (trained[group[image.path]], image.name)
-        for image in parts["valid"] + parts["test"]
-        if group[image.path] in trained
-    ]
+    numbers = dict(zip((image.name for image in found.images), groups.tolist(), strict=True))
+    trained, scored = ([image.name for image in images] for images in (parts["train"], parts["valid"] + parts["test"]))
+    return pairs_across(trained, scored, numbers)
 
 
 @contextmanager
@@ -241,7 +234,7 @@ def _made(folder: Path) -> Iterator[Path]:
         raise DataError(f"{folder}: {error.strerror}; expected a folder that can be made") from None
     try:
         yield scratch
-        scratch.chmod(0o777 & ~_umask())
+        scratch.chmod(0o777 & ~umask())
         try:
             if folder.exists():
                 folder.rmdir()
@@ -258,12 +251,6 @@ def _remove_empty(folders: list[Path]) -> None:
     for folder in folders:
         with suppress(OSError):  # another process may have put something there
             folder.rmdir()
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def _with_own_anchors(cfg: Cfg, images: list[Labelled]) -> tuple[Cfg, float]:
@@ -301,7 +288,7 @@ def _write_images(
             label = made / label.relative_to(folder)
             label.parent.mkdir(exist_ok=True)
             with whole_file(label, "w") as file:
-                file.writelines(f"{int(row[0])} {' '.join(map(repr, row[1:].tolist()))}\n" for row in image.objects)
+                file.writelines(f"{label_line(int(number), box)}\n" for number, *box in image.objects.tolist())
             listed[part].append(str(path))
     return listed
 

@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 
 from ..cfg import read_names
-from ..coco import read_instances
+from ..coco import read_instances, relative_box
 from ..errors import DataError, ImageError
 from ..images import SUFFIXES, image_size
 from ..labels import darknet_box, label_path, read_image_set, read_labels, read_voc
@@ -274,11 +274,10 @@ def _coco(root: Path, files: _Files, names: list[str] | None, trouble: _Trouble)
                 if file in seen:
                     raise DataError(f"{path}: {file} is named twice; expected each image once")
                 seen.add(file)
-                across, down = image["width"], image["height"]
-                _check_turned(path, (across, down), file)
+                _check_turned(path, (image["width"], image["height"]), file)
                 rows = [
-                    (index[number], (left + w / 2) / across, (top + h / 2) / down, w / across, h / down)
-                    for number, (left, top, w, h) in objects[image["id"]]
+                    (index[number], *relative_box(image, box))
+                    for number, box in objects[image["id"]]
                     if number in index
                 ]
                 found.left_out[UNKNOWN] += len(objects[image["id"]]) - len(rows)

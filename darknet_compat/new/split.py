@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
 from ..errors import ImageError
-from ..files import regular_file
-from ..images import image_size
+from ..images import read_encoded, size_in_header
 
 SIDE = 16  # pixels of a thumbnail
 ALIKE = 5.0  # levels of 255, the root mean square by which near-duplicates differ at the most
@@ -23,7 +23,7 @@ def thumbnails(paths: Sequence[str]) -> list[np.ndarray | ImageError]:
 
     def read(path: str) -> np.ndarray | ImageError:
         try:
-            return _thumbnail(path)
+            return thumbnail(read_encoded(path), path)
         except ImageError as error:
             return error
 
@@ -31,22 +31,21 @@ def thumbnails(paths: Sequence[str]) -> list[np.ndarray | ImageError]:
         return list(threads.map(read, paths))
 
 
-def _thumbnail(path: str) -> np.ndarray:
+def thumbnail(encoded: np.ndarray, path: str) -> np.ndarray:
+    """That of the bytes of a file, uint8 (n,). Raises ImageError, which calls it ``path``."""
     import cv2
 
-    try:
-        with regular_file(path) as file:
-            encoded = np.fromfile(file, np.uint8)
-    except OSError as error:
-        raise ImageError(f"{path}: cannot read the image: {error.strerror or error}; check the path") from None
-    width, height = image_size(path)
-    # A JPEG is decoded at an eighth of its sides, where that is enough, in an eighth of the time.
-    small = 8 if encoded[:2].tobytes() == JPEG and min(width, height) >= 16 * SIDE else 1
+    small, (width, height) = 1, (0, 0)
+    if encoded[:2].tobytes() == JPEG:
+        # A JPEG is decoded at an eighth of its sides, where that is enough, in an eighth of the time.
+        width, height = size_in_header(io.BytesIO(encoded.tobytes()), path)
+        small = 8 if min(width, height) >= 16 * SIDE else 1
     image = cv2.imdecode(encoded, cv2.IMREAD_REDUCED_GRAYSCALE_8 if small > 1 else cv2.IMREAD_GRAYSCALE)
     if image is None:
         raise ImageError(f"{path}: does not decode; expected a whole JPEG, PNG or BMP image")
     # The last pixel of a side that 8 does not divide is there in part.
-    sides = [_means(pixels, full / small) for pixels, full in zip(image.shape, (height, width), strict=True)]
+    lengths = (height / small, width / small) if small > 1 else image.shape
+    sides = [_means(pixels, length) for pixels, length in zip(image.shape, lengths, strict=True)]
     means: np.ndarray = sides[0] @ image @ sides[1].T
     return means.astype(np.float32).reshape(-1)
 
@@ -76,6 +75,15 @@ def near_duplicates(thumbnails: np.ndarray) -> np.ndarray:
     for one, other in _pairs(thumbnails).tolist():
         first[root(one)] = root(other)
     return np.unique([root(index) for index in range(len(thumbnails))], return_inverse=True)[1]
+
+
+def pairs_across(trained: Sequence[str], scored: Sequence[str], groups: Mapping[str, int]) -> list[tuple[str, str]]:
+    """Of each image to score on that has near-duplicates to train on the first of those, and itself.
+
+    ``groups`` has the number of each that :func:`near_duplicates` gives.
+    """
+    first = {groups[image]: image for image in reversed(trained)}
+    return [(first[groups[image]], image) for image in scored if groups[image] in first]
 
 
 def _pairs(thumbnails: np.ndarray) -> np.ndarray:

@@ -56,9 +56,7 @@ def test_thumbnails_see_an_image_saved_again_and_not_another(tmp_path, darknet_s
     (tmp_path / "text.jpg").write_text("no image")
     (tmp_path / "cut.jpg").write_bytes((tmp_path / "0.jpg").read_bytes()[:300])
     errors = thumbnails([str(tmp_path / name) for name in ("text.jpg", "cut.jpg", "none.jpg")])
-    for error, what in zip(
-        errors, ("no JPEG, PNG or BMP file", "does not decode|ends inside", "No such file"), strict=True
-    ):
+    for error, what in zip(errors, ("does not decode", "does not decode|ends inside", "No such file"), strict=True):
         assert isinstance(error, ImageError)
         assert re.search(what, str(error))
 
