@@ -9,6 +9,8 @@
 
 PYTHON ?= python3
 BIN = .venv/bin
+# Tests run in as many processes as there are cores, and 4 at the most: each holds a torch of its own.
+PROCESSES = -n auto --maxprocesses 4 --dist worksteal
 
 .PHONY: test test-slow fuzz lint mutants quickstart clean
 
@@ -18,7 +20,7 @@ BIN = .venv/bin
 	touch $@
 
 test: .venv/installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PROCESSES)
 
 test-slow: .venv/installed
 	$(BIN)/python -m pytest -m "slow or not slow"

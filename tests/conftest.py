@@ -17,6 +17,10 @@ import pytest
 
 from darknet_compat import cli
 
+# Processes that share the cores (pytest -n): each has one of them. Before torch is imported, which reads it then.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 ROOT = Path(__file__).resolve().parent.parent
 NO_SKIPS = os.environ.get("DARKNET_COMPAT_NO_SKIPS") == "1"
 # The network that the repository ships, as (cfg, weights).
@@ -183,6 +187,8 @@ def pytest_sessionfinish(session):
     """Outside of all other wrappers, so that the line stands after pytest's own summary."""
     yield
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is None:  # one of several processes (-n), whose skips the first one counts
+        return
     reasons = Counter(reason_of(report).removeprefix("needs ") for report in reporter.stats.get("skipped", []))
     if reasons:
         listed = ", ".join(f"{n} {'needs' if n == 1 else 'need'} {what}" for what, n in reasons.most_common())

@@ -71,6 +71,16 @@ def test_the_last_line_counts_by_reason(outcome):
     assert lines[-1] == "5 skipped: 2 need the extra none, 2 need the moon, 1 needs a sun"
 
 
+def test_processes_that_share_the_tests_count_together(outcome):
+    code, lines = outcome("0", "-n", "2", "-m", "not real_data", test_few=TESTS, test_module=MODULE)
+    assert code == 0
+    assert lines[-2].startswith("1 passed, 5 skipped, 1 xfailed in ")
+    assert lines[-1] == "5 skipped: 2 need the extra none, 2 need the moon, 1 needs a sun"
+    code, lines = outcome("1", "-n", "2", "-m", "not real_data", test_few=TESTS)
+    assert code == 1
+    assert lines[-1].startswith("1 failed, 1 passed, 1 xfailed, 3 errors in ")
+
+
 def test_where_no_skip_is_allowed_each_is_a_failure(outcome):
     code, lines = outcome("1", "-m", "not real_data", test_few=TESTS)
     assert code == 1

@@ -5,12 +5,16 @@ Both libraries export the same names. Each is loaded by its own path and with lo
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import fcntl
 import functools
 import os
 import re
 import shutil
 import subprocess
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,6 +31,14 @@ MIXED = {"": 0, "mixup": 1, "mosaic": 3}
 LINES = ("v3 (", "Region ", " total_bbox")
 
 
+@contextlib.contextmanager
+def _one_process() -> Iterator[None]:
+    """Of the processes that run tests one builds, and the others wait for it."""
+    with open(Path(tempfile.gettempdir(), f"darknet-compat-build-{os.getuid()}.lock"), "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 @functools.lru_cache
 def find_alexeyab() -> Path:
     """The folder of his program, built: libdarknet.so, darknet, cfg/, include/. Raises OracleMissing."""
@@ -36,7 +48,8 @@ def find_alexeyab() -> Path:
     script = ROOT.parent / "shared" / "alexeyab" / "build.sh"
     if not script.is_file():
         raise OracleMissing("DARKNET_COMPAT_ALEXEYAB=FOLDER, a build of it with LIBSO=1")
-    done = subprocess.run(["bash", script], capture_output=True, text=True, check=False)
+    with _one_process():
+        done = subprocess.run(["bash", script], capture_output=True, text=True, check=False)
     if done.returncode:
         raise OracleMissing(f"{script} failed: {done.stderr.strip()[-200:]}")
     return Path(done.stdout.strip())
@@ -58,9 +71,14 @@ def build_with_opencv(folder: Path) -> Path:
 
     Raises OracleMissing where there are no sources, no compiler or no headers of OpenCV.
     """
-    made = folder.with_name(f"{folder.name}-opencv")
-    if (made / "built").exists():
-        return made
+    with _one_process():
+        made = folder.with_name(f"{folder.name}-opencv")
+        if not (made / "built").exists():
+            _build_with_opencv(folder, made)
+    return made
+
+
+def _build_with_opencv(folder: Path, made: Path) -> None:
     if not (folder / "src/image_opencv.cpp").is_file():
         raise OracleMissing(f"{folder} has no sources")
     if not shutil.which("g++") or subprocess.run(["pkg-config", "--exists", "opencv4"], check=False).returncode:
@@ -77,7 +95,6 @@ def build_with_opencv(folder: Path) -> Path:
         raise OracleMissing(f"it does not compile: {done.stderr.strip()[-200:]}")
     (scratch / "built").touch()
     os.replace(scratch, made)
-    return made
 
 
 class AlexeyAB(Program):
