@@ -141,6 +141,16 @@ def made_shapes(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def trainings(tmp_path_factory, made_shapes) -> Path:
+    """A folder in which three trainings of two updates were started (tests/trainings.py)."""
+    from tests.trainings import make_trainings
+
+    folder = tmp_path_factory.mktemp("a person's é")
+    make_trainings(folder, made_shapes)
+    return folder
+
+
 @pytest.hookimpl(tryfirst=True)  # before -m chooses
 def pytest_collection_modifyitems(items):
     for item in items:

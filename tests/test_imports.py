@@ -23,6 +23,7 @@ ROAD = [
     {"train"},
     {"new"},
     {"check"},
+    {"report"},
     {"cli"},
 ]
 STATION = {name: number for number, names in enumerate(ROAD) for name in names}

@@ -141,7 +141,7 @@ def _is_for(action: argparse.Action, word: str) -> bool:
 
 def build_parser(name: str = NAME) -> argparse.ArgumentParser:
     """All verbs and their flags, for a command of a name. Nothing here loads torch, OpenCV or matplotlib."""
-    from . import check, classifier, detector, export, network, new, prepare, rnn, scores, yolo
+    from . import check, classifier, detector, export, network, new, prepare, report, rnn, scores, yolo
 
     parser = _Parser(
         prog=name,
@@ -151,7 +151,7 @@ def build_parser(name: str = NAME) -> argparse.ArgumentParser:
     )
     parser.add_argument("-version", "--version", action="version", version=f"darknet_compat {__version__}")
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True, parser_class=_Parser)
-    for family in (new, check, detector, yolo, classifier, rnn, network, export, scores, prepare):
+    for family in (new, check, report, detector, yolo, classifier, rnn, network, export, scores, prepare):
         family.add(verbs)
     parser.set_defaults(command=name)
     return parser

@@ -19,8 +19,8 @@ FAILED = 1
 # The flags that a command to go on repeats: name -> its default. No verb has all of them.
 REPEATED = {"gpus": None, "device": None, "numerics": "cudnn", "program": None, "seed": None, "map": None, "topk": None,
             "top": None, "amp": None, "fast": False, "workers": None, "cache": False, "augment": "loader",
-            "epochs": False, "snapshot": None, "tensorboard": False, "gradient": "darknet", "classify": None,
-            "ratio": None, "mAP_epochs": 4, "iou_thresh": 0.5}  # fmt: skip
+            "epochs": False, "backup": None, "snapshot": None, "tensorboard": False, "gradient": "darknet",
+            "classify": None, "ratio": None, "mAP_epochs": 4, "iou_thresh": 0.5}  # fmt: skip
 LABELS = {"classifier": "path"}  # the default of -labels, where it is not "error"
 OPTIONAL = ("map", "topk")  # flags whose number may be left away, which is 0 then
 
@@ -74,9 +74,9 @@ def _parser(
         "train",
         help=f"train {what}",
         description="Train CFG on the train list of DATA, from WEIGHTS (which may end early) or from nothing. "
-        "Snapshots go to the folder that backup= names: NAME.backup (of AlexeyAB's program NAME_last.weights), "
-        f"{files}, and with them NAME.log, NAME.csv and the chart NAME.png. Ctrl-C, SIGTERM and SIGHUP save and say "
-        "how to go on.",
+        "Snapshots go to the folder that -backup or backup= names: NAME.backup (of AlexeyAB's program "
+        f"NAME_last.weights), {files}, and with them NAME.log, NAME.csv, the chart NAME.png and NAME.run.json, for "
+        "`report`. Ctrl-C, SIGTERM and SIGHUP save and say how to go on.",
         epilog=f"example: %(prog)s {example}",
         allow_abbrev=False,
     )
@@ -101,6 +101,7 @@ def _parser(
          help="channels last, torch.compile, on a GPU TF32 too: quicker, other last digits")  # fmt: skip
     flag("seed", type=_seed, metavar="N", help="of all random numbers (default: a new one, which is printed)")
     flag("epochs", action="store_true", help="show every image once in each epoch; Darknet draws with replacement")
+    flag("backup", metavar="FOLDER", help="for all that training writes (default: the one that backup= of DATA names)")
     flag("snapshot", type=positive, metavar="N",
          help=f"write NAME.backup, or NAME_last.weights, every N batches (default {snapshot})")  # fmt: skip
     flag("tensorboard", action="store_true", help="write the figures for TensorBoard too, into NAME.tensorboard")
@@ -151,8 +152,9 @@ def train(parser: argparse.ArgumentParser, options: argparse.Namespace, start: S
     shared = {
         "clear": options.clear, "resume": options.resume, "device": options.device, "numerics": options.numerics,
         "program": options.program, "amp": options.amp, "fast": options.fast, "seed": options.seed,
-        "epochs": options.epochs, "snapshot": options.snapshot, "tensorboard": options.tensorboard,
-        "workers": options.workers, "cache": options.cache, "augment": options.augment, "processes": processes,
+        "epochs": options.epochs, "backup": options.backup, "snapshot": options.snapshot,
+        "tensorboard": options.tensorboard, "workers": options.workers, "cache": options.cache,
+        "augment": options.augment, "processes": processes,
         "command": lambda resume: shlex.join([options.command, *_arguments(options, resume)]),
     }  # fmt: skip
     try:

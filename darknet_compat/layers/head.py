@@ -76,6 +76,11 @@ class Head(Layer):
     """What the log says of it as training starts, where its loss may surprise."""
 
     @property
+    def relative_anchors(self) -> Tensor | None:
+        """Widths and heights of the anchors, relative to the network's input, (k, 2); None where it has none."""
+        return None
+
+    @property
     def has_own_delta(self) -> bool:
         """Is the delta of this head's loss in Darknet another than the loss's derivative (see :attr:`gradient`)?"""
         return False

@@ -125,6 +125,10 @@ class Region(Head):
         return self.input
 
     @property
+    def relative_anchors(self) -> Tensor:
+        return self.anchors / self.anchors.new_tensor([self.input.w, self.input.h])
+
+    @property
     def truth_classes(self) -> int:
         return self.o.classes if self.map is None else len(self.map) - 1
 

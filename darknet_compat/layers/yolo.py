@@ -127,6 +127,10 @@ class Yolo(Head):
         return len(self.o.mask) or self.o.num
 
     @property
+    def relative_anchors(self) -> Tensor:
+        return self.own_anchors / self.anchors.new_tensor([self.image.w, self.image.h])
+
+    @property
     def own_anchors(self) -> Tensor:
         """Those of :attr:`anchors` that ``mask`` picks, (n, 2)."""
         return self.anchors if self.mask is None else self.anchors[self.mask]

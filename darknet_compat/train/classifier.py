@@ -56,7 +56,7 @@ class ClassifierTraining(ImageTraining[ClassTrainingSet]):
     (``classify/labels.py``). The other ``options`` are those of :class:`.training.ImageTraining`.
     """
 
-    function = "train_classifier"
+    function, family = "train_classifier", "classifier"
 
     def __init__(
         self,
@@ -70,6 +70,7 @@ class ClassifierTraining(ImageTraining[ClassTrainingSet]):
         **options: Any,
     ) -> None:
         self.labels, self.topk_every, self.asked_top = labels, topk_every, top
+        self.labels_by = labels
         super().__init__(data, cfg, weights, **options)
 
     def _settings(self) -> dict[str, Any]:

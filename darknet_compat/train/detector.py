@@ -95,7 +95,7 @@ class DetectorTraining(ImageTraining[DetectionSet]):
         ratio = RATIO if ratio is None else ratio
         if not ratio > 0:
             raise TrainingError(f"ratio is {ratio:g}; expected more than 0")
-        self.labels, self.map_every, self.verbs = labels, map_every, verbs
+        self.labels, self.map_every, self.verbs, self.family = labels, map_every, verbs, verbs
         self.map_epochs, self.iou_thresh = map_epochs, iou_thresh
         self.classify, self.ratio = None if classify is None else os.fspath(classify), ratio
         super().__init__(data, cfg, weights, **options)

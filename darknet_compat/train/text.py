@@ -52,7 +52,7 @@ class TextTraining(Training):
     those of :class:`.training.Training`.
     """
 
-    function = "train_text"
+    function, family = "train_text", "rnn"
 
     def __init__(
         self,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from typing import Any, Generic, Literal, TypeVar
 
 import torch
 
-from ..cfg import Cfg, DataFile, read_cfg, read_data, read_list
+from ..cfg import Cfg, DataFile, format_cfg, read_cfg, read_data, read_list
 from ..device import find_device
 from ..errors import DarknetError, ToldError, TrainingError
 from ..files import clear_parts
@@ -29,6 +30,7 @@ from .data import ImageSet
 from .distributed import Processes
 from .log import Log
 from .loop import Scoring, Stopping, train
+from .record import Record, read_record, record_path, write_record
 from .step import Trainer, strict
 
 Images = TypeVar("Images", bound=ImageSet)
@@ -66,6 +68,12 @@ class Training:
 
     function: str
     """What to call from Python to train so."""
+    family: str
+    """What the verbs for such a network begin with."""
+    file: str | os.PathLike[str]
+    """The .data file, or the text."""
+    labels_by: str = ""
+    """How images get their classes."""
     scoring: Scoring | None = None
 
     def __init__(
@@ -92,7 +100,7 @@ class Training:
         if amp and numerics != "cudnn":
             raise TrainingError(f"amp={amp} needs numerics=cudnn, not {numerics}")
         self.processes = processes or Processes(find_device(device))
-        self.resumed, self.tensorboard = resume, tensorboard
+        self.resumed, self.tensorboard, self.numerics = resume, tensorboard, numerics
         self.command = command or (lambda resume: f"{self.function}(..., resume={resume})")
         # Before what one process alone may find wrong: it would not come here, and the others would wait for it.
         seed = self.processes.broadcast_number(int.from_bytes(os.urandom(4), "little") if seed is None else seed)
@@ -193,9 +201,22 @@ class Training:
             return f"stopped before an update was done, and nothing was saved; to start again: {command}"
         return f"stopped after batch {self.trainer.batch}; to go on: {command}"
 
+    def _write_record(self) -> None:
+        path, trainer = record_path(self.snapshots.folder, self.snapshots.name), self.trainer
+        before = read_record(path).commands if self.resumed and path.exists() else []
+        record = Record(
+            family=self.family, cfg=trainer.network.cfg.file, text=format_cfg(trainer.network.cfg),
+            data=os.fspath(self.file), labels=self.labels_by, folder=os.getcwd(), final=self.snapshots.final.name,
+            last=self.snapshots.backup.name, program=trainer.network.program, numerics=self.numerics,
+            seed=trainer.seed, device=str(trainer.device), started=time.strftime("%Y-%m-%d %H:%M:%S"),
+            commands=[*before, self.command(self.resumed)],
+        )  # fmt: skip
+        write_record(path, record)
+
     def _start_log(self) -> Log:
         trainer, net, world = self.trainer, self.trainer.net, self.processes.world
         clear_parts(self.snapshots.folder, self.snapshots.name)
+        self._write_record()
         log = Log(
             self.snapshots.path(""), trainer.network.heads, trainer.batch, net.max_batches, self.resumed,
             self.tensorboard, **self._log(),
@@ -231,9 +252,10 @@ class ImageTraining(Training, Generic[Images]):
     What they do each in their own way, :class:`.detector.DetectorTraining` and
     :class:`.classifier.ClassifierTraining` say: they define the methods that raise NotImplementedError here.
 
-    Snapshots go to the folder that ``backup=`` names. ``epochs`` shows every image once in each epoch, where Darknet
-    draws with replacement. ``workers`` processes load images (default: 1 on a CPU, up to 8 on a GPU), ``cache`` decodes
-    all at the start, ``augment`` "device" places and recolours them a batch at a time where torch runs. The other
+    Snapshots go to the folder ``backup``; None: the one that ``backup=`` of the .data file names. ``epochs`` shows
+    every image once in each epoch, where Darknet draws with replacement. ``workers`` processes load images (default: 1
+    on a CPU, up to 8 on a GPU), ``cache`` decodes all at the start, ``augment`` "device" places and recolours them a
+    batch at a time where torch runs. The other
     ``options`` are those of :class:`Training`.
     """
 
@@ -249,9 +271,10 @@ class ImageTraining(Training, Generic[Images]):
         workers: int | None = None,
         cache: bool = False,
         augment: Literal["loader", "device"] = "loader",
+        backup: str | os.PathLike[str] | None = None,
         **options: Any,
     ) -> None:
-        self.file = data
+        self.file, self.backup = data, backup
         self.epochs, self.cache, self.on_device = epochs, cache, augment == "device"
         super().__init__(cfg, weights, **options)
         self.workers = self._loading_processes() if workers is None else workers
@@ -272,7 +295,8 @@ class ImageTraining(Training, Generic[Images]):
         raise NotImplementedError
 
     def _make_snapshots(self, cfg: Cfg, settings: dict[str, Any], every: int | None, program: str) -> Snapshots:
-        return self._snapshots(self.data.get("backup", "backup"), cfg, settings, every, program, len(self.paths))
+        folder = self.data.get("backup", "backup") if self.backup is None else os.fspath(self.backup)
+        return self._snapshots(folder, cfg, settings, every, program, len(self.paths))
 
     def _snapshots(
         self, folder: str, cfg: Cfg, settings: dict[str, Any], every: int | None, program: str, images: int
