@@ -7,6 +7,7 @@ import math
 import os
 import sys
 import time
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
@@ -202,6 +203,16 @@ class TypedImages:
 
 def table(columns: Sequence[str], rows: Sequence[tuple[str, Sequence[int]]]) -> list[str]:
     """The lines of a table of counts: a name before each row."""
-    width = max(len(name) for name, _ in rows)
-    head = f"{'':{width}}" + "".join(f"{column:>9}" for column in columns)
-    return [head, *(f"{name:{width}}" + "".join(f"{count:9}" for count in counts) for name, counts in rows)]
+    width = max(_columns(name) for name, _ in rows)
+    lines = [(name, [f"{count}" for count in counts]) for name, counts in rows]
+    return [
+        name + " " * (width - _columns(name)) + "".join(f"{cell:>9}" for cell in cells)
+        for name, cells in [("", columns), *lines]
+    ]
+
+
+def _columns(text: str) -> int:
+    """How many columns of a terminal it takes: two for each letter of Chinese and the like, none for an accent."""
+    return sum(
+        0 if unicodedata.combining(letter) else 1 + (unicodedata.east_asian_width(letter) in "WF") for letter in text
+    )

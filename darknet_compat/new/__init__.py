@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import shlex
 import shutil
-import statistics
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,12 +25,13 @@ from ..device import find_device
 from ..errors import DataError, ImageError
 from ..files import umask, whole_file
 from ..images import load_image, save_image
-from ..labels import label_line, label_path
+from ..labels import Labels, label_line, label_path
 from ..layers.net import read_net
 from ..network import Network
 from ..program import read_program
 from ..stock import find_stock
-from ..train.batch import Batch
+from ..train.data import load_batches
+from ..train.detector import detection_set
 from ..train.distributed import Processes
 from ..train.step import Trainer
 from ..weights import load_network
@@ -47,8 +48,8 @@ GPU_BATCH = 64, 8
 MINUTES = 40  # on a processor, so that it ends within an hour where another job is busy, too
 FEWEST = 200  # updates after which there is something to see
 SHARE = 0.2  # of the images, to score on
-TIMED = 4  # updates
-OBJECTS = 10  # in each image of a timed update
+TIMED = 8.0  # seconds of updates
+LEAST_TIMED, MOST_TIMED = 4, 60  # updates
 # Suffixes for which both programs find label files, and what images of other kinds become.
 LABELLED, OTHERS = (".jpg", ".png"), {".jpeg": ".jpg", ".bmp": ".png"}
 
@@ -146,7 +147,7 @@ def new(
         net = read_net(template.net, program)[0]
         batch: tuple[int, int] = (net.batch, net.subdivisions) if on_processor else GPU_BATCH
         trial = own_cfg(template, len(found.names), (side, side), schedule(*batch, asked), most)
-        seconds = seconds_per_update(trial, where)
+        seconds = seconds_per_update(trial, where, parts["train"])
         allowed = MINUTES if minutes is None and on_processor else minutes
         fewer = asked if allowed is None else max(FEWEST, int(min(asked, 60 * allowed / seconds)))
         plan = schedule(*batch, fewer)
@@ -168,22 +169,26 @@ def new(
     )  # fmt: skip
 
 
-def seconds_per_update(cfg: Cfg, device: torch.device) -> float:
-    """How long an update of ``cfg`` takes, on images and objects that are made up. Loading images takes no part in it:
-    it goes on meanwhile."""
-    network = load_network(cfg)
-    trainer = Trainer(network, Processes(device), fast=True)
-    net, classes = network.net, network.detector.o.classes
-    random = torch.Generator().manual_seed(0)
-    images = torch.rand(net.mini_batch, net.channels, net.height, net.width, generator=random)
-    truth = torch.rand(net.mini_batch, OBJECTS, 5, generator=random) * 0.4 + 0.1
-    truth[..., 4] = torch.arange(OBJECTS) % classes
-    seconds = []
-    for _ in range(1 + TIMED):
-        start = time.perf_counter()
-        trainer.update([Batch(images, truth)] * net.subdivisions)
-        seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds[1:])  # the first update sets up what the others find
+def seconds_per_update(cfg: Cfg, device: torch.device, images: list[Labelled]) -> float:
+    """How long an update of ``cfg`` takes, with its images loaded by another process meanwhile, as in a training.
+
+    What is already loaded when the first update has set up what the others find would not last; so updates go on for
+    a while, and the second half of them counts.
+    """
+    trainer = Trainer(load_network(cfg), Processes(device), fast=True)
+    net = trainer.net
+    objects = np.concatenate([image.objects for image in images]).astype(np.float32)
+    labels = Labels(objects, np.cumsum([0, *(len(image.objects) for image in images)]))
+    data = detection_set(trainer.network, [image.path for image in images], labels)
+    size = net.width, net.height
+    batches = load_batches(data, net.mini_batch, lambda _: size, size, workers=1)
+    ends: list[float] = []
+    with closing(batches):
+        while len(ends) < LEAST_TIMED or (ends[-1] - ends[0] < TIMED and len(ends) < MOST_TIMED):
+            trainer.update(itertools.islice(batches, net.subdivisions))
+            ends.append(time.perf_counter())
+    middle = (len(ends) - 1) // 2
+    return (ends[-1] - ends[middle]) / (len(ends) - 1 - middle)
 
 
 def _alike(found: Collection, skip: bool) -> np.ndarray:

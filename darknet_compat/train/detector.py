@@ -58,6 +58,27 @@ def train_detector(
     return DetectorTraining(data, cfg, weights, **options).run()
 
 
+def detection_set(
+    network: Network, paths: list[str], labels: Labels, **drawing: Any
+) -> TrainingSet | AlexeyabTrainingSet:
+    """The images and objects that ``network`` is trained on, as its program augments them; ``drawing`` is what
+    :class:`.data.DetectionSet` takes besides.
+    """
+    net, head = network.net, network.detector
+    if _alexeyabs_loader(network):
+        options = alexeyab_augmentation(network.cfg.net, net, head)
+        return AlexeyabTrainingSet(paths, labels, options, most=head.o.max, **drawing)
+    fit: Fit = "stretch" if head.stretches else "place"
+    augmentation = Augmentation(head.o.jitter, net.hue, net.saturation, net.exposure, bool(net.flip), fit)
+    most = labels.most if fit == "stretch" else head.o.max  # fill_truth_region looks at all
+    return TrainingSet(paths, labels, augmentation, most, **drawing)
+
+
+def _alexeyabs_loader(network: Network) -> bool:
+    # load_data_region is alike in both programs.
+    return network.program == ALEXEYAB and not network.detector.stretches
+
+
 class DetectorTraining(ImageTraining[DetectionSet]):
     """A detector's training made ready.
 
@@ -122,8 +143,8 @@ class DetectorTraining(ImageTraining[DetectionSet]):
             raise self.data.error("classes", f"the last section of {self.snapshots.cfg.file} has classes={classes}")
 
     def _training_set(self, paths: list[str]) -> DetectionSet:
-        network, net, head = self.trainer.network, self.trainer.net, self.trainer.network.detector
-        alexeyabs = network.program == ALEXEYAB and not head.stretches  # load_data_region is alike in both programs
+        network, head = self.trainer.network, self.trainer.network.detector
+        alexeyabs = _alexeyabs_loader(network)
         if alexeyabs and self.on_device:
             raise network.cfg.net.error(
                 "-augment device is not for AlexeyAB's program, whose loader works on bytes; expected no such flag"
@@ -141,15 +162,10 @@ class DetectorTraining(ImageTraining[DetectionSet]):
             images = read_list(find_stock(self.classify))
             mix = len(paths), self.ratio
             paths, found = [*paths, *images], found.join(self._classified(images))
-        drawing = {"seed": self.trainer.seed, "replacement": not self.epochs, "cache": self.cache, "mix": mix}
-        if alexeyabs:
-            options = alexeyab_augmentation(network.cfg.net, net, head)
-            return AlexeyabTrainingSet(paths, found, options, most=head.o.max, **drawing)
-        fit: Fit = "stretch" if head.stretches else "place"
-        augmentation = Augmentation(head.o.jitter, net.hue, net.saturation, net.exposure, bool(net.flip), fit)
-        most = found.most if fit == "stretch" else head.o.max  # fill_truth_region looks at all
-        made = TrainingSet(paths, found, augmentation, most, **drawing)
-        if self.on_device:
+        made = detection_set(
+            network, paths, found, seed=self.trainer.seed, replacement=not self.epochs, cache=self.cache, mix=mix
+        )
+        if self.on_device and isinstance(made, TrainingSet):
             _ = made.most_pixels  # reads the head of every image, now rather than before the first batch
         return made
 

@@ -1,6 +1,7 @@
 """new/__init__.py: the folder that `new` makes, of every form of data, is one that trains."""
 
 import os
+import time
 from pathlib import Path
 
 import cv2
@@ -181,6 +182,26 @@ def test_updates_are_what_the_time_allows(data_set, tiny, tmp_path, monkeypatch,
     assert net.burn_in == expected // 20
     # Boxes of 9 of 40 to 48 pixels of height are large enough at the smallest size.
     assert net.width == 224
+
+
+def test_the_time_of_an_update_is_that_of_its_images_too(data_set, tiny, tmp_path, monkeypatch):
+    """They are loaded meanwhile, by a process that the updates wait for where it is slower."""
+    from darknet_compat.train.data import TrainingSet
+
+    many(data_set)
+    cfg = tiny()
+    batch = net_of(cfg).batch
+    quick = new(tmp_path / "quick", data_set.root, cfg=cfg).seconds
+    fill = TrainingSet.fill
+
+    def slow(*arguments):
+        time.sleep(0.3 / batch)
+        return fill(*arguments)
+
+    monkeypatch.setattr(TrainingSet, "fill", slow)
+    monkeypatch.setattr("darknet_compat.new.TIMED", 3.0)
+    assert quick < 0.25
+    assert new(tmp_path / "slow", data_set.root, cfg=cfg).seconds == pytest.approx(0.3, abs=0.1)
 
 
 def test_the_usual_networks_are_there():
