@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import itertools
 import os
+import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .anchors import seen_sizes
+from .anchors import iou, kmeans, seen_sizes
 from .cfg import check_names, read_cfg, read_data, read_list, read_names
-from .errors import DataError, ImageError
+from .errors import CfgError, DataError, ImageError
 from .files import whole_file
 from .images import decode_image, read_encoded
-from .labels import Labels, image_ids, read_all_labels
+from .labels import SMALLEST, Labels, image_ids, read_all_labels
 from .new.split import near_duplicates, pairs_across, thumbnail
 from .progress import Progress, unseen
 from .stock import find_stock
+
+if TYPE_CHECKING:
+    from .network import Network
 
 SMALL = 8  # pixels of the network's input; of a smaller object a network sees a blot at best
 EDGES = (0, SMALL, 16, 32, 64, 128, np.inf)  # of the sizes that are counted
@@ -28,6 +32,8 @@ FEW = 50  # objects of a class, under which it is hardly learnt
 UNEVEN = 20  # times as many objects of one class as of another
 OUTSIDE = 0.002  # of the image, by which a box may reach over its edge: what roundings make
 CORNERS = 0.95  # of the lines that would be corners
+CLUSTERED = 20_000  # boxes at the most that others are looked for with
+LESS = 0.1  # of the average IOU with anchors, which others would not lack
 
 
 @dataclass(frozen=True)
@@ -145,7 +151,7 @@ def check(
     read = read_data(find_stock(os.fspath(data)))
     names = read_names(find_stock(read.source("names", "data/names.list")))
     width = height = size
-    letter_box, most = True, None
+    letter_box, most, network = True, None, None
     if cfg is not None:
         from .network import Network
 
@@ -169,6 +175,9 @@ def check(
     _look_at_both(found, [images for _, images in lists], there)
     _look_at_classes(found)
     _look_at_sizes(found)
+    if network is not None:
+        _look_at_schedule(found, network)
+        _look_at_anchors(found, network)
     found.problems.sort(key=lambda problem: not problem.error)
     return found
 
@@ -346,6 +355,39 @@ def _look_at_sizes(found: Findings) -> None:
             "small objects",
             f"{small:.0%} of the objects have a side under {SMALL} pixels at {found.width} x {found.height}",
             "train and detect at a larger width and height, or cut large images into parts",
+        )
+
+
+def _look_at_schedule(found: Findings, network: Network) -> None:
+    from .train.schedule import check_schedule
+
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        try:
+            check_schedule(network.net, network.cfg.net)
+        except CfgError as error:
+            found.say("schedule", str(error), "training refuses such a cfg", error=True)
+    for warning in said:
+        found.say("schedule", str(warning.message), "training says so too")
+
+
+def _look_at_anchors(found: Findings, network: Network) -> None:
+    """Anchors of other boxes, or in other units, are learnt away from slowly if at all."""
+    sizes = found.parts[0].sizes
+    sizes = sizes[(sizes >= np.multiply((found.width, found.height), SMALLEST)).all(1)]
+    sizes = sizes[:: 1 + len(sizes) // CLUSTERED]
+    given = [head.relative_anchors for head in network.detectors]
+    own = [anchors.numpy() for anchors in given if anchors is not None]
+    if not own or not len(sizes):
+        return
+    anchors = np.unique(np.concatenate(own), axis=0) * (found.width, found.height)
+    others = min(len(anchors), len(np.unique(sizes, axis=0)))
+    average, best = iou(sizes, anchors).max(1).mean(), kmeans(sizes, others)[1]
+    if average < best - LESS:
+        found.say(
+            "anchors",
+            f"the anchors' average IOU with the boxes is {average:.0%}; {others} others have {best:.0%}",
+            "darknet-compat detector calc_anchors has them; [region] counts in cells, [yolo] in pixels",
         )
 
 

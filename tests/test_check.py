@@ -13,6 +13,8 @@ from darknet_compat.cli import main
 from darknet_compat.errors import DarknetError
 
 CFG = """[net]
+batch=8
+max_batches=10
 width=64
 height=32
 channels=3
@@ -24,7 +26,7 @@ stride=8
 activation=linear
 
 [region]
-anchors=1,1, 2,2
+anchors=2.1,2, 1.6,2
 classes=2
 num=2
 max=9
@@ -176,6 +178,23 @@ def shrink(data_set):
         data_set.label(path, "0 .5 .5 .1 .5", "1 .3 .4 .3 .5")
 
 
+def anchors_in_pixels(data_set):
+    change_cfg(data_set, "2.1,2, 1.6,2", "17,16, 13,16")
+
+
+def one_image_an_update(data_set):
+    change_cfg(data_set, "batch=8", "batch=1")
+
+
+def steps_in_percent(data_set):
+    change_cfg(data_set, "batch=8", "batch=8\npolicy=steps\nsteps=80%,90%\nscales=.1,.1")
+
+
+def change_cfg(data_set, old, new):
+    path = data_set.root / "my.cfg"
+    path.write_text(path.read_text().replace(old, new))
+
+
 @pytest.mark.parametrize(
     ("spoil", "kinds", "text"),
     [
@@ -185,7 +204,7 @@ def shrink(data_set):
         (unlabel, ["missing label files"], "1 of 60 images have no label file: labels/t03.txt"),
         (unlabel_all, ["missing label files!", "classes without objects"], "10 of 10 images"),
         (reach_out, ["boxes outside"], "1 boxes reach out of their images, first in images/t03.jpg"),
-        (corner, ["corners!"], "100% of the boxes would be corners"),
+        (corner, ["corners!", "anchors"], "100% of the boxes would be corners"),
         (repeat_box, ["boxes twice"], "valid: 1 objects stand in their label files twice, first in images/v03.jpg"),
         (flatten, ["flat boxes"], "1 boxes have no width or height, first in images/t03.jpg"),
         (crowd, ["too many objects"], "images/t03.jpg has 11 objects, and the cfg says max=9"),
@@ -200,6 +219,9 @@ def shrink(data_set):
         ),
         (lose_a_class, ["classes without objects"], "valid: no object of bee"),
         (make_rare, ["few objects", "uneven classes"], "60 objects of ant and 2 objects of bee"),
+        (anchors_in_pixels, ["anchors"], "average IOU with the boxes is 2%; 2 others have 100%"),
+        (one_image_an_update, ["schedule"], "my.cfg:2: batch=1: one image per update"),
+        (steps_in_percent, ["schedule!"], "my.cfg:4: steps=80%,90%: steps=80%,90% holds a percentage"),
         (shrink, ["small objects"], "7% of the objects have a side under 8 pixels at 64 x 32"),
     ],
 )
@@ -221,10 +243,10 @@ def test_small_is_under_8_pixels(data_set):
     """60 rows at 32 pixels of height: a box of a third of the height has 32/3 pixels, one of a quarter 8."""
     for path in data_set.train:
         data_set.label(path, f"0 .5 .5 .5 {SMALL / 32}", f"1 .3 .4 .3 {SMALL / 32}")
-    assert not data_set.check().problems
+    assert [problem.kind for problem in data_set.check().problems] == ["anchors"]
     for path in data_set.train:
         data_set.label(path, f"0 .5 .5 .5 {SMALL / 32 - 0.001}", f"1 .3 .4 .3 {SMALL / 32}")
-    assert [problem.kind for problem in data_set.check().problems] == ["small objects"]
+    assert [problem.kind for problem in data_set.check().problems] == ["small objects", "anchors"]
 
 
 def corners(data_set, others):
@@ -248,13 +270,20 @@ def reach(data_set, by):
     ("make", "number", "kinds"),
     [
         (reach, 0.001, []), (reach, 0.003, ["boxes outside"]),
-        (corners, 6, ["boxes outside"]), (corners, 5, ["corners"]),
+        (corners, 6, ["boxes outside", "anchors"]), (corners, 5, ["corners", "anchors"]),
         (rare, 50, []), (rare, 49, ["few objects"]),
         (rare, 3, ["few objects"]), (rare, 2, ["few objects", "uneven classes"]),
     ],
 )  # fmt: skip
 def test_where_a_warning_begins(data_set, make, number, kinds):
     make(data_set, number)
+    assert [problem.kind for problem in data_set.check().problems] == kinds
+
+
+@pytest.mark.parametrize(("height", "kinds"), [(1.85, []), (1.75, ["anchors"])])
+def test_anchors_may_lack_a_tenth(data_set, height, kinds):
+    """Boxes of 17.07 x 16 and 12.8 x 16 pixels are 2.13 x 2 and 1.6 x 2 cells."""
+    change_cfg(data_set, "2.1,2, 1.6,2", f"2.1333,{height}, 1.6,{height}")
     assert [problem.kind for problem in data_set.check().problems] == kinds
 
 
@@ -275,7 +304,11 @@ def test_classes_that_are_not_as_many_as_the_names_are_an_error_without_a_cfg_to
 def test_a_cfg_says_whose_rules_count(data_set):
     """AlexeyAB's program stretches images, and looks for labels beside them."""
     data_set.check()
-    text = CFG.replace("[region]", "[yolo]").replace("1,1, 2,2", "8,8, 16,16").replace("max=9", "max=9\nscale_x_y=1.05")
+    text = (
+        CFG.replace("[region]", "[yolo]")
+        .replace("2.1,2, 1.6,2", "26,16, 19,16")
+        .replace("max=9", "max=9\nscale_x_y=1.05")
+    )
     (data_set.root / "my.cfg").write_text(text)
     found = data_set.check()
     assert [problem.kind for problem in found.problems][:2] == ["missing label files"] * 2

@@ -77,7 +77,8 @@ class Head(Layer):
 
     @property
     def relative_anchors(self) -> Tensor | None:
-        """Widths and heights of the anchors, relative to the network's input, (k, 2); None where it has none."""
+        """Widths and heights of the cfg's anchors, relative to the network's input, (k, 2) on the processor; None where
+        there are none."""
         return None
 
     @property

@@ -126,7 +126,9 @@ class Region(Head):
 
     @property
     def relative_anchors(self) -> Tensor:
-        return self.anchors / self.anchors.new_tensor([self.input.w, self.input.h])
+        anchors = torch.empty(self.o.num, 2, device="cpu")
+        fill_anchors(anchors, self.o.anchors)
+        return anchors / torch.tensor([self.input.w, self.input.h])
 
     @property
     def truth_classes(self) -> int:

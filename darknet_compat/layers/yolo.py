@@ -128,7 +128,9 @@ class Yolo(Head):
 
     @property
     def relative_anchors(self) -> Tensor:
-        return self.own_anchors / self.anchors.new_tensor([self.image.w, self.image.h])
+        anchors = torch.empty(self.anchors.shape, device="cpu")
+        fill_anchors(anchors, self.o.anchors[: anchors.numel()])
+        return anchors[self.o.mask or slice(self.n)] / torch.tensor([self.image.w, self.image.h])
 
     @property
     def own_anchors(self) -> Tensor:

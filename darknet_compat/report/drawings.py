@@ -76,7 +76,7 @@ def _draw_legend(sheet: np.ndarray, names: Sequence[str]) -> None:
 def draw_anchors(part: Part, network: Network, path: Path) -> bool:
     """The boxes by width and height, with the anchors of all heads; False where there are none of one kind."""
     found = [head.relative_anchors for head in network.detectors]
-    given = [anchors.cpu().numpy() for anchors in found if anchors is not None]
+    given = [anchors.numpy() for anchors in found if anchors is not None]
     boxes = part.sizes[(part.sizes > 0).all(1)]
     if not given or not len(boxes):
         return False
