@@ -48,6 +48,10 @@ class ImageError(DarknetError):
     """An image that cannot be read or written."""
 
 
+class VideoError(DarknetError):
+    """A video that cannot be read or written, or that cannot be shown."""
+
+
 class DataError(DarknetError):
     """A .data, names, list or label file that cannot be used."""
 

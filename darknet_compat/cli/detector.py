@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 def add(verbs: Any) -> None:
     """Make ``detector``, its verbs and ``detect`` known to the command line."""
-    from . import anchors, train, valid
+    from . import anchors, train, valid, video
 
     parser = verbs.add_parser("detector", help="detect, train, validate and score with a detection network")
     parser.set_defaults(verbs="detector")
@@ -30,6 +30,7 @@ def add(verbs: Any) -> None:
     _add_trees(add_test(detector, f"cfg/voc.data {EXAMPLE['detector']}", "default .5; of AlexeyAB's program .25", nms))
     for family in (valid, train, anchors):
         family.add(detector)
+    video.add(detector, "detector", "default .5; of AlexeyAB's program .25")
 
     thresh = "default .5; of AlexeyAB's program .24"
     parser = add_test(verbs, EXAMPLE["detect"], thresh, nms, "detect", data=False)

@@ -193,6 +193,7 @@ def detect(
     class_map: Sequence[int] | None = None,
     mirrored: bool = False,
     by_objectness: bool = False,
+    boxes_by_objectness: bool = False,
     engine: Engine | None = None,
     classes: Sequence[str] = (),
 ) -> list[Detections]:
@@ -203,7 +204,8 @@ def detect(
     has. ``letter_box`` says whether the images were fitted into the input or stretched over it; None is the network's
     way. How boxes are suppressed its last head says. ``hier`` is how sure a tree must be to go deeper, ``class_map``
     the tree's classes to ask for. ``mirrored`` averages in the mirrored image's output, as ``valid2`` does.
-    ``by_objectness`` takes objectness as the only class (``do_nms_obj``). ``engine`` runs the network, if not torch
+    ``boxes_by_objectness`` suppresses boxes, with all their classes, by their objectness (``do_nms_obj``);
+    ``by_objectness`` takes that as the only class too. ``engine`` runs the network, if not torch
     layer by layer (:func:`darknet_compat.engines.start_engine`). ``classes``: their names.
     """
     thresh = TEST[network.program].thresh if thresh is None else thresh
@@ -221,7 +223,10 @@ def detect(
         if by_objectness:
             prob = objectness[..., None]
         boxes = unletterbox(boxes, sizes, (network.width, network.height), relative=relative, letter_box=letter_box)
-        if nms:
+        if nms and boxes_by_objectness:
+            kept, order = nms_sort(boxes, objectness, objectness[..., None], nms)
+            prob = torch.where(kept > 0, prob, 0)
+        elif nms:
             last = network.detector
             kind = ("default",) if by_objectness else (last.nms_kind, last.beta_nms)
             prob, order = nms_sort(boxes, objectness, prob, nms, *kind)

@@ -10,7 +10,7 @@ import torch
 
 from ..cfg import DataFile, check_names, class_names, read_data, read_list, read_names
 from ..defaults import HIER, TEST, YOLO, Verbs, fraction
-from ..engines import Engines, network_for
+from ..engines import Engine, Engines, network_for
 from ..network import Network
 from ..program import ALEXEYAB
 from ..sources import Source, read_source
@@ -113,7 +113,7 @@ class Detector:
         """
         many = isinstance(images, (list, tuple))
         things = list(images) if many else [images]
-        engine, batch = self._engines.take(len(things))
+        engine, batch = self.engine(len(things))
         found = list(
             detect_many(
                 self.network, things, lambda thing: read_source(thing, bgr), batch, self.letter_box, engine, keep=True,
@@ -123,9 +123,13 @@ class Detector:
         )  # fmt: skip
         return found if many else found[0]
 
+    def engine(self, inputs: int) -> tuple[Engine, int]:
+        """What runs the network on so many inputs, and how many it takes at a time."""
+        return self._engines.take(inputs)
+
     def detect(self, paths: Sequence[str], *, hier: float = HIER, **options: Any) -> Iterator[Detections]:
         """The detections of image files, in order, as :func:`detect_files` gives them; its options may be given."""
-        engine, batch = self._engines.take(len(paths))
+        engine, batch = self.engine(len(paths))
         usual = {"letter_box": self.letter_box, "batch": batch, "engine": engine, "classes": self.names}
         return detect_files(self.network, paths, hier=hier, **{**usual, **options})
 

@@ -62,12 +62,19 @@ def result_json(found: Sequence[Detections]) -> str:
     another: he escapes nothing in names, and an infinite size is the largest float32 here.
     """
     images = [
-        f'{{\n "frame_id":{number}, \n "filename":{_quoted(one.path)}, \n "objects": [ \n'
-        + ", \n".join(_result_objects(one))
-        + "\n ] \n}"
+        _image_json(one, f' "frame_id":{number}, \n "filename":{_quoted(one.path)}, \n')
         for number, one in enumerate(found, 1)
     ]
     return "[\n" + ", \n".join(images) + "\n]"
+
+
+def frame_json(found: Detections, number: int) -> str:
+    """The object of one frame of a video, as his ``-json_file_output`` has it (``src/image.c, detection_to_json``)."""
+    return _image_json(found, f' "frame_id":{number}, \n')
+
+
+def _image_json(found: Detections, head: str) -> str:
+    return f'{{\n{head} "objects": [ \n' + ", \n".join(_result_objects(found)) + "\n ] \n}"
 
 
 def _quoted(text: str) -> str:

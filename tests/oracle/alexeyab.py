@@ -87,7 +87,7 @@ def _build_with_opencv(folder: Path, made: Path) -> None:
     shutil.copytree(folder, scratch, ignore=shutil.ignore_patterns("obj", "built", "*.so", "darknet"))
     (scratch / "obj").mkdir()
     done = subprocess.run(
-        ["make", "-C", scratch, "LIBSO=1", "OPENCV=1", "OPENMP=0", "AVX=0", "GPU=0", "libdarknet.so"],
+        ["make", "-C", scratch, "LIBSO=1", "OPENCV=1", "OPENMP=0", "AVX=0", "GPU=0", "libdarknet.so", "darknet"],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     if done.returncode:

@@ -1,0 +1,118 @@
+"""The verb ``demo``: a network over a video, a stream or a camera."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from ..output import complain
+from .arguments import EXAMPLE, above_0, add_letter_box, add_network, count, fraction, load, positive
+
+if TYPE_CHECKING:
+    from ..detect.detector import DataDetector
+    from ..video import Frames, Shown
+
+
+def add(verbs: Any, family: str, thresh: str) -> None:
+    """Make the verb known to a family of verbs that detect; ``thresh`` says what its default is."""
+    parser = verbs.add_parser(
+        "demo",
+        help="detect in a video, a stream or a camera's images",
+        description="Detect in each frame of FILE, a video or an address that FFmpeg reads, or of a camera, and print "
+        "what is found. Reading, detecting and writing go on at the same time; of a live source frames that come too "
+        "fast are dropped. Escape in the window, or Ctrl-C, ends it; what was written is whole.",
+        epilog=f"example: %(prog)s cfg/voc.data {EXAMPLE[family]} street.mp4 -out_filename found.avi -dont_show",
+        allow_abbrev=False,
+    )
+    add_network(parser)
+    add_letter_box(parser)
+
+    def flag(name: str, **options: Any) -> None:
+        parser.add_argument(f"-{name}", f"--{name}", **options)
+
+    parser.add_argument("file", metavar="FILE", nargs="?", help="a video, or an address (default: a camera)")
+    flag("c", type=count, default=0, metavar="N", help="which camera (default 0)")
+    flag("w", type=positive, metavar="N", help="ask the camera for this width")
+    flag("fps", type=positive, metavar="N", help="ask the camera for so many frames a second")
+    flag("thresh", type=fraction, help=f"least probability ({thresh})")
+    flag("hier", type=fraction, help="how sure a tree must be (default .5; of AlexeyAB's program -thresh)")
+    flag("out_filename", metavar="FILE", help="write a video with the boxes: .avi, .mkv, .mp4 ...")
+    flag("prefix", metavar="NAME", help="write an image for each frame: NAME_00000001.jpg ...; no window")
+    flag("json_file_output", metavar="FILE", help="write what is found in all frames as one JSON list")
+    flag("json_port", type=_port, metavar="PORT", help="serve it as JSON over HTTP")
+    flag("mjpeg_port", type=_port, metavar="PORT", help="serve the frames with their boxes to browsers")
+    flag("host", default="127.0.0.1", help="address of the two ports (default %(default)s; 0.0.0.0: for everybody)")
+    flag("dont_show", action="store_true", help="open no window")
+    flag("fullscreen", action="store_true", help="the window is as large as the screen")
+    flag("ext_output", action="store_true", help="print boxes too")
+    flag("dontdraw_bbox", action="store_true", help="draw no boxes")
+    flag("time_limit_sec", type=above_0, metavar="N", help="end after so many seconds")
+    parser.set_defaults(run=demo)
+
+
+def _port(text: str) -> int:
+    port = int(text)
+    if not 1 <= port <= 65535:
+        raise argparse.ArgumentTypeError(f"{text} is not from 1 to 65535")
+    return port
+
+
+def demo(options: argparse.Namespace) -> int:
+    """``src/demo.c, demo``. 1 where a file ends before it should."""
+    from ..video import demo as run
+
+    signal.signal(signal.SIGTERM, _leave)
+    window = not options.dont_show and options.prefix is None
+    if window and sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+        complain(f"{options.command}: there is no display for a window; -dont_show asks for none")
+        window = False
+    detector = load(options)
+    print("Demo")
+    watched = run(
+        detector, options.c if options.file is None else options.file, thresh=options.thresh, hier=options.hier,
+        out_filename=options.out_filename, prefix=options.prefix, json_file_output=options.json_file_output,
+        json_port=options.json_port, mjpeg_port=options.mjpeg_port, host=options.host, window=window,
+        full_screen=options.fullscreen, draw=not options.dontdraw_bbox, time_limit=options.time_limit_sec,
+        size=(options.w, options.w) if options.w else None, fps=options.fps,
+        begun=lambda frames: _begin(frames, detector), progress=lambda shown: _print(shown, detector, options),
+    )  # fmt: skip
+    if detector.network.program != "pjreddie":
+        print("input video stream closed. ")
+        if options.out_filename is not None:
+            print("output_video_writer closed. ")
+    rate = watched.frames / watched.seconds
+    print(f"{watched.frames} frames in {watched.seconds:.1f} s, {rate:.1f} a second", file=sys.stderr)
+    if not watched.whole and options.time_limit_sec is None:
+        complain(
+            f"{options.command}: {options.file}: it ends after {watched.frames} of {watched.expected} frames; the file "
+            "is damaged, or its end was never written"
+        )
+        return 1
+    return 0
+
+
+def _leave(number: int, frame: object) -> NoReturn:
+    raise SystemExit(128 + number)
+
+
+def _begin(frames: Frames, detector: DataDetector) -> None:
+    from ..program import PJREDDIE
+
+    if not isinstance(frames.source, int):
+        print(f"video file: {frames.source}")
+    elif detector.network.program != PJREDDIE:
+        print(f"Webcam index: {frames.source}")
+    if detector.network.program != PJREDDIE:
+        print(f"Video stream: {frames.width} x {frames.height} ")
+
+
+def _print(shown: Shown, detector: DataDetector, options: argparse.Namespace) -> None:
+    from ..video.lines import frame_lines
+
+    # With -prefix pjreddie's program counts no time.
+    fps = 0.0 if options.prefix is not None else shown.fps
+    program, writes = detector.network.program, options.out_filename is not None
+    print(frame_lines(shown.found, program, fps, shown.average_fps, options.ext_output, writes), end="", flush=True)

@@ -1,0 +1,191 @@
+"""Where the frames of a video and what was found in them go: a video file, images, a JSON file, a window, a port."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import warnings
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import IO, Any, Protocol
+
+import numpy as np
+
+from ..detect.detections import Detections
+from ..detect.results import frame_json
+from ..errors import ResultsError, VideoError
+from ..files import whole_file
+from ..image_files import make_folder
+from .servers import JsonServer, MjpegServer
+
+# Of a file's suffix the codec that its kind of file takes; .avi is AlexeyAB's.
+AVI = "DIVX"
+CODECS = {".avi": AVI, ".mkv": AVI, ".mp4": "mp4v", ".m4v": "mp4v", ".mov": "mp4v"}
+ROOM = 2**22  # bytes that must be free on the disk, for what the file's end needs
+JPEG_QUALITY = 40  # of frames for browsers (demo.c)
+ESCAPE = 27
+
+
+class Output(Protocol):
+    """Something that takes frames."""
+
+    def add(self, number: int, drawn: np.ndarray | None, found: Detections) -> None:
+        """Frame ``number``, counted from 1: uint8 (h, w, 3) blue, green, red, with its boxes, and what they are.
+
+        ``drawn`` None stands for a frame that only counts.
+        """
+
+    def close(self) -> None:
+        """Make whole what was written."""
+
+
+class VideoFile:
+    """A video file. What is in an .avi or .mkv can be played after a kill, too. Raises :class:`VideoError`."""
+
+    def __init__(self, path: str | os.PathLike[str], size: tuple[int, int], fps: float) -> None:
+        import cv2
+
+        self.path = Path(path)
+        codec = CODECS.get(self.path.suffix.lower())
+        if codec is None:
+            raise VideoError(f"{path}: expected a name that ends in {', '.join(CODECS)}")
+        make_folder(self.path.parent)
+        if codec != AVI:
+            warnings.warn(f"{path}: cannot be played before its end is written; .avi and .mkv can", stacklevel=3)
+        self._check_room()
+        self.size = size
+        self._writer = cv2.VideoWriter(os.fspath(path), cv2.VideoWriter.fourcc(*codec), fps, size)
+        if not self._writer.isOpened():
+            raise VideoError(f"{path}: cannot be written as a video of {size[0]} x {size[1]}; expected another place")
+
+    def _check_room(self) -> None:
+        # The writer itself keeps silent.
+        if shutil.disk_usage(self.path.parent).free < ROOM:
+            raise VideoError(f"{self.path}: the disk is full; what was written before can be played")
+
+    def add(self, number: int, drawn: np.ndarray | None, found: Detections) -> None:
+        if drawn is None:
+            return
+        self._check_room()
+        if drawn.shape[1::-1] != self.size:
+            import cv2
+
+            drawn = cv2.resize(drawn, self.size)  # a stream may change its size, a file may not
+        self._writer.write(drawn)
+
+    def close(self) -> None:
+        self._writer.release()
+
+
+class FrameFiles:
+    """An image file for each frame: PREFIX_00000001.jpg ..."""
+
+    def __init__(self, prefix: str, first: int) -> None:
+        self.prefix, self.first = prefix, first
+        make_folder(Path(prefix).parent)
+
+    def add(self, number: int, drawn: np.ndarray | None, found: Detections) -> None:
+        from ..images import save_image
+
+        if drawn is not None:
+            save_image(drawn[..., ::-1], f"{self.prefix}_{number - 1 + self.first:08d}.jpg")
+
+    def close(self) -> None:
+        pass
+
+
+class JsonFile:
+    """One JSON list, an object a frame, byte for byte as AlexeyAB's -json_file_output writes it; whole at its end."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path, self._stack, self._between = path, ExitStack(), "[\n"
+        make_folder(Path(path).parent)
+        try:
+            self._file: IO[str] = self._stack.enter_context(whole_file(path, "w"))
+        except OSError as error:
+            raise ResultsError(f"{os.fspath(path)}: {error.strerror}; expected a file that can be written") from None
+
+    def add(self, number: int, drawn: np.ndarray | None, found: Detections) -> None:
+        self._write(self._between + frame_json(found, number))
+        self._between = ", \n"
+
+    def _write(self, text: str) -> None:
+        try:
+            self._file.write(text)
+        except OSError as error:
+            raise ResultsError(f"{os.fspath(self.path)}: {error.strerror}; the file was not written") from None
+
+    def close(self) -> None:
+        self._write(("[\n" if self._between == "[\n" else "") + "\n]")
+        try:
+            self._stack.close()
+        except OSError as error:
+            raise ResultsError(f"{os.fspath(self.path)}: {error.strerror}; the file was not written") from None
+
+
+class Browser:
+    """Frames for browsers at a port."""
+
+    def __init__(self, port: int, host: str) -> None:
+        self.server = MjpegServer(port, host)
+
+    def add(self, number: int, drawn: np.ndarray | None, found: Detections) -> None:
+        if drawn is not None and self.server.watched:
+            import cv2
+
+            there, jpeg = cv2.imencode(".jpg", drawn, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+            if there:
+                self.server.show(jpeg.tobytes())
+
+    def close(self) -> None:
+        self.server.close()
+
+
+class JsonPort:
+    """Detections for programs at a port."""
+
+    def __init__(self, port: int, host: str) -> None:
+        self.server = JsonServer(port, host)
+
+    def add(self, number: int, drawn: np.ndarray | None, found: Detections) -> None:
+        self.server.show(frame_json(found, number))
+
+    def close(self) -> None:
+        self.server.close()
+
+
+class Window:
+    """A window on the display. Escape closes it: :attr:`closed`. Raises :class:`VideoError` where there is none."""
+
+    def __init__(self, title: str, full_screen: bool = False) -> None:
+        import cv2
+
+        self.title, self.closed = title, False
+        try:
+            cv2.namedWindow(title, cv2.WINDOW_NORMAL)
+            if full_screen:
+                cv2.setWindowProperty(title, cv2.WND_PROP_FULLSCREEN, cv2.WINDOW_FULLSCREEN)
+        except cv2.error:
+            raise VideoError(
+                "no window can be opened: it needs a display, and OpenCV with windows (pip install '.[gui]')"
+            ) from None
+
+    def add(self, number: int, drawn: np.ndarray | None, found: Detections) -> None:
+        import cv2
+
+        if drawn is not None:
+            cv2.imshow(self.title, drawn)
+        self.closed |= cv2.waitKey(1) & 0xFF == ESCAPE
+
+    def close(self) -> None:
+        import cv2
+
+        cv2.destroyWindow(self.title)
+
+
+def close_all(outputs: Sequence[Any]) -> None:
+    """Close each, also where one before it fails; the first error is raised then."""
+    with ExitStack() as stack:
+        for output in reversed(outputs):
+            stack.callback(output.close)

@@ -1,0 +1,147 @@
+"""The two ports: what viewers get, and that none of them stalls the others or the end."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+import subprocess
+import threading
+import time
+import urllib.request
+
+import pytest
+
+from darknet_compat.errors import VideoError
+from darknet_compat.video.servers import BACKLOG, BOUNDARY, JsonServer, MjpegServer
+
+
+def wait_for(condition):
+    end = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.005)
+
+
+def viewer(port):
+    """A connection that has asked, and its bytes as they come."""
+    connection = socket.create_connection(("127.0.0.1", port), timeout=10)
+    connection.sendall(b"GET / HTTP/1.0\r\n\r\n")
+    return connection, connection.makefile("rb")
+
+
+def head(file):
+    lines = []
+    while line := file.readline().strip():
+        lines.append(line.decode())
+    return lines
+
+
+def test_frames_for_browsers():
+    server = MjpegServer(0)
+    assert not server.watched
+    connection, file = viewer(server.port)
+    lines = head(file)
+    assert lines[0].endswith("200 OK")
+    assert f"Content-Type: multipart/x-mixed-replace; boundary={BOUNDARY}" in lines
+    wait_for(lambda: server.watched)
+    for frame in (b"first", b"and second"):
+        server.show(frame)
+        assert head(file) == [f"--{BOUNDARY}", "Content-Type: image/jpeg", f"Content-Length: {len(frame)}"]
+        assert file.read(len(frame)) == frame
+        assert file.readline() == b"\r\n"
+    server.close()
+    assert file.read() == b""
+    connection.close()
+
+
+def test_a_viewer_gets_the_newest_frame_and_a_slow_one_stalls_nobody():
+    server = MjpegServer(0)
+    slow, _ = viewer(server.port)  # reads nothing
+    quick, file = viewer(server.port)
+    head(file)
+    wait_for(lambda: server._open == 2)
+    frame = bytes(2**20)
+    start = time.monotonic()
+    for _ in range(40):  # more than a socket takes
+        server.show(frame)
+    server.show(b"last")
+    seen = 0
+    while head(file)[-1] != "Content-Length: 4":
+        file.read(len(frame) + 2)
+        seen += 1
+    assert seen < 40
+    server.close()
+    assert time.monotonic() - start < 4
+    for connection in (slow, quick):
+        connection.close()
+
+
+def test_detections_as_one_json_list():
+    server = JsonServer(0)
+    with urllib.request.urlopen(f"http://127.0.0.1:{server.port}", timeout=10) as answer:
+        assert answer.headers["Content-Type"] == "application/json"
+        wait_for(lambda: server._open)
+        for number in range(3):
+            server.show(json.dumps({"frame_id": number}))
+        threading.Thread(target=server.close).start()
+        assert json.loads(answer.read()) == [{"frame_id": number} for number in range(3)]
+
+
+def test_a_list_of_nothing_is_one_too():
+    server = JsonServer(0)
+    connection, file = viewer(server.port)
+    head(file)
+    wait_for(lambda: server._open)
+    server.close()
+    assert json.loads(file.read()) == []
+    connection.close()
+
+
+def test_a_program_that_takes_nothing_is_left():
+    server = JsonServer(0)
+    connection, _ = viewer(server.port)
+    wait_for(lambda: server._open)
+    big = json.dumps("x" * 2**16)
+    for _ in range(BACKLOG + 200):
+        server.show(big)
+    assert not server._waiting
+    server.close()
+    connection.close()
+
+
+def test_the_port_is_free_at_the_end_and_a_taken_one_is_an_error():
+    server = MjpegServer(0)
+    with pytest.raises(VideoError, match=f"127.0.0.1:{server.port}: Address already in use; expected a port that is"):
+        JsonServer(server.port)
+    connection, file = viewer(server.port)
+    head(file)
+    server.close()
+    connection.close()
+    with pytest.raises(ConnectionRefusedError):
+        viewer(server.port)
+    JsonServer(server.port).close()
+
+
+def test_it_is_for_this_machine_alone():
+    server = MjpegServer(0)
+    try:
+        others = socket.gethostbyname(socket.gethostname())
+        if not others.startswith("127."):
+            with pytest.raises(OSError):
+                socket.create_connection((others, server.port), timeout=2)
+        assert server._http.server_address[0] == "127.0.0.1"
+    finally:
+        server.close()
+
+
+def test_curl_reads_it():
+    if shutil.which("curl") is None:
+        pytest.skip("needs curl: apt-get install curl")
+    server = JsonServer(0)
+    command = ["curl", "-sN", f"http://127.0.0.1:{server.port}"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        wait_for(lambda: server._open)
+        server.show('{"a": 1}')
+        server.close()
+        assert json.loads(process.communicate(timeout=10)[0]) == [{"a": 1}]
