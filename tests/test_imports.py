@@ -20,6 +20,7 @@ ROAD = [
     {"weights"},
     {"engines", "export", "evaluate", "fetch"},
     {"detect", "classify", "text", "compat"},
+    {"video"},
     {"train"},
     {"new"},
     {"check"},

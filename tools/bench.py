@@ -287,6 +287,28 @@ def jpeg_to_boxes(bench: Bench) -> None:
 
 
 @section
+def video(bench: Bench) -> None:
+    """`detector demo` of a 720p video beside its network, which has its inputs in memory already."""
+    import cv2
+
+    nets = {"yolov4-tiny": 6.91e9, "yolov2-voc": 29.4e9}
+    weights(bench, *nets)
+    photos = [cv2.resize(cv2.imread(path), (1380, 780)) for path in photographs(bench)[:3]]
+    writer = cv2.VideoWriter(str(bench.folder / "video.avi"), cv2.VideoWriter.fourcc(*"DIVX"), 25, (1280, 720))
+    for k in range(FRAMES):
+        writer.write(photos[k // 20 % 3][k : k + 720, k : k + 1280])
+    writer.release()
+    for net, flops in nets.items():
+        arguments = {"folder": str(bench.folder), "net": net, "batch": 4}
+        entries = [
+            Entry("network alone", "frames_alone", {**arguments, "frames": FRAMES}),
+            Entry("detector demo", "video", {**arguments, "written": False}),
+            Entry("detector demo -out_filename", "video", {**arguments, "written": True}),
+        ]
+        bench.race("video", net, entries, items=FRAMES, limit=flops / bench.rates["float32"])
+
+
+@section
 def classifying(bench: Bench) -> None:
     """`classifier valid` of JPEG files beside its network, which has the images in memory already."""
     labelled_images(bench)
@@ -302,6 +324,9 @@ def classifying(bench: Bench) -> None:
             for who, whole in (("network alone", False), ("classifier valid", True))
         ]
         bench.race("classifying", net, entries, items=2048, limit=flops / bench.rates["float32"])
+
+
+FRAMES = 60  # of the video
 
 
 # Whose training step is raced: floating point operations forward, of an image at 416 or a classifier's own size.

@@ -182,6 +182,44 @@ def network_alone(folder: str, net: str, batch: int) -> Run:
 
 
 @contestant
+def frames_alone(folder: str, net: str, batch: int, frames: int) -> Run:
+    """The network on as many inputs as a video has frames, as many calls side by side as there are threads."""
+    import torch
+
+    from darknet_compat.flow import results_in_order
+
+    detector = _video_detector(folder, net, batch)
+    run, batch = detector.engine(frames)
+    images = torch.from_numpy(_image(batch))
+
+    def forward(opened: Any) -> list[int]:
+        count = len(list(opened))
+        with torch.inference_mode():
+            run(images[:count])
+        return [0] * count
+
+    return lambda: list(results_in_order(forward, range(frames), batch, read=lambda number: ("", number)))
+
+
+@contestant
+def video(folder: str, net: str, batch: int, written: bool) -> Run:
+    """A 720p video file, read and detected in, and where ``written`` drawn and written again."""
+    from darknet_compat.video import demo
+
+    detector = _video_detector(folder, net, batch)
+    out = f"{folder}/written-{net}.avi" if written else None
+    return lambda: demo(detector, f"{folder}/video.avi", out_filename=out)
+
+
+def _video_detector(folder: str, net: str, batch: int) -> Any:
+    """With a threshold that nothing reaches: random weights find hundreds of objects."""
+    from darknet_compat import Detector
+
+    network = _load(folder, net)
+    return Detector(network, batch=batch, thresh=1.0)
+
+
+@contestant
 def classifying(folder: str, net: str, batch: int, images: int, whole: bool) -> Run:
     """`classifier valid` over so many files; or its network alone, as many batches at a time as there are cores."""
     from concurrent.futures import ThreadPoolExecutor

@@ -13,7 +13,7 @@ from .arguments import EXAMPLE
 
 def add(verbs: Any) -> None:
     """Make ``yolo`` and its verbs known to the command line."""
-    from . import detector, train, valid
+    from . import detector, train, valid, video
 
     parser = verbs.add_parser("yolo", help="detect, train and validate with a network of YOLOv1")
     parser.set_defaults(verbs="yolo")
@@ -21,6 +21,7 @@ def add(verbs: Any) -> None:
     detector.add_test(yolo, f"cfg/voc.data {EXAMPLE['yolo']}", "default .2", "default .4")
     valid.add_valid(yolo, "yolo", "one comp4 file per class, pixels counted from 0")
     valid.add_recall(yolo, "yolo", "Images are stretched and no box is suppressed")
+    video.add(yolo, "yolo", "default .2")
     train.add(yolo, "cfg/voc.data cfg/yolov1.cfg extraction.conv.weights")
     for parser in yolo.choices.values():
         parser.stands_for_data = "cfg/voc.data"

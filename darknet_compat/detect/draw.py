@@ -26,8 +26,10 @@ def class_colour(class_id: int, classes: int) -> tuple[int, int, int]:
     return red, green, blue
 
 
-def draw_boxes(image: np.ndarray, corners: np.ndarray, prob: np.ndarray, name: Callable[[int], str]) -> np.ndarray:
-    """A copy of ``image`` (h, w, 3) uint8 RGB with a box and a label for each box that has a class.
+def draw_boxes(
+    image: np.ndarray, corners: np.ndarray, prob: np.ndarray, name: Callable[[int], str], bgr: bool = False
+) -> np.ndarray:
+    """A copy of ``image`` (h, w, 3) uint8 RGB, or ``bgr``, with a box and a label for each box that has a class.
 
     ``corners`` (M, 4) are left, top, right, bottom in pixels, ``prob`` (M, classes) is 0 where a box has not the class,
     and ``name`` gives that of a class. A box of several classes gets the colour of the first, and all their names, as
@@ -35,7 +37,7 @@ def draw_boxes(image: np.ndarray, corners: np.ndarray, prob: np.ndarray, name: C
     """
     import cv2
 
-    drawn: np.ndarray = np.ascontiguousarray(image).copy()
+    drawn: np.ndarray = image.copy(order="C")
     height, width = drawn.shape[:2]
     line = max(int(height * 0.006), 1)
     scale = max(min(height, width) / 900, 0.35)
@@ -47,6 +49,8 @@ def draw_boxes(image: np.ndarray, corners: np.ndarray, prob: np.ndarray, name: C
         if not len(classes):
             continue
         red, green, blue = colour = class_colour(int(classes[0]), prob.shape[1])
+        if bgr:
+            colour = blue, green, red
         left, top, right, bottom = (int(value) for value in box)
         left, right = max(left, 0), min(right, width - 1)
         top, bottom = max(top, 0), min(bottom, height - 1)

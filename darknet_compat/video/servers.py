@@ -118,7 +118,7 @@ class MjpegServer(Server):
             self._changed.notify_all()
 
     def parts(self) -> Iterator[bytes]:
-        seen = self._number
+        seen = 0  # the newest frame is for somebody who just came, too
         while True:
             with self._changed:
                 while self._number == seen and not self._closed:

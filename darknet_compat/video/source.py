@@ -5,6 +5,7 @@ Source: AlexeyAB's ``src/image_opencv.cpp, get_capture_video_stream, get_capture
 
 from __future__ import annotations
 
+import atexit
 import os
 import threading
 from collections import deque
@@ -69,6 +70,7 @@ class Frames:
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._read, daemon=True)
         self._thread.start()
+        atexit.register(self.close)  # a thread that is in OpenCV's code as Python ends aborts the process
 
     def _read(self) -> None:
         try:
@@ -108,6 +110,11 @@ class Frames:
         return self
 
     def __exit__(self, kind: type | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop reading; nothing is to be asked of it then."""
+        atexit.unregister(self.close)
         with self._changed:
             self._closed = True
             self._changed.notify_all()

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,6 +22,7 @@ from ..detect.detections import Detections, detect
 from ..detect.detector import Detector
 from ..detect.draw import draw_boxes
 from ..engines import Engine
+from ..engines.threads import torch_threads
 from ..errors import VideoError
 from ..flow import forward_turns, results_in_order
 from ..images import letterbox_image, resize_image
@@ -31,7 +31,7 @@ from .outputs import Browser, FrameFiles, JsonFile, JsonPort, Output, VideoFile,
 from .servers import LOCAL
 from .source import Frames
 
-AVERAGED = {PJREDDIE: 3, ALEXEYAB: 1}  # frames; AlexeyAB's -avgframes averages none
+AVERAGED = 3  # frames, in pjreddie's program; AlexeyAB's -avgframes averages none
 NMS = {PJREDDIE: 0.4, ALEXEYAB: 0.45}
 BEHIND = 4  # frames that wait to be drawn and written
 SMOOTHED = 0.9  # of the frames a second, what stays of those before
@@ -64,56 +64,60 @@ def detect_frames(
     engine, batch = detector.engine(1 if live else 2**30)
     device = next(network.parameters()).device
     turn = forward_turns(engine.threads, device)
+    options: dict[str, Any] = {
+        "thresh": thresh, "nms": nms, "hier": hier, "letter_box": detector.letter_box, "classes": detector.names,
+        "boxes_by_objectness": pjreddies,
+    }  # fmt: skip
+
+    def found_in(frames: Sequence[np.ndarray], outputs: list[torch.Tensor]) -> list[Detections]:
+        sizes = [(frame.shape[1], frame.shape[0]) for frame in frames]
+        said = Engine(lambda _: outputs, 1)
+        found = detect(network, torch.empty(len(frames), 0), sizes, [""] * len(frames), engine=said, **options)
+        return [replace(one, pixels=frame[..., ::-1]) for one, frame in zip(found, frames, strict=True)]
 
     def forward(opened: Iterator[tuple[str, np.ndarray]]) -> list[tuple[np.ndarray, list[torch.Tensor]]]:
         images = torch.empty(batch, 3, network.height, network.width)
-        taken: list[np.ndarray] = []
+        frames: list[np.ndarray] = []
         for _, frame in opened:
-            _fit(frame, images[len(taken)].numpy(), detector.letter_box, stretched_by_opencv=not pjreddies)
-            taken.append(frame)
+            _fit(frame, images[len(frames)].numpy(), detector.letter_box, stretched_by_opencv=not pjreddies)
+            frames.append(frame)
         with turn, torch.inference_mode():
-            outputs = engine(images[: len(taken)].to(device))
-        return [(frame, [one[index : index + 1] for one in outputs]) for index, frame in enumerate(taken)]
+            outputs = engine(images[: len(frames)].to(device))
+        return [(frame, [one[index : index + 1] for one in outputs]) for index, frame in enumerate(frames)]
 
-    last: deque[list[torch.Tensor]] = deque(maxlen=AVERAGED[network.program])
-    for frame, outputs in results_in_order(forward, frames, batch, read=_as_rgb):
+    def found_alone(opened: Iterator[tuple[str, np.ndarray]]) -> list[Detections]:
+        said = forward(opened)
+        outputs = [torch.cat(of_head) for of_head in zip(*(outputs for _, outputs in said), strict=True)]
+        return found_in([frame for frame, _ in said], outputs)
+
+    if not pjreddies:
+        yield from results_in_order(found_alone, frames, batch, read=_unnamed)
+        return
+    last: deque[list[torch.Tensor]] = deque(maxlen=AVERAGED)
+    for frame, outputs in results_in_order(forward, frames, batch, read=_unnamed):
         last.append(outputs)
-        said = Engine(partial(_of_all, _means(last) if pjreddies else outputs), engine.threads)
-        height, width = frame.shape[:2]
-        (found,) = detect(
-            network, torch.empty(1, 0), [(width, height)], [""], thresh=thresh, nms=nms, hier=hier,
-            letter_box=detector.letter_box, boxes_by_objectness=pjreddies, classes=detector.names, engine=said,
-        )  # fmt: skip
-        yield replace(found, pixels=frame)
+        with torch_threads(1):  # those of a pool would wait, spinning, on the cores that the network is on
+            found = found_in([frame], _means(last))
+        yield from found
 
 
-def _as_rgb(frame: np.ndarray) -> tuple[str, np.ndarray]:
-    import cv2
-
-    return "", cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
-
-
-def _of_all(outputs: list[torch.Tensor], images: torch.Tensor) -> list[torch.Tensor]:
-    """What the network has said already."""
-    return outputs
+def _unnamed(frame: np.ndarray) -> tuple[str, np.ndarray]:
+    return "", frame
 
 
 def _means(last: Sequence[list[torch.Tensor]]) -> list[torch.Tensor]:
     """``avg_predictions``: a third of each of the last three, or of fewer at the start."""
-    part = 1 / AVERAGED[PJREDDIE]
-    return [torch.stack([part * one for one in of_head]).sum(0) for of_head in zip(*last, strict=True)]
+    return [torch.stack([one / AVERAGED for one in of_head]).sum(0) for of_head in zip(*last, strict=True)]
 
 
 def _fit(frame: np.ndarray, slot: np.ndarray, letter_box: bool, stretched_by_opencv: bool) -> None:
-    """A frame, red, green, blue, into the network's input."""
+    """A frame, blue, green, red, into the network's input."""
     import cv2
 
-    if letter_box:
-        letterbox_image(frame, slot)
-        return
-    if stretched_by_opencv:
+    if stretched_by_opencv and not letter_box:
         frame = cv2.resize(frame, slot.shape[:0:-1], interpolation=cv2.INTER_LINEAR)
-    resize_image(frame, slot)
+    image = cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
+    (letterbox_image if letter_box else resize_image)(image, slot)
 
 
 @dataclass(frozen=True)
@@ -241,6 +245,5 @@ def _run(
 def _drawn(found: Detections, boxes: bool) -> np.ndarray:
     """The frame, blue, green, red, with its boxes."""
     assert found.pixels is not None
-    if not boxes:
-        return np.ascontiguousarray(found.pixels[..., ::-1])
-    return np.ascontiguousarray(draw_boxes(found.pixels, found.corners(), found.prob, found.name)[..., ::-1])
+    frame = found.pixels[..., ::-1]
+    return draw_boxes(frame, found.corners(), found.prob, found.name, bgr=True) if boxes else frame
