@@ -289,15 +289,9 @@ def jpeg_to_boxes(bench: Bench) -> None:
 @section
 def video(bench: Bench) -> None:
     """`detector demo` of a 720p video beside its network, which has its inputs in memory already."""
-    import cv2
-
     nets = {"yolov4-tiny": 6.91e9, "yolov2-voc": 29.4e9}
     weights(bench, *nets)
-    photos = [cv2.resize(cv2.imread(path), (1380, 780)) for path in photographs(bench)[:3]]
-    writer = cv2.VideoWriter(str(bench.folder / "video.avi"), cv2.VideoWriter.fourcc(*"DIVX"), 25, (1280, 720))
-    for k in range(FRAMES):
-        writer.write(photos[k // 20 % 3][k : k + 720, k : k + 1280])
-    writer.release()
+    moving_photographs(bench)
     for net, flops in nets.items():
         arguments = {"folder": str(bench.folder), "net": net, "batch": 4}
         entries = [
@@ -576,6 +570,17 @@ def photographs(bench: Bench) -> list[str]:
     paths = [str(found[i % len(found)]) for i in range(100)]
     (bench.folder / "photographs.json").write_text(json.dumps(paths))
     return paths
+
+
+def moving_photographs(bench: Bench) -> None:
+    """A video of 720 lines, video.avi."""
+    import cv2
+
+    photos = [cv2.resize(cv2.imread(path), (1380, 780)) for path in photographs(bench)[:3]]
+    writer = cv2.VideoWriter(str(bench.folder / "video.avi"), cv2.VideoWriter.fourcc(*"DIVX"), 25, (1280, 720))
+    for k in range(FRAMES):
+        writer.write(photos[k // 20 % 3][k : k + 720, k : k + 1280])
+    writer.release()
 
 
 def labelled_images(bench: Bench) -> None:

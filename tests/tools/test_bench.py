@@ -51,7 +51,7 @@ def bench(monkeypatch):
 def test_all_contestants_of_a_race_have_the_same_memory(bench, monkeypatch, tmp_path):
     """And inference is raced with memory that is kept, and with memory that is given back."""
     races = {}
-    for name in ("weights", "graph", "off_by", "photographs", "labelled_images", "devkit"):
+    for name in ("weights", "graph", "off_by", "photographs", "labelled_images", "moving_photographs", "devkit"):
         monkeypatch.setattr(bench, name, lambda *_: ["image.jpg"])
     monkeypatch.setattr(bench, "has_bf16", lambda: True)
     (tmp_path / "yolov2-voc.weights").touch()
