@@ -100,6 +100,14 @@ def add_label_rule(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
+def add_tiles(parser: argparse.ArgumentParser) -> None:
+    """The flag for small objects in large images."""
+    parser.add_argument(
+        "-tiles", "--tiles", type=positive, default=1, metavar="N",
+        help="look at each image in N x N parts that overlap too, for objects that are small in it (default 1)",
+    )  # fmt: skip
+
+
 def add_letter_box(parser: argparse.ArgumentParser) -> None:
     """The flag of the verbs that can either letterbox or stretch."""
     parser.add_argument(
@@ -146,7 +154,7 @@ def load(options: argparse.Namespace) -> DataDetector:
     detector = load_detector(
         options.data, options.cfg, options.weights, device=chosen_device(options), numerics=options.numerics,
         program=options.program, letter_box=None if asked is None else bool(asked), engine=options.engine,
-        precision=options.precision, batch=options.batch, verbs=options.verbs,
+        precision=options.precision, batch=options.batch, verbs=options.verbs, tiles=getattr(options, "tiles", 1),
     )  # fmt: skip
     said_by = getattr(options, "said_by", None)
     print(f"{detector.network.report}{f', as -{said_by} says' if said_by else ''}", file=sys.stderr)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..output import complain
-from .arguments import EXAMPLE, TypedImages, add_letter_box, add_network, bar, fraction, load
+from .arguments import EXAMPLE, TypedImages, add_letter_box, add_network, add_tiles, bar, fraction, load
 
 if TYPE_CHECKING:
     from ..detect import Detections
@@ -40,6 +40,7 @@ def add(verbs: Any) -> None:
 
 def _add_trees(parser: argparse.ArgumentParser) -> None:
     add_letter_box(parser)
+    add_tiles(parser)
     parser.add_argument("-hier", "--hier", type=fraction, default=0.5, help="how sure a tree must be (default .5)")
 
 

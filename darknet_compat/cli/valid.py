@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from .arguments import EXAMPLE, add_letter_box, add_network, bar, fraction, load
+from .arguments import EXAMPLE, add_letter_box, add_network, add_tiles, bar, fraction, load
 
 if TYPE_CHECKING:
     from ..detect import Detections
@@ -23,7 +23,9 @@ def add(verbs: Any) -> None:
     forms = (
         "one comp4 file per class (eval=voc), coco_results.json (eval=coco) or imagenet-detection.txt (eval=imagenet)"
     )
-    add_letter_box(add_valid(verbs, "detector", forms))
+    parser = add_valid(verbs, "detector", forms)
+    add_letter_box(parser)
+    add_tiles(parser)
     what = "as valid, with the output for the mirrored image averaged in, as Darknet does it"
     parser = add_valid(verbs, "detector", forms, "valid2", what)
     add_letter_box(parser)
@@ -39,6 +41,7 @@ def add(verbs: Any) -> None:
     )
     add_network(parser)
     add_letter_box(parser)
+    add_tiles(parser)
     parser.add_argument("-thresh", "--thresh", type=fraction, default=0.25, help="for TP, FP and F1 (default .25)")
     parser.add_argument("-iou_thresh", "--iou_thresh", type=fraction, default=0.5, help="least IOU (default .5)")
     parser.add_argument(

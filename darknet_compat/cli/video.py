@@ -9,7 +9,7 @@ import sys
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from ..output import complain
-from .arguments import EXAMPLE, above_0, add_letter_box, add_network, count, fraction, load, positive
+from .arguments import EXAMPLE, above_0, add_letter_box, add_network, add_tiles, count, fraction, load, positive
 
 if TYPE_CHECKING:
     from ..detect.detector import DataDetector
@@ -29,6 +29,7 @@ def add(verbs: Any, family: str, thresh: str) -> None:
     )
     add_network(parser)
     add_letter_box(parser)
+    add_tiles(parser)
 
     def flag(name: str, **options: Any) -> None:
         parser.add_argument(f"-{name}", f"--{name}", **options)

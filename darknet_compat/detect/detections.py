@@ -6,9 +6,9 @@ Source: ``examples/detector.c, test_detector, validate_detector``; ``src/network
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,14 +17,11 @@ from torch import Tensor
 from ..boxes import nms_sort, unletterbox
 from ..defaults import HIER, TEST
 from ..engines import Engine
-from ..errors import ExportError, ImageError
-from ..flow import forward_turns, read_file, results_in_order
-from ..images import letterbox_image, load_image, resize_image
+from ..errors import ExportError
+from ..images import load_image
 from ..network import Network
 from ..program import PJREDDIE
 from .draw import draw_boxes
-
-Thing = TypeVar("Thing")
 
 
 @dataclass(frozen=True)
@@ -238,68 +235,3 @@ def detect(
             kept_boxes, kept_prob = boxes[image, kept].cpu().numpy(), prob[image, kept].cpu().numpy()
             found.append(Detections(path, width, height, kept_boxes, kept_prob, relative, classes))
     return found
-
-
-def detect_files(
-    network: Network,
-    paths: Iterable[str],
-    *,
-    batch: int = 1,
-    letter_box: bool | None = None,
-    engine: Engine | None = None,
-    unreadable: Callable[[ImageError], None] | None = None,
-    **options: Any,
-) -> Iterator[Detections]:
-    """Detections of many image files, in order: :func:`detect_many` of what they hold."""
-    yield from detect_many(network, paths, read_file, batch, letter_box, engine, unreadable, **options)
-
-
-def detect_many(
-    network: Network,
-    things: Iterable[Thing],
-    read: Callable[[Thing], tuple[str, np.ndarray]],
-    batch: int = 1,
-    letter_box: bool | None = None,
-    engine: Engine | None = None,
-    unreadable: Callable[[ImageError], None] | None = None,
-    keep: bool = False,
-    **options: Any,
-) -> Iterator[Detections]:
-    """Detections of many images, in order. ``read`` makes a path and pixels, uint8 RGB (h, w, 3), of a thing.
-
-    Each of as many Python threads as torch would use takes a batch from its files to its detections. As many as the
-    threads of ``engine`` leave room for run it at a time; the others decode and letterbox meanwhile. On a processor an
-    engine of 1 thread is the fastest, since threads that share a layer wait for each other; without an engine the
-    network runs on all threads, a batch at a time. One batch more than there are threads is under way, however long
-    the list. ``options`` are those of :func:`detect`.
-
-    An image that cannot be read raises :class:`ImageError` after the detections of all images before it. Or
-    ``unreadable`` takes that error, and if it returns, the image is passed over. Raises :class:`CfgError` where the
-    network takes no RGB. With ``keep`` the detections hold the pixels.
-    """
-    network.check_images()
-    letter_box = network.letter_box if letter_box is None else letter_box
-    device = next(network.parameters()).device
-    fit = letterbox_image if letter_box else resize_image
-    run = engine or Engine(network.predict, torch.get_num_threads())
-    turn = forward_turns(run.threads, device)
-
-    def found_in(opened: Iterator[tuple[str, np.ndarray]]) -> list[Detections]:
-        images = torch.empty(batch, 3, network.height, network.width)
-        sizes: list[tuple[int, int]] = []
-        names: list[str] = []
-        kept: list[np.ndarray] = []
-        for path, image in opened:
-            fit(image, images[len(sizes)].numpy())
-            sizes.append((image.shape[1], image.shape[0]))
-            names.append(path)
-            kept += [image] * keep
-        if not sizes:
-            return []
-        with turn:
-            found = detect(
-                network, images[: len(sizes)].to(device), sizes, names, letter_box=letter_box, engine=run, **options
-            )
-        return [replace(one, pixels=image) for one, image in zip(found, kept, strict=True)] if keep else found
-
-    yield from results_in_order(found_in, things, batch, unreadable, read)

@@ -15,7 +15,8 @@ from ..network import Network
 from ..program import ALEXEYAB
 from ..sources import Source, read_source
 from ..stock import find_stock
-from .detections import Detections, detect_files, detect_many
+from .detections import Detections
+from .many import detect_files, detect_many
 
 BATCH = 4  # images per forward pass, where nothing else is asked for
 
@@ -30,7 +31,8 @@ class Detector:
     that it is for. ``device`` None takes a GPU where there is one and ``engine`` is "torch". ``engine`` and
     ``precision`` are those of :func:`darknet_compat.engines.start_engine`, ``batch`` is how many images go through the
     network at a time, the rest is that of :func:`darknet_compat.load_network`. ``verbs``: by which of Darknet's verbs;
-    "yolo" takes YOLOv1's networks alone.
+    "yolo" takes YOLOv1's networks alone. ``tiles`` over 1 looks at each image in so many times so many parts that
+    overlap, and at the whole of it, for objects that are small in it.
 
     Raises :class:`DarknetError` in one line that names file and place, and :class:`ValueError` for an option that has
     no such value.
@@ -52,11 +54,15 @@ class Detector:
         letter_box: bool | None = None,
         batch: int = BATCH,
         verbs: Verbs = "detector",
+        tiles: int = 1,
     ) -> None:
         cfg = network_for(cfg, weights, engine, device=device, numerics=numerics, program=program)
         self.network = cfg
         self.network.check_verbs(verbs)
         self.verbs = verbs
+        if not isinstance(tiles, int) or tiles < 1:
+            raise ValueError(f"tiles is {tiles!r}; expected a whole number, 1 or more")
+        self.tiles = tiles
         self.letter_box = self.network.letter_box if letter_box is None else letter_box
         """Are images fitted into the network's input (or stretched)?"""
         usual = TEST[self.rules]
@@ -117,6 +123,7 @@ class Detector:
         found = list(
             detect_many(
                 self.network, things, lambda thing: read_source(thing, bgr), batch, self.letter_box, engine, keep=True,
+                tiles=self.tiles,
                 thresh=self.thresh if thresh is None else fraction("thresh", thresh),
                 nms=self.nms if nms is None else fraction("nms", nms), classes=self.names,
             )
@@ -130,7 +137,9 @@ class Detector:
     def detect(self, paths: Sequence[str], *, hier: float = HIER, **options: Any) -> Iterator[Detections]:
         """The detections of image files, in order, as :func:`detect_files` gives them; its options may be given."""
         engine, batch = self.engine(len(paths))
-        usual = {"letter_box": self.letter_box, "batch": batch, "engine": engine, "classes": self.names}
+        usual = {
+            "letter_box": self.letter_box, "batch": batch, "engine": engine, "classes": self.names, "tiles": self.tiles,
+        }  # fmt: skip
         return detect_files(self.network, paths, hier=hier, **{**usual, **options})
 
 

@@ -21,6 +21,7 @@ from ..defaults import HIER
 from ..detect.detections import Detections, detect
 from ..detect.detector import Detector
 from ..detect.draw import draw_boxes
+from ..detect.many import detect_many
 from ..engines import Engine
 from ..engines.threads import torch_threads
 from ..errors import VideoError
@@ -53,7 +54,8 @@ def detect_frames(
     pjreddie's program takes the mean of what the network says of the last three frames (the first two have less
     behind them, as if there had been black before that has no object), and suppresses boxes by their objectness over
     an IOU of .4. AlexeyAB's takes each frame by itself, stretches it by OpenCV's arithmetic, and suppresses by .45;
-    ``hier`` None is its ``thresh``. ``live`` looks at one frame at a time, since the next is not there yet.
+    ``hier`` None is its ``thresh``. With tiles (:class:`Detector`) a frame is an image as any other, and there is no
+    mean. ``live`` looks at one frame at a time, since the next is not there yet.
     """
     network = detector.network
     network.check_images()
@@ -68,6 +70,13 @@ def detect_frames(
         "thresh": thresh, "nms": nms, "hier": hier, "letter_box": detector.letter_box, "classes": detector.names,
         "boxes_by_objectness": pjreddies,
     }  # fmt: skip
+
+    if detector.tiles > 1:
+        yield from detect_many(
+            network, frames, _as_rgb, batch, detector.letter_box, engine, keep=True, tiles=detector.tiles,
+            thresh=thresh, nms=nms, hier=hier, classes=detector.names,
+        )  # fmt: skip
+        return
 
     def found_in(frames: Sequence[np.ndarray], outputs: list[torch.Tensor]) -> list[Detections]:
         sizes = [(frame.shape[1], frame.shape[0]) for frame in frames]
@@ -99,6 +108,12 @@ def detect_frames(
         with torch_threads(1):  # those of a pool would wait, spinning, on the cores that the network is on
             found = found_in([frame], _means(last))
         yield from found
+
+
+def _as_rgb(frame: np.ndarray) -> tuple[str, np.ndarray]:
+    import cv2
+
+    return "", cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
 
 
 def _unnamed(frame: np.ndarray) -> tuple[str, np.ndarray]:

@@ -125,6 +125,18 @@ def test_letterboxed_or_stretched_as_the_detector_says(shapes_video, shapes_dete
     assert not all(np.array_equal(one, two) for one, two in zip(fitted, stretched, strict=True))
 
 
+def test_with_tiles_a_frame_is_an_image_as_any_other(shapes_video, shapes_detector):
+    frames, _ = read_video(shapes_video)
+    tiled = load_detector(shapes_detector.data.file, *SHAPES, device="cpu", numerics="cpu", tiles=2, batch=2)
+    found = list(detect_frames(tiled, frames, thresh=0.2, nms=0.45))
+    alone = tiled(frames, thresh=0.2)
+    assert len(found) == 14
+    for one, other in zip(found, alone, strict=True):
+        assert np.allclose(one.boxes, other.boxes, atol=1e-5)
+        assert np.array_equal(one.pixels, other.pixels)
+    assert any(len(one.boxes) for one in found)
+
+
 def test_an_error_in_the_midst_leaves_whole_files(shapes_video, shapes_detector, tmp_path):
     def stop(shown):
         if shown.number == 5:

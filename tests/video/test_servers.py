@@ -81,7 +81,7 @@ def test_detections_as_one_json_list():
     server = JsonServer(0)
     with urllib.request.urlopen(f"http://127.0.0.1:{server.port}", timeout=10) as answer:
         assert answer.headers["Content-Type"] == "application/json"
-        wait_for(lambda: server._open)
+        wait_for(lambda: server._waiting)
         for number in range(3):
             server.show(json.dumps({"frame_id": number}))
         threading.Thread(target=server.close).start()
@@ -92,7 +92,7 @@ def test_a_list_of_nothing_is_one_too():
     server = JsonServer(0)
     connection, file = viewer(server.port)
     head(file)
-    wait_for(lambda: server._open)
+    wait_for(lambda: server._waiting)
     server.close()
     assert json.loads(file.read()) == []
     connection.close()
@@ -101,7 +101,7 @@ def test_a_list_of_nothing_is_one_too():
 def test_a_program_that_takes_nothing_is_left():
     server = JsonServer(0)
     connection, _ = viewer(server.port)
-    wait_for(lambda: server._open)
+    wait_for(lambda: server._waiting)
     big = json.dumps("x" * 2**16)
     for _ in range(BACKLOG + 200):
         server.show(big)
@@ -141,7 +141,7 @@ def test_curl_reads_it():
     server = JsonServer(0)
     command = ["curl", "-sN", f"http://127.0.0.1:{server.port}"]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
-        wait_for(lambda: server._open)
+        wait_for(lambda: server._waiting)
         server.show('{"a": 1}')
         server.close()
         assert json.loads(process.communicate(timeout=10)[0]) == [{"a": 1}]
