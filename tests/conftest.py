@@ -7,6 +7,7 @@ skipped tests by these reasons.
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -139,6 +140,15 @@ def made_shapes(tmp_path_factory) -> Path:
     command = [sys.executable, ROOT / "tools/make_shapes.py", folder, "--train", "8", "--test", "24", "--workers", "1"]
     subprocess.run(command, check=True, capture_output=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
     return folder
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """A browser."""
+    path = shutil.which("chromium")
+    if path is None:
+        pytest.skip("needs a browser: apt-get install chromium")
+    return path
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import subprocess
 from html import unescape
 from html.parser import HTMLParser
@@ -110,14 +109,6 @@ def test_a_class_without_a_score():
 )
 def test_a_time(seconds, shown):
     assert page.clock(seconds) == shown
-
-
-@pytest.fixture(scope="session")
-def chromium():
-    path = shutil.which("chromium")
-    if path is None:
-        pytest.skip("needs a browser: apt-get install chromium")
-    return path
 
 
 MEASURE = """<script>addEventListener("load", () => {

@@ -10,6 +10,8 @@ import threading
 import time
 import urllib.request
 
+import cv2
+import numpy as np
 import pytest
 
 from darknet_compat.errors import VideoError
@@ -45,11 +47,13 @@ def test_frames_for_browsers():
     assert lines[0].endswith("200 OK")
     assert f"Content-Type: multipart/x-mixed-replace; boundary={BOUNDARY}" in lines
     wait_for(lambda: server.watched)
+    assert file.readline() == f"--{BOUNDARY}\r\n".encode()
     for frame in (b"first", b"and second"):
         server.show(frame)
-        assert head(file) == [f"--{BOUNDARY}", "Content-Type: image/jpeg", f"Content-Length: {len(frame)}"]
+        assert head(file) == ["Content-Type: image/jpeg", f"Content-Length: {len(frame)}"]
         assert file.read(len(frame)) == frame
-        assert file.readline() == b"\r\n"
+        # The next boundary comes at once: browsers show a frame no sooner.
+        assert (file.readline(), file.readline()) == (b"\r\n", f"--{BOUNDARY}\r\n".encode())
     server.close()
     assert file.read() == b""
     connection.close()
@@ -67,8 +71,10 @@ def test_a_viewer_gets_the_newest_frame_and_a_slow_one_stalls_nobody():
         server.show(frame)
     server.show(b"last")
     seen = 0
+    file.readline()
     while head(file)[-1] != "Content-Length: 4":
-        file.read(len(frame) + 2)
+        file.read(len(frame))
+        assert (file.readline(), file.readline()) == (b"\r\n", f"--{BOUNDARY}\r\n".encode())
         seen += 1
     assert seen < 40
     server.close()
@@ -133,6 +139,28 @@ def test_it_is_for_this_machine_alone():
         assert server._http.server_address[0] == "127.0.0.1"
     finally:
         server.close()
+
+
+def test_a_browser_shows_the_frames(chromium, tmp_path):
+    """The page asks for them as it opens, and takes on the size of the newest."""
+    server = MjpegServer(0)
+    page = tmp_path / "page.html"
+    page.write_text(
+        f"""<body><img src="http://127.0.0.1:{server.port}"><script>setInterval(() => {{
+        const image = document.querySelector("img"); document.title = image.naturalWidth + "x" + image.naturalHeight
+        }}, 20)</script></body>"""
+    )
+    command = [chromium, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'user'}",
+               "--timeout=3000", "--dump-dom", page.as_uri()]  # fmt: skip
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        wait_for(lambda: server.watched)
+        for _ in range(100):
+            for width in (40, 60):
+                server.show(cv2.imencode(".jpg", np.full((30, width, 3), width, np.uint8))[1].tobytes())
+            time.sleep(0.02)
+        server.close()
+        text = process.communicate(timeout=60)[0]
+    assert "<title>60x30</title>" in text
 
 
 def test_curl_reads_it():
