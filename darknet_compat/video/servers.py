@@ -118,8 +118,6 @@ class MjpegServer(Server):
             self._changed.notify_all()
 
     def parts(self) -> Iterator[bytes]:
-        between = f"\r\n--{BOUNDARY}\r\n".encode()
-        yield between[2:]
         seen = 0  # the newest frame is for somebody who just came, too
         while True:
             with self._changed:
@@ -128,9 +126,8 @@ class MjpegServer(Server):
                 if self._closed:
                     return
                 seen, jpeg = self._number, self._newest
-            head = f"Content-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
-            # Chromium shows a frame when the next boundary has come: it comes at once.
-            yield head.encode() + jpeg + between
+            head = f"--{BOUNDARY}\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
+            yield head.encode() + jpeg + b"\r\n"
 
 
 class JsonServer(Server):
