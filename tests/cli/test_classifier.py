@@ -557,6 +557,28 @@ def test_where_to_write_is_looked_at_first(verb, data, network, photographs):
         verb("classifier", "valid", file, *files, "-out", "my.data")
 
 
+@pytest.mark.parametrize("written", ["my.data", "my.names", "my.labels", "paths.list", "net.cfg", "net.weights"])
+def test_nothing_that_is_read_is_written_over(verb, typed, data, network, photographs, tmp_path, written):
+    """Also where the paths of the images are typed."""
+    file, files = data(photographs), network()
+    before = (tmp_path / written).read_bytes()
+    words = "classifier", "predict", file, *(path.name for path in files)
+    with pytest.raises(ResultsError, match=rf"^{written}: it is read too"):
+        verb(*words, "images", "-json", written)
+    with pytest.raises(ResultsError, match=rf"^{written}: it is read too"):
+        typed(f"{photographs[0]}\n", *words, "-json", written)
+    assert (tmp_path / written).read_bytes() == before
+
+
+def test_a_typed_image_is_not_written_over(typed, data, network, photographs):
+    before = photographs[0].read_bytes()
+    words = "classifier", "predict", data(photographs), *network(), "-json", "images/dog.png"
+    code, out, error = typed(f"{photographs[0]}\n", *words)
+    assert (code, out.count("the word")) == (1, 0)
+    assert "images/dog.png: it is read too" in error
+    assert photographs[0].read_bytes() == before
+
+
 def test_errors_are_one_line_each(data, network, photographs, tmp_path):
     file, files = data(photographs), network()
     for words in (

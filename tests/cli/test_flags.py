@@ -45,6 +45,11 @@ def test_flags_stand_anywhere(line, capsys):
     assert capsys.readouterr() == ("", "")  # no window opens here, which is no news
 
 
+def test_the_number_of_a_flag_is_no_verb(capsys):
+    for words in (["-i", "0"], ["detector", "-i", "0", "-nogpu"], ["detector", "-thresh", ".1"], ["-dont_show"]):
+        assert "the following arguments are required: VERB;" in refused(capsys, *words)
+
+
 def test_images_may_stand_in_parts():
     options = parsed("detector", "test", *FILES, "a.jpg", "-nms", ".3", "b.jpg", "-skip", "c.jpg")
     assert options.images == ["a.jpg", "b.jpg", "c.jpg"]

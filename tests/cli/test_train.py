@@ -606,6 +606,34 @@ def test_the_flags_of_a_joint_training_reach_it(verbs, verb, monkeypatch):
     assert [(options["classify"], options["ratio"]) for _, options in given] == [("more.txt", 2.5), (None, None)]
 
 
+@pytest.mark.parametrize(
+    ("flags", "device", "again"),
+    [
+        ("-gpus 1", "cuda:1", "-gpus 1"),
+        ("-i 1", "cuda:1", "-device cuda:1"),
+        ("-i -1", "cpu", "-device cpu"),
+        ("-nogpu -threads 3", "cpu", "-device cpu -threads 3"),
+        ("-i 1 -gpus 0", "cuda:0", "-gpus 0"),
+        ("", None, ""),
+    ],
+)
+def test_the_command_to_go_on_takes_the_device_that_the_training_had(verb, monkeypatch, flags, device, again):
+    given = []
+    monkeypatch.setattr(
+        "darknet_compat.train.detector.train_detector",
+        lambda *_, **options: given.append(options) or SimpleNamespace(signal=None),
+    )
+    monkeypatch.setattr("darknet_compat.train.distributed.find_device", lambda name: name)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert verb("detector", "train", "a.data", "b.cfg", *flags.split()) == 0
+    assert (given[0]["device"], given[0]["processes"].device) == (device, device)
+    command = given[0]["command"](True)
+    assert command == f"darknet-compat detector train a.data b.cfg -resume {again}".strip()
+    given.clear()
+    assert verb(*command.split()[1:]) == 0, "it can be typed"
+    assert (given[0]["device"], given[0]["resume"]) == (device, True)
+
+
 def test_a_classifiers_command_to_go_on_repeats_its_flags_too():
     given = "classifier train a.data b.cfg c.weights -clear -amp bf16 -labels folder -topk 7 -top 3 -augment device"
     options = build_parser().parse_args(given.split())
