@@ -58,7 +58,7 @@ def classify_images(
     :class:`ResultsError` before the first image where the file could not be written, or is read too.
     """
     paths = classifier.images("test") if images is None else find_images(images)
-    number = classifier.top if top is None else min(top, classifier.classes)
+    number = classifier.top if top is None else top
     # Of the others nobody asks names, which need not be there.
     names = classifier.names if verb == "predict" or json is not None else ()
     _check(classifier, json, [*(images or []), *paths])
@@ -104,7 +104,7 @@ def classify_each(
 
     Raises :class:`ResultsError` before the first path where the file could not be written, or is read too.
     """
-    number = classifier.top if top is None else min(top, classifier.classes)
+    number = classifier.top if top is None else top
     finish = _finish(classifier, "predict")
     _check(classifier, json, [])
 

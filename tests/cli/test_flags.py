@@ -140,8 +140,10 @@ def test_i_and_nogpu_choose_the_device(monkeypatch, capsys):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert device() is None
     assert device("-i", 1) == "cuda:1"
+    assert device("-i", 0) == "cuda:0"
     assert device("-i", -1) == device("-nogpu") == "cpu"
-    assert device("-i", 1, "-device", "cuda:0") == "cuda:0"
+    for flags in (("-i", 1), ("-i", -1), ("-nogpu",)):
+        assert device(*flags, "-device", "cuda:0") == "cuda:0"
     assert capsys.readouterr().err == ""
     line = "darknet: -i 1 has no meaning here: the network runs on the processor\n"
     assert (device("-i", 1, "-engine", "openvino"), capsys.readouterr().err) == (None, line)

@@ -606,6 +606,47 @@ def test_the_flags_of_a_joint_training_reach_it(verbs, verb, monkeypatch):
     assert [(options["classify"], options["ratio"]) for _, options in given] == [("more.txt", 2.5), (None, None)]
 
 
+SHARED = {"clear": True, "resume": False, "device": "cpu", "numerics": "gpu", "program": "alexeyab", "amp": None,
+          "fast": True, "seed": 5, "epochs": True, "backup": "own", "snapshot": 7, "tensorboard": True, "workers": 2,
+          "cache": True, "augment": "device"}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("family", "more", "own"),
+    [
+        (
+            "detector",
+            "-gradient true -labels warn -map 3 -mAP_epochs 9 -iou_thresh .7 -classify more.txt -ratio 2",
+            {"gradient": "true", "labels": "warn", "map_every": 3, "map_epochs": 9, "iou_thresh": 0.7,
+             "verbs": "detector", "classify": "more.txt", "ratio": 2},
+        ),
+        ("yolo", "-labels warn -map", {"gradient": "darknet", "labels": "warn", "map_every": 0, "map_epochs": 4,
+         "iou_thresh": 0.5, "verbs": "yolo", "classify": None, "ratio": None}),
+        ("classifier", "-labels folder -topk 3 -top 2", {"labels": "folder", "topk_every": 3, "top": 2}),
+    ],
+)  # fmt: skip
+def test_every_flag_reaches_the_training(verb, monkeypatch, family, more, own):
+    given = []
+    kind = "classifier" if family == "classifier" else "detector"
+    monkeypatch.setattr(
+        f"darknet_compat.train.{kind}.train_{kind}",
+        lambda *files, **options: given.append((files, options)) or SimpleNamespace(signal=None),
+    )
+    flags = "-clear -device cpu -numerics gpu -program alexeyab -fast -seed 5 -epochs -backup own -snapshot 7"
+    flags += f" -tensorboard -workers 2 -cache -augment device {more}"
+    assert verb(family, "train", "a.data", "b.cfg", "c.weights", *flags.split()) == 0
+    [(files, options)] = given
+    assert files == ("a.data", "b.cfg", "c.weights")
+    assert (options.pop("processes").device, options.pop("command")(False)) == (
+        torch.device("cpu"), f"darknet-compat {' '.join(_arguments(options_of(family, flags), False))}"
+    )  # fmt: skip
+    assert options == {**SHARED, **own}
+
+
+def options_of(family, flags):
+    return build_parser().parse_args([family, "train", "a.data", "b.cfg", "c.weights", *flags.split()])
+
+
 @pytest.mark.parametrize(
     ("flags", "device", "again"),
     [
