@@ -60,6 +60,11 @@ def test_folders_of_classes_are_read_by_name(folder):
     Path("set/class/x.png").write_text("")
     assert folder_images("set") == listed_images("set") == ["set/class/Z.PNG", "set/class/x.png", "set/deep/d.bmp"]
     assert listed_images("paths.list") == ["set/c.png"]
+    several = [f"many/{letter}/1.png" for letter in "hgfedcba"]
+    for path in several:
+        os.makedirs(os.path.dirname(path))
+        Path(path).write_text("")
+    assert folder_images("many") == several[::-1]
     with pytest.raises(DataError, match=r"^set/deep: no image in the 0 folders in it; expected images as set/deep/CLA"):
         listed_images("set/deep")
     with pytest.raises(DataError, match=r"^none: cannot read the folder: No such file"):
@@ -148,7 +153,7 @@ def test_images_that_cannot_be_read_are_passed_over_where_that_is_asked_for(file
     assert written == {"a": [], "b": []}, "a job that was done has its files"
 
 
-def test_results_one_by_one_wait_for_nothing_and_lose_nothing(files):
+def test_results_one_by_one_wait_for_nothing_and_lose_nothing(folder, files):
     writers, written = files
     asked, refused = [], []
 

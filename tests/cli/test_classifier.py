@@ -322,7 +322,9 @@ def test_trees(program, verb, data, network, photographs, copies, tree, capsys, 
     out, err = capsys.readouterr()
     check(out.splitlines(), [line for line in lines if ": top 1: " in line or line.startswith("/")], 1.1e-6)
     assert ("Found 3 leaves." in err) == ("Found 3 leaves." in errors) == bool(leaves)
-    assert re.search(r"^level 1 of the tree: \d+\.\d\d % of \d+ images$", err, re.M)
+    levels = re.findall(r"^level (\d) of the tree: (\d+\.\d\d) % of \d+ images$", err, re.M)
+    assert [number for number, _ in levels] == ["1", "2", "3"]
+    assert 1 < float(levels[0][1]) <= 100
     lines, _ = theirs(program, "predict", file, *files, photographs[0], "-t", 9)
     assert verb("classifier", "predict", file, *files, photographs[0], "-t", 9, *follow(program)) == 0
     check(capsys.readouterr().out.splitlines()[-9:], lines[-9:], 0.0101 if "pjreddie" in follow(program) else 2e-5)
@@ -515,7 +517,11 @@ def test_folders_are_classes_where_that_is_asked_for(verb, data, network, photog
         shutil.copy(photograph, tmp_path / f"set/word{place}x/word5x.png")
     file, files = data(sorted((tmp_path / "set").glob("*/*.png"))), network()
     assert verb("classifier", "valid", file, *files, "-labels", "folder") == 0
-    assert [line.split(", ")[1] for line in capsys.readouterr().out.splitlines()[::2]] == ["0", "1", "2", "3"]
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(", ")[1] for line in lines[::2]] == ["0", "1", "2", "3"]
+    assert f", top {TOP}: " in lines[-1]
+    assert verb("classifier", "valid", file, *files, "-labels", "folder", "-t", 5) == 0
+    assert ", top 5: " in capsys.readouterr().out.splitlines()[-1]
     (tmp_path / "set/word0x").rename(tmp_path / "set/word0")
     data(sorted((tmp_path / "set").glob("*/*.png")))
     with pytest.raises(DataError, match="its folder is called 'word0', which is none of the 12 labels"):

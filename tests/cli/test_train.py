@@ -582,13 +582,13 @@ def test_a_wrong_command_ends_with_2(run, flags, says):
 @pytest.mark.parametrize("verbs", ["detector", "yolo"])
 def test_the_command_to_go_on_repeats_its_flags(verbs):
     given = f"{verbs} train a.data b.cfg c.weights -clear -gpus 0,2 -amp bf16 -fast -seed 5 -epochs -map -snapshot 50"
-    given += " -tensorboard -gradient true -classify more.txt -ratio 2.5 -mAP_epochs 7 -iou_thresh 0.6"
+    given += " -tensorboard -gradient true -classify more.txt -ratio 2.5 -mAP_epochs 7 -iou_thresh 0.6 -backup own"
     options = build_parser().parse_args(given.split())
     again = _arguments(options, resume=False)
     assert vars(build_parser().parse_args(again)) | {"run": 0} == vars(options) | {"run": 0}
     assert " ".join(_arguments(options, resume=True)) == (
-        f"{verbs} train a.data b.cfg -resume -gpus 0,2 -map -amp bf16 -fast -epochs -snapshot 50 -tensorboard "
-        "-gradient true -classify more.txt -ratio 2.5 -mAP_epochs 7 -iou_thresh 0.6"
+        f"{verbs} train a.data b.cfg -resume -gpus 0,2 -map -amp bf16 -fast -epochs -backup own -snapshot 50 "
+        "-tensorboard -gradient true -classify more.txt -ratio 2.5 -mAP_epochs 7 -iou_thresh 0.6"
     )
 
 
