@@ -150,10 +150,10 @@ def test_stock_files_are_found_from_any_folder(verb, capsys):
 
 def test_a_table_keeps_its_columns_whatever_the_names_are():
     """A Chinese letter takes two columns of a terminal, an accent of its own none."""
-    rows = [("cell", [1, 20]), ("\u7ea2\u8840\u7403", [300, 4]), ("ame\u0301ba", [5, 0])]
+    rows = [("cell", [1, 20]), ("\u7ea2\u8840\u7403\u7403", [300, 4]), ("ame\u0301ba", [5, 0])]
     assert table(["train", "valid"], rows) == [
-        "          train    valid",
-        "cell          1       20",
-        "\u7ea2\u8840\u7403      300        4",
-        "ame\u0301ba         5        0",
+        "            train    valid",
+        "cell            1       20",
+        "\u7ea2\u8840\u7403\u7403      300        4",
+        "ame\u0301ba           5        0",
     ]
