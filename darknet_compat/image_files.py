@@ -146,7 +146,7 @@ def kept_results(
             write(found)
     if problem:
         kept = f"; what was found in {len(found)} images before it stands in {' and '.join(files)}"
-        raise type(problem)(f"{problem}{kept if files and found else ''}")
+        raise type(problem)(f"{problem}{kept if files and found else ''}") from problem
     return found
 
 

@@ -58,14 +58,10 @@ def classify_images(
     :class:`ResultsError` before the first image where the file could not be written, or is read too.
     """
     paths = classifier.images("test") if images is None else find_images(images)
-    number = classifier.top if top is None else min(top, classifier.classes)
+    number = classifier.top if top is None else top
     # Of the others nobody asks names, which need not be there.
     names = classifier.names if verb == "predict" or json is not None else ()
-    if json is not None:
-        check_file(json)
-        network = classifier.network
-        sources = [classifier.data.file, network.cfg.file, getattr(network.report, "path", "")]
-        check_written([json], [*(images or []), *paths, *sources])
+    _check(classifier, json, [*(images or []), *paths])
 
     def run(unreadable: Callable[[ImageError], None]) -> Iterable[Prediction]:
         finish = _finish(classifier, verb)
@@ -73,6 +69,16 @@ def classify_images(
         return progress(found, len(paths))
 
     return kept_results(run, _lists(json, number), skip)
+
+
+def _check(classifier: DataClassifier, json: str | os.PathLike[str] | None, images: Iterable[str]) -> None:
+    """That the file can be written, and is none of those that are read. Raises :class:`ResultsError`."""
+    if json is not None:
+        check_file(json)
+        network = classifier.network
+        lists = [find_stock(file) for key in ("names", "labels", "test") if (file := classifier.data.get(key))]
+        sources = [classifier.data.file, network.cfg.file, getattr(network.report, "path", "")]
+        check_written([json], [*images, *lists, *sources])
 
 
 def _lists(json: str | os.PathLike[str] | None, number: int) -> dict[str, Callable[[list[Prediction]], None]]:
@@ -93,14 +99,17 @@ def classify_each(
     """The predictions of image files one by one, as their paths come: the next path is not asked for before.
 
     ``top`` and ``json`` are those of :func:`classify_images`; the file is written at the end, whatever the end is.
-    ``refused`` takes the error of an image that cannot be read, and the next one follows.
+    ``refused`` takes the error of an image that cannot be read, or that ``json`` would be written over, and the next
+    one follows.
+
+    Raises :class:`ResultsError` before the first path where the file could not be written, or is read too.
     """
-    number = classifier.top if top is None else min(top, classifier.classes)
+    number = classifier.top if top is None else top
     finish = _finish(classifier, "predict")
-    if json is not None:
-        check_file(json)
+    _check(classifier, json, [])
 
     def run(path: str) -> Iterator[Prediction]:
+        _check(classifier, json, [path])
         return classifier.classify([path], "predict", finish, classes=classifier.names)
 
     yield from results_one_by_one(paths, run, _lists(json, number), refused)

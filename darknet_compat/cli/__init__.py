@@ -125,7 +125,8 @@ def _verb_first(words: list[str]) -> list[str]:
     end = 0
     while end < len(words) and words[end].lstrip("-") in WORDS and words[end].startswith("-"):
         end += 1 + WORDS[words[end].lstrip("-")]
-    return [*words[end : end + 1], *words[:end], *words[end + 1 :]]
+    # Without a verb the flags' numbers would be taken for one.
+    return [words[end], *words[:end], *words[end + 1 :]] if end < len(words) else []
 
 
 def _is_for(action: argparse.Action, word: str) -> bool:
@@ -212,7 +213,7 @@ def _explain(error: BaseException, name: str) -> int:
     if isinstance(error, KeyboardInterrupt):
         # One Ctrl-C more could only put a traceback below the line.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        complain(f"{name}: stopped")
+        complain(f"{name}: stopped{error}")  # with what was kept, where the job says so
         return STOPPED
     if isinstance(error, DarknetError):
         complain(f"{name}: {error}")

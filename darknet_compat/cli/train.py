@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 FAILED = 1
 # The flags that a command to go on repeats: name -> its default. No verb has all of them.
-REPEATED = {"gpus": None, "device": None, "numerics": "cudnn", "program": None, "seed": None, "map": None, "topk": None,
-            "top": None, "amp": None, "fast": False, "workers": None, "cache": False, "augment": "loader",
-            "epochs": False, "backup": None, "snapshot": None, "tensorboard": False, "gradient": "darknet",
-            "classify": None, "ratio": None, "mAP_epochs": 4, "iou_thresh": 0.5}  # fmt: skip
+REPEATED = {"gpus": None, "device": None, "threads": None, "numerics": "cudnn", "program": None, "seed": None,
+            "map": None, "topk": None, "top": None, "amp": None, "fast": False, "workers": None, "cache": False,
+            "augment": "loader", "epochs": False, "backup": None, "snapshot": None, "tensorboard": False,
+            "gradient": "darknet", "classify": None, "ratio": None, "mAP_epochs": 4, "iou_thresh": 0.5}  # fmt: skip
 LABELS = {"classifier": "path"}  # the default of -labels, where it is not "error"
 OPTIONAL = ("map", "topk")  # flags whose number may be left away, which is 0 then
 
@@ -145,12 +145,13 @@ def train(parser: argparse.ArgumentParser, options: argparse.Namespace, start: S
     if options.gpus and "RANK" not in os.environ:
         if len(options.gpus) > 1:
             return launch(options.gpus, _arguments(options, options.resume))
-        options.device = f"cuda:{options.gpus[0]}"
-    elif not options.gpus:
-        options.device = chosen_device(options)
-    processes = join(options.device)
+        device: str | None = f"cuda:{options.gpus[0]}"
+    else:
+        # What -i or -nogpu chose, the command to go on chooses too.
+        device = options.device = None if options.gpus else chosen_device(options)
+    processes = join(device)
     shared = {
-        "clear": options.clear, "resume": options.resume, "device": options.device, "numerics": options.numerics,
+        "clear": options.clear, "resume": options.resume, "device": device, "numerics": options.numerics,
         "program": options.program, "amp": options.amp, "fast": options.fast, "seed": options.seed,
         "epochs": options.epochs, "backup": options.backup, "snapshot": options.snapshot,
         "tensorboard": options.tensorboard, "workers": options.workers, "cache": options.cache,

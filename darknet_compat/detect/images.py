@@ -123,7 +123,9 @@ class _Files:
             self.lists[os.fspath(json)] = lambda found: write_objects([one.as_json() for one in found], json)
         if result is not None:
             self.lists[os.fspath(result)] = lambda found: write_result_json(found, result)
-        self.sources = [detector.data.file, detector.network.cfg.file, getattr(detector.network.report, "path", "")]
+        network = detector.network
+        weights = getattr(network.report, "path", "")
+        self.sources = [detector.data.file, detector.names_file, network.cfg.file, weights]
 
     def drawing(self, path: str) -> list[Path]:
         if self.folder is None:

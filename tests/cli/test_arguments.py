@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from darknet_compat import engines, load_network, save_weights
+from darknet_compat.cli.arguments import table
 from darknet_compat.errors import DarknetError, ExportError
 from darknet_compat.stock import find_stock
 from tests.cli.conftest import CFG, WEIGHTS
@@ -145,3 +146,14 @@ def test_stock_files_are_found_from_any_folder(verb, capsys):
     words = ("cfg/shapes.data", "cfg/yolov2-shapes.cfg", "weights/yolov2-shapes.weights", "data/shapes-sample.jpg")
     assert verb("detector", "test", *words) == 0
     assert capsys.readouterr().out.startswith(f"{find_stock(words[3])}: Predicted in")
+
+
+def test_a_table_keeps_its_columns_whatever_the_names_are():
+    """A Chinese letter takes two columns of a terminal, an accent of its own none."""
+    rows = [("cell", [1, 20]), ("\u7ea2\u8840\u7403\u7403", [300, 4]), ("ame\u0301ba", [5, 0])]
+    assert table(["train", "valid"], rows) == [
+        "            train    valid",
+        "cell            1       20",
+        "\u7ea2\u8840\u7403\u7403      300        4",
+        "ame\u0301ba           5        0",
+    ]

@@ -195,6 +195,26 @@ def test_typed_images_are_drawn_into_a_folder(typed, data, wide, tmp_path):
     assert not Path("predictions.jpg").exists()
 
 
+def test_what_is_asked_for_counts_where_paths_are_typed(tmp_path, wide, data, monkeypatch):
+    """And where to write is looked at before the first path."""
+    detector = load_detector(data([wide]), *SHAPES)
+    asked, detect = [], detector.detect
+    monkeypatch.setattr(detector, "detect", lambda paths, **options: asked.append(options) or detect(paths, **options))
+    (found,) = detect_each(detector, [str(wide)], thresh=0.1, nms=0.2, hier=0.7, json=tmp_path / "found.json")
+    assert len(found.boxes) > 0
+    list(detect_each(detector, [str(wide)]))
+    usual = {"thresh": detector.thresh, "nms": detector.nms, "hier": 0.5}
+    assert asked == [{"thresh": 0.1, "nms": 0.2, "hier": 0.7}, usual]
+    with pytest.raises(ResultsError, match=r"JPEGImages: a folder; expected a file's name$"):
+        list(detect_each(detector, iter(lambda: pytest.fail("a path was asked for"), None), json=wide.parent))
+    # A drawing that cannot be written costs its own image nothing.
+    (tmp_path / "drawn/wide.jpg").mkdir(parents=True)
+    refused = []
+    lists = {"json": tmp_path / "all.json", "out": tmp_path / "drawn", "refused": refused.append}
+    assert len(list(detect_each(detector, [str(wide)], **lists))) == len(refused) == 1
+    assert len(json.loads((tmp_path / "all.json").read_text())) == 1
+
+
 def test_ctrl_c_loses_nothing_that_was_found(tmp_path, wide, data):
     detector = load_detector(data([wide]), *SHAPES)
 

@@ -188,6 +188,7 @@ def test_predict_prints_the_c_programs_lines(program, verb, data, network, photo
             assert re.fullmatch(rf"{re.escape(str(path))}: Predicted in [\d.]+ milli-seconds\.", first)
             check(rest, lines[-TOP:], 2e-5)
             assert lines[-TOP - 1].startswith(f"{path}: Predicted in ")
+    assert not Path("predictions.json").exists(), "of one image only -json writes a file"
 
 
 @BOTH
@@ -197,8 +198,9 @@ def test_paths_that_are_typed(program, typed, data, network, photographs):
     text = f"{photographs[0]}\n{photographs[1]}"
     words = "classifier", "predict", file, *files, "-t", 4
     done = subprocess.run([str(program), *map(str, words)], input=text, capture_output=True, text=True)
-    code, out, _ = typed(text, *words, *follow(program))
+    code, out, error = typed(text, *words, *follow(program))
     assert code == 0
+    assert all(float(seconds) > 0 for seconds in re.findall(r"Predicted in ([\d.]+)", out + error))
     expected = done.stdout[done.stdout.index("Enter Image Path: ") :].replace("224 224\n", "")
     check(*(re.sub(r"(?<=Predicted in )[\d.]+", "0", said).splitlines() for said in (out, expected)), 0.0101)
     code, out, error = typed(f"none.png\n\n{photographs[1]}\n", *words, "-json", "all.json", *follow(program))
@@ -320,7 +322,9 @@ def test_trees(program, verb, data, network, photographs, copies, tree, capsys, 
     out, err = capsys.readouterr()
     check(out.splitlines(), [line for line in lines if ": top 1: " in line or line.startswith("/")], 1.1e-6)
     assert ("Found 3 leaves." in err) == ("Found 3 leaves." in errors) == bool(leaves)
-    assert re.search(r"^level 1 of the tree: \d+\.\d\d % of \d+ images$", err, re.M)
+    levels = re.findall(r"^level (\d) of the tree: (\d+\.\d\d) % of \d+ images$", err, re.M)
+    assert [number for number, _ in levels] == ["1", "2", "3"]
+    assert 1 < float(levels[0][1]) <= 100
     lines, _ = theirs(program, "predict", file, *files, photographs[0], "-t", 9)
     assert verb("classifier", "predict", file, *files, photographs[0], "-t", 9, *follow(program)) == 0
     check(capsys.readouterr().out.splitlines()[-9:], lines[-9:], 0.0101 if "pjreddie" in follow(program) else 2e-5)
@@ -389,6 +393,24 @@ def test_trees_of_the_lists(pjreddie, verb, data, network, photographs, tree, ca
     check(capsys.readouterr().out.splitlines(), lines, 1e-8)
 
 
+@pytest.mark.parametrize("program", ["pjreddie", "alexeyab"])
+def test_a_tree_where_paths_are_typed_and_in_test(
+    program, verb, typed, data, network, photographs, tree, capfd, monkeypatch, tmp_path
+):
+    """Typed paths are predicted as named ones; `test` prints what the network gives, classes of a parent sum to 1."""
+    monkeypatch.chdir(tmp_path)
+    words, flags = [data(photographs), *network(tree)], ["-program", program]
+    assert verb("classifier", "predict", *words, photographs[0], *flags, "-t", 9) == 0
+    expected = capfd.readouterr().out.splitlines()[-9:]
+    code, out, _ = typed(f"{photographs[0]}\n", "classifier", "predict", *words, *flags, "-t", 9)
+    assert code == 0
+    assert out.replace("Enter Image Path: ", "").splitlines()[-9:] == expected
+    assert verb("classifier", "test", *words, *flags) == 0
+    rows = np.array([line.split("\t")[1:] for line in capfd.readouterr().out.splitlines()], float)
+    for group in (slice(0, 3), slice(3, 7), slice(7, 10), slice(10, 12)):
+        np.testing.assert_allclose(rows[:, group].sum(1), 1, atol=1e-4)
+
+
 @pytest.fixture
 def tiny(shared, darknet_share, tmp_path):
     """Darknet's own classifier of ImageNet, for one image at a time; with names and labels of Debian's."""
@@ -443,6 +465,29 @@ def test_many_images_go_into_one_json(verb, data, network, photographs, capsys, 
         assert len(one["classes"]) == TOP
         assert [part["name"] for part in one["classes"]] == [f"the word{part['class_id']}" for part in one["classes"]]
     assert (found[2]["width"], found[2]["height"]) == PHOTOGRAPHS["giraffe"]
+    for asked, listed in ((2, 2), (50, CLASSES)):
+        assert verb("classifier", "predict", file, *files, "images", "-t", asked, "-json", "few.json") == 0
+        few = json.loads((tmp_path / "few.json").read_text())
+        assert [len(image["classes"]) for image in few] == [listed] * 4
+
+
+def test_without_images_the_list_is_that_of_test(verb, data, network, photographs, tmp_path, capsys):
+    """Which need not be there for other verbs; nor need names be that no line shows."""
+    file, files = data(photographs, test="some.list", names="none.names"), network()
+    (tmp_path / "some.list").write_text(f"{photographs[2]}\n")
+    (tmp_path / "paths").write_text(f"{photographs[1]}\n{photographs[3]}\n")
+    for name, more, shown in (
+        ("csv", [], [2]),
+        ("test", [], [2]),
+        ("fout", ["paths"], [1, 3]),  # whatever a list is called
+        ("fout", [photographs[0]], [0]),
+        ("fout", ["images/g*.png"], [2]),
+    ):
+        assert verb("classifier", name, file, *files, *more) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert [Path(line.split("\t")[0]).name for line in lines] == [photographs[place].name for place in shown]
+    with pytest.raises(DataError, match=r"none\.names"):
+        verb("classifier", "label", file, *files)
 
 
 def test_images_of_ones_own_instead_of_the_list(verb, data, network, photographs, capsys):
@@ -472,7 +517,11 @@ def test_folders_are_classes_where_that_is_asked_for(verb, data, network, photog
         shutil.copy(photograph, tmp_path / f"set/word{place}x/word5x.png")
     file, files = data(sorted((tmp_path / "set").glob("*/*.png"))), network()
     assert verb("classifier", "valid", file, *files, "-labels", "folder") == 0
-    assert [line.split(", ")[1] for line in capsys.readouterr().out.splitlines()[::2]] == ["0", "1", "2", "3"]
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(", ")[1] for line in lines[::2]] == ["0", "1", "2", "3"]
+    assert f", top {TOP}: " in lines[-1]
+    assert verb("classifier", "valid", file, *files, "-labels", "folder", "-t", 5) == 0
+    assert ", top 5: " in capsys.readouterr().out.splitlines()[-1]
     (tmp_path / "set/word0x").rename(tmp_path / "set/word0")
     data(sorted((tmp_path / "set").glob("*/*.png")))
     with pytest.raises(DataError, match="its folder is called 'word0', which is none of the 12 labels"):
@@ -540,8 +589,12 @@ def test_try_takes_its_own_size_and_a_layer_that_is_there(verb, data, tmp_path, 
     with pytest.raises(CfgError, match="makes an input of 224 x 224; expected width=224"):
         verb("classifier", "try", data(photographs), *files, photographs[0], 0)
     _, *files = network_of(TEXT.format(softmax=""), tmp_path)
-    with pytest.raises(CfgError, match="no layer 7; expected 0 to 5"):
-        verb("classifier", "try", data(photographs), *files, photographs[0], 7)
+    for layer in (6, 70):
+        with pytest.raises(CfgError, match=f"no layer {layer}; expected 0 to 5"):
+            verb("classifier", "try", data(photographs), *files, photographs[0], layer)
+    _, *files = network_of(TEXT.format(softmax="").replace("channels=3", "channels=1"), tmp_path)
+    with pytest.raises(CfgError, match="expected channels=3"):
+        verb("classifier", "try", data(photographs), *files, photographs[0], 0)
 
 
 def test_where_to_write_is_looked_at_first(verb, data, network, photographs):
@@ -553,8 +606,33 @@ def test_where_to_write_is_looked_at_first(verb, data, network, photographs):
     ):
         with pytest.raises(ResultsError, match=re.escape(message)):
             verb("classifier", "predict", file, *files, "images", *flags)
+    shutil.copy("paths.list", "my.list")
+    with pytest.raises(ResultsError, match=r"my\.list: it is read too"):
+        verb("classifier", "predict", file, *files, "my.list", "-json", "my.list")
     with pytest.raises(ResultsError, match="expected a folder to write to"):
         verb("classifier", "valid", file, *files, "-out", "my.data")
+
+
+@pytest.mark.parametrize("written", ["my.data", "my.names", "my.labels", "paths.list", "net.cfg", "net.weights"])
+def test_nothing_that_is_read_is_written_over(verb, typed, data, network, photographs, tmp_path, written):
+    """Also where the paths of the images are typed."""
+    file, files = data(photographs), network()
+    before = (tmp_path / written).read_bytes()
+    words = "classifier", "predict", file, *(path.name for path in files)
+    with pytest.raises(ResultsError, match=rf"^{written}: it is read too"):
+        verb(*words, "images", "-json", written)
+    with pytest.raises(ResultsError, match=rf"^{written}: it is read too"):
+        typed(f"{photographs[0]}\n", *words, "-json", written)
+    assert (tmp_path / written).read_bytes() == before
+
+
+def test_a_typed_image_is_not_written_over(typed, data, network, photographs):
+    before = photographs[0].read_bytes()
+    words = "classifier", "predict", data(photographs), *network(), "-json", "images/dog.png"
+    code, out, error = typed(f"{photographs[0]}\n", *words)
+    assert (code, out.count("the word")) == (1, 0)
+    assert "images/dog.png: it is read too" in error
+    assert photographs[0].read_bytes() == before
 
 
 def test_errors_are_one_line_each(data, network, photographs, tmp_path):

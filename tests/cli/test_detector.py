@@ -214,6 +214,8 @@ def test_out_names_a_folder(verb, data, wide, tmp_path, capsys, name):
         (["a.jpg"], ["-json", "link.jpg"], "link.jpg"),
         (["a.jpg"], ["-json", "my.data"], "my.data"),
         (["a.jpg"], ["-json", "my.weights"], "my.weights"),
+        (["a.jpg"], ["-out", "my.names.json"], "my.names.json"),
+        (["a.jpg"], ["-json", "my.cfg"], "my.cfg"),
         (["some.txt"], ["-json", "some.txt"], "some.txt"),
         (["predictions.jpg"], [], "predictions.jpg"),
     ],
@@ -224,12 +226,14 @@ def test_nothing_that_is_read_is_written_over(verb, data, wide, tmp_path, images
     for name in ("a.jpg", "predictions.jpg"):
         shutil.copy(ROOT / "data/shapes-sample.jpg", name)
     shutil.copy(WEIGHTS, "my.weights")
+    shutil.copy(CFG, "my.cfg")
+    shutil.copy(ROOT / "data/shapes.names", "my.names.json")
     os.symlink("a.jpg", "link.jpg")
     Path("some.txt").write_text("a.jpg\nJPEGImages/wide.png\n")
-    data([wide])
+    data([wide], names="my.names.json")
     before = {path: path.read_bytes() for path in tmp_path.rglob("*.*") if path.is_file()}
     with pytest.raises(ResultsError, match=rf"^{re.escape(written)}: it is read too, and would be written over"):
-        verb("detector", "test", "my.data", CFG, "my.weights", *images, *flags)
+        verb("detector", "test", "my.data", "my.cfg", "my.weights", *images, *flags)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*.*") if path.is_file()} == before
 
 

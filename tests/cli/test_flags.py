@@ -45,6 +45,11 @@ def test_flags_stand_anywhere(line, capsys):
     assert capsys.readouterr() == ("", "")  # no window opens here, which is no news
 
 
+def test_the_number_of_a_flag_is_no_verb(capsys):
+    for words in (["-i", "0"], ["detector", "-i", "0", "-nogpu"], ["detector", "-thresh", ".1"], ["-dont_show"]):
+        assert "the following arguments are required: VERB;" in refused(capsys, *words)
+
+
 def test_images_may_stand_in_parts():
     options = parsed("detector", "test", *FILES, "a.jpg", "-nms", ".3", "b.jpg", "-skip", "c.jpg")
     assert options.images == ["a.jpg", "b.jpg", "c.jpg"]
@@ -135,8 +140,10 @@ def test_i_and_nogpu_choose_the_device(monkeypatch, capsys):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert device() is None
     assert device("-i", 1) == "cuda:1"
+    assert device("-i", 0) == "cuda:0"
     assert device("-i", -1) == device("-nogpu") == "cpu"
-    assert device("-i", 1, "-device", "cuda:0") == "cuda:0"
+    for flags in (("-i", 1), ("-i", -1), ("-nogpu",)):
+        assert device(*flags, "-device", "cuda:0") == "cuda:0"
     assert capsys.readouterr().err == ""
     line = "darknet: -i 1 has no meaning here: the network runs on the processor\n"
     assert (device("-i", 1, "-engine", "openvino"), capsys.readouterr().err) == (None, line)
@@ -266,6 +273,24 @@ def test_the_page_says_of_every_verb_whether_it_is_here(capsys):
             words = words if len(words) == 2 or family is None else [family, *words]
             said = refused(capsys, *words, "-nothing")
             known = "invalid choice" not in said
-            assert known == (here in ("same", "differently")), (words, said)
+            assert known == (here in ("same", "differently", "another job")), (words, said)
             seen.add(" ".join(words))
     assert {f"{family} {verb}" for family, verbs in VERBS.items() for verb in verbs} <= seen
+
+
+def test_the_page_has_every_verb_and_flag_that_only_this_project_has():
+    own = PAGE.split("## Verbs and flags that only")[1]
+    verbs, flags = own.split("\n| flag |")
+    parsers = verbs_of(build_parser())
+    told = set(re.findall(r"`(\w+)`", "".join(re.findall(r"^\| (`.*?) \|", verbs, re.MULTILINE))))
+    assert told == {verb for verb in parsers if verb not in {*FAMILIES, "partial"}}
+    told = set(re.findall(r"`-(\w+)", "".join(re.findall(r"^\| (`.*?) \|", flags, re.MULTILINE))))
+    parsers = [part for family in FAMILIES for part in (parsers[family], *verbs_of(parsers[family]).values())]
+    there = {name.lstrip("-") for parser in parsers for name in parser._option_string_actions}
+    theirs = {name for family in FAMILIES.values() for name in family} - {"seed"}  # which only rnn has there
+    assert there - theirs - {"h", "help"} == told | {"top", "v3", "stride"}, "but for those of one verb"
+
+
+def verbs_of(parser):
+    """The parsers of its verbs, by name."""
+    return parser._subparsers._group_actions[0].choices if parser._subparsers else {}

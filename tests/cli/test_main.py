@@ -242,6 +242,13 @@ def test_what_nobody_reads(command, code, says, tmp_path):
     assert result.stderr == (f"darknet-compat: {says}\n" if says else "")
 
 
+def test_what_was_kept_at_ctrl_c_is_said():
+    """The job's own words; without any it is "stopped" alone, as above."""
+    code = STOPPED.replace("raise KeyboardInterrupt", "raise KeyboardInterrupt('; 3 images stand in a.json')")
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (result.returncode, result.stderr) == (130, "darknet-compat: stopped; 3 images stand in a.json\n")
+
+
 @pytest.mark.parametrize("flag", ["--version", "-version"])
 def test_the_version_is_the_packages(flag, capsys):
     assert main([flag]) == 0

@@ -582,13 +582,13 @@ def test_a_wrong_command_ends_with_2(run, flags, says):
 @pytest.mark.parametrize("verbs", ["detector", "yolo"])
 def test_the_command_to_go_on_repeats_its_flags(verbs):
     given = f"{verbs} train a.data b.cfg c.weights -clear -gpus 0,2 -amp bf16 -fast -seed 5 -epochs -map -snapshot 50"
-    given += " -tensorboard -gradient true -classify more.txt -ratio 2.5 -mAP_epochs 7 -iou_thresh 0.6"
+    given += " -tensorboard -gradient true -classify more.txt -ratio 2.5 -mAP_epochs 7 -iou_thresh 0.6 -backup own"
     options = build_parser().parse_args(given.split())
     again = _arguments(options, resume=False)
     assert vars(build_parser().parse_args(again)) | {"run": 0} == vars(options) | {"run": 0}
     assert " ".join(_arguments(options, resume=True)) == (
-        f"{verbs} train a.data b.cfg -resume -gpus 0,2 -map -amp bf16 -fast -epochs -snapshot 50 -tensorboard "
-        "-gradient true -classify more.txt -ratio 2.5 -mAP_epochs 7 -iou_thresh 0.6"
+        f"{verbs} train a.data b.cfg -resume -gpus 0,2 -map -amp bf16 -fast -epochs -backup own -snapshot 50 "
+        "-tensorboard -gradient true -classify more.txt -ratio 2.5 -mAP_epochs 7 -iou_thresh 0.6"
     )
 
 
@@ -604,6 +604,75 @@ def test_the_flags_of_a_joint_training_reach_it(verbs, verb, monkeypatch):
     assert verb(verbs, "train", *files, "-device", "cpu") == 0
     assert [one for one, _ in given] == [files, files]
     assert [(options["classify"], options["ratio"]) for _, options in given] == [("more.txt", 2.5), (None, None)]
+
+
+SHARED = {"clear": True, "resume": False, "device": "cpu", "numerics": "gpu", "program": "alexeyab", "amp": None,
+          "fast": True, "seed": 5, "epochs": True, "backup": "own", "snapshot": 7, "tensorboard": True, "workers": 2,
+          "cache": True, "augment": "device"}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("family", "more", "own"),
+    [
+        (
+            "detector",
+            "-gradient true -labels warn -map 3 -mAP_epochs 9 -iou_thresh .7 -classify more.txt -ratio 2",
+            {"gradient": "true", "labels": "warn", "map_every": 3, "map_epochs": 9, "iou_thresh": 0.7,
+             "verbs": "detector", "classify": "more.txt", "ratio": 2},
+        ),
+        ("yolo", "-labels warn -map", {"gradient": "darknet", "labels": "warn", "map_every": 0, "map_epochs": 4,
+         "iou_thresh": 0.5, "verbs": "yolo", "classify": None, "ratio": None}),
+        ("classifier", "-labels folder -topk 3 -top 2", {"labels": "folder", "topk_every": 3, "top": 2}),
+    ],
+)  # fmt: skip
+def test_every_flag_reaches_the_training(verb, monkeypatch, family, more, own):
+    given = []
+    kind = "classifier" if family == "classifier" else "detector"
+    monkeypatch.setattr(
+        f"darknet_compat.train.{kind}.train_{kind}",
+        lambda *files, **options: given.append((files, options)) or SimpleNamespace(signal=None),
+    )
+    flags = "-clear -device cpu -numerics gpu -program alexeyab -fast -seed 5 -epochs -backup own -snapshot 7"
+    flags += f" -tensorboard -workers 2 -cache -augment device {more}"
+    assert verb(family, "train", "a.data", "b.cfg", "c.weights", *flags.split()) == 0
+    [(files, options)] = given
+    assert files == ("a.data", "b.cfg", "c.weights")
+    assert (options.pop("processes").device, options.pop("command")(False)) == (
+        torch.device("cpu"), f"darknet-compat {' '.join(_arguments(options_of(family, flags), False))}"
+    )  # fmt: skip
+    assert options == {**SHARED, **own}
+
+
+def options_of(family, flags):
+    return build_parser().parse_args([family, "train", "a.data", "b.cfg", "c.weights", *flags.split()])
+
+
+@pytest.mark.parametrize(
+    ("flags", "device", "again"),
+    [
+        ("-gpus 1", "cuda:1", "-gpus 1"),
+        ("-i 1", "cuda:1", "-device cuda:1"),
+        ("-i -1", "cpu", "-device cpu"),
+        ("-nogpu -threads 3", "cpu", "-device cpu -threads 3"),
+        ("-i 1 -gpus 0", "cuda:0", "-gpus 0"),
+        ("", None, ""),
+    ],
+)
+def test_the_command_to_go_on_takes_the_device_that_the_training_had(verb, monkeypatch, flags, device, again):
+    given = []
+    monkeypatch.setattr(
+        "darknet_compat.train.detector.train_detector",
+        lambda *_, **options: given.append(options) or SimpleNamespace(signal=None),
+    )
+    monkeypatch.setattr("darknet_compat.train.distributed.find_device", lambda name: name)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert verb("detector", "train", "a.data", "b.cfg", *flags.split()) == 0
+    assert (given[0]["device"], given[0]["processes"].device) == (device, device)
+    command = given[0]["command"](True)
+    assert command == f"darknet-compat detector train a.data b.cfg -resume {again}".strip()
+    given.clear()
+    assert verb(*command.split()[1:]) == 0, "it can be typed"
+    assert (given[0]["device"], given[0]["resume"]) == (device, True)
 
 
 def test_a_classifiers_command_to_go_on_repeats_its_flags_too():
