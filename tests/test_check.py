@@ -287,6 +287,21 @@ def test_a_cfg_says_whose_rules_count(data_set):
     assert np.allclose(found.parts[0].sizes[0], (0.4 * 64, 0.5 * 32))
 
 
+@pytest.mark.parametrize("head", ["[region]", "[yolo]\nmask=0,1"])
+def test_labels_count_classes_by_the_map_of_the_head(data_set, head):
+    """As those of COCO do for YOLO9000; ant and bee are the last and the first of three."""
+    data_set.check()
+    (data_set.root / "my.map").write_text("2\n0\n")
+    (data_set.root / "my.names").write_text("bee\nwasp\nant\n")
+    (data_set.root / "my.data").write_text("classes=3\ntrain=train.txt\nvalid=valid.txt\nnames=my.names\n")
+    text = CFG.replace("filters=14", "filters=16").replace("classes=2", "classes=3\nmap=my.map")
+    (data_set.root / "my.cfg").write_text(text.replace("[region]", head))
+    data_set.label(data_set.valid[3], "2 .5 .5 .4 .5")  # a class of the network, and none of the map
+    found = data_set.check()
+    assert [part.counts(3).tolist() for part in found.parts] == [[60, 0, 60], [4, 0, 14]]
+    assert "labels/v03.txt:1: class 2, expected one of 0..1" in str(found.problems[0])
+
+
 def test_what_it_found_as_json_and_as_an_image(data_set, tmp_path, capsys):
     make_rare(data_set)
     found = data_set.check()

@@ -45,6 +45,7 @@ __all__ = ["FORMS", "Form", "Project", "collect", "new"]
 CPU_CFG, GPU_CFG = "cfg/yolov4-small.cfg", "cfg/yolov4-tiny.cfg"
 CPU_SIZES, GPU_SIZE = (224, 256, 320, 416), 416
 GPU_BATCH = 64, 8
+CPU_BATCH = 16, 2  # in the place of a stock cfg's batch=1, which is for detection
 MINUTES = 40  # on a processor, so that it ends within an hour where another job is busy, too
 FEWEST = 200  # updates after which there is something to see
 SHARE = 0.2  # of the images, to score on
@@ -133,9 +134,12 @@ def new(
     groups = _alike(found, skip)
     divided = share is None and len({image.part for image in found.images} & {"valid", "test"}) > 0
     parts = _parts(found, groups, divided, SHARE if share is None else share, seed)
-    for part in ("train", "valid"):
+    for part, use in (("train", "train"), ("valid", "score")):
         if not parts[part]:
-            raise DataError(f"{source}: no image to {'train' if part == 'train' else 'score'} on; expected more images")
+            expected = _expected(part, groups, divided, share)
+            raise DataError(f"{source}: of {len(groups)} images none is left to {use} on; expected {expected}")
+    if not any(len(image.objects) for image in parts["train"]):
+        raise DataError(f"{source}: no object in the {len(parts['train'])} images to train on; nothing can be learnt")
     program = read_program(template)[0]
 
     with _made(folder) as made:
@@ -145,7 +149,8 @@ def new(
         boxes = np.concatenate([image.objects[:, 3:] for image in parts["train"]])
         side = size or (input_size(boxes, CPU_SIZES) if on_processor else GPU_SIZE)
         net = read_net(template.net, program)[0]
-        batch: tuple[int, int] = (net.batch, net.subdivisions) if on_processor else GPU_BATCH
+        own_batch = (net.batch, net.subdivisions) if net.batch > 1 else CPU_BATCH
+        batch: tuple[int, int] = own_batch if on_processor else GPU_BATCH
         trial = own_cfg(template, len(found.names), (side, side), schedule(*batch, asked), most)
         seconds = seconds_per_update(trial, where, parts["train"])
         allowed = MINUTES if minutes is None and on_processor else minutes
@@ -218,6 +223,19 @@ def _parts(found: Collection, groups: np.ndarray, divided: bool, share: float, s
     for image, scored in zip(found.images, split(classes, groups, share, seed), strict=True):
         parts["valid" if scored else "train"].append(image)
     return parts
+
+
+def _expected(empty: str, groups: np.ndarray, divided: bool, share: float | None) -> str:
+    """What would leave images in a part that has none."""
+    if len(groups) == 1:
+        return "two or more"
+    if divided:
+        return "-split SHARE, which divides the data anew"
+    if len(set(groups.tolist())) == 1:
+        return "some that are no near-duplicates of the others, which stay on one side"
+    if share is None:
+        return "more images"
+    return f"a {'smaller' if empty == 'train' else 'larger'} -split than {share:g}"
 
 
 def _across(parts: dict[Part, list[Labelled]], found: Collection, groups: np.ndarray) -> list[tuple[str, str]]:

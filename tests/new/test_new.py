@@ -130,6 +130,43 @@ def test_a_test_set_alone_is_scored_on(data_set, tiny, tmp_path):
     assert [Path(path).name for path in read_list(tmp_path / "own/valid.txt")] == ["test_test0.jpg", "test_test1.jpg"]
 
 
+@pytest.mark.parametrize(
+    ("images", "share", "message"),
+    [
+        (6, 0.0, "of 6 images none is left to score on; expected a larger -split than 0"),
+        (6, 1.0, "of 6 images none is left to train on; expected a smaller -split than 1"),
+        (1, None, "of 1 images none is left to score on; expected two or more"),
+        (1, 0.5, "of 1 images none is left to .* on; expected two or more"),
+    ],
+)
+def test_a_part_without_images_is_an_error_that_says_the_cure(data_set, tiny, tmp_path, images, share, message):
+    many(data_set, images)
+    with pytest.raises(DarknetError, match=message):
+        new(tmp_path / "own", data_set.root, cfg=tiny(), share=share)
+    assert not (tmp_path / "own").exists()
+
+
+def test_what_cannot_be_divided_says_why(data_set, tiny, tmp_path):
+    """Frames that are all alike; parts of which none is called train; a part to train on that shows nothing."""
+    for name in ("test/a", "test/b"):
+        data_set.image(f"{name}.jpg")
+        data_set.xml(f"{name}.xml", (60, 40), [(0, 5, 5, 10, 20)])
+    with pytest.raises(DarknetError, match="none is left to train on; expected -split SHARE, which divides"):
+        new(tmp_path / "own", data_set.root, cfg=tiny())
+    data_set.image("train/c.jpg")
+    data_set.xml("train/c.xml", (60, 40), [])
+    with pytest.raises(DarknetError, match="no object in the 1 images to train on"):
+        new(tmp_path / "own", data_set.root, cfg=tiny())
+    frames = type(data_set)(tmp_path / "frames")
+    for name in "abc":
+        frames.image(f"{name}.jpg")
+        frames.xml(f"{name}.xml", (60, 40), [(0, 5, 5, 10, 20)])
+        (frames.root / f"{name}.jpg").write_bytes((frames.root / "a.jpg").read_bytes())
+    with pytest.raises(DarknetError, match="expected some that are no near-duplicates of the others"):
+        new(tmp_path / "own", frames.root, cfg=tiny())
+    assert not (tmp_path / "own").exists()
+
+
 def test_names_are_such_that_result_files_tell_them_apart(data_set, tiny, tmp_path):
     """And suffixes for which both programs find labels: pjreddie's knows no .jpeg and no .bmp."""
     for index, name in enumerate(("a/1.jpg", "b/1.jpg", "1.2.jpg", "1.3.JPG", "c.jpeg", "d.bmp", "e.png", "a_1.jpg")):
@@ -202,6 +239,20 @@ def test_the_time_of_an_update_is_that_of_its_images_too(data_set, tiny, tmp_pat
     monkeypatch.setattr("darknet_compat.new.TIMED", 3.0)
     assert quick < 0.25
     assert new(tmp_path / "slow", data_set.root, cfg=cfg).seconds == pytest.approx(0.3, abs=0.1)
+
+
+def test_a_cfg_for_detection_becomes_one_for_training(data_set, tiny, tmp_path, monkeypatch):
+    """As most of the stock cfgs, which say batch=1; another batch is the cfg's own."""
+    many(data_set)
+    monkeypatch.setattr("darknet_compat.new.seconds_per_update", lambda *_: 1.0)
+    cfg = tiny()
+    new(tmp_path / "own", data_set.root, cfg=cfg)
+    own = net_of(tmp_path / "own/own.cfg")
+    assert (own.batch, own.subdivisions) == (4, 2)
+    cfg.write_text(cfg.read_text().replace("batch=4", "batch=1").replace("subdivisions=2", "subdivisions=1"))
+    new(tmp_path / "other", data_set.root, cfg=cfg)
+    other = net_of(tmp_path / "other/other.cfg")
+    assert (other.batch, other.subdivisions) == (16, 2)
 
 
 def test_the_usual_networks_are_there():

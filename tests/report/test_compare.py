@@ -55,6 +55,29 @@ def test_what_differs_and_nothing_else(runs):
     }  # fmt: skip
 
 
+def test_a_training_that_went_on(runs):
+    """Its first command is the one that began it."""
+    other(runs, "", "", commands=["first", "second", "third"])
+    settings = rows(compare(["runs/yolo", "runs/other"]).settings)
+    assert settings["went on"] == ["0", "2"]
+    assert settings["command"][1] == "first"
+    assert settings.keys() == {"command", "went on"}
+
+
+def test_a_training_that_runs_has_no_weights_yet(runs):
+    other(runs, "max_batches=2", "max_batches=9")
+    (runs / "other/yolo_last.weights").unlink()
+    assert rows(compare(["runs/yolo", "runs/other"]).figures)["weights"] == ["yolo_final.weights", "–"]
+
+
+def test_an_update_takes_what_the_one_in_the_middle_takes(runs):
+    """The first sets up what the others find."""
+    path = runs / "yolo/yolo.csv"
+    path.write_text(path.read_text() + path.read_text().splitlines(keepends=True)[-1].replace("2,4,", "3,6,", 1))
+    change_table(path, seconds={0: "100", 1: "2", 2: "3"}, loading_seconds="0")
+    assert rows(compare(["runs/yolo", "runs/region"]).figures)["an update"][0] == "3.000 s"
+
+
 def test_another_layer(runs):
     other(runs, "[yolo]", "[dropout]\n\n[yolo]")
     settings = rows(compare(["runs/yolo", "runs/other"]).settings)

@@ -37,6 +37,11 @@ def test_what_was_written_comes_back(tmp_path):
         (lambda read: {**read, "commands": []}, "`commands` is empty"),
         (lambda read: {**read, "commands": [1]}, "`commands` is"),
         (lambda read: {**read, "versions": {"torch": 2}}, "`versions` is"),
+        (lambda read: {**read, "family": "segmenter"}, "`family` is 'segmenter'"),
+        (lambda read: {**read, "labels": "guess"}, "`labels` is 'guess'"),
+        (lambda read: {**read, "program": "theirs"}, "`program` is 'theirs'"),
+        (lambda read: {**read, "numerics": "fine"}, "`numerics` is 'fine'"),
+        (lambda read: {**read, "data": "a\0b"}, r"`data` is 'a\x00b'"),
     ],
 )
 def test_anything_else_is_an_error_of_one_line(tmp_path, change, what):
