@@ -1,5 +1,6 @@
 """new/__init__.py: the folder that `new` makes, of every form of data, is one that trains."""
 
+import errno
 import os
 import time
 from pathlib import Path
@@ -309,6 +310,26 @@ def test_of_two_at_once_the_first_stays_and_the_second_is_one_line(data_set, tin
         new(tmp_path / "own", data_set.root, cfg=tiny())
     assert (tmp_path / theirs).read_text() == "theirs"
     assert not list(tmp_path.glob(".own*"))
+
+
+@pytest.mark.parametrize("name", [None, "x.txt"])
+def test_a_full_disk_is_one_line_and_leaves_nothing_behind(data_set, tiny, tmp_path, monkeypatch, name):
+    many(data_set, 6)
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device", name)
+
+    monkeypatch.setattr("darknet_compat.new.label_line", full)
+    what = f"{name}: No space" if name else "No space"
+    with pytest.raises(DarknetError, match=f"made/own: cannot be made: {what} left on device; nothing of it is left$"):
+        new(tmp_path / "made/own", data_set.root, cfg=tiny(), minutes=0.001)
+    assert not (tmp_path / "made").exists()
+
+
+@pytest.mark.parametrize(("size", "near"), [(100, "96 or 128"), (31, "32"), (417, "416 or 448")])
+def test_a_size_at_which_maps_do_not_fit_is_refused(data_set, tiny, tmp_path, size, near):
+    with pytest.raises(DarknetError, match=f"^-size {size}: expected a multiple of 32, such as {near}$"):
+        new(tmp_path / "own", data_set.root, cfg=tiny(), size=size)
 
 
 def test_ctrl_c_leaves_nothing_behind(data_set, tiny, tmp_path, monkeypatch):
