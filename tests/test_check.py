@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from darknet_compat.anchors import network_boxes
-from darknet_compat.check import SMALL, check, draw, write_json
+from darknet_compat.check import SMALL, Findings, Part, check, draw, write_json
 from darknet_compat.cli import main
 from darknet_compat.errors import DarknetError
+from darknet_compat.labels import Labels
 
 CFG = """[net]
 width=64
@@ -89,6 +90,16 @@ def test_sizes_are_those_that_the_network_sees(data_set):
     wide = check("my.data", size=416)
     assert (wide.width, wide.height) == (416, 416)
     assert np.array_equal(wide.parts[0].sizes, network_boxes(wide.parts[0].images, 416, 416))
+
+
+def test_each_object_is_counted_from_nothing_to_any_size():
+    sides = np.array([0, 0.5, 7.9, 8, 15, 16, 33, 64, 100, 128, 5000])
+    sizes = np.stack([sides, sides + 1], 1)
+    sizes[::2] = sizes[::2, ::-1]
+    part = Part("train", [], Labels(np.zeros((11, 5)), np.array([0, 11])), sizes)
+    assert Findings("a.data", [], 416, 416, [part]).size_counts() == [
+        ("0 to 8", 3), ("8 to 16", 2), ("16 to 32", 1), ("32 to 64", 1), ("64 to 128", 2), ("128 and more", 2),
+    ]  # fmt: skip
 
 
 def remove(data_set):
