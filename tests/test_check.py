@@ -313,6 +313,44 @@ def test_labels_count_classes_by_the_map_of_the_head(data_set, head):
     assert "labels/v03.txt:1: class 2, expected one of 0..1" in str(found.problems[0])
 
 
+@pytest.mark.parametrize("second", [12, 10])
+def test_of_several_heads_the_least_max_counts(data_set, second):
+    """Each passes over what is beyond its own."""
+    data_set.check()
+    crowd(data_set)
+    head = CFG[CFG.index("[region]") :]
+    text = CFG.replace("max=9", "max=12") + "\n[route]\nlayers=0\n\n" + head.replace("max=9", f"max={second}")
+    (data_set.root / "my.cfg").write_text(text)
+    kinds = [problem.kind for problem in data_set.check().problems]
+    assert kinds == ["too many objects"] * (second == 10)
+
+
+def test_flags_without_a_cfg(data_set, capsys):
+    data_set.check()
+    assert main(["check", "my.data", "-size", "96", "-program", "alexeyab"]) == 1
+    out = capsys.readouterr().out
+    assert "shorter side in pixels at 96 x 96: " in out
+    assert "60 of 60 images have no label file: images/t00.txt" in out
+
+
+@pytest.mark.parametrize("flag", ["-json", "-show"])
+def test_a_file_that_cannot_be_written_is_an_error_at_once(data_set, capsys, flag):
+    data_set.check()
+    assert main(["check", "my.data", flag, "images"]) == 1
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.startswith("darknet-compat: images: a folder")
+    assert said.err.count("\n") == 1
+
+
+def test_nothing_to_learn_is_an_error(data_set):
+    for path in data_set.train:
+        data_set.label(path)
+    found = data_set.check()
+    assert [(one.kind, one.error) for one in found.problems] == [("classes without objects", True)]
+    assert found.problems[0].text == "train: no object of ant, bee"
+
+
 def test_what_it_found_as_json_and_as_an_image(data_set, tmp_path, capsys):
     make_rare(data_set)
     found = data_set.check()

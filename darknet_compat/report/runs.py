@@ -165,13 +165,15 @@ def _whole(row: dict[str, str]) -> bool:
         None not in row
         and None not in row.values()
         and set(FEWEST) <= row.keys()
-        and row["batch"].isdecimal()
-        and row["images"].isdecimal()
+        and _number(row["batch"]) >= 0
+        and _number(row["images"]) >= 0
     )
 
 
 def _number(text: str) -> float:
+    """NaN where it is none, or has no end."""
     try:
-        return float(text or "nan")
+        number = float(text)
     except ValueError:
         return math.nan
+    return number if math.isfinite(number) else math.nan

@@ -24,7 +24,17 @@ def training(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "more", ["", "3,6,7.5", "3,6,7.5,9,1,1,,,", "nan,6,7,9,1,1,\r\n", "3,,7,9,1,1,\r\n", "-3,6,7,9,1,1,\r\n", "3\0"]
+    "more",
+    [
+        "",
+        "3,6,7.5",
+        "3,6,7.5,9,1,1,,,",
+        "nan,6,7,9,1,1,\r\n",
+        "3,,7,9,1,1,\r\n",
+        "-3,6,7,9,1,1,\r\n",
+        "3\0",
+        f"3{'0' * 400},6,7,9,1,1,\r\n",
+    ],
 )
 def test_rows_that_are_none_are_passed_over(training, more):
     """As a kill leaves them, or a hand."""
@@ -38,8 +48,9 @@ def test_rows_that_are_none_are_passed_over(training, more):
 
 
 def test_a_figure_that_is_none_is_none(training):
-    training.path(".csv").write_text(HEAD + ROWS.replace("9.25", "much"))
+    training.path(".csv").write_text(HEAD + ROWS.replace("9.25", "much").replace("2.5", "inf"))
     assert np.isnan(training.figures["avg_loss"][1])
+    assert np.isnan(training.figures["seconds"][1])
 
 
 @pytest.mark.parametrize("text", ["", HEAD, ROWS, HEAD.replace("seconds", "hours") + ROWS])
