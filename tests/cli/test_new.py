@@ -85,7 +85,11 @@ def test_a_signal_leaves_nothing_behind(tmp_path, monkeypatch, capsys, number, c
         time.sleep(10)  # the signal comes before that is over
 
     monkeypatch.setattr("darknet_compat.new.seconds_per_update", stop)
-    before = signal.getsignal(signal.SIGTERM)
+
+    def before(*_):
+        pytest.fail("nobody minded the signal")
+
+    signal.signal(signal.SIGTERM, before)
     start = time.monotonic()
     assert main(["new", "deep/birds", "--from", "raw", "--cfg", "cfg/yolov2-shapes.cfg"]) == code
     assert time.monotonic() - start < 10

@@ -125,6 +125,19 @@ def test_data_that_comes_divided_stays_so(data_set, tiny, tmp_path):
     assert len({part for path, part in sides.items() if Path(path).name in ("train_train0.jpg", "test_test0.jpg")}) == 1
 
 
+def test_of_data_that_comes_divided_the_rest_is_trained_on(data_set, tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr("darknet_compat.new.seconds_per_update", lambda *_: 1.0)
+    for index, name in enumerate(("a", "b", "val/c")):
+        data_set.image(f"{name}.jpg")
+        data_set.xml(f"{name}.xml", (60, 40), [(0, 5, 5, 10 + index, 20)])
+    new(tmp_path / "own", data_set.root, cfg=tiny())
+    assert [Path(path).name for path in read_list(tmp_path / "own/train.txt")] == ["a.jpg", "b.jpg"]
+    assert [Path(path).name for path in read_list(tmp_path / "own/valid.txt")] == ["val_c.jpg"]
+    mode = os.umask(0)
+    os.umask(mode)
+    assert (tmp_path / "own").stat().st_mode & 0o777 == 0o777 & ~mode  # as of any folder
+
+
 def test_a_test_set_alone_is_scored_on(data_set, tiny, tmp_path):
     for part in ("train", "test"):
         for index in range(2):
@@ -243,6 +256,17 @@ def test_the_time_of_an_update_is_that_of_its_images_too(data_set, tiny, tmp_pat
     assert new(tmp_path / "slow", data_set.root, cfg=cfg).seconds > 0.27
 
 
+@pytest.mark.parametrize(("minutes", "expected"), [(None, 6000), (10, 600)])
+def test_on_a_gpu_the_network_is_larger_and_the_time_free(data_set, tmp_path, monkeypatch, minutes, expected):
+    many(data_set)
+    monkeypatch.setattr("darknet_compat.new.find_device", lambda _: torch.device("cuda"))
+    monkeypatch.setattr("darknet_compat.new.seconds_per_update", lambda *_: 1.0)
+    project = new(tmp_path / "own", data_set.root, minutes=minutes)
+    assert project.template == "cfg/yolov4-tiny.cfg"
+    net = net_of(tmp_path / "own/own.cfg")
+    assert (net.width, net.height, net.batch, net.subdivisions, net.max_batches) == (416, 416, 64, 8, expected)
+
+
 @pytest.mark.parametrize(
     ("ends", "expected"),
     [
@@ -323,6 +347,10 @@ def test_what_is_there_is_not_overwritten(data_set, tiny, tmp_path):
     for name in ("own", "file"):
         with pytest.raises(DarknetError, match="exists already"):
             new(tmp_path / name, data_set.root, cfg=tiny())
+    for name in ("file/own", "file/for/own"):
+        with pytest.raises(DarknetError, match=f"{name}: .*; expected a folder that can be made"):
+            new(tmp_path / name, data_set.root, cfg=tiny())
+    assert (tmp_path / "file").read_text() == "mine"
     assert (tmp_path / "own/precious").read_text() == "mine"
 
 
@@ -409,3 +437,8 @@ def test_what_does_not_decode_is_named_or_left_out(data_set, tiny, tmp_path):
         new(tmp_path / "own", data_set.root, cfg=tiny(), minutes=0.001)
     project = new(tmp_path / "own", data_set.root, cfg=tiny(), minutes=0.001, skip=True)
     assert sum(len(images) for images in project.parts.values()) == 5
+    assert project.collection.left_out["images that do not decode"] == 1
+    for path in (data_set.root / "x").glob("*.jpg"):
+        path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(DarknetError, match=r"000\.jpg.*\(6 such files; -skip leaves them out\)"):
+        new(tmp_path / "none", data_set.root, cfg=tiny(), skip=True)
