@@ -89,6 +89,7 @@ def test_every_form_becomes_a_folder_that_trains(data_set, tiny, tmp_path, form,
     train, valid = (read_list(data.require(name)) for name in ("train", "valid"))
     assert read_names(data.require("names")) == NAMES
     assert data.integer("classes") == 2
+    assert [data.require(name) for name in ("backup", "results")] == [f"{folder}/backup", f"{folder}/results"]
     assert len(train) == 3
     assert len(valid) == 1
     assert project.program == program
@@ -296,6 +297,53 @@ def test_the_second_half_of_the_updates_counts(tiny, monkeypatch, ends, expected
     image = Labelled("a.jpg", "a.jpg", np.zeros((1, 5)))
     assert seconds_per_update(read_cfg(tiny()), torch.device("cpu"), [image]) == pytest.approx(expected)
     assert done == [net.subdivisions] * min(len(ends), 60)
+
+
+def test_the_input_is_as_large_as_the_boxes_need_and_a_head_takes_all_of_an_image(
+    data_set, tiny, tmp_path, monkeypatch
+):
+    """Boxes of 2 of 60 pixels have 8 at an input of 256, and not at 224."""
+    monkeypatch.setattr("darknet_compat.new.seconds_per_update", lambda *_: 1.0)
+    for index in range(6):
+        data_set.image(f"{index}.jpg", (60, 60))
+        boxes = [(0, 20 + 2 * place, 30, 2 + index % 2 * place / 5, 10) for place in range(40 if index == 1 else 4)]
+        data_set.xml(f"{index}.xml", (60, 60), boxes)
+    new(tmp_path / "own", data_set.root, cfg=tiny())
+    network = Network(read_cfg(tmp_path / "own/own.cfg"), device="meta")
+    assert (network.net.width, network.net.height, network.detector.o.max) == (256, 256, 40)
+
+
+def test_a_seed_divides_and_the_cfg_says_what_its_updates_are(data_set, tiny, tmp_path, monkeypatch):
+    """The rule counts the images that are trained on."""
+    monkeypatch.setattr("darknet_compat.new.seconds_per_update", lambda *_: 0.5)
+    monkeypatch.setattr("darknet_compat.new.updates", lambda classes, images: 1000 * classes * images)
+    many(data_set)
+    divided = set()
+    for name, seed in (("a", 0), ("b", 0), ("c", 1), ("d", 2)):
+        project = new(tmp_path / name, data_set.root, cfg=tiny(), seed=seed, minutes=10)
+        assert project.asked == 2000 * len(project.parts["train"])
+        divided.add(tuple(image.name for image in project.parts["valid"]))
+        text = (tmp_path / name / f"{name}.cfg").read_text()
+        assert f"asks for {project.asked} updates: " in text
+        assert "\n# 1200 are what 10 minutes allow, at 0.50 s each.\n" in text
+    assert 1 < len(divided) < 4
+    new(tmp_path / "all", data_set.root, cfg=tiny(), minutes=np.inf)
+    assert "minutes allow" not in (tmp_path / "all/all.cfg").read_text()
+
+
+def test_where_links_are_not_for_everyone_images_are_copied(data_set, tiny, tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError("not privileged")
+
+    monkeypatch.setattr("darknet_compat.new.seconds_per_update", lambda *_: 1.0)
+    monkeypatch.setattr(Path, "symlink_to", refuse)
+    many(data_set, 6)
+    new(tmp_path / "own", data_set.root, cfg=tiny())
+    images = sorted((tmp_path / "own/images").glob("*.jpg"))
+    assert [path.read_bytes() for path in images] == [
+        path.read_bytes() for path in sorted((data_set.root / "x").glob("*.jpg"))
+    ]
+    assert not any(path.is_symlink() for path in images)
 
 
 def test_a_cfg_for_detection_becomes_one_for_training(data_set, tiny, tmp_path, monkeypatch):
