@@ -22,6 +22,7 @@ from .labels import SMALLEST, Labels, image_ids, read_all_labels
 from .new.split import near_duplicates, pairs_across, thumbnail
 from .progress import Progress, unseen
 from .stock import find_stock
+from .tree import read_map
 
 if TYPE_CHECKING:
     from .network import Network
@@ -151,7 +152,7 @@ def check(
     read = read_data(find_stock(os.fspath(data)))
     names = read_names(find_stock(read.source("names", "data/names.list")))
     width = height = size
-    letter_box, most, network = True, None, None
+    letter_box, most, network, classes = True, None, None, np.arange(len(names))
     if cfg is not None:
         from .network import Network
 
@@ -159,6 +160,8 @@ def check(
         width, height, letter_box, program = network.net.width, network.net.height, network.letter_box, network.program
         most = min(head.o.max for head in network.detectors)
         check_names(read, names, network.detector.o.classes, os.fspath(cfg))
+        if getattr(network.detector, "map", None) is not None:
+            classes = np.array(read_map(network.detector.o.map))  # of the network, by the numbers that labels have
     elif read.get("classes") is not None and read.integer("classes") != len(names):
         raise read.error("classes", f"there are {len(names)} names")
     found = Findings(os.fspath(data), names, width, height, [])
@@ -166,7 +169,8 @@ def check(
     there = _decoded(found, lists, progress)
     for name, images in lists:
         kept = [image for image in images if image in there]
-        labels = read_all_labels(kept, len(names), program=program)
+        labels = read_all_labels(kept, len(classes), program=program)
+        labels.objects[:, 0] = classes[labels.objects[:, 0].astype(int)]
         shapes = [(there[image].width, there[image].height) for image in kept]
         sizes = seen_sizes(labels.objects[:, 3:], np.diff(labels.starts), shapes, width, height, letter_box)
         part = Part(name, kept, labels, sizes)

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from darknet_compat.anchors import network_boxes
-from darknet_compat.check import SMALL, check, draw, write_json
+from darknet_compat.check import SMALL, Findings, Part, check, draw, write_json
 from darknet_compat.cli import main
 from darknet_compat.errors import DarknetError
+from darknet_compat.labels import Labels
 
 CFG = """[net]
 batch=8
@@ -91,6 +92,16 @@ def test_sizes_are_those_that_the_network_sees(data_set):
     wide = check("my.data", size=416)
     assert (wide.width, wide.height) == (416, 416)
     assert np.array_equal(wide.parts[0].sizes, network_boxes(wide.parts[0].images, 416, 416))
+
+
+def test_each_object_is_counted_from_nothing_to_any_size():
+    sides = np.array([0, 0.5, 7.9, 8, 15, 16, 33, 64, 100, 128, 5000])
+    sizes = np.stack([sides, sides + 1], 1)
+    sizes[::2] = sizes[::2, ::-1]
+    part = Part("train", [], Labels(np.zeros((11, 5)), np.array([0, 11])), sizes)
+    assert Findings("a.data", [], 416, 416, [part]).size_counts() == [
+        ("0 to 8", 3), ("8 to 16", 2), ("16 to 32", 1), ("32 to 64", 1), ("64 to 128", 2), ("128 and more", 2),
+    ]  # fmt: skip
 
 
 def remove(data_set):
@@ -318,6 +329,59 @@ def test_a_cfg_says_whose_rules_count(data_set):
     found = data_set.check()
     assert not found.problems
     assert np.allclose(found.parts[0].sizes[0], (0.4 * 64, 0.5 * 32))
+
+
+@pytest.mark.parametrize("head", ["[region]", "[yolo]\nmask=0,1"])
+def test_labels_count_classes_by_the_map_of_the_head(data_set, head):
+    """As those of COCO do for YOLO9000; ant and bee are the last and the first of three."""
+    data_set.check()
+    (data_set.root / "my.map").write_text("2\n0\n")
+    (data_set.root / "my.names").write_text("bee\nwasp\nant\n")
+    (data_set.root / "my.data").write_text("classes=3\ntrain=train.txt\nvalid=valid.txt\nnames=my.names\n")
+    text = CFG.replace("filters=14", "filters=16").replace("classes=2", "classes=3\nmap=my.map")
+    (data_set.root / "my.cfg").write_text(text.replace("[region]", head))
+    data_set.label(data_set.valid[3], "2 .5 .5 .4 .5")  # a class of the network, and none of the map
+    found = data_set.check()
+    assert [part.counts(3).tolist() for part in found.parts] == [[60, 0, 60], [4, 0, 14]]
+    assert "labels/v03.txt:1: class 2, expected one of 0..1" in str(found.problems[0])
+
+
+@pytest.mark.parametrize("second", [12, 10])
+def test_of_several_heads_the_least_max_counts(data_set, second):
+    """Each passes over what is beyond its own."""
+    data_set.check()
+    crowd(data_set)
+    head = CFG[CFG.index("[region]") :]
+    text = CFG.replace("max=9", "max=12") + "\n[route]\nlayers=0\n\n" + head.replace("max=9", f"max={second}")
+    (data_set.root / "my.cfg").write_text(text)
+    kinds = [problem.kind for problem in data_set.check().problems]
+    assert kinds == ["too many objects"] * (second == 10)
+
+
+def test_flags_without_a_cfg(data_set, capsys):
+    data_set.check()
+    assert main(["check", "my.data", "-size", "96", "-program", "alexeyab"]) == 1
+    out = capsys.readouterr().out
+    assert "shorter side in pixels at 96 x 96: " in out
+    assert "60 of 60 images have no label file: images/t00.txt" in out
+
+
+@pytest.mark.parametrize("flag", ["-json", "-show"])
+def test_a_file_that_cannot_be_written_is_an_error_at_once(data_set, capsys, flag):
+    data_set.check()
+    assert main(["check", "my.data", flag, "images"]) == 1
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.startswith("darknet-compat: images: a folder")
+    assert said.err.count("\n") == 1
+
+
+def test_nothing_to_learn_is_an_error(data_set):
+    for path in data_set.train:
+        data_set.label(path)
+    found = data_set.check()
+    assert [(one.kind, one.error) for one in found.problems] == [("classes without objects", True)]
+    assert found.problems[0].text == "train: no object of ant, bee"
 
 
 def test_what_it_found_as_json_and_as_an_image(data_set, tmp_path, capsys):

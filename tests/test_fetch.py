@@ -11,6 +11,7 @@ import pytest
 from darknet_compat import fetch
 from darknet_compat.cfg import read_cfg
 from darknet_compat.cli import main
+from darknet_compat.errors import WeightsError
 from darknet_compat.network import Network
 from darknet_compat.stock import find_stock
 from darknet_compat.weights import save_weights
@@ -51,6 +52,25 @@ def test_weights(tmp_path):
         assert "the server answers 404" in one_line(run_verb("get_weights", "yolov2-tiny-voc", *flags))
         server.files["/yolov2-tiny-voc.weights"] = body
         assert "expected 63,471,556; it is another file" in one_line(run_verb("get_weights", "yolov2-tiny-voc", *flags))
+
+
+@pytest.mark.parametrize(
+    ("layers", "filled", "fits"), [(None, 100, True), (None, 5, False), (5, 5, True), (5, 3, False), (5, 100, False)]
+)
+def test_numbers_fill_the_layers_that_the_table_says(tmp_path, monkeypatch, layers, filled, fits):
+    """A file that ends behind a layer loads, and may be one that was cut off there."""
+    network = Network(read_cfg(find_stock("cfg/tiny.cfg"))).start()
+    save_weights(network, tmp_path / "made")
+    body = (tmp_path / "made").read_bytes()
+    sizes = [4 * sum(tensor.numel() for _, tensor in layer.numbers()) for layer in network.layers]
+    body = body[: len(body) - sum(sizes[filled:])]
+    monkeypatch.setitem(fetch.PUBLISHED, "own", fetch.Published("own.weights", "tiny", None, "", layers))
+    with serving({"/own.weights": body}) as server:
+        if fits:
+            assert fetch.get_weights("own", tmp_path / "weights", server.address)
+            return
+        with pytest.raises(WeightsError, match=r"own\.weights: the numbers fill \d+ layers of tiny\.cfg; expected \d+"):
+            fetch.get_weights("own", tmp_path / "weights", server.address)
 
 
 @pytest.fixture

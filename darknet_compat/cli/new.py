@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import signal
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from .arguments import above_0, count, fraction, positive, table
 
@@ -34,7 +35,7 @@ def add(verbs: Any) -> None:
     flag(
         "cfg", metavar="CFG", help="network to start from (default: cfg/yolov4-small.cfg, on a GPU cfg/yolov4-tiny.cfg)"
     )
-    flag("size", type=positive, metavar="PIXELS", help="of the network's input (default: what the boxes need)")
+    flag("size", type=positive, metavar="PIXELS", help="of the network's input, by 32 (default: what the boxes need)")
     flag("minutes", type=above_0, metavar="N", help="most time to train (default: 40 on a processor)")
     flag("split", type=fraction, metavar="SHARE", help="of the images, to score on (default: as the data comes, or .2)")
     flag("seed", type=count, default=0, help="of the division (default 0)")
@@ -47,14 +48,23 @@ def add(verbs: Any) -> None:
 def new(options: argparse.Namespace) -> int:
     from ..new import new as run
 
-    project = run(
-        options.name, options.source, form=options.form, names=options.names, cfg=options.cfg, size=options.size,
-        minutes=options.minutes, share=options.split, seed=options.seed, copy=options.copy, skip=options.skip,
-        device=options.device,
-    )  # fmt: skip
+    before = signal.signal(signal.SIGTERM, _stop)
+    try:
+        project = run(
+            options.name, options.source, form=options.form, names=options.names, cfg=options.cfg, size=options.size,
+            minutes=options.minutes, share=options.split, seed=options.seed, copy=options.copy, skip=options.skip,
+            device=options.device,
+        )  # fmt: skip
+    finally:
+        signal.signal(signal.SIGTERM, before)
     for line in _lines(project):
         print(line)
     return 0
+
+
+def _stop(number: int, _: object) -> NoReturn:
+    """So that what was begun is taken away, as by Ctrl-C."""
+    raise SystemExit(128 + number)
 
 
 def _lines(project: Project) -> Iterator[str]:

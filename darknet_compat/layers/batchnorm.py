@@ -137,6 +137,11 @@ class Normalised(Layer):
 
     def normalise(self, x: Tensor) -> Tensor:
         """``x`` (N, c, h, w) normalised, scaled and with its biases."""
+        if self.training and x.numel() == x.shape[1]:
+            raise self.section.error(
+                "one value per channel in training, which has no variance; expected more images in a mini-batch "
+                "(batch / subdivisions), or a larger input"
+            )
         return batch_norm(
             x,
             self.scales,

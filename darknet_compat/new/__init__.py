@@ -44,7 +44,9 @@ __all__ = ["FORMS", "Form", "Project", "collect", "new"]
 # On a processor a network of a quarter of YOLOv4-tiny's work, at a size that its time allows.
 CPU_CFG, GPU_CFG = "cfg/yolov4-small.cfg", "cfg/yolov4-tiny.cfg"
 CPU_SIZES, GPU_SIZE = (224, 256, 320, 416), 416
+STRIDE = 32  # pixels of the input in a cell of the smallest map; of other sizes the maps of several heads do not fit
 GPU_BATCH = 64, 8
+CPU_BATCH = 16, 2  # in the place of a stock cfg's batch=1, which is for detection
 MINUTES = 40  # on a processor, so that it ends within an hour where another job is busy, too
 FEWEST = 200  # updates after which there is something to see
 SHARE = 0.2  # of the images, to score on
@@ -112,10 +114,10 @@ def new(
     its name up to the first dot), labels where the program that the cfg is for looks for them, train.txt and valid.txt,
     NAME.names, NAME.data and NAME.cfg.
 
-    ``cfg`` None is a small YOLOv4 for a processor, and YOLOv4-tiny for a GPU. ``size`` None: on a processor the
-    smallest of 224 to 416 at which nine boxes of ten have sides of 8 pixels or more. Anchors are those of the training
-    boxes as the network sees them. Updates are AlexeyAB's 2,000 a class, at least 6,000 and one for each image, but no
-    more than ``minutes`` allow, measured here (None: 40 on a processor, any number on a GPU).
+    ``cfg`` None is a small YOLOv4 for a processor, and YOLOv4-tiny for a GPU. ``size`` is a multiple of 32; None: on a
+    processor the smallest of 224 to 416 at which nine boxes of ten have sides of 8 pixels or more. Anchors are those of
+    the training boxes as the network sees them. Updates are AlexeyAB's 2,000 a class, at least 6,000 and one for each
+    image, but no more than ``minutes`` allow, measured here (None: 40 on a processor, any number on a GPU).
 
     Raises :class:`DarknetError` in one line, and then leaves nothing behind.
     """
@@ -124,6 +126,9 @@ def new(
         raise DataError(f"{str(folder)!r}: a line break; expected a NAME without one, as lists hold a path a line")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise DataError(f"{name}: exists already; expected the name of a folder to make")
+    if size is not None and size % STRIDE:
+        near = sorted({max(STRIDE, size // STRIDE * STRIDE), -(-size // STRIDE) * STRIDE})
+        raise DataError(f"-size {size}: expected a multiple of {STRIDE}, such as {' or '.join(map(str, near))}")
     where = find_device(device)
     on_processor = where.type == "cpu"
     given = os.fspath(cfg or (CPU_CFG if on_processor else GPU_CFG))
@@ -133,9 +138,13 @@ def new(
     groups = _alike(found, skip)
     divided = share is None and len({image.part for image in found.images} & {"valid", "test"}) > 0
     parts = _parts(found, groups, divided, SHARE if share is None else share, seed)
-    for part in ("train", "valid"):
+    uses: dict[Part, str] = {"train": "train", "valid": "score"}
+    for part, use in uses.items():
         if not parts[part]:
-            raise DataError(f"{source}: no image to {'train' if part == 'train' else 'score'} on; expected more images")
+            expected = _expected(part, groups, divided, share)
+            raise DataError(f"{source}: of {len(groups)} images none is left to {use} on; expected {expected}")
+    if not any(len(image.objects) for image in parts["train"]):
+        raise DataError(f"{source}: no object in the {len(parts['train'])} images to train on; nothing can be learnt")
     program = read_program(template)[0]
 
     with _made(folder) as made:
@@ -145,7 +154,8 @@ def new(
         boxes = np.concatenate([image.objects[:, 3:] for image in parts["train"]])
         side = size or (input_size(boxes, CPU_SIZES) if on_processor else GPU_SIZE)
         net = read_net(template.net, program)[0]
-        batch: tuple[int, int] = (net.batch, net.subdivisions) if on_processor else GPU_BATCH
+        own_batch = (net.batch, net.subdivisions) if net.batch > 1 else CPU_BATCH
+        batch: tuple[int, int] = own_batch if on_processor else GPU_BATCH
         trial = own_cfg(template, len(found.names), (side, side), schedule(*batch, asked), most)
         seconds = seconds_per_update(trial, where, parts["train"])
         allowed = MINUTES if minutes is None and on_processor else minutes
@@ -220,6 +230,19 @@ def _parts(found: Collection, groups: np.ndarray, divided: bool, share: float, s
     return parts
 
 
+def _expected(empty: str, groups: np.ndarray, divided: bool, share: float | None) -> str:
+    """What would leave images in a part that has none."""
+    if len(groups) == 1:
+        return "two or more"
+    if divided:
+        return "-split SHARE, which divides the data anew"
+    if len(set(groups.tolist())) == 1:
+        return "some that are no near-duplicates of the others, which stay on one side"
+    if share is None:
+        return "more images"
+    return f"a {'smaller' if empty == 'train' else 'larger'} -split than {share:g}"
+
+
 def _across(parts: dict[Part, list[Labelled]], found: Collection, groups: np.ndarray) -> list[tuple[str, str]]:
     """Pairs of near-duplicates, of which the first is trained on."""
     numbers = dict(zip((image.name for image in found.images), groups.tolist(), strict=True))
@@ -246,9 +269,12 @@ def _made(folder: Path) -> Iterator[Path]:
             scratch.rename(folder)
         except OSError as error:
             raise DataError(f"{folder}: {error.strerror}; expected the name of a folder to make") from None
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(scratch, ignore_errors=True)
         _remove_empty(above)
+        if isinstance(error, OSError):
+            what = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+            raise DataError(f"{folder}: cannot be made: {what}; nothing of it is left") from None
         raise
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,13 +66,15 @@ def report(
     images too. ``weights`` None are those of the training's end. The scores are those of :func:`.voc_eval`: against
     label files, or with a ``devkit`` against VOC's annotations; ``metric`` is its metric. Boxes are drawn from
     ``thresh`` on (None: that of ``detector test``). ``beside``: files that ``voc_eval -json`` wrote of something else,
-    whose columns are called like them. ``progress`` takes what takes long, and how many it is.
+    whose columns are called like them, and by their paths where names are equal. ``progress`` takes what takes long,
+    and how many it is.
 
     Raises :class:`DarknetError` in one line.
     """
     found = find_run(run)
     record = found.record
-    others = {Path(file).stem: read_scores(file) for file in beside}
+    stems = Counter(Path(file).stem for file in beside)
+    others = {Path(file).stem if stems[Path(file).stem] == 1 else os.fspath(file): read_scores(file) for file in beside}
     if not os.path.exists(find_stock(record.data)):
         raise DataError(f"{record.data}: no such file; the training was started in {record.folder}: type this there")
     scored = found.weights if weights is None else Path(weights)
@@ -122,7 +125,7 @@ def _by_family(
 
 def _training(run: Run, out: Path, steps: Steps) -> tuple[Section, list[tuple[str, str]]]:
     """Its part of the page, and its figures."""
-    record, figures = run.record, run.figures()
+    record, figures = run.record, run.figures
     seconds = float(np.nansum(figures["seconds"]) + np.nansum(figures["loading_seconds"]))
     for command in record.commands:
         steps.add("training", command, seconds if len(record.commands) == 1 else None)
@@ -160,9 +163,9 @@ def _next(run: Run, weights: Path, cfg: Path) -> list[Section]:
     else:
         commands = [
             [record.family, "test", record.data, cfg, weights, "photo.jpg"],
-            [record.family, "map", record.data, cfg, weights],
+            *([["detector", "map", record.data, cfg, weights]] if record.family == "detector" else []),
             ["export", cfg, weights, f"{run.name}.onnx"],
-            ["compare", run.folder, "another run"],
+            ["compare", run.path(""), "another run"],
             ["new", "cells", "--from", "my_images"],
         ]
     words = [page.command(shlex.join(["darknet-compat", *map(str, command)])) for command in commands]

@@ -61,7 +61,7 @@ def compare(runs: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str] 
         raise ResultsError(f"{os.fspath(out)}: expected a file that ends in .html")
     check_file(out)
     found = [find_run(run) for run in runs]
-    tables = [run.figures() for run in found]
+    tables = [run.figures for run in found]
     names = _names(found)
     scores = [run.scores() for run in found]
     compared = Compared(names, _figures(found, tables), _settings(found), _classes(scores))
@@ -98,7 +98,7 @@ def _figures(runs: Sequence[Run], tables: Sequence[dict[str, np.ndarray]]) -> li
         "average loss": [f"{table['avg_loss'][-1]:.4g}" for table in tables],
         "time in updates": [page.clock(float(_seconds(table).sum())) for table in tables],
         "an update": [f"{np.median(_seconds(table)):.3f} s" for table in tables],
-        "weights": [run.weights.name for run in runs],
+        "weights": [run.written.name if run.written else "–" for run in runs],
     }
     for column, called in SCORES.items():
         scored = [table[column][~np.isnan(table[column])] if column in table else np.empty(0) for table in tables]

@@ -65,6 +65,12 @@ class DetectorReport:
             self.data, self.cfg, self.weights, device=self.device, numerics=record.numerics, program=record.program,
             batch=self.batch, verbs=record.family,
         )  # fmt: skip
+        head = self.detector.network.detector
+        if self.truth["devkit"] is None and getattr(head, "map", None) is not None:
+            raise head.section.error(
+                "labels count classes by this file, and names= by the network's; expected a devkit to score against, "
+                "whose annotations name the classes", "map",
+            )  # fmt: skip
         before, after = [self._data()], [self._scores(), self._detections()]
         mean = self.scores["mAP"]
         tiles = [(page.number(mean), f"mAP, {METRICS[self.scores['metric']]}")]

@@ -7,13 +7,16 @@ import json
 import math
 import os
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ..cfg import parse_cfg
 from ..errors import DataError
 from ..files import regular_file
+from ..layers.net import read_net
 from ..train.record import END, Record, read_record, record_path
 
 SCORED = "scores.json"  # in the folder of a report
@@ -38,19 +41,26 @@ class Run:
         return self.path(".report")
 
     @property
-    def weights(self) -> Path:
-        """Those of its end; of a training that is not at its end, those that were written last.
-
-        Raises :class:`DataError` where there are none yet.
+    def written(self) -> Path | None:
+        """The weights of its end; of a training that is not at its end, those that were written last. None where
+        there are none yet. Others may lie there, of the end of a training before it.
         """
-        for name in (self.record.final, self.record.last):
-            if (self.folder / name).is_file():
-                return self.folder / name
-        raise DataError(
-            f"{self.folder / self.record.final}: no such file, nor {self.record.last}; expected a training that has "
-            "written weights"
-        )
+        net = read_net(parse_cfg(self.record.text, self.record.cfg).net, self.record.program)[0]
+        ended = self.figures["batch"][-1] >= net.max_batches
+        names = [self.record.final, self.record.last] if ended else [self.record.last]
+        return next((self.folder / name for name in names if (self.folder / name).is_file()), None)
 
+    @property
+    def weights(self) -> Path:
+        """:attr:`written`. Raises :class:`DataError` where there are none."""
+        if self.written is None:
+            raise DataError(
+                f"{self.folder / self.record.final}: no such file of this training, nor {self.record.last}; expected "
+                "one that has written weights"
+            )
+        return self.written
+
+    @cached_property
     def figures(self) -> dict[str, np.ndarray]:
         """The table of its updates, float64 (updates,) by the names of the columns, NaN where there is no figure.
 
@@ -59,12 +69,12 @@ class Run:
         path = self.path(".csv")
         try:
             with regular_file(path, "utf-8", "replace") as file:
-                rows = [row for row in csv.DictReader(file) if None not in row and None not in row.values()]
+                rows = [row for row in csv.DictReader(file) if _whole(row)]
         except OSError as error:
             raise DataError(f"{path}: {error.strerror}; expected the table of a training") from None
         except csv.Error as error:
             raise DataError(f"{path}: {error}; expected the table of a training") from None
-        if not rows or not set(FEWEST) <= rows[0].keys():
+        if not rows:
             raise DataError(f"{path}: no row of a training's table; expected columns {', '.join(FEWEST)}")
         return {name: np.array([_number(row[name]) for row in rows]) for name in rows[0]}
 
@@ -149,8 +159,21 @@ def _is_scores(scores: Any, mean: str, key: str) -> bool:
     )
 
 
+def _whole(row: dict[str, str]) -> bool:
+    """False for a line that a kill cut off, or that is none of a training's table."""
+    return (
+        None not in row
+        and None not in row.values()
+        and set(FEWEST) <= row.keys()
+        and _number(row["batch"]) >= 0
+        and _number(row["images"]) >= 0
+    )
+
+
 def _number(text: str) -> float:
+    """NaN where it is none, or has no end."""
     try:
-        return float(text or "nan")
+        number = float(text)
     except ValueError:
         return math.nan
+    return number if math.isfinite(number) else math.nan

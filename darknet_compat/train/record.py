@@ -15,9 +15,16 @@ import torch
 from .. import __version__
 from ..errors import TrainingError
 from ..files import regular_file, whole_file
+from ..layers.base import PROGRAMS
+from ..network import NUMERICS
 
 END = ".run.json"  # of the file's name, behind the training's
 LARGEST = 2**26  # bytes; a cfg is 20 thousand
+# What some of its words are one of.
+ONE_OF = {
+    "family": ("detector", "yolo", "classifier", "rnn"), "labels": ("", "path", "folder"), "program": PROGRAMS,
+    "numerics": NUMERICS,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -80,7 +87,12 @@ def read_record(path: str | os.PathLike[str]) -> Record:
         raise TrainingError(f"{name}: expected the record of a training: {', '.join(kinds)}")
     for key, kind in kinds.items():
         inner = read[key].values() if isinstance(read[key], dict) else read[key] if isinstance(read[key], list) else ()
-        if type(read[key]) is not kind or not all(isinstance(one, str) for one in inner):
+        if (
+            type(read[key]) is not kind
+            or not all(isinstance(one, str) for one in inner)
+            or read[key] not in ONE_OF.get(key, [read[key]])
+            or "\0" in str(read[key])
+        ):
             raise TrainingError(f"{name}: `{key}` is {str(read[key])[:40]!r}; expected what a training writes there")
     if not read["commands"]:
         raise TrainingError(f"{name}: `commands` is empty; expected the one that began the training")

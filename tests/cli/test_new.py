@@ -1,6 +1,11 @@
 """``new`` as it is typed: what it prints, and that the command it prints runs."""
 
+import os
 import shlex
+import signal
+import time
+
+import pytest
 
 from darknet_compat.cli import main
 from tests.new.conftest import DataSet
@@ -67,6 +72,29 @@ def test_each_flag_reaches_the_job(monkeypatch, capsys):
     ):
         assert main(shlex.split(wrong)) == 2
         assert "darknet-compat new" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_leaves_nothing_behind(tmp_path, monkeypatch, capsys, number, code):
+    monkeypatch.chdir(tmp_path)
+    make(tmp_path / "raw")
+
+    def stop(*_):
+        assert list(tmp_path.glob("deep/.birds.*/images/*"))
+        os.kill(os.getpid(), number)
+        time.sleep(10)  # the signal comes before that is over
+
+    monkeypatch.setattr("darknet_compat.new.seconds_per_update", stop)
+
+    def before(*_):
+        pytest.fail("nobody minded the signal")
+
+    signal.signal(signal.SIGTERM, before)
+    start = time.monotonic()
+    assert main(["new", "deep/birds", "--from", "raw", "--cfg", "cfg/yolov2-shapes.cfg"]) == code
+    assert time.monotonic() - start < 10
+    assert [path.name for path in tmp_path.iterdir()] == ["raw"]
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_an_error_is_one_line(tmp_path, monkeypatch, capsys):

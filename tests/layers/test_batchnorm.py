@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from darknet_compat.cfg import parse_cfg
+from darknet_compat.errors import CfgError
 from darknet_compat.layers.batchnorm import batch_norm, fold
 from darknet_compat.network import Network
 from tests.compare import check_layers, check_weights, net, network_of, randomise
@@ -119,6 +120,20 @@ def test_folded_weights_give_the_same_values(numerics):
     assert folded["weights"].shape == (4, 2, 3, 1)
     found = (folded["weights"].numpy() * x).sum((1, 2, 3)) + folded["biases"].numpy()
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "layer", ["[batchnorm]", "[conv]\nfilters=2\nbatch_normalize=1", "[connected]\noutput=2\nbatch_normalize=1"]
+)
+@pytest.mark.parametrize("numerics", ["cudnn", "gpu", "cpu"])
+def test_a_single_value_has_no_variance(layer, numerics):
+    """As of a mini-batch of one image whose map is one cell: an error in training alone."""
+    network = Network(parse_cfg(net(1, 1, 3, layer)), numerics=numerics).start()
+    image = torch.ones(1, 3, 1, 1)
+    assert network.eval()(image).isfinite().all()
+    assert network.train()(torch.cat([image, 2 * image])).isfinite().all()
+    with pytest.raises(CfgError, match=r":\d+: .*one value per channel in training, which has no variance"):
+        network(image)
 
 
 def test_start_values_are_darknets():

@@ -180,6 +180,41 @@ def test_what_cannot_be_told_apart(data_set):
     assert [image.name for image in collect(data_set.root, "coco").images] == ["x.jpg"]
 
 
+@pytest.mark.parametrize("label", ["photos/a.txt", "labels/photos/a.txt", "labels/a.txt"])
+def test_where_label_files_stand(data_set, label):
+    """A BMP is one more kind for which pjreddie's program knows none: it takes the image itself for its labels."""
+    data_set.image("photos/a.bmp", (60, 40), ".bmp")
+    data_set.txt(label, (60, 40), [(0, 6, 4, 12, 8)])
+    (data_set.root / "a.names").write_text("bird\n")
+    [image] = collect(data_set.root).images
+    assert image.objects.tolist() == [[0, 0.2, 0.2, 0.2, 0.2]]
+
+
+def test_images_come_in_the_order_of_their_paths(data_set):
+    for name in ("b", "a/x", "c/a"):
+        data_set.image(f"{name}.jpg")
+        data_set.xml(f"{name}.xml", (60, 40), [(0, 1, 1, 9, 9)])
+    assert [image.name for image in collect(data_set.root).images] == ["a/x.jpg", "b.jpg", "c/a.jpg"]
+
+
+def test_folders_say_the_part_of_what_a_json_file_names(data_set):
+    names = ["train/a.jpg", "val/b.jpg", "c.jpg"]
+    for name in names:
+        data_set.image(name)
+    data_set.coco("instances.json", {name: ((60, 40), [(0, 1, 1, 9, 9)]) for name in names})
+    assert {image.name: image.part for image in collect(data_set.root).images} == dict(
+        zip(names, ["train", "valid", ""], strict=True)
+    )
+
+
+def test_json_of_another_kind_is_no_instances_file(data_set):
+    """As results are, or what a tool for labelling keeps for itself."""
+    MAKERS["darknet"](data_set)
+    (data_set.root / "results.json").write_text('[{"images": 1, "annotations": 2, "categories": 3}]')
+    (data_set.root / "settings.json").write_text('{"theme": "dark"}')
+    assert collect(data_set.root).form == "darknet"
+
+
 def test_darknet_labels_need_names(data_set):
     data_set.image("a.jpg")
     data_set.txt("a.txt", (60, 40), [(1, 1, 1, 9, 9)])
@@ -188,6 +223,10 @@ def test_darknet_labels_need_names(data_set):
     (data_set.root / "one.names").write_text("bird\n")
     with pytest.raises(DarknetError, match="a class that is none of 0 to 0"):
         collect(data_set.root)
+    (data_set.root / "a.txt").write_text("0.5 .5 .5 .2 .2\n")
+    with pytest.raises(DarknetError, match="a class that is none of 0 to 0"):
+        collect(data_set.root)
+    data_set.txt("a.txt", (60, 40), [(1, 1, 1, 9, 9)])
     (data_set.root / "two.names").write_text("bird\ncat\n")
     with pytest.raises(DarknetError, match="2 that differ"):
         collect(data_set.root)

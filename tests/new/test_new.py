@@ -1,18 +1,22 @@
 """new/__init__.py: the folder that `new` makes, of every form of data, is one that trains."""
 
+import errno
 import os
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from darknet_compat.cfg import read_cfg, read_data, read_list, read_names
 from darknet_compat.errors import DarknetError
 from darknet_compat.labels import label_path, read_labels
 from darknet_compat.network import Network
-from darknet_compat.new import collect, new
+from darknet_compat.new import collect, new, seconds_per_update
+from darknet_compat.new.collect import Labelled
 from darknet_compat.train.detector import train_detector
 from tests.conftest import ROOT
 
@@ -85,6 +89,7 @@ def test_every_form_becomes_a_folder_that_trains(data_set, tiny, tmp_path, form,
     train, valid = (read_list(data.require(name)) for name in ("train", "valid"))
     assert read_names(data.require("names")) == NAMES
     assert data.integer("classes") == 2
+    assert [data.require(name) for name in ("backup", "results")] == [f"{folder}/backup", f"{folder}/results"]
     assert len(train) == 3
     assert len(valid) == 1
     assert project.program == program
@@ -121,6 +126,19 @@ def test_data_that_comes_divided_stays_so(data_set, tiny, tmp_path):
     assert len({part for path, part in sides.items() if Path(path).name in ("train_train0.jpg", "test_test0.jpg")}) == 1
 
 
+def test_of_data_that_comes_divided_the_rest_is_trained_on(data_set, tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr("darknet_compat.new.seconds_per_update", lambda *_: 1.0)
+    for index, name in enumerate(("a", "b", "val/c")):
+        data_set.image(f"{name}.jpg")
+        data_set.xml(f"{name}.xml", (60, 40), [(0, 5, 5, 10 + index, 20)])
+    new(tmp_path / "own", data_set.root, cfg=tiny())
+    assert [Path(path).name for path in read_list(tmp_path / "own/train.txt")] == ["a.jpg", "b.jpg"]
+    assert [Path(path).name for path in read_list(tmp_path / "own/valid.txt")] == ["val_c.jpg"]
+    mode = os.umask(0)
+    os.umask(mode)
+    assert (tmp_path / "own").stat().st_mode & 0o777 == 0o777 & ~mode  # as of any folder
+
+
 def test_a_test_set_alone_is_scored_on(data_set, tiny, tmp_path):
     for part in ("train", "test"):
         for index in range(2):
@@ -128,6 +146,43 @@ def test_a_test_set_alone_is_scored_on(data_set, tiny, tmp_path):
             data_set.xml(f"{part}/{part}{index}.xml", (60, 40), [(0, 5, 5, 10 + index, 20 - index)])
     new(tmp_path / "own", data_set.root, cfg=tiny(), size=64, minutes=0.001)
     assert [Path(path).name for path in read_list(tmp_path / "own/valid.txt")] == ["test_test0.jpg", "test_test1.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("images", "share", "message"),
+    [
+        (6, 0.0, "of 6 images none is left to score on; expected a larger -split than 0"),
+        (6, 1.0, "of 6 images none is left to train on; expected a smaller -split than 1"),
+        (1, None, "of 1 images none is left to score on; expected two or more"),
+        (1, 0.5, "of 1 images none is left to .* on; expected two or more"),
+    ],
+)
+def test_a_part_without_images_is_an_error_that_says_the_cure(data_set, tiny, tmp_path, images, share, message):
+    many(data_set, images)
+    with pytest.raises(DarknetError, match=message):
+        new(tmp_path / "own", data_set.root, cfg=tiny(), share=share)
+    assert not (tmp_path / "own").exists()
+
+
+def test_what_cannot_be_divided_says_why(data_set, tiny, tmp_path):
+    """Frames that are all alike; parts of which none is called train; a part to train on that shows nothing."""
+    for name in ("test/a", "test/b"):
+        data_set.image(f"{name}.jpg")
+        data_set.xml(f"{name}.xml", (60, 40), [(0, 5, 5, 10, 20)])
+    with pytest.raises(DarknetError, match="none is left to train on; expected -split SHARE, which divides"):
+        new(tmp_path / "own", data_set.root, cfg=tiny())
+    data_set.image("train/c.jpg")
+    data_set.xml("train/c.xml", (60, 40), [])
+    with pytest.raises(DarknetError, match="no object in the 1 images to train on"):
+        new(tmp_path / "own", data_set.root, cfg=tiny())
+    frames = type(data_set)(tmp_path / "frames")
+    for name in "abc":
+        frames.image(f"{name}.jpg")
+        frames.xml(f"{name}.xml", (60, 40), [(0, 5, 5, 10, 20)])
+        (frames.root / f"{name}.jpg").write_bytes((frames.root / "a.jpg").read_bytes())
+    with pytest.raises(DarknetError, match="expected some that are no near-duplicates of the others"):
+        new(tmp_path / "own", frames.root, cfg=tiny())
+    assert not (tmp_path / "own").exists()
 
 
 def test_names_are_such_that_result_files_tell_them_apart(data_set, tiny, tmp_path):
@@ -191,7 +246,6 @@ def test_the_time_of_an_update_is_that_of_its_images_too(data_set, tiny, tmp_pat
     many(data_set)
     cfg = tiny()
     batch = net_of(cfg).batch
-    quick = new(tmp_path / "quick", data_set.root, cfg=cfg).seconds
     fill = TrainingSet.fill
 
     def slow(*arguments):
@@ -200,8 +254,110 @@ def test_the_time_of_an_update_is_that_of_its_images_too(data_set, tiny, tmp_pat
 
     monkeypatch.setattr(TrainingSet, "fill", slow)
     monkeypatch.setattr("darknet_compat.new.TIMED", 3.0)
-    assert quick < 0.25
-    assert new(tmp_path / "slow", data_set.root, cfg=cfg).seconds == pytest.approx(0.3, abs=0.1)
+    assert new(tmp_path / "slow", data_set.root, cfg=cfg).seconds > 0.27
+
+
+@pytest.mark.parametrize(("minutes", "expected"), [(None, 6000), (10, 600)])
+def test_on_a_gpu_the_network_is_larger_and_the_time_free(data_set, tmp_path, monkeypatch, minutes, expected):
+    many(data_set)
+    monkeypatch.setattr("darknet_compat.new.find_device", lambda _: torch.device("cuda"))
+    monkeypatch.setattr("darknet_compat.new.seconds_per_update", lambda *_: 1.0)
+    project = new(tmp_path / "own", data_set.root, minutes=minutes)
+    assert project.template == "cfg/yolov4-tiny.cfg"
+    net = net_of(tmp_path / "own/own.cfg")
+    assert (net.width, net.height, net.batch, net.subdivisions, net.max_batches) == (416, 416, 64, 8, expected)
+
+
+@pytest.mark.parametrize(
+    ("ends", "expected"),
+    [
+        ([0, 5, 6, 7, 9], 1.5),  # of two updates, behind 8 seconds
+        ([0, 50, 90, 91], 20.5),  # four at the least
+        ([0.0] * 29 + [0.1 * index for index in range(31)] + [99], 0.1),  # 60 at the most
+    ],
+)
+def test_the_second_half_of_the_updates_counts(tiny, monkeypatch, ends, expected):
+    """The first sets up what the others find, and what is loaded meanwhile would not last."""
+    net = net_of(tiny())
+    done, left = [], iter(ends)
+
+    class Trainer:
+        network = None
+
+        def __init__(self, *_, **__):
+            self.net = net
+
+        def update(self, batches):
+            done.append(len(list(batches)))
+
+    monkeypatch.setattr("darknet_compat.new.Trainer", Trainer)
+    monkeypatch.setattr("darknet_compat.new.detection_set", lambda *_: None)
+    monkeypatch.setattr("darknet_compat.new.load_batches", lambda *_, **__: (index for index in range(1000)))
+    monkeypatch.setattr("darknet_compat.new.time", SimpleNamespace(perf_counter=lambda: next(left)))
+    image = Labelled("a.jpg", "a.jpg", np.zeros((1, 5)))
+    assert seconds_per_update(read_cfg(tiny()), torch.device("cpu"), [image]) == pytest.approx(expected)
+    assert done == [net.subdivisions] * min(len(ends), 60)
+
+
+def test_the_input_is_as_large_as_the_boxes_need_and_a_head_takes_all_of_an_image(
+    data_set, tiny, tmp_path, monkeypatch
+):
+    """Boxes of 2 of 60 pixels have 8 at an input of 256, and not at 224."""
+    monkeypatch.setattr("darknet_compat.new.seconds_per_update", lambda *_: 1.0)
+    for index in range(6):
+        data_set.image(f"{index}.jpg", (60, 60))
+        boxes = [(0, 20 + 2 * place, 30, 2 + index % 2 * place / 5, 10) for place in range(40 if index == 1 else 4)]
+        data_set.xml(f"{index}.xml", (60, 60), boxes)
+    new(tmp_path / "own", data_set.root, cfg=tiny())
+    network = Network(read_cfg(tmp_path / "own/own.cfg"), device="meta")
+    assert (network.net.width, network.net.height, network.detector.o.max) == (256, 256, 40)
+
+
+def test_a_seed_divides_and_the_cfg_says_what_its_updates_are(data_set, tiny, tmp_path, monkeypatch):
+    """The rule counts the images that are trained on."""
+    monkeypatch.setattr("darknet_compat.new.seconds_per_update", lambda *_: 0.5)
+    monkeypatch.setattr("darknet_compat.new.updates", lambda classes, images: 1000 * classes * images)
+    many(data_set)
+    divided = set()
+    for name, seed in (("a", 0), ("b", 0), ("c", 1), ("d", 2)):
+        project = new(tmp_path / name, data_set.root, cfg=tiny(), seed=seed, minutes=10)
+        assert project.asked == 2000 * len(project.parts["train"])
+        divided.add(tuple(image.name for image in project.parts["valid"]))
+        text = (tmp_path / name / f"{name}.cfg").read_text()
+        assert f"asks for {project.asked} updates: " in text
+        assert "\n# 1200 are what 10 minutes allow, at 0.50 s each.\n" in text
+    assert 1 < len(divided) < 4
+    new(tmp_path / "all", data_set.root, cfg=tiny(), minutes=np.inf)
+    assert "minutes allow" not in (tmp_path / "all/all.cfg").read_text()
+
+
+def test_where_links_are_not_for_everyone_images_are_copied(data_set, tiny, tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError("not privileged")
+
+    monkeypatch.setattr("darknet_compat.new.seconds_per_update", lambda *_: 1.0)
+    monkeypatch.setattr(Path, "symlink_to", refuse)
+    many(data_set, 6)
+    new(tmp_path / "own", data_set.root, cfg=tiny())
+    images = sorted((tmp_path / "own/images").glob("*.jpg"))
+    assert [path.read_bytes() for path in images] == [
+        path.read_bytes() for path in sorted((data_set.root / "x").glob("*.jpg"))
+    ]
+    assert not any(path.is_symlink() for path in images)
+
+
+def test_a_cfg_for_detection_becomes_one_for_training(data_set, tiny, tmp_path, monkeypatch):
+    """As most of the stock cfgs, which say batch=1; another batch is the cfg's own."""
+    many(data_set)
+    monkeypatch.setattr("darknet_compat.new.seconds_per_update", lambda *_: 1.0)
+    cfg = tiny()
+    new(tmp_path / "own", data_set.root, cfg=cfg)
+    own = net_of(tmp_path / "own/own.cfg")
+    assert (own.batch, own.subdivisions) == (4, 2)
+    cfg.write_text(cfg.read_text().replace("batch=4", "batch=1").replace("subdivisions=2", "subdivisions=1"))
+    new(tmp_path / "other", data_set.root, cfg=cfg)
+    other = net_of(tmp_path / "other/other.cfg")
+    assert (other.batch, other.subdivisions) == (16, 2)
 
 
 def test_the_usual_networks_are_there():
@@ -239,6 +395,10 @@ def test_what_is_there_is_not_overwritten(data_set, tiny, tmp_path):
     for name in ("own", "file"):
         with pytest.raises(DarknetError, match="exists already"):
             new(tmp_path / name, data_set.root, cfg=tiny())
+    for name in ("file/own", "file/for/own"):
+        with pytest.raises(DarknetError, match=f"{name}: .*; expected a folder that can be made"):
+            new(tmp_path / name, data_set.root, cfg=tiny())
+    assert (tmp_path / "file").read_text() == "mine"
     assert (tmp_path / "own/precious").read_text() == "mine"
 
 
@@ -258,6 +418,26 @@ def test_of_two_at_once_the_first_stays_and_the_second_is_one_line(data_set, tin
         new(tmp_path / "own", data_set.root, cfg=tiny())
     assert (tmp_path / theirs).read_text() == "theirs"
     assert not list(tmp_path.glob(".own*"))
+
+
+@pytest.mark.parametrize("name", [None, "x.txt"])
+def test_a_full_disk_is_one_line_and_leaves_nothing_behind(data_set, tiny, tmp_path, monkeypatch, name):
+    many(data_set, 6)
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device", name)
+
+    monkeypatch.setattr("darknet_compat.new.label_line", full)
+    what = f"{name}: No space" if name else "No space"
+    with pytest.raises(DarknetError, match=f"made/own: cannot be made: {what} left on device; nothing of it is left$"):
+        new(tmp_path / "made/own", data_set.root, cfg=tiny(), minutes=0.001)
+    assert not (tmp_path / "made").exists()
+
+
+@pytest.mark.parametrize(("size", "near"), [(100, "96 or 128"), (31, "32"), (417, "416 or 448")])
+def test_a_size_at_which_maps_do_not_fit_is_refused(data_set, tiny, tmp_path, size, near):
+    with pytest.raises(DarknetError, match=f"^-size {size}: expected a multiple of 32, such as {near}$"):
+        new(tmp_path / "own", data_set.root, cfg=tiny(), size=size)
 
 
 def test_ctrl_c_leaves_nothing_behind(data_set, tiny, tmp_path, monkeypatch):
@@ -305,3 +485,8 @@ def test_what_does_not_decode_is_named_or_left_out(data_set, tiny, tmp_path):
         new(tmp_path / "own", data_set.root, cfg=tiny(), minutes=0.001)
     project = new(tmp_path / "own", data_set.root, cfg=tiny(), minutes=0.001, skip=True)
     assert sum(len(images) for images in project.parts.values()) == 5
+    assert project.collection.left_out["images that do not decode"] == 1
+    for path in (data_set.root / "x").glob("*.jpg"):
+        path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(DarknetError, match=r"000\.jpg.*\(6 such files; -skip leaves them out\)"):
+        new(tmp_path / "none", data_set.root, cfg=tiny(), skip=True)

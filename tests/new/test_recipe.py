@@ -44,6 +44,17 @@ def test_a_stock_cfg_becomes_one_for_three_classes(name):
         assert differ <= changed
 
 
+def test_a_gaussian_head_has_nine_values_of_a_box():
+    text = (
+        "[net]\nwidth=64\nheight=64\nchannels=3\n[convolutional]\nfilters=28\nsize=1\n"
+        "[Gaussian_yolo]\nmask=0,2\nanchors=8,8, 16,16, 32,32\nclasses=5\nnum=3\nmax=90\n"
+    )
+    own = own_cfg(parse_cfg(text), 3, (64, 64), schedule(16, 2, 6000), most=40)
+    assert own.sections[1].find("filters").value == str(2 * (3 + 9))
+    assert own.sections[2].find("max").value == "90"  # which is enough
+    assert Network(parse_cfg(format_cfg(own)), device="meta").detector.o.classes == 3
+
+
 @pytest.mark.parametrize("name", ["yolov1", "darknet19", "cifar-small"])
 def test_a_cfg_without_anchors_is_refused(name):
     with pytest.raises(CfgError, match=r"no \[yolo\] and no \[region\]"):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from darknet_compat.errors import ImageError
-from darknet_compat.new.split import ALIKE, near_duplicates, split, thumbnails
+from darknet_compat.new.split import ALIKE, near_duplicates, pairs_across, split, thumbnails
 
 
 def plain_groups(rows):
@@ -61,6 +61,21 @@ def test_thumbnails_see_an_image_saved_again_and_not_another(tmp_path, darknet_s
         assert re.search(what, str(error))
 
 
+@pytest.mark.parametrize(
+    ("size", "within"), [((100, 90), 0.7), ((255, 400), 0.7), ((261, 300), 2.5), ((800, 263), 2.5)]
+)
+def test_a_thumbnail_is_the_mean_of_the_pixels(tmp_path, size, within):
+    """Nearly so where a JPEG is decoded at an eighth, which small ones are not."""
+    small = np.random.default_rng(1).integers(0, 256, (9, 9), np.uint8)
+    path = str(tmp_path / "a.jpg")
+    cv2.imwrite(path, cv2.resize(small, size, interpolation=cv2.INTER_CUBIC))
+    plain = cv2.resize(
+        cv2.imread(path, cv2.IMREAD_GRAYSCALE).astype(np.float32), (16, 16), interpolation=cv2.INTER_AREA
+    )
+    [seen] = thumbnails([path])
+    assert np.sqrt(((seen - plain.reshape(-1)) ** 2).mean()) < within
+
+
 def made(images, seed=0):
     """Classes of which some are rare, and groups of one to six images."""
     random = np.random.default_rng(seed)
@@ -80,6 +95,11 @@ def test_each_class_is_divided_by_the_share(share):
     drawn = np.random.default_rng(0).random(1000) < share
     worst = max(abs(drawn[column].mean() - share) for column in classes.T)
     assert max(abs(scored[column].mean() - share) for column in classes.T) < worst
+
+
+def test_of_near_duplicates_that_are_trained_on_the_first_is_named():
+    groups = {"a": 1, "b": 0, "c": 0, "d": 0, "e": 1, "f": 2}
+    assert pairs_across(["f", "b", "c", "a"], ["d", "e"], groups) == [("b", "d"), ("a", "e")]
 
 
 def test_near_duplicates_stay_together():

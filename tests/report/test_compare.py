@@ -55,6 +55,45 @@ def test_what_differs_and_nothing_else(runs):
     }  # fmt: skip
 
 
+def test_a_training_that_went_on(runs):
+    """Its first command is the one that began it."""
+    other(runs, "", "", commands=["first", "second", "third"])
+    settings = rows(compare(["runs/yolo", "runs/other"]).settings)
+    assert settings["went on"] == ["0", "2"]
+    assert settings["command"][1] == "first"
+    assert settings.keys() == {"command", "went on"}
+
+
+def test_a_training_that_runs_has_no_weights_yet(runs):
+    other(runs, "max_batches=2", "max_batches=9")
+    (runs / "other/yolo_last.weights").unlink()
+    assert rows(compare(["runs/yolo", "runs/other"]).figures)["weights"] == ["yolo_final.weights", "–"]
+
+
+def test_an_update_takes_what_the_one_in_the_middle_takes(runs):
+    """The first sets up what the others find."""
+    path = runs / "yolo/yolo.csv"
+    path.write_text(path.read_text() + path.read_text().splitlines(keepends=True)[-1].replace("2,4,", "3,6,", 1))
+    change_table(path, seconds={0: "100", 1: "2", 2: "3"}, loading_seconds="0", map={0: ".25", 1: ".75", 2: ".5"})
+    figures = rows(compare(["runs/yolo", "runs/region"]).figures)
+    assert figures["an update"][0] == "3.000 s"
+    assert figures["mAP, best while training"] == ["0.7500", "–"]
+    assert figures["mAP, last while training"] == ["0.5000", "–"]
+
+
+def test_the_curves_are_those_of_the_tables(runs, monkeypatch):
+    """Loss of both, and of the one that has them its scores."""
+    other(runs, "", "", versions={"torch": "0.1"})
+    change_table("runs/other/yolo.csv", avg_loss={0: "12.5", 1: "7"}, map={0: "", 1: ".5"})
+    change_table("runs/yolo/yolo.csv", avg_loss={0: "3", 1: "2"}, map="")
+    drawn = []
+    monkeypatch.setattr("matplotlib.axes.Axes.plot", lambda _, x, y, *__, **___: drawn.append((x.tolist(), y.tolist())))
+    monkeypatch.setattr("matplotlib.figure.Figure.legend", lambda *_, **__: None)
+    settings = rows(compare(["runs/yolo", "runs/other"]).settings)
+    assert drawn == [([1, 2], [3, 2]), ([1, 2], [12.5, 7]), ([2], [0.5])]
+    assert settings["torch"][1] == "0.1"
+
+
 def test_another_layer(runs):
     other(runs, "[yolo]", "[dropout]\n\n[yolo]")
     settings = rows(compare(["runs/yolo", "runs/other"]).settings)

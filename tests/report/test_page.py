@@ -102,10 +102,16 @@ def test_a_class_without_a_score():
     assert "<td>0.2500</td><td>–</td>" in table  # with nothing to compare with
     assert "<td>0.2500</td><td>+0.2500</td>" in table
     assert "difference" not in page.score_table(value, {})
+    for one in value["classes"].values():
+        del one["difficult"]  # as of a file that another program wrote
+    value["classes"]["ring"]["truths"] = None
+    table = page.score_table(value, {})
+    assert "<td>420</td><td>0</td><td>37,035</td>" in table
 
 
 @pytest.mark.parametrize(
-    ("seconds", "shown"), [(0.04, "0.0 s"), (59.94, "59.9 s"), (60, "1:00 min"), (3599, "59:59 min"), (7260, "2:01 h")]
+    ("seconds", "shown"),
+    [(0.04, "0.0 s"), (59.94, "59.9 s"), (60, "1:00 min"), (3599, "59:59 min"), (3600, "1:00 h"), (7260, "2:01 h")],
 )
 def test_a_time(seconds, shown):
     assert page.clock(seconds) == shown

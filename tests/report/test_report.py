@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import shlex
@@ -11,11 +12,15 @@ from html import unescape
 import numpy as np
 import pytest
 
+import darknet_compat.report
+from darknet_compat.cli import build_parser
 from darknet_compat.errors import DarknetError
 from darknet_compat.images import load_image
 from darknet_compat.report import report
-from darknet_compat.report.runs import find_run
+from darknet_compat.report.runs import Run, find_run
+from darknet_compat.report.steps import Steps
 from tests.report.test_page import Addresses
+from tests.train.test_record import RECORD
 from tests.trainings import run
 
 
@@ -34,6 +39,17 @@ def commands(page):
         typed = re.findall(r'class="scroll command".*?<pre>(.*?)(?:  <small>.*?)?</pre>', part, re.DOTALL)
         found[title] = [unescape(command) for command in typed]
     return found
+
+
+def copied(training, to):
+    """The record of a copy of a training."""
+    shutil.copytree(training, to, ignore=shutil.ignore_patterns("*.report"))
+    return next(to.glob("*.run.json"))
+
+
+def record(path, **values):
+    """Change what a record says."""
+    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
 
 
 @pytest.mark.parametrize("name", ["region", "yolo"])
@@ -103,15 +119,76 @@ def test_other_weights_a_devkit_and_scores_beside(person, tmp_path):
     assert sum(one["difficult"] for one in scores["classes"].values()) > 0  # which label files have not
     other = {**scores, "mAP": 0.125, "classes": {name: {**one, "ap": 0.125} for name, one in scores["classes"].items()}}
     (tmp_path / "his.json").write_text(json.dumps(other))
-    done = report("runs/yolo", out=tmp_path / "b", beside=[tmp_path / "his.json"], metric="area")
+    record(copied("runs/yolo", tmp_path / "own"), numerics="cpu")
+    done = report(tmp_path / "own", out=tmp_path / "b", beside=[tmp_path / "his.json"], metric="area")
+    typed = commands(done.page)
+    for part, line in (("Scores", 0), ("Detections", 0)):
+        assert "-program alexeyab -numerics cpu" in typed[part][line]
     assert ("0.1250", "mAP, his") in done.tiles
     assert done.tiles[0][1] == "mAP, area under the curve"
     assert "<th>AP, his</th>" in done.page.read_text()
 
 
+def test_others_beside_that_are_called_alike(person, tmp_path, monkeypatch):
+    """As all reports call theirs; each has a column."""
+    asked = {}
+    monkeypatch.setattr(darknet_compat.report, "_by_family", lambda *_, **options: asked.update(options) or 1 / 0)
+    for name, mean in (("a", 0.25), ("b", 0.5)):
+        (tmp_path / name).mkdir()
+        (tmp_path / f"{name}/scores.json").write_text(json.dumps({"mAP": mean, "classes": {}}))
+    (tmp_path / "own.json").write_text('{"mAP": null, "classes": {}}')
+    beside = [str(tmp_path / name) for name in ("a/scores.json", "b/scores.json", "own.json")]
+    with pytest.raises(ZeroDivisionError):
+        report("runs/region", out=tmp_path / "page", beside=beside)
+    assert {name: one["mAP"] for name, one in asked["beside"].items()} == {
+        beside[0]: 0.25, beside[1]: 0.5, "own": None,
+    }  # fmt: skip
+
+
+def test_a_head_with_a_map_needs_a_devkit(person, tmp_path):
+    """Labels have other numbers than names there."""
+    path, classes = copied("runs/region", tmp_path / "own"), tmp_path / "my.map"
+    classes.write_text("5\n4\n3\n2\n1\n0\n")
+    record(path, text=json.loads(path.read_text())["text"].replace("num=2", f"num=2\nmap={classes}"))
+    with pytest.raises(DarknetError, match=r"region\.cfg:\d+: .*expected a devkit to score against"):
+        report(tmp_path / "own", out=tmp_path / "page")
+
+
+@pytest.mark.parametrize("family", ["detector", "yolo", "classifier", "rnn"])
+def test_what_comes_next_can_be_typed(tmp_path, family):
+    training = Run(tmp_path, "a", dataclasses.replace(RECORD, family=family))
+    [section] = darknet_compat.report._next(training, tmp_path / "a.weights", tmp_path / "a.cfg")
+    typed = [unescape(re.search(r"<pre>(.*?)</pre>", part)[1]) for part in section.parts]
+    assert len(typed) == {"detector": 5, "yolo": 4}.get(family, 1)
+    for line in typed:
+        command, *words = shlex.split(line)
+        assert command == "darknet-compat"
+        assert build_parser().parse_args(words)
+
+
+def test_a_training_that_went_on_has_each_command_and_the_time_of_all(tmp_path):
+    """What each took of it nothing says."""
+    begun = dataclasses.replace(RECORD, commands=["darknet-compat one", "darknet-compat two"])
+    (tmp_path / "a.csv").write_text("batch,images,loss,avg_loss,seconds,loading_seconds\n1,2,9,8,30,5\n2,4,7,6.5,20,\n")
+    (tmp_path / "a.log").write_text("".join(f"line {number}\n" for number in range(30)))
+    section, tiles = darknet_compat.report._training(Run(tmp_path, "a", begun), tmp_path, Steps())
+    page = "".join(section.parts)
+    assert "<pre>darknet-compat one</pre>" in page
+    assert "<pre>darknet-compat two</pre>" in page
+    assert "line 29" in page
+    assert "line 5" not in page
+    assert tiles == [("2", "updates"), ("55.0 s", "in updates, on cpu"), ("6.5", "average loss at the end")]
+    alone = dataclasses.replace(begun, commands=["darknet-compat one"])
+    section, _ = darknet_compat.report._training(Run(tmp_path, "a", alone), tmp_path, Steps())
+    assert "<small># 55.0 s</small>" in "".join(section.parts)
+
+
 def test_a_classifier(person, tmp_path):
-    done = report("runs/classes", out=tmp_path / "page")
+    """Its images get their classes as they did in training."""
+    record(copied("runs/classes", tmp_path / "own"), numerics="cpu", labels="folder")
+    done = report(tmp_path / "own", out=tmp_path / "page")
     typed = commands(done.page)
+    assert "-numerics cpu -labels folder" in typed["Scores"][0]
     assert list(typed) == ["The network", "Training", "Scores", "From here"]
     scores = json.loads((tmp_path / "page/scores.json").read_text())
     assert done.tiles[:2] == [(f"{scores['top_1']:.4f}", "top 1"), (f"{scores['top_k']:.4f}", "top 2")]
@@ -176,7 +253,7 @@ def test_errors(person, tmp_path):
     (both / "yolo_final.weights").unlink()
     assert report(both / "yolo", out=tmp_path / "early").weights.name == "yolo_last.weights"
     (both / "yolo_last.weights").unlink()
-    assert "yolo_final.weights: no such file, nor yolo_last.weights" in error(both / "yolo")
+    assert "yolo_final.weights: no such file of this training, nor yolo_last.weights" in error(both / "yolo")
 
 
 def test_it_writes_over_no_file_that_it_reads(person, tmp_path):

@@ -25,6 +25,11 @@ def test_what_was_written_comes_back(tmp_path):
     assert read_record(tmp_path / "a.run.json") == RECORD
 
 
+def test_a_folder_that_takes_none_is_one_line(tmp_path):
+    with pytest.raises(TrainingError, match=r"none/a\.run\.json: cannot be written: No such file or directory$"):
+        write_record(tmp_path / "none/a.run.json", RECORD)
+
+
 @pytest.mark.parametrize(
     ("change", "what"),
     [
@@ -37,6 +42,11 @@ def test_what_was_written_comes_back(tmp_path):
         (lambda read: {**read, "commands": []}, "`commands` is empty"),
         (lambda read: {**read, "commands": [1]}, "`commands` is"),
         (lambda read: {**read, "versions": {"torch": 2}}, "`versions` is"),
+        (lambda read: {**read, "family": "segmenter"}, "`family` is 'segmenter'"),
+        (lambda read: {**read, "labels": "guess"}, "`labels` is 'guess'"),
+        (lambda read: {**read, "program": "theirs"}, "`program` is 'theirs'"),
+        (lambda read: {**read, "numerics": "fine"}, "`numerics` is 'fine'"),
+        (lambda read: {**read, "data": "a\0b"}, r"`data` is 'a\x00b'"),
     ],
 )
 def test_anything_else_is_an_error_of_one_line(tmp_path, change, what):
@@ -66,6 +76,7 @@ def test_a_training_writes_it_and_adds_what_goes_on_with_it(trainings, tmp_path)
     assert (first.folder, first.program, first.numerics) == (os.path.realpath(trainings), "pjreddie", "cudnn")
     assert (first.final, first.last, first.labels) == ("region_final.weights", "region.backup", "")
     assert first.text == REGION
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", first.started)
     assert first.commands == [
         f"darknet-compat detector train shapes.data {tmp_path}/region.cfg -seed 5 -backup {tmp_path}/own -snapshot 1"
     ]
