@@ -509,6 +509,11 @@ def test_an_unreadable_image(verb, data, network, photographs, capsys, tmp_path)
     out, err = capsys.readouterr()
     assert out == "4 images: predictions.json\n"
     assert "1 of 5 images could not be read" in err
+    with pytest.warns(UserWarning, match=r"cut\.png.*passed over"):
+        assert verb("classifier", "csv", file, *files, "images", "-skip") == 1
+    out, err = capsys.readouterr()
+    assert len(out.splitlines()) == 4
+    assert "1 of 5 images could not be read" in err
 
 
 def test_folders_are_classes_where_that_is_asked_for(verb, data, network, photographs, tmp_path, capsys):
