@@ -8,6 +8,7 @@ import re
 import shlex
 import shutil
 from html import unescape
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,7 +17,10 @@ import darknet_compat.report
 from darknet_compat.cli import build_parser
 from darknet_compat.errors import DarknetError
 from darknet_compat.images import load_image
+from darknet_compat.labels import label_path
+from darknet_compat.progress import unseen
 from darknet_compat.report import report
+from darknet_compat.report.detector import DetectorReport
 from darknet_compat.report.runs import Run, find_run
 from darknet_compat.report.steps import Steps
 from tests.report.test_page import Addresses
@@ -120,7 +124,13 @@ def test_other_weights_a_devkit_and_scores_beside(person, tmp_path):
     other = {**scores, "mAP": 0.125, "classes": {name: {**one, "ap": 0.125} for name, one in scores["classes"].items()}}
     (tmp_path / "his.json").write_text(json.dumps(other))
     record(copied("runs/yolo", tmp_path / "own"), numerics="cpu")
-    done = report(tmp_path / "own", out=tmp_path / "b", beside=[tmp_path / "his.json"], metric="area")
+    beside = [tmp_path / "his.json"]
+    done = report(tmp_path / "own", out=tmp_path / "b", beside=beside, metric="area", images=99)
+    listed = (tmp_path / "b/some.txt").read_text().splitlines()
+    valid = (person / "valid.txt").read_text().splitlines()
+    assert len(listed) < len(valid)
+    # Those that show something.
+    assert listed == [path for path in valid if Path(label_path(path, "alexeyab")).read_text()]
     typed = commands(done.page)
     for part, line in (("Scores", 0), ("Detections", 0)):
         assert "-program alexeyab -numerics cpu" in typed[part][line]
@@ -143,6 +153,16 @@ def test_others_beside_that_are_called_alike(person, tmp_path, monkeypatch):
     assert {name: one["mAP"] for name, one in asked["beside"].items()} == {
         beside[0]: 0.25, beside[1]: 0.5, "own": None,
     }  # fmt: skip
+
+
+def test_truth_is_read_where_the_trainings_program_has_it(tmp_path, monkeypatch):
+    asked = {}
+    monkeypatch.setattr("darknet_compat.report.detector.voc_eval", lambda *_, **options: asked.update(options))
+    training = Run(tmp_path, "a", dataclasses.replace(RECORD, program="alexeyab"))
+    DetectorReport(training, tmp_path, tmp_path / "a.weights", steps=Steps(), progress=unseen, beside={})._score(
+        tmp_path
+    )
+    assert asked == {"data": tmp_path / "a.data", "metric": "voc07", "program": "alexeyab"}
 
 
 def test_a_head_with_a_map_needs_a_devkit(person, tmp_path):
