@@ -39,7 +39,8 @@ def add(verbs: Any, family: str, thresh: str) -> None:
     flag("w", type=positive, metavar="N", help="ask the camera for this width")
     flag("fps", type=positive, metavar="N", help="ask the camera for so many frames a second")
     flag("thresh", type=fraction, help=f"least probability ({thresh})")
-    flag("hier", type=fraction, help="how sure a tree must be (default .5; of AlexeyAB's program -thresh)")
+    if family == "detector":  # YOLOv1 has no tree
+        flag("hier", type=fraction, help="how sure a tree must be (default .5; of AlexeyAB's program -thresh)")
     flag("out_filename", metavar="FILE", help="write a video with the boxes: .avi, .mkv, .mp4 ...")
     flag("prefix", metavar="NAME", help="write an image for each frame: NAME_00000001.jpg ...; no window")
     flag("json_file_output", metavar="FILE", help="write what is found in all frames as one JSON list")
@@ -51,14 +52,15 @@ def add(verbs: Any, family: str, thresh: str) -> None:
     flag("ext_output", action="store_true", help="print boxes too")
     flag("dontdraw_bbox", action="store_true", help="draw no boxes")
     flag("time_limit_sec", type=above_0, metavar="N", help="end after so many seconds")
-    parser.set_defaults(run=demo)
+    parser.set_defaults(run=demo, **({} if family == "detector" else {"hier": None}))
 
 
-def _port(text: str) -> int:
+def _port(text: str) -> int | None:
+    """As in AlexeyAB's program no number over 0 is no port."""
     port = int(text)
-    if not 1 <= port <= 65535:
+    if port > 65535:
         raise argparse.ArgumentTypeError(f"{text} is not from 1 to 65535")
-    return port
+    return port if port > 0 else None
 
 
 def demo(options: argparse.Namespace) -> int:

@@ -203,7 +203,9 @@ class Training:
 
     def _write_record(self) -> None:
         path, trainer = record_path(self.snapshots.folder, self.snapshots.name), self.trainer
-        before = read_record(path).commands if self.resumed and path.exists() else []
+        before = []
+        with contextlib.suppress(TrainingError):  # a damaged record stops no training
+            before = read_record(path).commands if self.resumed else []
         record = Record(
             family=self.family, cfg=trainer.network.cfg.file, text=format_cfg(trainer.network.cfg),
             data=os.fspath(self.file), labels=self.labels_by, folder=os.getcwd(), final=self.snapshots.final.name,

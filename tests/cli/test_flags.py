@@ -183,8 +183,8 @@ def test_yolo_takes_the_cfg_first_as_the_c_programs_do():
 
 PAGE = (ROOT / "docs/command-line.md").read_text(encoding="utf-8")
 VERBS = {
-    "detector": ["test", "valid", "valid2", "map", "recall", "train", "calc_anchors"],
-    "yolo": ["test", "valid", "recall", "train"],
+    "detector": ["test", "valid", "valid2", "map", "recall", "train", "calc_anchors", "demo"],
+    "yolo": ["test", "valid", "recall", "train", "demo"],
     "classifier": [
         "predict", "valid", "valid10", "validmulti", "validfull", "validcrop", "label", "csv", "test", "train", "fout",
         "try",

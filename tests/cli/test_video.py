@@ -82,10 +82,22 @@ def test_errors_are_one_line(words, video, capfd, more, what):
     assert what in said[-1]
 
 
-@pytest.mark.parametrize("port", ["0", "70000", "x"])
+@pytest.mark.parametrize("port", ["70000", "x"])
 def test_a_port_is_one(words, video, capsys, port):
     assert main([*words, str(video), "-mjpeg_port", port]) == 2
     assert "-mjpeg_port" in capsys.readouterr().err
+
+
+def test_a_port_under_1_is_none(words, video, monkeypatch):
+    """-1 is the default of AlexeyAB's program."""
+    import darknet_compat.video
+
+    asked = {}
+    watched = darknet_compat.video.Watched(6, 1.0, 6)
+    monkeypatch.setattr(darknet_compat.video, "demo", lambda *_, **options: asked.update(options) or watched)
+    for port, expected in (("-1", None), ("0", None), ("8070", 8070)):
+        assert main([*words, str(video), "-dont_show", "-json_port", port, "-mjpeg_port", port]) == 0
+        assert asked["json_port"] == asked["mjpeg_port"] == expected
 
 
 def free_port():

@@ -91,6 +91,10 @@ def test_a_training_writes_it_and_adds_what_goes_on_with_it(trainings, tmp_path)
         "region.backup", "region.backup.state", "region.csv", "region.log", "region.png", "region.run.json",
         "region_final.weights",
     ]  # fmt: skip
+    (tmp_path / "own/region.run.json").write_text("{")
+    (tmp_path / "region.cfg").write_text(REGION.replace("max_batches=2", "max_batches=4"))
+    run(trainings, *words, "-resume")  # a damaged record stops no training
+    assert len(read_record(tmp_path / "own/region.run.json").commands) == 1
     run(trainings, *words, "-seed", "6")  # anew
     assert len(read_record(tmp_path / "own/region.run.json").commands) == 1
 
