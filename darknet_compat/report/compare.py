@@ -73,7 +73,7 @@ def compare(runs: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str] 
             Section("Figures", "", [page.table(["", *names], compared.figures, "Figures", last=False)]),
             Section(
                 "What differs", "Of the commands, the cfgs and the versions.",
-                [page.table(["", *names], compared.settings, "What differs", last=False)],
+                [page.table(["", *names], compared.settings, "What differs", last=False, wrapping=True)],
             ),
             Section("Curves", "", [page.image(_draw(names, tables), "Average loss, and what was scored meanwhile.")]),
             Section(

@@ -28,6 +28,7 @@ from .runs import SCORED, Run
 from .steps import Steps
 
 METRICS = {"voc07": "11 points of recall", "area": "area under the curve"}
+MOST_NAMES = 100  # in a legend
 OWN = ("results", "eval", "backup")  # options of the .data file that are the report's own
 
 
@@ -96,7 +97,7 @@ class DetectorReport:
             found = check(self.data, self.cfg, progress=self.progress)
             draw_findings(found, picture)
         train = found.parts[0]
-        draw_samples(train, found.names, self.out / "samples.png")
+        draw_samples(train, len(found.names), self.out / "samples.png")
         drawn = draw_anchors(train, self.detector.network, self.out / "anchors.png")
         problems = "\n".join(map(str, found.problems)) or "nothing is wrong"
         return Section(
@@ -108,6 +109,7 @@ class DetectorReport:
                 page.text(problems, "What is wrong with the data", wrapped=True),
                 page.image(picture, "Objects of each class, their sizes at the network's input, their places."),
                 page.image(self.out / "samples.png", "Some of the images that are trained on, with their labels."),
+                page.legend(found.names) if len(found.names) <= MOST_NAMES else "",
                 page.image(self.out / "anchors.png", "Their boxes by width and height, and the cfg's anchors.")
                 if drawn
                 else "",

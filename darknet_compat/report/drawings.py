@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,7 @@ from ..evaluate.annotations import Truths
 from ..images import load_image, save_image
 from ..network import Network
 
-SIDE, GAP, ACROSS, DOWN, LEGEND = 256, 6, 4, 3, 24  # of the sheet of samples: pixels, and images
+SIDE, GAP, ACROSS, DOWN = 256, 6, 4, 3  # of the sheet of samples: pixels, and images
 LARGEST = 640  # pixels of a side of an image on the page
 
 
@@ -25,10 +24,10 @@ def spread(number: int, most: int) -> list[int]:
     return np.unique(np.linspace(0, number - 1, min(number, most)).round().astype(int)).tolist() if number else []
 
 
-def draw_samples(part: Part, names: Sequence[str], path: Path) -> None:
-    """Some images of a list with the objects of their label files, on one sheet (PNG); below them the classes' colours.
+def draw_samples(part: Part, classes: int, path: Path) -> None:
+    """Some images of a list with the objects of their label files, on one sheet (PNG).
 
-    Boxes have no labels, which would hide what is small.
+    Boxes have the colours of their classes, of which there are so many, and no labels, which would hide what is small.
     """
     import cv2
 
@@ -42,35 +41,17 @@ def draw_samples(part: Part, names: Sequence[str], path: Path) -> None:
         for number, x, y, w, h in part.labels[index].tolist():
             ends = [(x - w / 2) * width, (y - h / 2) * height, (x + w / 2) * width, (y + h / 2) * height]
             left, top, right, bottom = (round(end) for end in ends)
-            cv2.rectangle(tile, (left, top), (right, bottom), class_colour(int(number), len(names)), 2)
+            cv2.rectangle(tile, (left, top), (right, bottom), class_colour(int(number), classes), 2)
         if len(rows[-1]) == ACROSS:
             rows.append([])
         rows[-1].append(tile)
     tall = [max((tile.shape[0] for tile in row), default=0) + GAP for row in rows]
-    sheet = np.full((sum(tall) + GAP + LEGEND, ACROSS * (SIDE + GAP) + GAP, 3), 255, np.uint8)
+    sheet = np.full((sum(tall) + GAP, ACROSS * (SIDE + GAP) + GAP, 3), 255, np.uint8)
     for row, top in zip(rows, np.cumsum([GAP, *tall[:-1]]).tolist(), strict=True):
         for column, tile in enumerate(row):
             left = GAP + column * (SIDE + GAP)
             sheet[top : top + tile.shape[0], left : left + tile.shape[1]] = tile
-    _draw_legend(sheet, names)
     save_image(sheet, path)
-
-
-def _draw_legend(sheet: np.ndarray, names: Sequence[str]) -> None:
-    """The names of as many classes as there is room for, in the last rows of the sheet."""
-    import cv2
-
-    left, bottom = GAP, sheet.shape[0] - GAP
-    for number, name in enumerate(names):
-        text = name.encode("ascii", "replace").decode()
-        width = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, 0.5, 1)[0][0]
-        if left + width + 30 > sheet.shape[1]:
-            break
-        cv2.rectangle(sheet, (left, bottom - 12), (left + 12, bottom), class_colour(number, len(names)), cv2.FILLED)
-        cv2.putText(
-            sheet, text, (left + 18, bottom), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (0, 0, 0), 1, cv2.LINE_AA
-        )  # fmt: skip
-        left += width + 36
 
 
 def draw_anchors(part: Part, network: Network, path: Path) -> bool:

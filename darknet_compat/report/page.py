@@ -10,6 +10,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from ..detect.draw import class_colour
 from ..files import whole_file
 from .steps import Steps
 
@@ -50,6 +51,9 @@ tr:last-child td { border-bottom: 0 }
 th { color: var(--soft); font-weight: 600; font-size: .85rem }
 .bar { display: inline-block; height: .6rem; width: 7rem; border-radius: .3rem; background: var(--line);
   overflow: hidden }
+.chip { display: inline-block; margin-right: .9rem; white-space: nowrap }
+.chip i { display: inline-block; width: .8em; height: .8em; margin-right: .35em; border: 1px solid var(--line) }
+.wrapping td + td, .wrapping th + th { white-space: normal; overflow-wrap: anywhere; min-width: 9rem }
 .bar i { display: block; height: 100%; background: var(--mark) }
 figure { margin: 1rem 0 0 }
 figure img { display: block; width: 100%; height: auto; border-radius: .5rem; background: #fff }
@@ -144,6 +148,15 @@ def image(source: Path | bytes, words: str) -> str:
     )
 
 
+def legend(names: Sequence[str]) -> str:
+    """The classes, each with the colour that its boxes have in drawings."""
+    chips = []
+    for number, name in enumerate(names):
+        colour = ",".join(map(str, class_colour(number, len(names))))
+        chips.append(f'<span class="chip"><i style="background:rgb({colour})"></i>{escape(name)}</span>')
+    return f'<p class="soft">{" ".join(chips)}</p>'
+
+
 def pairs(images: Sequence[tuple[str, Path, Path]]) -> str:
     """Of each image its name, and two files of it side by side: with the truth, and with what was found."""
     cards = [
@@ -158,12 +171,16 @@ def pairs(images: Sequence[tuple[str, Path, Path]]) -> str:
     return f'<div class="pairs">{"".join(cards)}</div>' if cards else ""
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]], label: str, last: bool = True) -> str:
-    """Rows of text or of what :func:`bar` gives; ``last``: the last is the sum or the mean of the others."""
+def table(
+    head: Sequence[str], rows: Sequence[Sequence[str]], label: str, last: bool = True, wrapping: bool = False
+) -> str:
+    """Rows of text or of what :func:`bar` gives; ``last``: the last is the sum or the mean of the others;
+    ``wrapping``: cells of long text may have several lines.
+    """
     lines = ["<tr>" + "".join(f"<th>{escape(cell)}</th>" for cell in head) + "</tr>"]
     lines += ["<tr>" + "".join(f"<td>{_cell(cell)}</td>" for cell in row) + "</tr>" for row in rows]
-    kind = ' class="summed"' if last else ""
-    return scroll(f"<table{kind}>" + "\n".join(lines) + "</table>", label)
+    kinds = [kind for kind, there in (("summed", last), ("wrapping", wrapping)) if there]
+    return scroll(f'<table class="{" ".join(kinds)}">' + "\n".join(lines) + "</table>", label)
 
 
 class Bar(str):

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
+from darknet_compat.detect.draw import class_colour
 from darknet_compat.report import page
 from darknet_compat.report.page import Section
 from darknet_compat.report.steps import Steps
@@ -92,6 +93,13 @@ def test_everything_is_shown(whole_page):
         assert shown in text, shown
     assert "another" not in text  # of a part that is not shown
     assert not re.search(r"<(title|part|of|tags|note|program|\d)>(?!A )", text.split("<body>")[1])
+
+
+def test_a_legend_has_the_colours_of_the_drawings():
+    text = page.legend(["disc", "<ring>"])
+    assert text.count("<i style=") == 2
+    red, green, blue = class_colour(1, 2)
+    assert f'<i style="background:rgb({red},{green},{blue})"></i>&lt;ring&gt;</span>' in text
 
 
 def test_a_class_without_a_score():

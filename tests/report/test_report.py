@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import json
 import re
@@ -274,6 +275,19 @@ def test_errors(person, tmp_path):
     assert report(both / "yolo", out=tmp_path / "early").weights.name == "yolo_last.weights"
     (both / "yolo_last.weights").unlink()
     assert "yolo_final.weights: no such file of this training, nor yolo_last.weights" in error(both / "yolo")
+
+
+def test_of_a_pair_one_is_the_truth_and_one_what_was_found(person, tmp_path):
+    """With a threshold that nothing reaches the second is the image as it is."""
+    done = report("runs/region", out=tmp_path, thresh=1, images=1)
+    image = load_image((tmp_path / "some.txt").read_text().strip()).astype(int)
+    truth, found = (load_image(tmp_path / f"pairs/0-{name}.jpg") for name in ("truth", "found"))
+    assert np.abs(found - image).mean() < 6
+    assert np.abs(truth - image).max() > 150
+    assert np.abs(truth - image).mean() > np.abs(found - image).mean() + 2
+    shown = re.findall(r'<img src="data:image/jpeg;base64,([^"]*)" alt="[^"]*, (truth|found)"', done.page.read_text())
+    assert [what for _, what in shown] == ["truth", "found"]
+    assert base64.b64decode(shown[0][0]) == (tmp_path / "pairs/0-truth.jpg").read_bytes()
 
 
 def test_it_writes_over_no_file_that_it_reads(person, tmp_path):
