@@ -208,7 +208,15 @@ def test_train_as_a_person_calls_it(tmp_path, small, verb, capsys):
     assert lines[2] == f"{len(TEXT)} letters; 2 streams, 3 steps each; seed 5; cpu"
     assert [line.split(":")[0] for line in lines[3:] if ":" in line] == ["1", "2", "3", "4"]
     made = sorted(path.name for path in (tmp_path / "backup").iterdir())
-    assert made == ["net.backup", "net.backup.state", "net.csv", "net.log", "net.png", "net_final.weights"]
+    assert made == [
+        "net.backup",
+        "net.backup.state",
+        "net.csv",
+        "net.log",
+        "net.png",
+        "net.run.json",
+        "net_final.weights",
+    ]
     assert verb("rnn", "train", cfg, *flags, "-resume") == 0
     assert "nothing is left to train: max_batches=4; raise it to train on" in capsys.readouterr().out
 

@@ -90,7 +90,8 @@ def test_a_training_says_what_darknet_says(run):
     assert lines[4].startswith("Region Avg IOU: ")
     assert lines[-1] == "Saving weights to backup/small_final.weights"
     assert sorted(os.listdir("backup")) == [
-        "small.backup", "small.backup.state", "small.csv", "small.log", "small.png", "small_final.weights",
+        "small.backup", "small.backup.state", "small.csv", "small.log", "small.png", "small.run.json",
+        "small_final.weights",
     ]  # fmt: skip
 
 
@@ -204,7 +205,7 @@ def test_a_full_disk_is_one_line_that_names_the_file(tmp_path):
     error = process.communicate(timeout=120)[1]
     assert process.returncode == 1
     assert error == "darknet-compat: backup/small.backup: File too large; the file was not written\n"
-    assert sorted(os.listdir(tmp_path / "backup")) == ["small.csv", "small.log"]
+    assert sorted(os.listdir(tmp_path / "backup")) == ["small.csv", "small.log", "small.run.json"]
 
 
 def spy(monkeypatch, module, name, calls):
@@ -502,7 +503,7 @@ def test_stopped_before_the_first_update(run, monkeypatch):
     assert (code, error) == (130, "")
     again = "darknet-compat detector train set.data small.cfg -seed 4 -workers 0"
     assert out.splitlines()[-1] == f"stopped before an update was done, and nothing was saved; to start again: {again}"
-    assert sorted(os.listdir("backup")) == ["small.csv", "small.log"]
+    assert sorted(os.listdir("backup")) == ["small.csv", "small.log", "small.run.json"]
 
 
 @pytest.mark.parametrize("name", ["small.log", "small.csv"])

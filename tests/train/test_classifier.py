@@ -206,7 +206,7 @@ def test_what_it_writes_and_says(train):
     done = train("cost", net={"max_batches": 7}, snapshot=3)
     folder = done.weights.parent
     assert sorted(path.name for path in folder.iterdir()) == [
-        "net.backup", "net.backup.state", "net.csv", "net.log", "net.weights",
+        "net.backup", "net.backup.state", "net.csv", "net.log", "net.run.json", "net.weights",
         "net_1.weights", "net_2.weights", "net_3.weights", "net_4.weights",
     ]  # fmt: skip
     assert load_network(folder.parent / "net.cfg", folder / "net_3.weights").seen == 40, "the first batch past 36"

@@ -10,7 +10,7 @@ import torch
 
 from darknet_compat import load_network, read_cfg
 from darknet_compat.cfg import read_list
-from darknet_compat.detect import detections
+from darknet_compat.detect import many
 from darknet_compat.errors import CfgError
 from darknet_compat.labels import read_labels
 from darknet_compat.train.batch import Batch
@@ -96,7 +96,7 @@ def test_the_device_augments_as_the_loader_does(folder):
 
 
 def test_map_stretches_and_every_truth_is_looked_at(folder, monkeypatch):
-    monkeypatch.setattr(detections, "letterbox_image", None)
+    monkeypatch.setattr(many, "letterbox_image", None)
     done = train(folder, map_every=3)
     assert 0 <= done.best <= 1
     (folder / "v1.cfg").write_text(v1(sqrt="1\nmax=1"))
