@@ -3,6 +3,7 @@
 # make fuzz        damaged files of every kind: read, or refused in one line; some minutes
 # make lint        ruff and mypy, as CI runs them; on Python 3.11 or newer
 # make mutants     changes the source in one place at a time: does a test notice? Hours; MUTANTS="FILES" for some files
+# make docs        the documentation as a site, in build/site; a warning is an error
 # make quickstart  from made data to a trained, exported, scored detector, under runs/quickstart
 #
 # Each first makes the virtual environment .venv with the versions of constraints.txt.
@@ -12,7 +13,7 @@ BIN = .venv/bin
 # Tests run in as many processes as there are cores, and 4 at the most: each holds a torch of its own.
 PROCESSES = -n auto --maxprocesses 4 --dist worksteal
 
-.PHONY: test test-slow fuzz lint mutants quickstart clean
+.PHONY: test test-slow fuzz lint mutants docs quickstart clean
 
 .venv/installed: setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -36,6 +37,10 @@ lint: .venv/installed
 mutants: .venv/installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[test,mutation]"
 	$(BIN)/python tools/mutants.py $(MUTANTS)
+
+docs: .venv/installed
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs build/site
+	@echo open build/site/index.html
 
 quickstart: .venv/installed
 	$(BIN)/python tools/quickstart.py

@@ -16,7 +16,10 @@ def test_the_least_versions_are_those_that_were_tested():
     lines = [setup["options"]["install_requires"], *setup["options.extras_require"].values()]
     bounds = dict(re.findall(r"([\w-]+)>=([\d.]+)", "\n".join(lines)))
     pins = dict(re.findall(r"^([\w-]+)==([\d.]+)$", (ROOT / "constraints-least.txt").read_text(), re.MULTILINE))
-    assert bounds.keys() - pins.keys() == {"ruff", "opencv-python", "cosmic-ray", "coverage"}  # no test runs them
+    assert bounds.keys() - pins.keys() == {
+        "ruff", "opencv-python", "cosmic-ray", "coverage",  # no test runs them
+        "sphinx", "myst-parser", "furo",  # which make pages, and whose versions no code hangs on
+    }  # fmt: skip
     for name, pin in pins.items():
         assert f"{pin}.".startswith(f"{bounds[name]}."), name
 

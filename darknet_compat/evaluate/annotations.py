@@ -67,7 +67,7 @@ def read_truths(
 
 
 def read_voc(devkit: str | os.PathLike[str], year: str | int, image_set: str, names: Sequence[str]) -> Truths:
-    """The objects of ``devkit/VOC<year>``: ImageSets names the images, Annotations/*.xml holds the objects.
+    """The objects of ``devkit/VOC<year>``: ImageSets names the images, ``Annotations/*.xml`` hold the objects.
 
     Objects of a class that is not in ``names`` are counted in ``unknown`` and left out. A ``devkit`` that itself holds
     the folder Annotations is taken as it is, for sets laid out without a year.

@@ -94,7 +94,7 @@ def _upright(box: NDArray[np.float64]) -> NDArray[np.float64]:
 def image_weights(
     a: Detections, b: Detections, pair_a: NDArray[np.int64], pair_b: NDArray[np.int64]
 ) -> NDArray[np.float64]:
-    """How much two runs differ on each image: the sum of |difference in probability| over its detections.
+    """How much two runs differ on each image: the sum of absolute differences in probability.
 
     A detection that one run alone has counts with its whole probability.
     """
