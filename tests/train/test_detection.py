@@ -47,9 +47,19 @@ def test_updates_from_files_are_darknets(darknet, folder):
     for number in range(50):
         mini, count = [], net.mini_batch
         for seed in (2 * number, 2 * number + 1):
-            loaded = darknet.load_data_region(images, count, 48, 32, 4, 3, options.jitter, *colour, seed=seed)
-            x, truth = replay(darknet, images, labels, count, (48, 32), 4, options, seed)
-            assert_same_images(x, loaded[0])
+
+            def compare(seed=seed, count=count):
+                loaded = darknet.load_data_region(images, count, 48, 32, 4, 3, options.jitter, *colour, seed=seed)
+                x, truth = replay(darknet, images, labels, count, (48, 32), 4, options, seed)
+                assert_same_images(x, loaded[0])
+                return loaded, x, truth
+
+            # C's random numbers are the process's, and a thread that some library has left may take one in between, as
+            # was seen in a run of all tests. What differs for another reason differs again.
+            try:
+                loaded, x, truth = compare()
+            except AssertionError:
+                loaded, x, truth = compare()
             mini.append((loaded, Batch(torch.from_numpy(x), torch.from_numpy(truth), ())))
         expected = [theirs.train_step(*loaded).cost for loaded, _ in mini]
         update = trainer.update([batch for _, batch in mini])
