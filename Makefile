@@ -18,6 +18,8 @@ PROCESSES = -n auto --maxprocesses 4 --dist worksteal
 .venv/installed: setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[test]"
+# They ask for opencv-python, which takes the place of opencv-python-headless: their other needs are in the test extra.
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps trackers supervision
 	touch $@
 
 test: .venv/installed

@@ -152,6 +152,15 @@ def chromium() -> str:
 
 
 @pytest.fixture(scope="session")
+def xvfb() -> list[str]:
+    """What a command line begins with that gives a program a display, for one that cannot do without."""
+    path = shutil.which("xvfb-run")
+    if path is None:
+        pytest.skip("needs a display of its own: apt-get install xvfb xauth")
+    return [path, "-a"]
+
+
+@pytest.fixture(scope="session")
 def trainings(tmp_path_factory, made_shapes) -> Path:
     """A folder in which three trainings of two updates were started (tests/trainings.py)."""
     from tests.trainings import make_trainings

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from functools import cached_property
 from typing import Any, overload
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..cfg import DataFile, class_names, read_data, read_list
 from ..cfg.sections import printable
-from ..engines import Engines, network_for
+from ..engines import MANY, Engines, network_for
 from ..errors import DataError, ExportError
 from ..image_files import listed_images
 from ..layers.softmax import Softmax
@@ -110,13 +110,17 @@ class Classifier:
 
         return along
 
-    def classify(self, things: Sequence[Any], verb: str, finish: Finish, **options: Any) -> Iterator[Prediction]:
+    def classify(
+        self, things: Iterable[Any], verb: str, finish: Finish, number: int | None = None, **options: Any
+    ) -> Iterator[Prediction]:
         """The predictions of image files, in order, of inputs as ``verb`` makes them (``prepare.py``).
 
-        ``options`` are those of :func:`classify_files`, one of which makes images of other things than paths.
+        ``number``: how many images may be looked at together, where ``things`` is no sequence. ``options`` are those
+        of :func:`classify_files`, one of which makes images of other things than paths.
         """
         views = VIEWS[verb][self.network.program]
-        engine, batch = self._engines.take(len(things) * views.number)
+        number = len(things) if isinstance(things, Sized) else MANY if number is None else number
+        engine, batch = self._engines.take(number * views.number)
         return classify_files(self.network, things, views, batch=batch, engine=engine, finish=finish, **options)
 
     def classify_resized(

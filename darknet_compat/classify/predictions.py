@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -45,7 +46,7 @@ class Prediction:
     """``prob``: float32 (classes,), the probability of each. ``width``, ``height``: the image's.
 
     ``path`` is "" for an image that came from no file. ``classes``: the names of all; () where nobody gave them, and
-    the names are the numbers.
+    the names are the numbers. ``pixels``: the image, uint8 RGB (h, w, 3), where it was kept.
     """
 
     path: str
@@ -53,6 +54,7 @@ class Prediction:
     height: int
     prob: np.ndarray
     classes: Sequence[str] = ()
+    pixels: np.ndarray | None = field(default=None, repr=False)
 
     @property
     def class_id(self) -> int:
@@ -102,6 +104,16 @@ class Prediction:
             ],
         }
 
+    def frame_json(self, number: int, top: int = 5) -> str:
+        """The object of one frame of a video: frame_id and the ``top`` likeliest classes, in the manner of
+        AlexeyAB's ``-json_file_output``."""
+        listed = ", \n".join(
+            f'  {{"class_id":{index}, "name":{json.dumps(self.name_of(int(index)), ensure_ascii=False)}, '
+            f'"confidence":{self.prob[index]:f}}}'
+            for index in self.top(top)
+        )
+        return f'{{\n "frame_id":{number}, \n "classes": [ \n{listed}\n ] \n}}'
+
 
 def classify_files(
     network: Network,
@@ -113,11 +125,13 @@ def classify_files(
     finish: Finish = as_it_is,
     unreadable: Callable[[ImageError], None] | None = None,
     classes: Sequence[str] = (),
+    keep: bool = False,
     read: Callable[[Item], tuple[str, np.ndarray]] = read_file,  # type: ignore[assignment]  # of things that are paths
 ) -> Iterator[Prediction]:
     """The predictions of many images, in order; of several views of an image their sum, each view's after ``finish``.
 
-    ``batch`` counts inputs, ``classes`` are the names of the classes, and ``read`` makes path and pixels of a thing.
+    ``batch`` counts inputs, ``classes`` are the names of the classes, ``keep`` keeps the images in what comes out, and
+    ``read`` makes path and pixels of a thing.
     Threads, ``engine`` and ``unreadable`` are those of :func:`darknet_compat.detect_files`: decoding runs beside the
     network.
     """
@@ -130,16 +144,19 @@ def classify_files(
 
     def predicted(opened: Iterator[tuple[str, np.ndarray]]) -> list[Prediction]:
         inputs = torch.empty(at_once, views.number, 3, network.height, network.width)
-        found: list[tuple[str, int, int]] = []
+        found: list[tuple[str, int, int, np.ndarray | None]] = []
         for path, image in opened:
             views.fill(image, inputs[len(found)].numpy())
-            found.append((path, image.shape[1], image.shape[0]))
+            found.append((path, image.shape[1], image.shape[0], image if keep else None))
         if not found:
             return []
         with turn, torch.inference_mode():
             prob = _probabilities(run, inputs[: len(found)].flatten(0, 1).to(device), finish)
         prob = prob.unflatten(0, (-1, views.number)).sum(1).cpu()
-        return [Prediction(*one, numbers, classes) for one, numbers in zip(found, prob.numpy(), strict=True)]
+        return [
+            Prediction(path, width, height, numbers, classes, pixels)
+            for (path, width, height, pixels), numbers in zip(found, prob.numpy(), strict=True)
+        ]
 
     yield from results_in_order(predicted, things, at_once, unreadable, read)
 

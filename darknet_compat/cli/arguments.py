@@ -15,6 +15,7 @@ from ..errors import ImageError
 from ..output import complain
 
 if TYPE_CHECKING:
+    from ..classify.classifier import DataClassifier
     from ..detect.detector import DataDetector
 
 Result = TypeVar("Result")
@@ -23,9 +24,10 @@ LONGEST_LINE = 2**16  # bytes of a path that is typed in
 # Of each family of verbs a network, for the examples in the help.
 EXAMPLE = {"detector": "cfg/yolov2-voc.cfg yolov2-voc.weights", "yolo": "cfg/yolov1.cfg yolov1.weights",
            "detect": "cfg/yolov3.cfg yolov3.weights"}  # fmt: skip
+BATCH = 4
 
 
-def add_network(parser: argparse.ArgumentParser, data: bool = True, batch: int = 4) -> None:
+def add_network(parser: argparse.ArgumentParser, data: bool = True, batch: int = BATCH) -> None:
     """The arguments and flags that all verbs share which run a network on images; ``batch`` is the usual one."""
     if data:
         parser.add_argument("data", metavar="DATA", help=".data file: names=, valid=, results= ...")
@@ -159,6 +161,19 @@ def load(options: argparse.Namespace) -> DataDetector:
     said_by = getattr(options, "said_by", None)
     print(f"{detector.network.report}{f', as -{said_by} says' if said_by else ''}", file=sys.stderr)
     return detector
+
+
+def load_classifier(options: argparse.Namespace) -> DataClassifier:
+    """The classifier that the shared arguments ask for; says what its weights held."""
+    from ..classify import classifier as classifiers
+
+    classifier = classifiers.load_classifier(
+        options.data or classifiers.imagenet_data(), options.cfg, options.weights, device=chosen_device(options),
+        numerics=options.numerics, program=options.program, engine=options.engine, precision=options.precision,
+        batch=options.batch,
+    )  # fmt: skip
+    print(classifier.network.report, file=sys.stderr)
+    return classifier
 
 
 def bar(found: Iterable[Result], total: int) -> Iterator[Result]:

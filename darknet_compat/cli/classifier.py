@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from .arguments import TypedImages, add_network, bar, chosen_device, positive
+from .arguments import TypedImages, add_network, bar, load_classifier, positive
 
 if TYPE_CHECKING:
     from ..classify.classifier import DataClassifier
@@ -31,7 +31,7 @@ VALID = {
 
 def add(verbs: Any) -> None:
     """Make ``classifier``, its verbs and ``classify`` known to the command line."""
-    from . import train
+    from . import train, video
 
     parser = verbs.add_parser("classifier", help="classify images, train and validate a classifier")
     classifier = parser.add_subparsers(title="verbs", metavar="VERB", required=True, parser_class=type(parser))
@@ -76,6 +76,8 @@ def add(verbs: Any) -> None:
     parser.add_argument("layer", metavar="LAYER", type=int, help="number of a layer, as `net` lists them")
     _add_top(parser)
     parser.set_defaults(run=try_)
+
+    video.add_classifier(classifier, EXAMPLE, BATCH)
 
     parser = verbs.add_parser(
         "classify",
@@ -129,19 +131,6 @@ def _add_predict(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=predict)
 
 
-def _load(options: argparse.Namespace) -> DataClassifier:
-    """The classifier that the shared arguments ask for; says what its weights held."""
-    from ..classify.classifier import imagenet_data, load_classifier
-
-    classifier = load_classifier(
-        options.data or imagenet_data(), options.cfg, options.weights, device=chosen_device(options),
-        numerics=options.numerics, program=options.program, engine=options.engine, precision=options.precision,
-        batch=options.batch,
-    )  # fmt: skip
-    print(classifier.network.report, file=sys.stderr)
-    return classifier
-
-
 def predict(options: argparse.Namespace) -> int:
     """``predict_classifier``; 1 where ``-skip`` passed over an image."""
     from ..classify.images import classify_images
@@ -149,7 +138,7 @@ def predict(options: argparse.Namespace) -> int:
 
     paths = find_images(options.images)
     one = len(paths) == 1
-    classifier = _load(options)
+    classifier = load_classifier(options)
     top = options.top or classifier.top
     if not options.images:
         return _typed(options, classifier, top)
@@ -195,7 +184,7 @@ def valid(options: argparse.Namespace) -> int:
     """``validate_classifier_single`` and the others of its kind."""
     from ..classify.validate import validate_classifier
 
-    classifier = _load(options)
+    classifier = load_classifier(options)
     if options.verb == "valid" and classifier.leaves is not None:
         print(f"Found {int(classifier.leaves.sum())} leaves.", file=sys.stderr)
     scores = validate_classifier(
@@ -221,7 +210,7 @@ def table(options: argparse.Namespace) -> int:
     """``label_classifier``, ``csv_classifier``, ``test_classifier``, ``file_output_classifier``."""
     from ..classify.images import classify_images, list_images
 
-    classifier = _load(options)
+    classifier = load_classifier(options)
     images = list_images(options.file) if options.verb == "fout" else (options.images or None)
     names = classifier.names if options.verb == "label" else []
     top = options.top or classifier.top
@@ -264,7 +253,7 @@ def try_(options: argparse.Namespace) -> int:
     """``try_classifier``."""
     from ..classify.images import try_image
 
-    classifier = _load(options)
+    classifier = load_classifier(options)
     names = classifier.names
     start = time.perf_counter()
     tried = try_image(classifier, options.image, options.layer)

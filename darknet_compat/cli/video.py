@@ -1,4 +1,4 @@
-"""The verb ``demo``: a network over a video, a stream or a camera."""
+"""The verbs ``demo``: a network over a video, a stream or a camera."""
 
 from __future__ import annotations
 
@@ -6,30 +6,66 @@ import argparse
 import os
 import signal
 import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from ..output import complain
-from .arguments import EXAMPLE, above_0, add_letter_box, add_network, add_tiles, count, fraction, load, positive
+from .arguments import (
+    BATCH,
+    EXAMPLE,
+    above_0,
+    add_letter_box,
+    add_network,
+    add_tiles,
+    count,
+    fraction,
+    load,
+    load_classifier,
+    positive,
+)
 
 if TYPE_CHECKING:
+    from ..classify.classifier import DataClassifier
     from ..detect.detector import DataDetector
-    from ..video import Frames, Shown
+    from ..video import Frames, Shown, Watched
 
 
 def add(verbs: Any, family: str, thresh: str) -> None:
     """Make the verb known to a family of verbs that detect; ``thresh`` says what its default is."""
-    parser = verbs.add_parser(
-        "demo",
-        help="detect in a video, a stream or a camera's images",
-        description="Detect in each frame of FILE, a video or an address that FFmpeg reads, or of a camera, and print "
-        "what is found. Reading, detecting and writing go on at the same time; of a live source frames that come too "
-        "fast are dropped. Escape in the window, or Ctrl-C, ends it; what was written is whole.",
-        epilog=f"example: %(prog)s cfg/voc.data {EXAMPLE[family]} street.mp4 -out_filename found.avi -dont_show",
-        allow_abbrev=False,
-    )
-    add_network(parser)
+    parser, flag = _add(verbs, "detect", "what is found", f"cfg/voc.data {EXAMPLE[family]}")
     add_letter_box(parser)
     add_tiles(parser)
+    flag("thresh", type=fraction, help=f"least probability ({thresh})")
+    if family == "detector":  # YOLOv1 has no tree
+        flag("hier", type=fraction, help="how sure a tree must be (default .5; of AlexeyAB's program -thresh)")
+    flag("track", action="store_true", help="number the objects: one keeps its number from frame to frame")
+    flag("ext_output", action="store_true", help="print boxes too")
+    flag("dontdraw_bbox", action="store_true", help="draw no boxes")
+    parser.set_defaults(run=demo, **({} if family == "detector" else {"hier": None}))
+
+
+def add_classifier(verbs: Any, example: str, batch: int) -> None:
+    """Make the verb known to those that classify."""
+    parser, _ = _add(verbs, "classify", "the likeliest classes", example, batch)
+    parser.add_argument(
+        "-t", "-top", "--top", type=positive, metavar="N", help="how many of the likeliest classes (default: top=)"
+    )
+    parser.set_defaults(run=classify)
+
+
+def _add(
+    verbs: Any, what: str, prints: str, example: str, batch: int = BATCH
+) -> tuple[argparse.ArgumentParser, Callable[..., None]]:
+    parser: argparse.ArgumentParser = verbs.add_parser(
+        "demo",
+        help=f"{what} in a video, a stream or a camera's images",
+        description=f"{what.capitalize()} in each frame of FILE, a video or an address that FFmpeg reads, or of a "
+        f"camera, and print {prints}. Reading, the network and writing go on at the same time; of a live source frames "
+        "that come too fast are dropped. Escape in the window, or Ctrl-C, ends it; what was written is whole.",
+        epilog=f"example: %(prog)s {example} street.mp4 -out_filename found.avi -dont_show",
+        allow_abbrev=False,
+    )
+    add_network(parser, batch=batch)
 
     def flag(name: str, **options: Any) -> None:
         parser.add_argument(f"-{name}", f"--{name}", **options)
@@ -38,21 +74,18 @@ def add(verbs: Any, family: str, thresh: str) -> None:
     flag("c", type=count, default=0, metavar="N", help="which camera (default 0)")
     flag("w", type=positive, metavar="N", help="ask the camera for this width")
     flag("fps", type=positive, metavar="N", help="ask the camera for so many frames a second")
-    flag("thresh", type=fraction, help=f"least probability ({thresh})")
-    if family == "detector":  # YOLOv1 has no tree
-        flag("hier", type=fraction, help="how sure a tree must be (default .5; of AlexeyAB's program -thresh)")
-    flag("out_filename", metavar="FILE", help="write a video with the boxes: .avi, .mkv, .mp4 ...")
+    flag("out_filename", metavar="FILE", help="write a video with what is found: .avi, .mkv, .mp4 ...")
     flag("prefix", metavar="NAME", help="write an image for each frame: NAME_00000001.jpg ...; no window")
     flag("json_file_output", metavar="FILE", help="write what is found in all frames as one JSON list")
     flag("json_port", type=_port, metavar="PORT", help="serve it as JSON over HTTP")
-    flag("mjpeg_port", type=_port, metavar="PORT", help="serve the frames with their boxes to browsers")
+    flag(
+        "mjpeg_port", type=_port, metavar="PORT", help="serve the frames, with what is found drawn on them, to browsers"
+    )
     flag("host", default="127.0.0.1", help="address of the two ports (default %(default)s; 0.0.0.0: for everybody)")
     flag("dont_show", action="store_true", help="open no window")
     flag("fullscreen", action="store_true", help="the window is as large as the screen")
-    flag("ext_output", action="store_true", help="print boxes too")
-    flag("dontdraw_bbox", action="store_true", help="draw no boxes")
     flag("time_limit_sec", type=above_0, metavar="N", help="end after so many seconds")
-    parser.set_defaults(run=demo, **({} if family == "detector" else {"hier": None}))
+    return parser, flag
 
 
 def _port(text: str) -> int | None:
@@ -65,6 +98,41 @@ def _port(text: str) -> int | None:
 
 def demo(options: argparse.Namespace) -> int:
     """``src/demo.c, demo``. 1 where a file ends before it should."""
+    detector = load(options)
+    print("Demo")
+    watched = _watch(
+        detector, options, thresh=options.thresh, hier=options.hier, track=options.track,
+        draw=not options.dontdraw_bbox, begun=lambda frames: _begin(frames, detector),
+        progress=lambda shown: _print(shown, detector, options),
+    )  # fmt: skip
+    if detector.network.program != "pjreddie":
+        print("input video stream closed. ")
+        if options.out_filename is not None:
+            print("output_video_writer closed. ")
+    return _end(watched, options)
+
+
+def classify(options: argparse.Namespace) -> int:
+    """``demo_classifier``. 1 where a file ends before it should."""
+    from ..program import PJREDDIE
+    from ..video.lines import classified_lines
+
+    classifier = load_classifier(options)
+    top, program = options.top or classifier.top, classifier.network.program
+    print("Classifier Demo")
+
+    def begin(frames: Frames) -> None:
+        if program != PJREDDIE:
+            print(f"Webcam index: {frames.source}\n" if isinstance(frames.source, int) else "", end="")
+            print(f"Video stream: {frames.width} x {frames.height} ")
+
+    def show(shown: Shown) -> None:
+        print(classified_lines(shown.found, top, program, shown.fps), end="", flush=True)
+
+    return _end(_watch(classifier, options, top=top, begun=begin, progress=show), options)
+
+
+def _watch(model: DataDetector | DataClassifier, options: argparse.Namespace, **more: Any) -> Watched:
     from ..video import demo as run
 
     signal.signal(signal.SIGTERM, _leave)
@@ -72,20 +140,15 @@ def demo(options: argparse.Namespace) -> int:
     if window and sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
         complain(f"{options.command}: there is no display for a window; -dont_show asks for none")
         window = False
-    detector = load(options)
-    print("Demo")
-    watched = run(
-        detector, options.c if options.file is None else options.file, thresh=options.thresh, hier=options.hier,
-        out_filename=options.out_filename, prefix=options.prefix, json_file_output=options.json_file_output,
-        json_port=options.json_port, mjpeg_port=options.mjpeg_port, host=options.host, window=window,
-        full_screen=options.fullscreen, draw=not options.dontdraw_bbox, time_limit=options.time_limit_sec,
-        size=(options.w, options.w) if options.w else None, fps=options.fps,
-        begun=lambda frames: _begin(frames, detector), progress=lambda shown: _print(shown, detector, options),
+    return run(
+        model, options.c if options.file is None else options.file, out_filename=options.out_filename,
+        prefix=options.prefix, json_file_output=options.json_file_output, json_port=options.json_port,
+        mjpeg_port=options.mjpeg_port, host=options.host, window=window, full_screen=options.fullscreen,
+        time_limit=options.time_limit_sec, size=(options.w, options.w) if options.w else None, fps=options.fps, **more,
     )  # fmt: skip
-    if detector.network.program != "pjreddie":
-        print("input video stream closed. ")
-        if options.out_filename is not None:
-            print("output_video_writer closed. ")
+
+
+def _end(watched: Watched, options: argparse.Namespace) -> int:
     rate = watched.frames / watched.seconds
     print(f"{watched.frames} frames in {watched.seconds:.1f} s, {rate:.1f} a second", file=sys.stderr)
     if not watched.whole and options.time_limit_sec is None:

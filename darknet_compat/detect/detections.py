@@ -31,7 +31,8 @@ class Detections:
     ``boxes`` (M, 4) float32: centre x, y, width, height in pixels of the image, or ``relative`` to it.
     ``prob`` (M, classes) float32, 0 where under the threshold or suppressed. ``width``, ``height``: the image's.
     ``classes``: the names of all classes; () where nobody gave them, and the names are the numbers. ``pixels``: the
-    image, uint8 RGB (h, w, 3), where it was kept; ``path`` is "" for one that came from no file.
+    image, uint8 RGB (h, w, 3), where it was kept; ``path`` is "" for one that came from no file. ``track_ids`` (M,): of
+    a video, the number of each box's object, -1 where it has none (yet); None where nothing is tracked.
 
     A box may have several classes. What has one row for each class of each box, K rows, is a property.
     """
@@ -44,6 +45,7 @@ class Detections:
     relative: bool
     classes: Sequence[str] = ()
     pixels: np.ndarray | None = field(default=None, repr=False)
+    track_ids: np.ndarray | None = None
 
     @functools.cached_property
     def _rows(self) -> tuple[np.ndarray, np.ndarray]:
@@ -82,6 +84,10 @@ class Detections:
     def name(self, class_id: int) -> str:
         return self.classes[class_id] if self.classes else str(class_id)
 
+    def track(self, row: int) -> str:
+        """What a line about a box begins with: "#3 " where it has a number, else nothing."""
+        return "" if self.track_ids is None or self.track_ids[row] < 0 else f"#{self.track_ids[row]} "
+
     def corners(self) -> np.ndarray:
         """Left, top, right, bottom (M, 4) in pixels, neither clipped nor rounded, but all finite.
 
@@ -116,8 +122,8 @@ class Detections:
             order = np.lexsort([classes, classes != first[rows], rows, left[rows]])
             order = order[(shown.max(1) > 0)[rows[order]]]
             rows, classes = rows[order], classes[order]
-        found = zip(classes, self.prob[rows, classes], strict=True)
-        lines = [f"{self.name(int(index))}: {prob * 100:.0f}%" for index, prob in found]
+        found = zip(rows, classes, self.prob[rows, classes], strict=True)
+        lines = [f"{self.track(int(row))}{self.name(int(index))}: {prob * 100:.0f}%" for row, index, prob in found]
         if not ext_output:
             return lines
         places = [
@@ -138,8 +144,10 @@ class Detections:
         return rounded
 
     def as_json(self) -> dict[str, object]:
-        """image, width, height and a list of {class_id, name, prob, box: [left, top, width, height] in pixels}."""
+        """image, width, height and a list of {class_id, name, prob, box: [left, top, width, height] in pixels}, and
+        track_id where the box has one."""
         corners = self.corners().astype(float)
+        track_ids = np.full(len(corners), -1) if self.track_ids is None else self.track_ids
         rows, classes = self._rows
         return {
             "image": self.path,
@@ -151,6 +159,7 @@ class Detections:
                     "name": self.name(int(index)),
                     "prob": round(float(self.prob[row, index]), 6),
                     "box": [round(value, 3) for value in (left, top, right - left, bottom - top)],
+                    **({"track_id": int(track_ids[row])} if track_ids[row] >= 0 else {}),
                 }
                 for row, index, (left, top, right, bottom) in zip(rows, classes, corners[rows], strict=True)
             ],
@@ -162,18 +171,19 @@ class Detections:
         Raises ImageError where the image was not kept and its file cannot be read.
         """
         pixels = load_image(self.path) if self.pixels is None else self.pixels
-        drawn = draw_boxes(pixels, self.corners(), self.prob, self.name)
+        drawn = draw_boxes(pixels, self.corners(), self.prob, self.name, track_ids=self.track_ids)
         return drawn[..., ::-1].copy() if bgr else drawn
 
     def to_supervision(self) -> Any:
         """As ``supervision.Detections``, for those who have the package supervision."""
         try:
-            import supervision  # type: ignore[import-not-found]  # not among the packages of this project
+            import supervision
         except ModuleNotFoundError:
             raise ExportError("to_supervision needs the package supervision: pip install supervision") from None
         return supervision.Detections(
-            self.xyxy, confidence=self.scores, class_id=self.class_ids, data={"class_name": np.array(self.names)}
-        )
+            self.xyxy, confidence=self.scores, class_id=self.class_ids, data={"class_name": np.array(self.names)},
+            tracker_id=None if self.track_ids is None else self.track_ids[self._rows[0]],
+        )  # fmt: skip
 
 
 def detect(

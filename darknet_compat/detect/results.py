@@ -84,12 +84,15 @@ def _quoted(text: str) -> str:
 def _result_objects(detections: Detections) -> Iterator[str]:
     rows, classes = np.nonzero(detections.prob > np.float32(RESULT_THRESH))
     boxes = np.nan_to_num(detections.relative_boxes)[rows].tolist()
-    for index, (x, y, width, height), prob in zip(classes, boxes, detections.prob[rows, classes], strict=True):
+    tracked = detections.track_ids if detections.track_ids is not None else np.full(len(detections.prob), -1)
+    found = zip(rows, classes, boxes, detections.prob[rows, classes], strict=True)
+    for row, index, (x, y, width, height), prob in found:
         name = detections.name(int(index))
+        track = f', "track_id":{tracked[row]}' if tracked[row] >= 0 else ""
         if not name.startswith("dont_show"):
             yield (
                 f'  {{"class_id":{index}, "name":{_quoted(name)}, "relative_coordinates":{{"center_x":{x:f}, '
-                f'"center_y":{y:f}, "width":{width:f}, "height":{height:f}}}, "confidence":{prob:f}}}'
+                f'"center_y":{y:f}, "width":{width:f}, "height":{height:f}}}, "confidence":{prob:f}{track}}}'
             )
 
 

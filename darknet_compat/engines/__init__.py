@@ -23,6 +23,7 @@ from .threads import torch_threads
 
 ENGINES = ("torch", "onnxruntime", "openvino")
 PRECISIONS = ("float32", "bf16")
+MANY = 2**30  # inputs, where nobody knows how many
 
 
 @dataclass(frozen=True)

@@ -5,15 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, Any, Protocol
 
 import numpy as np
 
-from ..detect.detections import Detections
-from ..detect.results import frame_json
 from ..errors import ResultsError, VideoError
 from ..files import whole_file
 from ..image_files import make_folder
@@ -30,8 +28,8 @@ ESCAPE = 27
 class Output(Protocol):
     """Something that takes frames."""
 
-    def add(self, number: int, drawn: np.ndarray | None, found: Detections) -> None:
-        """Frame ``number``, counted from 1: uint8 (h, w, 3) blue, green, red, with its boxes, and what they are.
+    def add(self, number: int, drawn: np.ndarray | None, found: Any) -> None:
+        """Frame ``number``, counted from 1: uint8 (h, w, 3) blue, green, red, with what was found in it, and that.
 
         ``drawn`` None stands for a frame that only counts.
         """
@@ -64,7 +62,7 @@ class VideoFile:
         if shutil.disk_usage(self.path.parent).free < ROOM:
             raise VideoError(f"{self.path}: the disk is full; what was written before can be played")
 
-    def add(self, number: int, drawn: np.ndarray | None, found: Detections) -> None:
+    def add(self, number: int, drawn: np.ndarray | None, found: Any) -> None:
         if drawn is None:
             return
         self._check_room()
@@ -85,7 +83,7 @@ class FrameFiles:
         self.prefix, self.first = prefix, first
         make_folder(Path(prefix).parent)
 
-    def add(self, number: int, drawn: np.ndarray | None, found: Detections) -> None:
+    def add(self, number: int, drawn: np.ndarray | None, found: Any) -> None:
         from ..images import save_image
 
         if drawn is not None:
@@ -98,16 +96,16 @@ class FrameFiles:
 class JsonFile:
     """One JSON list, an object a frame, byte for byte as AlexeyAB's -json_file_output writes it; whole at its end."""
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path, self._stack, self._between = path, ExitStack(), "[\n"
+    def __init__(self, path: str | os.PathLike[str], as_json: Callable[[Any, int], str]) -> None:
+        self.path, self._stack, self._between, self._as_json = path, ExitStack(), "[\n", as_json
         make_folder(Path(path).parent)
         try:
             self._file: IO[str] = self._stack.enter_context(whole_file(path, "w"))
         except OSError as error:
             raise ResultsError(f"{os.fspath(path)}: {error.strerror}; expected a file that can be written") from None
 
-    def add(self, number: int, drawn: np.ndarray | None, found: Detections) -> None:
-        self._write(self._between + frame_json(found, number))
+    def add(self, number: int, drawn: np.ndarray | None, found: Any) -> None:
+        self._write(self._between + self._as_json(found, number))
         self._between = ", \n"
 
     def _write(self, text: str) -> None:
@@ -130,7 +128,7 @@ class Browser:
     def __init__(self, port: int, host: str) -> None:
         self.server = MjpegServer(port, host)
 
-    def add(self, number: int, drawn: np.ndarray | None, found: Detections) -> None:
+    def add(self, number: int, drawn: np.ndarray | None, found: Any) -> None:
         if drawn is not None and self.server.watched:
             import cv2
 
@@ -143,13 +141,13 @@ class Browser:
 
 
 class JsonPort:
-    """Detections for programs at a port."""
+    """What is found, for programs at a port."""
 
-    def __init__(self, port: int, host: str) -> None:
-        self.server = JsonServer(port, host)
+    def __init__(self, port: int, host: str, as_json: Callable[[Any, int], str]) -> None:
+        self.server, self._as_json = JsonServer(port, host), as_json
 
-    def add(self, number: int, drawn: np.ndarray | None, found: Detections) -> None:
-        self.server.show(frame_json(found, number))
+    def add(self, number: int, drawn: np.ndarray | None, found: Any) -> None:
+        self.server.show(self._as_json(found, number))
 
     def close(self) -> None:
         self.server.close()
@@ -171,7 +169,7 @@ class Window:
                 "no window can be opened: it needs a display, and OpenCV with windows (pip install '.[gui]')"
             ) from None
 
-    def add(self, number: int, drawn: np.ndarray | None, found: Detections) -> None:
+    def add(self, number: int, drawn: np.ndarray | None, found: Any) -> None:
         import cv2
 
         if drawn is not None:

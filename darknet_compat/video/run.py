@@ -1,6 +1,7 @@
-"""A detector over a video, frame after frame.
+"""A detector or a classifier over a video, frame after frame.
 
-Source: pjreddie's ``src/demo.c``; AlexeyAB's ``src/demo.c``. Frames are read, detected and written at the same time.
+Source: ``src/demo.c`` of both programs; ``demo_classifier`` in pjreddie's ``examples/classifier.c`` and AlexeyAB's
+``src/classifier.c``. Frames are read, looked at and written at the same time.
 """
 
 from __future__ import annotations
@@ -12,31 +13,38 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
-from ..defaults import HIER
+from ..classify.classifier import Classifier
+from ..classify.draw import draw_lines
+from ..classify.predictions import Prediction
+from ..defaults import HIER, TEST
 from ..detect.detections import Detections, detect
 from ..detect.detector import Detector
 from ..detect.draw import draw_boxes
 from ..detect.many import detect_many
-from ..engines import Engine
+from ..detect.results import frame_json
+from ..engines import MANY, Engine
 from ..engines.threads import torch_threads
 from ..errors import VideoError
 from ..flow import forward_turns, results_in_order
 from ..images import letterbox_image, resize_image
 from ..program import ALEXEYAB, PJREDDIE
+from .lines import class_lines
 from .outputs import Browser, FrameFiles, JsonFile, JsonPort, Output, VideoFile, Window, close_all
 from .servers import LOCAL
 from .source import Frames
+from .tracks import Tracks
 
 AVERAGED = 3  # frames, in pjreddie's program; AlexeyAB's -avgframes averages none
 NMS = {PJREDDIE: 0.4, ALEXEYAB: 0.45}
 BEHIND = 4  # frames that wait to be drawn and written
 SMOOTHED = 0.9  # of the frames a second, what stays of those before
-WINDOW = 3.0  # seconds over which AlexeyAB's program counts frames
+COUNTED = 3.0  # seconds over which AlexeyAB's program counts frames
+WINDOW = "Demo"  # as both programs call it
 
 
 def detect_frames(
@@ -63,7 +71,7 @@ def detect_frames(
     thresh = detector.thresh if thresh is None else thresh
     hier = (HIER if pjreddies else thresh) if hier is None else hier
     nms = NMS[network.program] if nms is None else nms
-    engine, batch = detector.engine(1 if live else 2**30)
+    engine, batch = detector.engine(1 if live else MANY)
     device = next(network.parameters()).device
     turn = forward_turns(engine.threads, device)
     options: dict[str, Any] = {
@@ -110,6 +118,18 @@ def detect_frames(
         yield from found
 
 
+def classify_frames(
+    classifier: Classifier, frames: Iterable[np.ndarray], *, live: bool = False
+) -> Iterator[Prediction]:
+    """What each frame shows, uint8 (h, w, 3) blue, green, red, in order, as ``classifier demo`` of the network's
+    program has it: pjreddie's fits a frame into the network's input, AlexeyAB's stretches it. ``pixels`` are the frame,
+    red, green, blue. ``live`` looks at one frame at a time, since the next is not there yet.
+    """
+    yield from classifier.classify(
+        frames, "demo", classifier.finish(), 1 if live else MANY, classes=classifier.names, keep=True, read=_as_rgb
+    )
+
+
 def _as_rgb(frame: np.ndarray) -> tuple[str, np.ndarray]:
     import cv2
 
@@ -141,7 +161,8 @@ class Shown:
 
     number: int
     """Counted from 1."""
-    found: Detections
+    found: Any
+    """:class:`Detections`, or :class:`Prediction`, as it was that looked."""
     fps: float
     """Frames a second, a mean that the last frames count most in."""
     average_fps: float
@@ -163,12 +184,57 @@ class Watched:
         return self.expected is None or self.frames >= self.expected
 
 
+class _Look(NamedTuple):
+    """What looks at frames, and what is made of what it finds."""
+
+    found_in: Callable[[Frames], Iterator[Any]]
+    drawn: Callable[[Any], np.ndarray]
+    """The frame, blue, green, red, with what is found on it."""
+    json: Callable[[Any, int], str]
+
+
+def _detecting(
+    detector: Detector, thresh: float | None, hier: float | None, track: bool, draw: bool, fps: float
+) -> _Look:
+    tracks = Tracks(TEST[detector.network.program].thresh if thresh is None else thresh, fps) if track else None
+
+    def found_in(frames: Frames) -> Iterator[Detections]:
+        for found in detect_frames(detector, frames, thresh=thresh, hier=hier, live=frames.live):
+            if tracks is None:
+                yield found
+            else:
+                yield tracks.follow(found, time.perf_counter() if frames.live else None)
+
+    def drawn(found: Detections) -> np.ndarray:
+        frame = _bgr(found)
+        return draw_boxes(frame, found.corners(), found.prob, found.name, True, found.track_ids) if draw else frame
+
+    return _Look(found_in, drawn, frame_json)
+
+
+def _classifying(classifier: Classifier, top: int, draw: bool) -> _Look:
+    def drawn(found: Prediction) -> np.ndarray:
+        return draw_lines(_bgr(found), class_lines(found, top)) if draw else _bgr(found)
+
+    return _Look(
+        lambda frames: classify_frames(classifier, frames, live=frames.live), drawn,
+        lambda found, number: found.frame_json(number, top),
+    )  # fmt: skip
+
+
+def _bgr(found: Detections | Prediction) -> np.ndarray:
+    assert found.pixels is not None
+    return found.pixels[..., ::-1]
+
+
 def demo(
-    detector: Detector,
+    model: Detector | Classifier,
     source: str | os.PathLike[str] | int,
     *,
     thresh: float | None = None,
     hier: float | None = None,
+    track: bool = False,
+    top: int = 5,
     out_filename: str | os.PathLike[str] | None = None,
     prefix: str | None = None,
     json_file_output: str | os.PathLike[str] | None = None,
@@ -184,8 +250,10 @@ def demo(
     begun: Callable[[Frames], None] = lambda frames: None,
     progress: Callable[[Shown], None] = lambda shown: None,
 ) -> Watched:
-    """Detect in each frame of a video file, an address or a camera (its number), until it ends.
+    """Detect in each frame of a video file, an address or a camera (its number), or classify each, until it ends.
 
+    Of a detector: ``thresh``, ``hier`` are those of :func:`detect_frames`, and ``track`` numbers the objects
+    (:class:`Tracks`). Of a classifier: ``top`` classes are named.
     ``out_filename`` is a video file with the boxes drawn, ``prefix`` the start of the names of an image for each frame,
     ``json_file_output`` AlexeyAB's list of all frames. ``mjpeg_port`` shows the frames to browsers, ``json_port`` sends
     what is found to programs; both at ``host``, this machine alone. ``draw`` False leaves the frames as they are.
@@ -198,38 +266,43 @@ def demo(
         frames = stack.enter_context(Frames(source, size, fps))
         if out_filename is not None and os.path.realpath(out_filename) == os.path.realpath(str(frames.source)):
             raise VideoError(f"{os.fspath(out_filename)}: it is read too, and would be written over")
+        look = (
+            _detecting(model, thresh, hier, track, draw, frames.fps)
+            if isinstance(model, Detector)
+            else _classifying(model, top, draw)
+        )
         outputs: list[Output] = []
         stack.callback(lambda: close_all(outputs))
         if out_filename is not None:
             outputs.append(VideoFile(out_filename, (frames.width, frames.height), frames.fps))
         if prefix is not None:
-            outputs.append(FrameFiles(prefix, 0 if detector.network.program == PJREDDIE else 1))
+            outputs.append(FrameFiles(prefix, 0 if model.network.program == PJREDDIE else 1))
         if json_file_output is not None:
-            outputs.append(JsonFile(json_file_output))
+            outputs.append(JsonFile(json_file_output, look.json))
         if json_port is not None:
-            outputs.append(JsonPort(json_port, host))
+            outputs.append(JsonPort(json_port, host, look.json))
         if mjpeg_port is not None:
             outputs.append(Browser(mjpeg_port, host))
-        shown_in = Window("Demo", full_screen) if window else None
+        shown_in = Window(WINDOW, full_screen) if window else None
         if shown_in:
             stack.callback(shown_in.close)
         begun(frames)
-        return _run(detector, frames, outputs, shown_in, draw, time_limit, progress, thresh=thresh, hier=hier)
+        return _run(look, frames, outputs, shown_in, time_limit, progress)
 
 
 def _run(
-    detector: Detector, frames: Frames, outputs: Sequence[Output], window: Window | None, draw: bool,
-    time_limit: float | None, progress: Callable[[Shown], None], **options: Any,
+    look: _Look, frames: Frames, outputs: Sequence[Output], window: Window | None, time_limit: float | None,
+    progress: Callable[[Shown], None],
 ) -> Watched:  # fmt: skip
     drawn_by_others = any(not isinstance(output, (JsonFile, JsonPort)) for output in outputs)
 
-    def write(number: int, found: Detections) -> np.ndarray | None:
-        drawn = _drawn(found, draw) if window or drawn_by_others else None
+    def write(number: int, found: Any) -> np.ndarray | None:
+        drawn = look.drawn(found) if window or drawn_by_others else None
         for output in outputs:
             output.add(number, drawn, found)
         return drawn
 
-    def finish(waiting: deque[tuple[int, Detections, Future[np.ndarray | None]]]) -> None:
+    def finish(waiting: deque[tuple[int, Any, Future[np.ndarray | None]]]) -> None:
         number, found, future = waiting.popleft()
         drawn = future.result()
         if window:
@@ -238,16 +311,16 @@ def _run(
     start = before = window_start = time.perf_counter()
     fps = average = 0.0
     number = counted = 0
-    waiting: deque[tuple[int, Detections, Future[np.ndarray | None]]] = deque()
+    waiting: deque[tuple[int, Any, Future[np.ndarray | None]]] = deque()
     with ThreadPoolExecutor(1) as writer:
-        for number, found in enumerate(detect_frames(detector, frames, live=frames.live, **options), 1):
+        for number, found in enumerate(look.found_in(frames), 1):
             waiting.append((number, found, writer.submit(write, number, found)))
             while len(waiting) > BEHIND:
                 finish(waiting)
             now = time.perf_counter()
             fps = SMOOTHED * fps + (1 - SMOOTHED) / max(now - before, 1e-9)
             before, counted = now, counted + 1
-            if now - window_start >= WINDOW:
+            if now - window_start >= COUNTED:
                 average, counted, window_start = counted / (now - window_start), 0, now
             progress(Shown(number, found, fps, average))
             if (window and window.closed) or (time_limit is not None and now - start > time_limit):
@@ -255,10 +328,3 @@ def _run(
         while waiting:
             finish(waiting)
     return Watched(number, time.perf_counter() - start, frames.count)
-
-
-def _drawn(found: Detections, boxes: bool) -> np.ndarray:
-    """The frame, blue, green, red, with its boxes."""
-    assert found.pixels is not None
-    frame = found.pixels[..., ::-1]
-    return draw_boxes(frame, found.corners(), found.prob, found.name, bgr=True) if boxes else frame

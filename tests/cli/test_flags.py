@@ -187,7 +187,7 @@ VERBS = {
     "yolo": ["test", "valid", "recall", "train", "demo"],
     "classifier": [
         "predict", "valid", "valid10", "validmulti", "validfull", "validcrop", "label", "csv", "test", "train", "fout",
-        "try",
+        "try", "demo",
     ],
     "rnn": ["train", "generate", "generatetactic", "valid", "validtactic", "vec"],
 }  # fmt: skip
