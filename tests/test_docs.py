@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import re
 
 import cv2
@@ -49,6 +50,19 @@ def test_every_row_of_differences_names_a_test():
     ]
     assert len(rows) > 40
     assert [row for row in rows if not any(path for path, _ in NAMED.findall(row))] == []
+
+
+def test_the_readme_says_what_python_answers(tmp_path, monkeypatch):
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    examples = "\n".join(re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL))
+    monkeypatch.chdir(tmp_path)
+    for folder in ("cfg", "data", "weights"):
+        (tmp_path / folder).symlink_to(ROOT / folder)
+    test = doctest.DocTestParser().get_doctest(examples, {}, "README.md", None, 0)
+    assert len(test.examples) == 7
+    results = doctest.DocTestRunner().run(test)
+    assert results.failed == 0
+    assert (tmp_path / "copy.weights").read_bytes() == (ROOT / "weights/yolov2-shapes.weights").read_bytes()
 
 
 def test_the_examples_in_python_run(tmp_path, monkeypatch, capsys):
