@@ -6,6 +6,7 @@ skipped tests by these reasons.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -17,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from darknet_compat import cli
+from darknet_compat.cli import arguments
 
 # Processes that share the cores (pytest -n): each has one of them. Before torch is imported, which reads it then.
 if "PYTEST_XDIST_WORKER" in os.environ:
@@ -39,6 +41,7 @@ SIGNALS = {
 def pytest_configure():
     # A verb that runs in this process would let it keep all that thousands of tests free: 10 GiB at the end.
     cli.keep_memory = lambda: None
+    arguments.without_garbage_collection = contextlib.nullcontext  # likewise
 
 
 def real(*values, **kwargs):

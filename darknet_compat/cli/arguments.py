@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from ..errors import ImageError
+from ..memory import without_garbage_collection
 from ..output import complain
 
 if TYPE_CHECKING:
@@ -150,14 +151,15 @@ def above_0(text: str) -> float:
 
 def load(options: argparse.Namespace) -> DataDetector:
     """The detector that the shared arguments ask for; says what its weights held."""
-    from ..detect.detector import load_detector
-
     asked = getattr(options, "letter_box", None)
-    detector = load_detector(
-        options.data, options.cfg, options.weights, device=chosen_device(options), numerics=options.numerics,
-        program=options.program, letter_box=None if asked is None else bool(asked), engine=options.engine,
-        precision=options.precision, batch=options.batch, verbs=options.verbs, tiles=getattr(options, "tiles", 1),
-    )  # fmt: skip
+    with without_garbage_collection():
+        from ..detect.detector import load_detector
+
+        detector = load_detector(
+            options.data, options.cfg, options.weights, device=chosen_device(options), numerics=options.numerics,
+            program=options.program, letter_box=None if asked is None else bool(asked), engine=options.engine,
+            precision=options.precision, batch=options.batch, verbs=options.verbs, tiles=getattr(options, "tiles", 1),
+        )  # fmt: skip
     said_by = getattr(options, "said_by", None)
     print(f"{detector.network.report}{f', as -{said_by} says' if said_by else ''}", file=sys.stderr)
     return detector
@@ -165,13 +167,14 @@ def load(options: argparse.Namespace) -> DataDetector:
 
 def load_classifier(options: argparse.Namespace) -> DataClassifier:
     """The classifier that the shared arguments ask for; says what its weights held."""
-    from ..classify import classifier as classifiers
+    with without_garbage_collection():
+        from ..classify import classifier as classifiers
 
-    classifier = classifiers.load_classifier(
-        options.data or classifiers.imagenet_data(), options.cfg, options.weights, device=chosen_device(options),
-        numerics=options.numerics, program=options.program, engine=options.engine, precision=options.precision,
-        batch=options.batch,
-    )  # fmt: skip
+        classifier = classifiers.load_classifier(
+            options.data or classifiers.imagenet_data(), options.cfg, options.weights, device=chosen_device(options),
+            numerics=options.numerics, program=options.program, engine=options.engine, precision=options.precision,
+            batch=options.batch,
+        )  # fmt: skip
     print(classifier.network.report, file=sys.stderr)
     return classifier
 

@@ -133,12 +133,13 @@ def _add_predict(parser: argparse.ArgumentParser) -> None:
 
 def predict(options: argparse.Namespace) -> int:
     """``predict_classifier``; 1 where ``-skip`` passed over an image."""
-    from ..classify.images import classify_images
     from ..image_files import find_images
 
     paths = find_images(options.images)
     one = len(paths) == 1
     classifier = load_classifier(options)
+    from ..classify.images import classify_images
+
     top = options.top or classifier.top
     if not options.images:
         return _typed(options, classifier, top)
@@ -182,9 +183,9 @@ def _typed(options: argparse.Namespace, classifier: DataClassifier, top: int) ->
 
 def valid(options: argparse.Namespace) -> int:
     """``validate_classifier_single`` and the others of its kind."""
+    classifier = load_classifier(options)
     from ..classify.validate import validate_classifier
 
-    classifier = load_classifier(options)
     if options.verb == "valid" and classifier.leaves is not None:
         print(f"Found {int(classifier.leaves.sum())} leaves.", file=sys.stderr)
     scores = validate_classifier(
@@ -208,9 +209,9 @@ def _print_judged(found: Iterable[Judged], total: int) -> Iterator[Judged]:
 
 def table(options: argparse.Namespace) -> int:
     """``label_classifier``, ``csv_classifier``, ``test_classifier``, ``file_output_classifier``."""
+    classifier = load_classifier(options)
     from ..classify.images import classify_images, list_images
 
-    classifier = load_classifier(options)
     images = list_images(options.file) if options.verb == "fout" else (options.images or None)
     names = classifier.names if options.verb == "label" else []
     top = options.top or classifier.top
@@ -251,9 +252,9 @@ def _unread(read: int, total: int) -> int:
 
 def try_(options: argparse.Namespace) -> int:
     """``try_classifier``."""
+    classifier = load_classifier(options)
     from ..classify.images import try_image
 
-    classifier = load_classifier(options)
     names = classifier.names
     start = time.perf_counter()
     tried = try_image(classifier, options.image, options.layer)

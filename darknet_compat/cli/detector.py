@@ -104,10 +104,10 @@ def test(options: argparse.Namespace) -> int:
     from ..image_files import find_images
 
     paths = find_images(options.images)  # before torch is loaded, which takes a second
+    detector = load(options)
     from ..defaults import DETECT
     from ..detect.results import LabelFiles
 
-    detector = load(options)
     labels = LabelFiles(options.overwrite) if options.save_labels else None
     result = options.out if _is_json(options.out) else None
     asked = {
