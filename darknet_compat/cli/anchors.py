@@ -21,16 +21,18 @@ def add(detector_verbs: Any) -> None:
     )
     parser.add_argument("data", metavar="DATA", help=".data file; its train list names the images")
     parser.add_argument(
-        "-num_of_clusters", "--num_of_clusters", type=int, default=5, metavar="N", help="anchors (default 5)"
+        "-num_of_clusters", "--num_of_clusters", type=int, default=5, metavar="N", help="number of anchors (default 5)"
     )
-    parser.add_argument("-width", "--width", type=int, default=416, help="of the network's input (default 416)")
-    parser.add_argument("-height", "--height", type=int, default=416, help="of the network's input (default 416)")
+    parser.add_argument("-width", "--width", type=int, default=416, help="width of the network's input (default 416)")
+    parser.add_argument(
+        "-height", "--height", type=int, default=416, help="height of the network's input (default 416)"
+    )
     parser.add_argument(
         "-stride", "--stride", type=int, default=32, help="pixels per cell of the network's last map (default 32)"
     )
     parser.add_argument(
         "-letter_box", "--letter_box", type=int, choices=(0, 1), nargs="?", const=1, default=1,
-        help="how the network will see images; 1: fitted into its input (default), 0: stretched, as AlexeyAB's does",
+        help="how the network will see images; 1: fitted into its input (default), 0: stretched, as in AlexeyAB's",
     )  # fmt: skip
     add_label_rule(parser)
     parser.add_argument("-v3", "--v3", action="store_true", help="print pixels, as the [yolo] sections of v3 have them")

@@ -42,7 +42,7 @@ def add_network(parser: argparse.ArgumentParser, data: bool = True, batch: int =
     )  # fmt: skip
     parser.add_argument(
         "-precision", "--precision", choices=("float32", "bf16"), default="float32",
-        help="float32 (default), or bf16: about twice as fast where the processor has it, probabilities to 2 digits",
+        help="float32 (default), or bf16: about twice as fast if the CPU has it, probabilities to 2 digits",
     )  # fmt: skip
     parser.add_argument(
         "-batch", "--batch", type=positive, default=batch, help=f"most images per forward pass (default {batch})"
@@ -53,11 +53,11 @@ def add_device(parser: argparse.ArgumentParser, what: str) -> None:
     """The flags that say where the network runs, ours and those of the C programs, and on how many threads."""
     parser.add_argument("-device", "--device", metavar="DEVICE", help=what)
     parser.add_argument(
-        "-i", "--i", type=int, metavar="N", help="the same as -device cuda:N where torch finds a GPU; under 0: the CPU"
+        "-i", "--i", type=int, metavar="N", help="the same as -device cuda:N if torch finds a GPU; below 0: the CPU"
     )
     parser.add_argument("-nogpu", "--nogpu", action="store_true", help="the same as -device cpu")
     parser.add_argument(
-        "-threads", "--threads", type=positive, metavar="N", help="of a processor (default: as many as it has cores)"
+        "-threads", "--threads", type=positive, metavar="N", help="CPU threads (default: as many as there are cores)"
     )
 
 
@@ -80,7 +80,8 @@ def add_numerics(parser: argparse.ArgumentParser) -> None:
     """The flags that say whose arithmetic a network has."""
     parser.add_argument(
         "-numerics", "--numerics", choices=("cudnn", "gpu", "cpu"), default="cudnn",
-        help="whose batch normalisation: cudnn made the published weights (default), cpu is the C program's",
+        help="which batch normalisation: cudnn's, which made the published weights (default), or a C program's on a "
+        "GPU or CPU",
     )  # fmt: skip
     add_program(parser)
 
@@ -89,8 +90,8 @@ def add_program(parser: argparse.ArgumentParser) -> None:
     """The flag that says which Darknet to follow."""
     parser.add_argument(
         "-program", "--program", choices=("pjreddie", "alexeyab"),
-        help="which Darknet to follow (default: alexeyab where CFG has what his program alone knows, or a flag of "
-        "detector is his alone; else pjreddie)",
+        help="which Darknet to follow (default: alexeyab if CFG has an option, or `detector` a flag, that only his "
+        "program knows; else pjreddie)",
     )  # fmt: skip
 
 
@@ -98,8 +99,8 @@ def add_label_rule(parser: argparse.ArgumentParser) -> None:
     """The flag of the verbs that read label files and no CFG."""
     parser.add_argument(
         "-program", "--program", choices=("pjreddie", "alexeyab"), default="pjreddie",
-        help="where label files stand: pjreddie: in labels/ for images/ or JPEGImages/ (default); alexeyab: beside "
-        "the images, but for JPEGImages/ and COCO's folders",
+        help="where label files are: pjreddie: in labels/ for images/ or JPEGImages/ (default); alexeyab: beside the "
+        "images, except for JPEGImages/ and COCO's folders",
     )  # fmt: skip
 
 
@@ -107,7 +108,7 @@ def add_tiles(parser: argparse.ArgumentParser) -> None:
     """The flag for small objects in large images."""
     parser.add_argument(
         "-tiles", "--tiles", type=positive, default=1, metavar="N",
-        help="look at each image in N x N parts that overlap too, for objects that are small in it (default 1)",
+        help="also detect in N x N overlapping parts of each image, for small objects (default 1)",
     )  # fmt: skip
 
 

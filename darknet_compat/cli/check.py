@@ -12,17 +12,18 @@ def add(verbs: Any) -> None:
     """Make the verb known to the command line."""
     parser = verbs.add_parser(
         "check",
-        help="look through a data set before it is trained on",
-        description="Decodes every image and reads every label file of the train and the valid list: objects of each "
-        "class, sizes at the network's input, and what is wrong, with what to do. Exits with 1 for an error.",
+        help="look for mistakes in a data set before training",
+        description="Decodes every image and reads every label file of the train and the valid list. Prints the "
+        "objects of each class, their sizes at the network's input, what is wrong, and what to do. Exits with 1 for an "
+        "error.",
         epilog="example: %(prog)s cells/cells.data -cfg cells/cells.cfg -show cells.png",
         allow_abbrev=False,
     )
     parser.add_argument("data", metavar="DATA", help=".data file: train=, valid=, names=")
     parser.add_argument("-cfg", "--cfg", metavar="CFG", help="the network: its input, its heads, its program")
-    parser.add_argument("-size", "--size", type=positive, default=416, help="of its input without CFG (default 416)")
+    parser.add_argument("-size", "--size", type=positive, default=416, help="input size without CFG (default 416)")
     add_label_rule(parser)
-    parser.add_argument("-json", "--json", metavar="FILE", help="write all of it as JSON")
+    parser.add_argument("-json", "--json", metavar="FILE", help="write all results as JSON")
     parser.add_argument("-show", "--show", metavar="FILE.png", help="draw counts, sizes and places")
     parser.set_defaults(run=check)
 

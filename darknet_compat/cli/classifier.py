@@ -21,11 +21,11 @@ BATCH = 8
 IMAGES = "image, folder, pattern, or .txt or .list file of paths"
 
 VALID = {
-    "valid": "how often the truth is the likeliest class: the middle square of each image of the valid list",
-    "valid10": "as valid, of ten crops of each image together",
-    "validmulti": "as valid, of each image in several sizes and mirrored; the network is resized",
-    "validfull": "as valid, of whole images; the network is resized to each",
-    "validcrop": "as valid, of stretched images, in parts of 1000; any label of a path is its truth",
+    "valid": "how often the truth is the likeliest class, for the middle square of each image of the valid list",
+    "valid10": "as valid, for ten crops of each image together",
+    "validmulti": "as valid, for each image in several sizes and mirrored; the network is resized",
+    "validfull": "as valid, for whole images; the network is resized to each",
+    "validcrop": "as valid, for stretched images, in parts of 1000; any label in a path is its truth",
 }
 
 
@@ -47,31 +47,31 @@ def add(verbs: Any) -> None:
         parser.add_argument(
             "-labels", "--labels", choices=("path", "folder"), default="path",
             help="the class of an image: the first label that occurs in its path (default, as in Darknet), or the "
-            "label that its folder is called",
+            "label that is the name of its folder",
         )  # fmt: skip
         parser.add_argument(
             "-out", "--out", metavar="FOLDER",
-            help="folder for classes.csv and confusion.csv, the figures of each class and what is taken for what, "
-            "and the same as images",
+            help="folder for classes.csv and confusion.csv (the figures of each class, and which classes are "
+            "confused), and for both as images",
         )  # fmt: skip
         parser.set_defaults(run=valid, verb=name)
 
     for name, what in (
-        ("label", "the name of the likeliest class, a line for each image"),
-        ("csv", "path and the numbers of the likeliest classes, a line for each image"),
-        ("test", "path and all outputs of the network, a line for each image"),
+        ("label", "the name of the likeliest class, one line per image"),
+        ("csv", "path and the numbers of the likeliest classes, one line per image"),
+        ("test", "path and all outputs of the network, one line per image"),
     ):
         parser = _add(classifier, name, f"{what} (default: the list of test=)", "")
         _add_images(parser, "*")
         _add_top(parser)
         parser.set_defaults(run=table, verb=name)
 
-    parser = _add(classifier, "fout", "path and the probability of every class, a line for each image", " paths.list")
-    parser.add_argument("file", metavar="FILE", help="list of paths, one a line; or an image, folder or pattern")
+    parser = _add(classifier, "fout", "path and the probability of every class, one line per image", " paths.list")
+    parser.add_argument("file", metavar="FILE", help="list of paths, one per line; or an image, folder or pattern")
     _add_skip(parser)
     parser.set_defaults(run=table, verb="fout", top=None)
 
-    parser = _add(classifier, "try", "what one layer makes of an image, in numbers", " dog.jpg 0")
+    parser = _add(classifier, "try", "the output of one layer for an image", " dog.jpg 0")
     parser.add_argument("image", metavar="IMAGE")
     parser.add_argument("layer", metavar="LAYER", type=int, help="number of a layer, as `net` lists them")
     _add_top(parser)
@@ -112,7 +112,7 @@ def _add_images(parser: argparse.ArgumentParser, number: str) -> None:
 def _add_skip(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-skip", "--skip", action="store_true",
-        help="pass over images that cannot be read, with a warning each, and exit with 1 at the end",
+        help="skip images that cannot be read, with a warning for each, and exit with 1 at the end",
     )  # fmt: skip
 
 
@@ -123,7 +123,7 @@ def _add_top(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_predict(parser: argparse.ArgumentParser) -> None:
-    parser.description = f"{parser.description} Without an image, their paths come from standard input, a line each."
+    parser.description = f"{parser.description} Without an image, paths come from standard input, one per line."
     _add_top(parser)
     parser.add_argument(
         "-json", "--json", metavar="FILE", help="the likeliest classes as JSON (many images: default predictions.json)"

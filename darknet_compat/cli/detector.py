@@ -27,12 +27,12 @@ def add(verbs: Any) -> None:
     parser.set_defaults(verbs="detector")
     detector = parser.add_subparsers(title="verbs", metavar="VERB", required=True, parser_class=type(parser))
     nms = "default .45"
-    _add_trees(add_test(detector, f"cfg/voc.data {EXAMPLE['detector']}", "default .5; of AlexeyAB's program .25", nms))
+    _add_trees(add_test(detector, f"cfg/voc.data {EXAMPLE['detector']}", "default .5; AlexeyAB's Darknet: .25", nms))
     for family in (valid, train, anchors):
         family.add(detector)
-    video.add(detector, "detector", "default .5; of AlexeyAB's program .25")
+    video.add(detector, "detector", "default .5; AlexeyAB's Darknet: .25")
 
-    thresh = "default .5; of AlexeyAB's program .24"
+    thresh = "default .5; AlexeyAB's Darknet: .24"
     parser = add_test(verbs, EXAMPLE["detect"], thresh, nms, "detect", data=False)
     _add_trees(parser)
     parser.set_defaults(verbs="detector", data="cfg/coco.data", short=True)
@@ -41,7 +41,10 @@ def add(verbs: Any) -> None:
 def _add_trees(parser: argparse.ArgumentParser) -> None:
     add_letter_box(parser)
     add_tiles(parser)
-    parser.add_argument("-hier", "--hier", type=fraction, default=0.5, help="how sure a tree must be (default .5)")
+    parser.add_argument(
+        "-hier", "--hier", type=fraction, default=0.5,
+        help="with a tree of classes: name a subclass only above this probability (default .5)",
+    )  # fmt: skip
 
 
 def add_test(
@@ -50,35 +53,37 @@ def add_test(
     """Make ``test``, or its short form, known to a family of verbs, whose thresholds the two texts say."""
     parser: argparse.ArgumentParser = verbs.add_parser(
         name,
-        help="detect in images, draw and list what is found" if data else "detector test with cfg/coco.data",
-        description="Detect in images. One: prints each class and its probability, and draws predictions.jpg. "
-        "Many: writes one JSON file, and with -out a drawing of each. None: reads their paths from standard input, a "
-        "line each, and treats each as one.",
+        help="detect in images, print and draw the detections" if data else "detector test with cfg/coco.data",
+        description="Detect in images. One image: prints each class and its probability, and draws predictions.jpg. "
+        "Many: writes one JSON file, and with -out a drawing of each. None: reads paths from standard input, one per "
+        "line, and handles each as a single image.",
         epilog=f"example: %(prog)s {example} dog.jpg",
         allow_abbrev=False,
     )
     add_network(parser, data)
     parser.add_argument("images", metavar="IMAGE", nargs="*", help="image, folder, pattern, or .txt list of paths")
-    parser.add_argument("-thresh", "--thresh", type=fraction, help=f"least probability ({thresh})")
-    parser.add_argument("-nms", "--nms", type=fraction, help=f"most IOU of two boxes ({nms}; 0: off)")
+    parser.add_argument("-thresh", "--thresh", type=fraction, help=f"lowest probability shown ({thresh})")
+    parser.add_argument("-nms", "--nms", type=fraction, help=f"highest IOU of two boxes of a class ({nms}; 0: off)")
     parser.add_argument(
         "-out", "--out", type=_out, metavar="FOLDER",
-        help="folder for the drawings (one image: default here); or NAME.json: the detections as AlexeyAB's program "
-        "writes them",
+        help="folder for the drawings (one image: default here); or NAME.json, for the detections as AlexeyAB's "
+        "Darknet writes them",
     )  # fmt: skip
     parser.add_argument("-json", "--json", metavar="FILE", help="detections as JSON (many: default predictions.json)")
     parser.add_argument(
-        "-ext_output", "--ext_output", action="store_true", help="print boxes too (many images: print what is found)"
+        "-ext_output", "--ext_output", action="store_true", help="print boxes too (many images: print the detections)"
     )
     parser.add_argument(
         "-save_labels", "--save_labels", action="store_true",
-        help="write the label file of each image, where AlexeyAB's program reads it, but for those that are there",
+        help="write a label file for each image, where AlexeyAB's Darknet reads it; files that exist are kept",
     )  # fmt: skip
-    parser.add_argument("-overwrite", "--overwrite", action="store_true", help="with -save_labels: those too")
+    parser.add_argument(
+        "-overwrite", "--overwrite", action="store_true", help="with -save_labels: replace files that exist"
+    )
     parser.add_argument(
         "-skip", "--skip", action="store_true",
-        help="pass over images that cannot be read, with a warning each, and exit with 1 at the end (default: stop at "
-        "the first; what was found before it is written)",
+        help="skip images that cannot be read, with a warning for each, and exit with 1 at the end (default: stop at "
+        "the first, and write the detections before it)",
     )  # fmt: skip
     parser.set_defaults(run=test, short=False)
     return parser

@@ -17,7 +17,7 @@ def add(verbs: Any) -> None:
     """Make the verb known to the command line."""
     parser = verbs.add_parser(
         "new",
-        help="from labelled images to all that a training needs",
+        help="make all that a training run needs from labelled images",
         description="Finds VOC XML, COCO JSON or Darknet labels, divides the images, and writes the folder NAME: "
         "lists, labels, names, .data, and a cfg with its classes, filters, anchors and schedule. Says how long "
         "training will take, and what to type next.",
@@ -30,18 +30,20 @@ def add(verbs: Any) -> None:
 
     parser.add_argument("name", metavar="NAME", help="folder to make")
     flag("from", dest="source", required=True, metavar="SOURCE", help="folder of labelled images, or a COCO JSON file")
-    flag("form", choices=("voc", "coco", "darknet"), help="how they are labelled (default: what is found)")
-    flag("names", metavar="FILE", help="the classes, one a line (default: all that are found)")
+    flag("form", choices=("voc", "coco", "darknet"), help="format of the labels (default: the one found)")
+    flag("names", metavar="FILE", help="the classes, one per line (default: all found)")
     flag(
         "cfg", metavar="CFG", help="network to start from (default: cfg/yolov4-small.cfg, on a GPU cfg/yolov4-tiny.cfg)"
     )
-    flag("size", type=positive, metavar="PIXELS", help="of the network's input, by 32 (default: what the boxes need)")
-    flag("minutes", type=above_0, metavar="N", help="most time to train (default: 40 on a processor)")
-    flag("split", type=fraction, metavar="SHARE", help="of the images, to score on (default: as the data comes, or .2)")
-    flag("seed", type=count, default=0, help="of the division (default 0)")
+    flag("size", type=positive, metavar="PIXELS", help="input size, a multiple of 32 (default: what the boxes need)")
+    flag("minutes", type=above_0, metavar="N", help="longest training time (default: 40 on a CPU)")
+    flag(
+        "split", type=fraction, metavar="SHARE", help="of the images for validation (default: as the data comes, or .2)"
+    )
+    flag("seed", type=count, default=0, help="seed of the division (default 0)")
     flag("copy", action="store_true", help="copy the images (default: links to them)")
-    flag("skip", action="store_true", help="leave out what cannot be read, and count it (default: an error)")
-    flag("device", metavar="DEVICE", help="where it will be trained: cuda (default where there is one), cpu ...")
+    flag("skip", action="store_true", help="leave out and count files that cannot be read (default: an error)")
+    flag("device", metavar="DEVICE", help="where it will train: cuda (default where there is one), cpu ...")
     parser.set_defaults(run=new)
 
 

@@ -17,7 +17,7 @@ def add(verbs: Any) -> None:
         allow_abbrev=False,
     )
     sets = "2012:train,2012:val,2007:train,2007:val,2007:test"
-    parser.add_argument("devkit", metavar="VOCdevkit", help="the VOCdevkit, or a single folder in its form")
+    parser.add_argument("devkit", metavar="VOCdevkit", help="the VOCdevkit, or a single folder with the same layout")
     parser.add_argument(
         "-sets", "--sets", default=sets, metavar="[YEAR:]SET,...", help=f"image sets to label (default {sets})"
     )
@@ -28,7 +28,7 @@ def add(verbs: Any) -> None:
         "-keep-difficult", "--keep-difficult", action="store_true", help="label objects marked difficult too"
     )
     parser.add_argument(
-        "-out", "--out", metavar="FOLDER", help="for the lists (default: the one that holds the devkit)"
+        "-out", "--out", metavar="FOLDER", help="folder for the lists (default: the one that holds the devkit)"
     )
     parser.set_defaults(run=voc_label)
 
@@ -37,24 +37,28 @@ def add(verbs: Any) -> None:
         help="a COCO instances file -> Darknet's labels, a list and names",
         description="Labels go where Darknet looks for them: coco/images/train2017/x.jpg has "
         "coco/labels/train2017/x.txt. List and names go beside the images: coco/images/train2017.txt and .names. "
-        "Classes stand in the order of the categories' ids.",
+        "Classes are in the order of the categories' ids.",
         epilog="example: %(prog)s annotations/instances_train2017.json coco/images/train2017",
         allow_abbrev=False,
     )
     parser.add_argument("instances", metavar="JSON", help="the file of annotations")
-    parser.add_argument("images", metavar="FOLDER", help="of its images; a part of its path must be called images")
+    parser.add_argument(
+        "images", metavar="FOLDER", help="folder of its images; a part of its path must be named images"
+    )
     parser.add_argument("-keep-crowd", "--keep-crowd", action="store_true", help="label groups marked iscrowd too")
     parser.set_defaults(run=coco_label)
 
     parser = verbs.add_parser(
         "get_weights",
         help="fetch published .weights files, and check each against its cfg",
-        description="Without NAME it lists them, and fetches nothing.",
+        description="Fetches published .weights files. Without NAME it lists them, and fetches nothing.",
         epilog="example: %(prog)s yolov2-tiny-voc darknet19_448.conv.23",
         allow_abbrev=False,
     )
-    parser.add_argument("names", nargs="*", metavar="NAME", help="which; none: list them")
-    parser.add_argument("-dest", "--dest", metavar="FOLDER", default="weights", help="(default %(default)s)")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="files to fetch (default: list them)")
+    parser.add_argument(
+        "-dest", "--dest", metavar="FOLDER", default="weights", help="for the files (default %(default)s)"
+    )
     _add_mirror(parser)
     parser.set_defaults(run=get_weights, wrong=parser.error)
 
@@ -65,14 +69,14 @@ def add(verbs: Any) -> None:
         epilog="example: %(prog)s data/voc",
         allow_abbrev=False,
     )
-    parser.add_argument("dest", metavar="FOLDER", help="for the archives and the VOCdevkit")
+    parser.add_argument("dest", metavar="FOLDER", help="folder for the archives and the VOCdevkit")
     parser.add_argument("-years", "--years", default="2007,2012", help="which years (default %(default)s)")
     _add_mirror(parser)
     parser.set_defaults(run=get_voc, wrong=parser.error)
 
 
 def _add_mirror(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("-mirror", "--mirror", metavar="URL", help="another place that has the files by the same names")
+    parser.add_argument("-mirror", "--mirror", metavar="URL", help="another address with files of the same names")
 
 
 def voc_label(options: argparse.Namespace) -> int:

@@ -23,19 +23,19 @@ REPEATED = {"file": TEXT, "tokenized": False, "backup": "backup", "device": None
 
 def add(verbs: Any) -> None:
     """Make ``rnn`` and its verbs known to the command line."""
-    parser = verbs.add_parser("rnn", help="train networks to foretell a text, and let them write")
+    parser = verbs.add_parser("rnn", help="train networks on texts, and generate text")
     rnn = parser.add_subparsers(title="verbs", metavar="VERB", required=True, parser_class=type(parser))
 
     parser = _add(
-        rnn, "train", "train a network to foretell a text", "cfg/rnn.train.cfg -file data/shakespeare.txt",
-        "Train CFG on a text, from WEIGHTS (which may end early) or from nothing. Snapshots go to a folder: "
+        rnn, "train", "train a network to predict a text", "cfg/rnn.train.cfg -file data/shakespeare.txt",
+        "Train CFG on a text, from WEIGHTS (which may end early) or from random weights. Snapshots go to a folder: "
         "NAME.backup, numbered .weights, NAME_final.weights, and with them NAME.log, NAME.csv and the chart NAME.png. "
-        "Ctrl-C, SIGTERM and SIGHUP save and say how to go on.",
+        "Ctrl-C, SIGTERM and SIGHUP save, and print the command that continues.",
     )  # fmt: skip
     _flag(parser, "file", default=TEXT, metavar="FILE", help=f"the text (default {TEXT})")
     _flag(parser, "tokenized", action="store_true", help="FILE holds numbers of tokens, not letters")
     _flag(parser, "clear", action="store_true", help="count letters seen from 0, whatever WEIGHTS says")
-    _flag(parser, "resume", action="store_true", help="go on from NAME.backup.state as if nothing had happened")
+    _flag(parser, "resume", action="store_true", help="continue from NAME.backup.state as if there had been no stop")
     _flag(parser, "backup", default="backup", metavar="FOLDER", help="folder for snapshots (default backup)")
     _flag(parser, "snapshot", type=positive, metavar="N",
           help="write NAME.backup every N batches (default 100; AlexeyAB's 10)")  # fmt: skip
@@ -44,23 +44,23 @@ def add(verbs: Any) -> None:
     _srand(parser)
     parser.set_defaults(run=train)
 
-    parser = _add(rnn, "generate", "write on from a few letters", "cfg/gru.cfg grumble.weights -len 500")
-    _flag(parser, "seed", default=SEED, metavar="TEXT", help="what to go on from (default: two ends of lines)")
+    parser = _add(rnn, "generate", "continue a text from a few letters", "cfg/gru.cfg grumble.weights -len 500")
+    _flag(parser, "seed", default=SEED, metavar="TEXT", help="text to continue (default: two line ends)")
     _writing(parser)
     parser.set_defaults(run=generate)
 
-    parser = _add(rnn, "generatetactic", "write on from standard input, up to a full stop at the end of a line",
+    parser = _add(rnn, "generatetactic", "continue standard input, up to a full stop at the end of a line",
                   "cfg/gru.cfg coq.weights < goal.txt")  # fmt: skip
     _writing(parser)
     parser.set_defaults(run=generate_tactic)
 
     for name, what in (
-        ("valid", "how well the text on standard input is foretold: bits per letter and perplexity, a line a letter"),
-        ("validtactic", "as valid, of what stands between >> and a full stop at the end of a line"),
-        ("vec", "the lines of standard input, and what the first layer makes of each"),
+        ("valid", "how well the network predicts standard input: bits per letter and perplexity, a line per letter"),
+        ("validtactic", "as valid, for the text between >> and a full stop at the end of a line"),
+        ("vec", "the lines of standard input, and the first layer's output for each"),
     ):
         parser = _add(rnn, name, what, "cfg/gru.cfg shakespeare.weights < text.txt")
-        _flag(parser, "seed", default=SEED, metavar="TEXT", help="what to read before (default: two ends of lines)")
+        _flag(parser, "seed", default=SEED, metavar="TEXT", help="text to read first (default: two line ends)")
         parser.set_defaults(run=vec if name == "vec" else valid, verb=name)
 
 
@@ -73,7 +73,7 @@ def _add(verbs: Any, name: str, what: str, example: str, description: str | None
         allow_abbrev=False,
     )
     parser.add_argument("cfg", metavar="CFG")
-    parser.add_argument("weights", metavar="WEIGHTS", nargs="?", help="without it the network has start values")
+    parser.add_argument("weights", metavar="WEIGHTS", nargs="?", help="without it the network has random weights")
     add_device(parser, "where torch runs: cuda (default where there is one), cpu ...")
     add_numerics(parser)
     return parser
@@ -90,8 +90,8 @@ def _srand(parser: argparse.ArgumentParser) -> None:
 def _writing(parser: argparse.ArgumentParser) -> None:
     _flag(parser, "len", type=count, default=LENGTH, metavar="N", help=f"letters to write (default {LENGTH})")
     _flag(parser, "temp", type=_temperature, default=TEMPERATURE, metavar="T",
-          help=f"temperature: lower is likelier, 1 is as learnt (default {TEMPERATURE})")  # fmt: skip
-    _flag(parser, "tokens", metavar="FILE", help="what each token is called, a line each, for tokenized texts")
+          help=f"temperature: below 1, likely letters become likelier (default {TEMPERATURE})")  # fmt: skip
+    _flag(parser, "tokens", metavar="FILE", help="names of the tokens, one per line, for tokenized texts")
     _srand(parser)
 
 

@@ -18,7 +18,7 @@ def add(verbs: Any) -> None:
         "voc_eval",
         help="VOC average precision of comp4 result files, as py-faster-rcnn's voc_eval computes it",
         description="Score a folder of result files (one per class, lines of: id prob xmin ymin xmax ymax) against "
-        "VOC annotations or Darknet labels, and print AP per class and mAP. Exit code 1 where a class has no file.",
+        "VOC annotations or Darknet labels, and print AP per class and mAP. The exit code is 1 if a class has no file.",
         epilog="example: %(prog)s --results results --devkit VOCdevkit --year 2007 --image-set test",
         allow_abbrev=False,
     )
@@ -35,8 +35,10 @@ def add(verbs: Any) -> None:
         "-names", "--names", metavar="FILE", help="names of the classes (data/voc.names, or those of DATA)"
     )
     parser.add_argument("-metric", "--metric", choices=("voc07", "area"), default="voc07", help="11-point, or area")
-    parser.add_argument("-iou", "--iou", type=float, default=0.5, help="IOU that a right box exceeds (.5)")
-    parser.add_argument("-padilla", "--padilla", action="store_true", help="DIR holds one text file per image instead")
+    parser.add_argument("-iou", "--iou", type=float, default=0.5, help="IOU that a right box must exceed (.5)")
+    parser.add_argument(
+        "-padilla", "--padilla", action="store_true", help="-results holds one text file per image instead"
+    )
     parser.add_argument("-to-padilla", "--to-padilla", metavar="DIR", help="also write one text file per image here")
     parser.add_argument("-json", "--json", metavar="FILE", help="write the table as JSON")
     parser.add_argument("-plots", "--plots", metavar="DIR", help="draw curves, bars and a contact sheet here")
@@ -57,9 +59,9 @@ def add(verbs: Any) -> None:
 
     parser = verbs.add_parser(
         "compare_results",
-        help="two folders of result files side by side",
-        description="AP side by side, matched boxes, greatest differences, worst images. Exit code 1 where a class has "
-        "no file.",
+        help="compare two folders of result files",
+        description="Print APs side by side, matched boxes, greatest differences, worst images. The exit code is 1 if "
+        "a class has no file.",
         epilog="example: %(prog)s results.darknet results.port --devkit VOCdevkit",
         allow_abbrev=False,
     )

@@ -32,36 +32,36 @@ def add(verbs: Any, example: str = "cfg/voc.data cfg/yolov2-voc.cfg darknet19_44
     """Make the verb known to a family of verbs that detect."""
     parser, flag = _parser(verbs, "a detection network", "NAME_100.weights ..., NAME_final.weights", example, 100)
     flag("gradient", choices=("darknet", "true"), default="darknet",
-         help="IOU losses of AlexeyAB's program train by its own deltas (default), or by the losses' true "
-         "derivatives")  # fmt: skip
+         help="train IOU losses of AlexeyAB's Darknet with its own deltas (default), or with the true derivatives of "
+         "the losses")  # fmt: skip
     flag("labels", choices=("error", "warn"), default="error",
-         help="bad label lines: an error before the start (default), or left out with a warning")  # fmt: skip
+         help="bad label lines: an error before training starts (default), or left out with a warning")  # fmt: skip
     flag("map", type=positive, nargs="?", const=0, metavar="EVERY",
-         help="mAP on the valid list every EVERY batches (default: every 4 epochs, at least 100, not before burn_in); "
-         "the best is kept as NAME_best.weights")  # fmt: skip
+         help="mAP on the valid list every EVERY batches (default: every 4 epochs, at least 100, not during burn_in); "
+         "the best weights are kept as NAME_best.weights")  # fmt: skip
     flag("mAP_epochs", type=positive, default=4, metavar="N", help="with -map alone: every N epochs (default 4)")
     flag("iou_thresh", type=fraction, default=0.5, help="with -map: the IOU that a right box exceeds (default .5)")
     flag("classify", metavar="LIST",
-         help="for a network with a tree: a list of images that show a class each, whose label (labels=) stands in the "
-         "path, and have no boxes; trained together with the train list, as YOLO9000 is")  # fmt: skip
+         help="for a network with a tree: a list of images without boxes that show one class each, with its label "
+         "(labels=) in the path; trained together with the train list, as in YOLO9000")  # fmt: skip
     flag("ratio", type=above_0, metavar="N",
-         help="how many images of -classify are drawn for each one of the train list (default 4)")  # fmt: skip
+         help="how many images of -classify are drawn for each image of the train list (default 4)")  # fmt: skip
     parser.set_defaults(run=lambda options: train(parser, options, _detector))
 
 
 def add_classifier(verbs: Any) -> None:
     """Make the verb known to the family ``classifier``."""
     parser, flag = _parser(
-        verbs, "a classifier", "NAME_1.weights and so on behind each epoch, NAME.weights at the end (AlexeyAB's: "
+        verbs, "a classifier", "NAME_1.weights and so on after each epoch, NAME.weights at the end (AlexeyAB's: "
         "NAME_1000.weights ..., NAME_final.weights)",
         "cfg/imagenet1k.data cfg/darknet19.cfg", 1000,
     )  # fmt: skip
     flag("labels", choices=("path", "folder"), default="path",
          help="the classes of an image: every label that occurs in its path (default, as in Darknet), or the label "
-         "that its folder is called")  # fmt: skip
+         "that is the name of its folder")  # fmt: skip
     flag("topk", type=positive, nargs="?", const=0, metavar="EVERY",
          help="top 1 and top k on the valid list every EVERY batches (default: every 2 epochs, at least 100, not "
-         "before burn_in); the best by top 1 is kept as NAME_best.weights")  # fmt: skip
+         "during burn_in); the best weights by top 1 are kept as NAME_best.weights")  # fmt: skip
     flag("top", type=positive, metavar="N", help="the k of top k (default: top= of DATA)")
     parser.set_defaults(verbs="classifier", run=lambda options: train(parser, options, _classifier))
 
@@ -73,35 +73,39 @@ def _parser(
     parser: argparse.ArgumentParser = verbs.add_parser(
         "train",
         help=f"train {what}",
-        description="Train CFG on the train list of DATA, from WEIGHTS (which may end early) or from nothing. "
-        "Snapshots go to the folder that -backup or backup= names: NAME.backup (of AlexeyAB's program "
+        description="Train CFG on the train list of DATA, from WEIGHTS (which may end early) or from random "
+        "weights. Snapshots go to the folder that -backup or backup= names: NAME.backup (AlexeyAB's Darknet: "
         f"NAME_last.weights), {files}, and with them NAME.log, NAME.csv, the chart NAME.png and NAME.run.json, for "
-        "`report`. Ctrl-C, SIGTERM and SIGHUP save and say how to go on.",
+        "`report`. Ctrl-C, SIGTERM and SIGHUP save, and print the command that continues.",
         epilog=f"example: %(prog)s {example}",
         allow_abbrev=False,
     )
     parser.add_argument("data", metavar="DATA", help=".data file: train=, backup=, valid=, names=, classes=")
     parser.add_argument("cfg", metavar="CFG")
-    parser.add_argument("weights", metavar="WEIGHTS", nargs="?", help="start values; layers it lacks start at random")
+    parser.add_argument(
+        "weights", metavar="WEIGHTS", nargs="?", help="initial weights; layers missing in it start at random"
+    )
 
     def flag(name: str, **options: Any) -> None:
         parser.add_argument(f"-{name}", f"--{name}", **options)
 
     flag("clear", action="store_true", help="count images seen from 0, whatever WEIGHTS says")
     flag(
-        "resume", action="store_true", help="go on from the .state beside the last snapshot as if nothing had happened"
+        "resume",
+        action="store_true",
+        help="continue from the .state beside the last snapshot as if there had been no stop",
     )
-    flag("gpus", type=_gpus, metavar="0,1", help="GPUs to train on, one process each; the rate is times their number")
+    flag("gpus", type=_gpus, metavar="0,1", help="GPUs to train on, one process each; multiplies the rate")
     add_device(parser, "where torch runs: cuda (default where there is one), cpu, cuda:1 ...")
     flag("numerics", choices=("cudnn", "gpu", "cpu"), default="cudnn",
-         help="whose batch normalisation: cudnn made the published weights (default)")  # fmt: skip
+         help="which batch normalisation: cudnn's made the published weights (default)")  # fmt: skip
     add_program(parser)
     flag("amp", choices=("bf16", "fp16"), help="run the layers at half precision; the loss stays in float32")
     flag("fast", action="store_true",
-         help="channels last, torch.compile, on a GPU TF32 too: quicker, other last digits")  # fmt: skip
-    flag("seed", type=_seed, metavar="N", help="of all random numbers (default: a new one, which is printed)")
+         help="channels last, torch.compile, on a GPU TF32 too: faster, with other last digits")  # fmt: skip
+    flag("seed", type=_seed, metavar="N", help="seed of all random numbers (default: a new one, which is printed)")
     flag("epochs", action="store_true", help="show every image once in each epoch; Darknet draws with replacement")
-    flag("backup", metavar="FOLDER", help="for all that training writes (default: the one that backup= of DATA names)")
+    flag("backup", metavar="FOLDER", help="folder for all that training writes (default: backup= of DATA)")
     flag("snapshot", type=positive, metavar="N",
          help=f"write NAME.backup, or NAME_last.weights, every N batches (default {snapshot})")  # fmt: skip
     flag("tensorboard", action="store_true", help="write the figures for TensorBoard too, into NAME.tensorboard")

@@ -34,7 +34,7 @@ def add(verbs: Any) -> None:
     parser = verbs.add_parser(
         "map",
         help="AlexeyAB's mAP table over the valid list",
-        description="Detect in the images of the valid list, hold the boxes against the label files, and print "
+        description="Detect in the images of the valid list, compare the boxes with the label files, and print "
         "AlexeyAB's table. It is not voc_eval: docs/scores.md says how the two differ.",
         epilog=f"example: %(prog)s cfg/voc.data {EXAMPLE['detector']} -points 11",
         allow_abbrev=False,
@@ -42,8 +42,8 @@ def add(verbs: Any) -> None:
     add_network(parser)
     add_letter_box(parser)
     add_tiles(parser)
-    parser.add_argument("-thresh", "--thresh", type=fraction, default=0.25, help="for TP, FP and F1 (default .25)")
-    parser.add_argument("-iou_thresh", "--iou_thresh", type=fraction, default=0.5, help="least IOU (default .5)")
+    parser.add_argument("-thresh", "--thresh", type=fraction, default=0.25, help="of TP, FP and F1 (default .25)")
+    parser.add_argument("-iou_thresh", "--iou_thresh", type=fraction, default=0.5, help="lowest IOU (default .5)")
     parser.add_argument(
         "-points", "--points", type=int, choices=(0, 11, 101), default=0, help="0: area; 11: VOC 2007; 101: COCO"
     )
@@ -69,7 +69,7 @@ def add_valid(
         allow_abbrev=False,
     )
     add_network(parser)
-    parser.add_argument("-out", "--out", metavar="PREFIX", help="start of the result files' names")
+    parser.add_argument("-out", "--out", metavar="PREFIX", help="prefix of the result files' names")
     parser.set_defaults(run=valid)
     return parser
 

@@ -32,13 +32,15 @@ if TYPE_CHECKING:
 
 def add(verbs: Any, family: str, thresh: str) -> None:
     """Make the verb known to a family of verbs that detect; ``thresh`` says what its default is."""
-    parser, flag = _add(verbs, "detect", "what is found", f"cfg/voc.data {EXAMPLE[family]}")
+    parser, flag = _add(verbs, "detect", "the detections", f"cfg/voc.data {EXAMPLE[family]}")
     add_letter_box(parser)
     add_tiles(parser)
-    flag("thresh", type=fraction, help=f"least probability ({thresh})")
+    flag("thresh", type=fraction, help=f"lowest probability shown ({thresh})")
     if family == "detector":  # YOLOv1 has no tree
-        flag("hier", type=fraction, help="how sure a tree must be (default .5; of AlexeyAB's program -thresh)")
-    flag("track", action="store_true", help="number the objects: one keeps its number from frame to frame")
+        flag("hier", type=fraction,
+             help="with a tree of classes: name a subclass only above this probability (default .5; for networks of "
+             "AlexeyAB's Darknet -thresh)")  # fmt: skip
+    flag("track", action="store_true", help="number the objects: each keeps its number from frame to frame")
     flag("ext_output", action="store_true", help="print boxes too")
     flag("dontdraw_bbox", action="store_true", help="draw no boxes")
     parser.set_defaults(run=demo, **({} if family == "detector" else {"hier": None}))
@@ -60,8 +62,8 @@ def _add(
         "demo",
         help=f"{what} in a video, a stream or a camera's images",
         description=f"{what.capitalize()} in each frame of FILE, a video or an address that FFmpeg reads, or of a "
-        f"camera, and print {prints}. Reading, the network and writing go on at the same time; of a live source frames "
-        "that come too fast are dropped. Escape in the window, or Ctrl-C, ends it; what was written is whole.",
+        f"camera, and print {prints}. Reading, the network and writing run at the same time; frames of a live source "
+        "that come too fast are dropped. Escape in the window, or Ctrl-C, ends it; the files written are complete.",
         epilog=f"example: %(prog)s {example} street.mp4 -out_filename found.avi -dont_show",
         allow_abbrev=False,
     )
@@ -73,18 +75,16 @@ def _add(
     parser.add_argument("file", metavar="FILE", nargs="?", help="a video, or an address (default: a camera)")
     flag("c", type=count, default=0, metavar="N", help="which camera (default 0)")
     flag("w", type=positive, metavar="N", help="ask the camera for this width")
-    flag("fps", type=positive, metavar="N", help="ask the camera for so many frames a second")
-    flag("out_filename", metavar="FILE", help="write a video with what is found: .avi, .mkv, .mp4 ...")
+    flag("fps", type=positive, metavar="N", help="ask the camera for this many frames per second")
+    flag("out_filename", metavar="FILE", help="write a video with the results drawn on it: .avi, .mkv, .mp4 ...")
     flag("prefix", metavar="NAME", help="write an image for each frame: NAME_00000001.jpg ...; no window")
-    flag("json_file_output", metavar="FILE", help="write what is found in all frames as one JSON list")
-    flag("json_port", type=_port, metavar="PORT", help="serve it as JSON over HTTP")
-    flag(
-        "mjpeg_port", type=_port, metavar="PORT", help="serve the frames, with what is found drawn on them, to browsers"
-    )
+    flag("json_file_output", metavar="FILE", help="write the results of all frames as one JSON list")
+    flag("json_port", type=_port, metavar="PORT", help="serve the results as JSON over HTTP")
+    flag("mjpeg_port", type=_port, metavar="PORT", help="serve the frames, with the results drawn on them, to browsers")
     flag("host", default="127.0.0.1", help="address of the two ports (default %(default)s; 0.0.0.0: for everybody)")
     flag("dont_show", action="store_true", help="open no window")
     flag("fullscreen", action="store_true", help="the window is as large as the screen")
-    flag("time_limit_sec", type=above_0, metavar="N", help="end after so many seconds")
+    flag("time_limit_sec", type=above_0, metavar="N", help="end after N seconds")
     return parser, flag
 
 
