@@ -40,7 +40,7 @@ def add(verbs: Any, family: str, thresh: str) -> None:
     flag("fps", type=positive, metavar="N", help="ask the camera for so many frames a second")
     flag("thresh", type=fraction, help=f"least probability ({thresh})")
     if family == "detector":  # YOLOv1 has no tree
-        flag("hier", type=fraction, help="how sure a tree must be (default .5; of AlexeyAB's program -thresh)")
+        flag("hier", type=fraction, help="how sure a tree must be (default .5; AlexeyAB's program takes .5 always)")
     flag("out_filename", metavar="FILE", help="write a video with the boxes: .avi, .mkv, .mp4 ...")
     flag("prefix", metavar="NAME", help="write an image for each frame: NAME_00000001.jpg ...; no window")
     flag("json_file_output", metavar="FILE", help="write what is found in all frames as one JSON list")

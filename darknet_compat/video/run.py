@@ -53,15 +53,15 @@ def detect_frames(
 
     pjreddie's program takes the mean of what the network says of the last three frames (the first two have less
     behind them, as if there had been black before that has no object), and suppresses boxes by their objectness over
-    an IOU of .4. AlexeyAB's takes each frame by itself, stretches it by OpenCV's arithmetic, and suppresses by .45;
-    ``hier`` None is its ``thresh``. With tiles (:class:`Detector`) a frame is an image as any other, and there is no
-    mean. ``live`` looks at one frame at a time, since the next is not there yet.
+    an IOU of .4. AlexeyAB's takes each frame by itself, stretches it by OpenCV's arithmetic, and suppresses by .45.
+    ``hier`` None is .5, which his program takes always. With tiles (:class:`Detector`) a frame is an image as any
+    other, and there is no mean. ``live`` looks at one frame at a time, since the next is not there yet.
     """
     network = detector.network
     network.check_images()
     pjreddies = network.program == PJREDDIE
     thresh = detector.thresh if thresh is None else thresh
-    hier = (HIER if pjreddies else thresh) if hier is None else hier
+    hier = HIER if hier is None else hier
     nms = NMS[network.program] if nms is None else nms
     engine, batch = detector.engine(1 if live else 2**30)
     device = next(network.parameters()).device

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,7 +16,7 @@ import pytest
 
 from darknet_compat.cli import main
 from tests.conftest import ROOT, SHAPES
-from tests.video.conftest import read_video, write_video
+from tests.video.conftest import free_port, read_video, write_video
 
 
 @pytest.fixture
@@ -215,12 +214,6 @@ def test_a_hangup_is_ignored_where_it_was(words, asked):
         assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
     finally:
         signal.signal(signal.SIGHUP, before)
-
-
-def free_port():
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        return listening.getsockname()[1]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])

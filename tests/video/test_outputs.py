@@ -9,7 +9,6 @@ import urllib.request
 import warnings
 from collections import deque
 from threading import Thread
-from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -206,18 +205,6 @@ def test_both_ports():
     assert answers[1].read().decode() == f"[\n{frame_json(FOUND, 5)}\n]"
     for answer in answers:
         answer.close()
-
-
-@pytest.fixture
-def display(monkeypatch):
-    """A display on which nobody looks: what OpenCV is asked to show there, and the next keys."""
-    said = SimpleNamespace(windows=[], full=[], shown=[], keys=[], destroyed=[])
-    monkeypatch.setattr(cv2, "namedWindow", lambda title, kind: said.windows.append(title))
-    monkeypatch.setattr(cv2, "setWindowProperty", lambda *words: said.full.append(words))
-    monkeypatch.setattr(cv2, "imshow", lambda title, image: said.shown.append((title, image)))
-    monkeypatch.setattr(cv2, "waitKey", lambda milliseconds: said.keys.pop(0) if said.keys else -1)
-    monkeypatch.setattr(cv2, "destroyWindow", said.destroyed.append)
-    return said
 
 
 def test_a_window(display):

@@ -17,7 +17,7 @@ from darknet_compat.video import Frames
 from darknet_compat.video.servers import MjpegServer
 from darknet_compat.video.source import AHEAD, is_cut_off
 from tests.conftest import ROOT
-from tests.video.conftest import read_video
+from tests.video.conftest import Capture, read_video
 
 
 def test_a_file_gives_all_its_frames(shapes_video):
@@ -34,35 +34,6 @@ def test_it_may_be_left_early(shapes_video):
     with Frames(shapes_video) as frames:
         next(iter(frames))
     assert threading.active_count() == threads
-
-
-class Capture:
-    """Stands for OpenCV's: so many frames, and what was asked of it."""
-
-    def __init__(self, frames=3, said=()):
-        self.frames, self.said = frames, dict(said)
-        self.number, self.opened, self.asked, self.released = 0, None, {}, False
-
-    def __call__(self, source):
-        self.opened, self.number = source, 0
-        return self
-
-    def isOpened(self):
-        return True
-
-    def get(self, key):
-        return self.said.get(key, 0.0)
-
-    def set(self, key, value):
-        self.asked[key] = value
-        return True
-
-    def read(self):
-        self.number += 1
-        return self.number <= self.frames, np.full((4, 6, 3), self.number, np.uint8)
-
-    def release(self):
-        self.released = True
 
 
 @pytest.fixture
