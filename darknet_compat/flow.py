@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain, islice
-from threading import Semaphore
+from threading import Event, Semaphore
 from typing import TypeVar
 
 import numpy as np
@@ -41,14 +41,18 @@ def results_in_order(
     It takes path and pixels, uint8 (h, w, 3), one by one, as ``read`` gives them. As many Python threads as torch would
     use work, each on one thread of torch's; a batch that is the only one is done in this thread. One batch more than
     there are threads is under way, however long the list. The error of an image that cannot be read is raised after
-    the results before it. Or ``unreadable`` takes it, and if it returns, the image is passed over.
+    the results before it. Or ``unreadable`` takes it, and if it returns, the image is passed over. Where nobody wants
+    more, as after Ctrl-C, no further image is begun.
     """
+    stopped = Event()
 
     def worked(part: list[Item]) -> list[Result | ImageError]:
         problems: list[ImageError | None] = []
 
         def images() -> Iterator[tuple[str, np.ndarray]]:
             for thing in part:
+                if stopped.is_set():
+                    return
                 try:
                     opened = read(thing)
                 except ImageError as error:
@@ -60,7 +64,7 @@ def results_in_order(
         results = iter(work(images()))
         return [next(results) if problem is None else problem for problem in problems]
 
-    for found in _worked_on(worked, _batches(things, batch)):
+    for found in _worked_on(worked, _batches(things, batch), stopped):
         for one in found:
             if not isinstance(one, ImageError):
                 yield one
@@ -70,8 +74,8 @@ def results_in_order(
                 unreadable(one)
 
 
-def _worked_on(function: Callable[[Item], Result], items: Iterator[Item]) -> Iterator[Result]:
-    """``function`` of each item, in order, by a pool of threads where there are several."""
+def _worked_on(function: Callable[[Item], Result], items: Iterator[Item], stopped: Event) -> Iterator[Result]:
+    """``function`` of each item, in order, by a pool of threads where there are several; ``stopped`` as that ends."""
     first = list(islice(items, 2))
     if len(first) < 2:
         yield from map(function, first)
@@ -80,7 +84,10 @@ def _worked_on(function: Callable[[Item], Result], items: Iterator[Item]) -> Ite
     workers = max(threads, 2)
     try:
         with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            yield from _in_order(pool, function, chain(first, items), workers + 1)
+            try:
+                yield from _in_order(pool, function, chain(first, items), workers + 1)
+            finally:
+                stopped.set()  # before the pool waits for its threads
     finally:
         torch.set_num_threads(threads)  # for threads yet to start, which would have 1 as those of the pool
 

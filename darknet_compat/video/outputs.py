@@ -6,7 +6,7 @@ import os
 import shutil
 import warnings
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import IO, Any, Protocol
 
@@ -16,6 +16,7 @@ from ..errors import ResultsError, VideoError
 from ..files import whole_file
 from ..image_files import make_folder
 from .servers import JsonServer, MjpegServer
+from .source import check_name, is_cut_off
 
 # Of a file's suffix the codec that its kind of file takes; .avi is AlexeyAB's.
 AVI = "DIVX"
@@ -48,11 +49,12 @@ class VideoFile:
         codec = CODECS.get(self.path.suffix.lower())
         if codec is None:
             raise VideoError(f"{path}: expected a name that ends in {', '.join(CODECS)}")
+        check_name(os.fspath(path))
         make_folder(self.path.parent)
         if codec != AVI:
             warnings.warn(f"{path}: cannot be played before its end is written; .avi and .mkv can", stacklevel=3)
         self._check_room()
-        self.size = size
+        self.size, self._written = size, False
         self._writer = cv2.VideoWriter(os.fspath(path), cv2.VideoWriter.fourcc(*codec), fps, size)
         if not self._writer.isOpened():
             raise VideoError(f"{path}: cannot be written as a video of {size[0]} x {size[1]}; expected another place")
@@ -71,9 +73,16 @@ class VideoFile:
 
             drawn = cv2.resize(drawn, self.size)  # a stream may change its size, a file may not
         self._writer.write(drawn)
+        self._written = True
 
     def close(self) -> None:
+        import cv2
+
         self._writer.release()
+        # Of a quota or a disk's error the writer keeps silent, too.
+        said = cv2.VideoCapture(os.fspath(self.path)).get(cv2.CAP_PROP_FRAME_COUNT)
+        if self._written and (said < 1 or is_cut_off(self.path)):
+            raise VideoError(f"{self.path}: its end could not be written; expected a place for all of it")
 
 
 class FrameFiles:
@@ -81,7 +90,7 @@ class FrameFiles:
 
     def __init__(self, prefix: str, first: int) -> None:
         self.prefix, self.first = prefix, first
-        make_folder(Path(prefix).parent)
+        make_folder(Path(os.path.dirname(prefix)))
 
     def add(self, number: int, drawn: np.ndarray | None, found: Any) -> None:
         from ..images import save_image
@@ -97,7 +106,8 @@ class JsonFile:
     """One JSON list, an object a frame, byte for byte as AlexeyAB's -json_file_output writes it; whole at its end."""
 
     def __init__(self, path: str | os.PathLike[str], as_json: Callable[[Any, int], str]) -> None:
-        self.path, self._stack, self._between, self._as_json = path, ExitStack(), "[\n", as_json
+        self.path, self._stack, self._between, self._whole = path, ExitStack(), "[\n", False
+        self._as_json = as_json
         make_folder(Path(path).parent)
         try:
             self._file: IO[str] = self._stack.enter_context(whole_file(path, "w"))
@@ -105,8 +115,9 @@ class JsonFile:
             raise ResultsError(f"{os.fspath(path)}: {error.strerror}; expected a file that can be written") from None
 
     def add(self, number: int, drawn: np.ndarray | None, found: Any) -> None:
+        self._whole = False
         self._write(self._between + self._as_json(found, number))
-        self._between = ", \n"
+        self._between, self._whole = ", \n", True
 
     def _write(self, text: str) -> None:
         try:
@@ -115,7 +126,11 @@ class JsonFile:
             raise ResultsError(f"{os.fspath(self.path)}: {error.strerror}; the file was not written") from None
 
     def close(self) -> None:
-        self._write(("[\n" if self._between == "[\n" else "") + "\n]")
+        if not self._whole:  # it has no frame, or lacks a part of one: what stood there stays
+            with suppress(OSError):
+                self._stack.__exit__(ResultsError, ResultsError(), None)
+            return
+        self._write("\n]")
         try:
             self._stack.close()
         except OSError as error:
@@ -183,7 +198,7 @@ class Window:
 
 
 def close_all(outputs: Sequence[Any]) -> None:
-    """Close each, also where one before it fails; the first error is raised then."""
+    """Close each, the last one first, also where others fail; the error of the first of them is raised then."""
     with ExitStack() as stack:
-        for output in reversed(outputs):
+        for output in outputs:
             stack.callback(output.close)

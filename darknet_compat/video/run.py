@@ -61,15 +61,15 @@ def detect_frames(
 
     pjreddie's program takes the mean of what the network says of the last three frames (the first two have less
     behind them, as if there had been black before that has no object), and suppresses boxes by their objectness over
-    an IOU of .4. AlexeyAB's takes each frame by itself, stretches it by OpenCV's arithmetic, and suppresses by .45;
-    ``hier`` None is its ``thresh``. With tiles (:class:`Detector`) a frame is an image as any other, and there is no
-    mean. ``live`` looks at one frame at a time, since the next is not there yet.
+    an IOU of .4. AlexeyAB's takes each frame by itself, stretches it by OpenCV's arithmetic, and suppresses by .45.
+    ``hier`` None is .5, which his program takes always. With tiles (:class:`Detector`) a frame is an image as any
+    other, and there is no mean. ``live`` looks at one frame at a time, since the next is not there yet.
     """
     network = detector.network
     network.check_images()
     pjreddies = network.program == PJREDDIE
     thresh = detector.thresh if thresh is None else thresh
-    hier = (HIER if pjreddies else thresh) if hier is None else hier
+    hier = HIER if hier is None else hier
     nms = NMS[network.program] if nms is None else nms
     engine, batch = detector.engine(1 if live else MANY)
     device = next(network.parameters()).device
@@ -176,11 +176,11 @@ class Watched:
     frames: int
     seconds: float
     expected: int | None
-    """Frames that the file says it has."""
+    """Frames that the file says it has; None where it does not say, or where it was left before its end."""
 
     @property
     def whole(self) -> bool:
-        """Was that all that the file should hold? A broken one ends early."""
+        """Was that all that the file should hold? One that is cut off ends early, and so does one with gaps in time."""
         return self.expected is None or self.frames >= self.expected
 
 
@@ -264,8 +264,7 @@ def demo(
     """
     with ExitStack() as stack:
         frames = stack.enter_context(Frames(source, size, fps))
-        if out_filename is not None and os.path.realpath(out_filename) == os.path.realpath(str(frames.source)):
-            raise VideoError(f"{os.fspath(out_filename)}: it is read too, and would be written over")
+        _check_files(frames.source, out_filename, json_file_output)
         look = (
             _detecting(model, thresh, hier, track, draw, frames.fps)
             if isinstance(model, Detector)
@@ -273,8 +272,6 @@ def demo(
         )
         outputs: list[Output] = []
         stack.callback(lambda: close_all(outputs))
-        if out_filename is not None:
-            outputs.append(VideoFile(out_filename, (frames.width, frames.height), frames.fps))
         if prefix is not None:
             outputs.append(FrameFiles(prefix, 0 if model.network.program == PJREDDIE else 1))
         if json_file_output is not None:
@@ -286,8 +283,21 @@ def demo(
         shown_in = Window(WINDOW, full_screen) if window else None
         if shown_in:
             stack.callback(shown_in.close)
+        if out_filename is not None:  # after all else that may fail: it writes over a file of its name as it begins
+            outputs.append(VideoFile(out_filename, (frames.width, frames.height), frames.fps))
         begun(frames)
         return _run(look, frames, outputs, shown_in, time_limit, progress)
+
+
+def _check_files(source: str | int, *outputs: str | os.PathLike[str] | None) -> None:
+    """That nothing is written over what is read, or over another output. Raises :class:`VideoError`."""
+    taken = {} if isinstance(source, int) else {os.path.realpath(source): "read"}
+    for path in outputs:
+        if path is not None:
+            real = os.path.realpath(path)
+            if real in taken:
+                raise VideoError(f"{os.fspath(path)}: it is {taken[real]} too, and would be written over")
+            taken[real] = "another output"
 
 
 def _run(
@@ -311,6 +321,7 @@ def _run(
     start = before = window_start = time.perf_counter()
     fps = average = 0.0
     number = counted = 0
+    expected = frames.count
     waiting: deque[tuple[int, Any, Future[np.ndarray | None]]] = deque()
     with ThreadPoolExecutor(1) as writer:
         for number, found in enumerate(look.found_in(frames), 1):
@@ -324,7 +335,8 @@ def _run(
                 average, counted, window_start = counted / (now - window_start), 0, now
             progress(Shown(number, found, fps, average))
             if (window and window.closed) or (time_limit is not None and now - start > time_limit):
+                expected = None
                 break
         while waiting:
             finish(waiting)
-    return Watched(number, time.perf_counter() - start, frames.count)
+    return Watched(number, time.perf_counter() - start, expected)

@@ -30,7 +30,7 @@ HEADERS = {
 class Server:
     """An HTTP server in threads. ``content`` is its Content-Type. Port 0 takes any that is free.
 
-    Raises :class:`VideoError` where the port is taken.
+    Raises :class:`VideoError` where the port is taken, or ``host`` no address of this machine.
     """
 
     content: ClassVar[str]
@@ -41,6 +41,11 @@ class Server:
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.0"
             timeout = PATIENCE
+
+            def handle(self) -> None:
+                # Somebody may go away at any time, before he has asked too, or take nothing any more.
+                with suppress(OSError):
+                    super().handle()
 
             def do_GET(self) -> None:
                 self.send_response(200)
@@ -54,11 +59,14 @@ class Server:
             def log_message(self, *words: Any) -> None:
                 """Says nothing of each request."""
 
+        if not host:  # which Python takes for every address
+            raise VideoError("the host of a port is empty; expected an address of this machine; 0.0.0.0: for everybody")
         try:
             self._http = ThreadingHTTPServer((host, port), Handler)
-        except (OSError, OverflowError) as error:
+        except (OSError, OverflowError, TypeError, UnicodeError) as error:
             raise VideoError(
-                f"{host}:{port}: {getattr(error, 'strerror', None) or error}; expected a port that is free"
+                f"{host}:{port}: {getattr(error, 'strerror', None) or error}; expected a port that is free, at an "
+                "address of this machine"
             ) from None
         self._http.daemon_threads = True
         self._http.block_on_close = False
@@ -75,12 +83,11 @@ class Server:
 
     @contextmanager
     def viewer(self) -> Iterator[None]:
-        """While somebody is served, who may go away at any time, or take nothing any more."""
+        """While somebody is served."""
         with self._changed:
             self._open += 1
         try:
-            with suppress(OSError):
-                yield
+            yield
         finally:
             with self._changed:
                 self._open -= 1

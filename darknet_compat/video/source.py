@@ -23,10 +23,19 @@ AHEAD = 4  # frames that wait
 LIVE = ("rtsp://", "rtmp://", "http://", "https://", "udp://", "tcp://", "rtp://")
 
 
+def check_name(name: str) -> None:
+    """That OpenCV can be given it: one that is no UTF-8 ends its process. Raises :class:`VideoError`."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise VideoError(f"{name}: OpenCV takes no name that is not UTF-8; expected another name") from None
+
+
 class Frames:
     """The frames of ``source``: a file, an address that FFmpeg reads, or a camera's number. Closed by ``with``.
 
     Of a live source the newest frame is given, and those that came while nobody asked are dropped; of a file all are.
+    Addresses are live but for those that ``LIVE`` does not have, such as file:// and srt://, as in AlexeyAB's program.
     ``size``: (width, height) to ask a camera for; ``fps`` likewise.
 
     Raises :class:`VideoError` in one line where there is no such video, or where it has no frame.
@@ -42,11 +51,15 @@ class Frames:
         self.source = source if isinstance(source, int) else os.fspath(source)
         self.name = f"camera {source}" if isinstance(source, int) else os.fspath(source)
         self.live = isinstance(source, int) or str(source).startswith(LIVE)
-        if not self.live and not os.path.exists(self.name):
+        if not self.live and "://" not in self.name and not os.path.exists(self.name):
             raise VideoError(f"{self.name}: no such file; expected a video, an address, or -c and a camera's number")
         if not self.live and os.path.isdir(self.name):
             raise VideoError(f"{self.name}: a folder; expected a video")
-        self._capture = cv2.VideoCapture(self.source)
+        check_name(self.name)
+        try:
+            self._capture = cv2.VideoCapture(self.source)
+        except cv2.error:  # a camera's number that is no C int
+            self._capture = cv2.VideoCapture()
         if self._capture.isOpened():
             for key, value in ((cv2.CAP_PROP_FRAME_WIDTH, size and size[0]),
                                (cv2.CAP_PROP_FRAME_HEIGHT, size and size[1]), (cv2.CAP_PROP_FPS, fps)):  # fmt: skip
@@ -122,3 +135,33 @@ class Frames:
         self._thread.join(timeout=None if not self.live else 2.0)
         if not self._thread.is_alive():
             self._capture.release()
+
+
+def is_cut_off(path: str | os.PathLike[str]) -> bool:
+    """Does a file lack bytes that its own parts promise? Those of .avi, .mkv, .webm, .mp4 and .mov say how long they
+    are; of other files nothing is known."""
+    if not os.path.isfile(path):
+        return False
+    size, end = os.path.getsize(path), 0
+    with open(path, "rb") as file:
+        while end < size:
+            file.seek(end)
+            length = _part_length(file.read(16), size - end)
+            if not length:
+                return False
+            end += length
+    return end > size
+
+
+def _part_length(head: bytes, rest: int) -> int | None:
+    """Bytes of the part of a file that begins so; None where it is none that says."""
+    if head[:4] == b"RIFF":
+        return 8 + int.from_bytes(head[4:8], "little")
+    if head[:4] in (b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"):  # Matroska: EBML, Segment
+        more = 9 - head[4].bit_length()
+        value = int.from_bytes(head[4 : 4 + more], "big") & ~(-1 << 7 * more)
+        return rest if value == (1 << 7 * more) - 1 else 4 + more + value  # all ones: to the end
+    if head[4:8] in (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"uuid", b"moof", b"styp", b"sidx"):
+        length = int.from_bytes(head[:4], "big")
+        return {0: rest, 1: int.from_bytes(head[8:16], "big")}.get(length, length)
+    return None

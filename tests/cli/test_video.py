@@ -5,18 +5,18 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
 import urllib.request
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from darknet_compat.cli import main
 from tests.conftest import ROOT, SHAPES
-from tests.video.conftest import read_video, write_video
+from tests.video.conftest import free_port, read_video, write_video
 
 
 @pytest.fixture
@@ -63,8 +63,27 @@ def test_a_file_that_ends_early(words, video, tmp_path, capsys):
     assert main([*words, str(tmp_path / "cut.avi"), "-dont_show", "-json_file_output", str(tmp_path / "a.json")]) == 1
     said = capsys.readouterr().err
     assert "cut.avi: it ends after" in said
-    assert "of 6 frames; the file is damaged" in said
+    assert "of 6 frames; the file is cut off" in said
     assert 1 <= len(json.loads((tmp_path / "a.json").read_text())) < 6
+
+
+def test_a_whole_file_that_says_too_many_frames_is_a_warning_alone(words, video, capsys):
+    """As of Matroska, whose number is the length in time, where frames were left out."""
+    data = bytearray(video.read_bytes())
+    for place in (48, data.index(b"strh") + 40):  # both numbers of frames in an .avi
+        assert data[place] == 6
+        data[place] = 9
+    video.write_bytes(data)
+    assert main([*words, str(video), "-dont_show"]) == 0
+    assert f"warning: {video}: it ends after 6 of 9 frames; it is damaged, or" in capsys.readouterr().err
+
+
+def test_a_cut_file_that_is_left_before_is_no_error(words, video, tmp_path, capsys):
+    (tmp_path / "cut.avi").write_bytes(video.read_bytes()[:-9000])
+    assert main([*words, str(tmp_path / "cut.avi"), "-dont_show", "-time_limit_sec", "1e-9"]) == 0
+    said = capsys.readouterr().err
+    assert "1 frames in" in said
+    assert "it ends after" not in said
 
 
 @pytest.mark.parametrize(
@@ -88,25 +107,116 @@ def test_a_port_is_one(words, video, capsys, port):
     assert "-mjpeg_port" in capsys.readouterr().err
 
 
-def test_a_port_under_1_is_none(words, video, monkeypatch):
-    """-1 is the default of AlexeyAB's program."""
+@pytest.fixture
+def asked(monkeypatch):
+    """What the function is asked for instead of running; "source" is its video."""
     import darknet_compat.video
 
     asked = {}
-    watched = darknet_compat.video.Watched(6, 1.0, 6)
-    monkeypatch.setattr(darknet_compat.video, "demo", lambda *_, **options: asked.update(options) or watched)
-    for port, expected in (("-1", None), ("0", None), ("8070", 8070)):
-        assert main([*words, str(video), "-dont_show", "-json_port", port, "-mjpeg_port", port]) == 0
-        assert asked["json_port"] == asked["mjpeg_port"] == expected
+
+    def demo(detector, source, **options):
+        asked.update(options, detector=detector, source=source)
+        return darknet_compat.video.Watched(6, 1.0, 6)
+
+    monkeypatch.setattr(darknet_compat.video, "demo", demo)
+    monkeypatch.setenv("DISPLAY", ":9")
+    return asked
 
 
-def free_port():
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        return listening.getsockname()[1]
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ("", {"thresh": None, "hier": None, "out_filename": None, "prefix": None, "json_file_output": None,
+              "json_port": None, "mjpeg_port": None, "host": "127.0.0.1", "window": True, "full_screen": False,
+              "draw": True, "time_limit": None, "size": None, "fps": None}),
+        ("-c 3", {"source": "a.avi"}),
+        ("-w 640 -fps 15", {"size": (640, 640), "fps": 15}),  # the height too (demo.c)
+        ("-thresh .3 -hier .6", {"thresh": 0.3, "hier": 0.6}),
+        ("-out_filename o.avi -json_file_output o.json", {"out_filename": "o.avi", "json_file_output": "o.json"}),
+        ("-prefix p", {"prefix": "p", "window": False}),
+        ("-dont_show", {"window": False}),
+        ("-fullscreen", {"full_screen": True}),
+        ("-dontdraw_bbox", {"draw": False}),
+        ("-time_limit_sec .5", {"time_limit": 0.5}),
+        ("-json_port 8070", {"json_port": 8070, "mjpeg_port": None}),
+        ("-mjpeg_port 8090 -host 0.0.0.0", {"json_port": None, "mjpeg_port": 8090, "host": "0.0.0.0"}),
+        ("-json_port -1 -mjpeg_port 0", {"json_port": None, "mjpeg_port": None}),  # -1 is AlexeyAB's default
+    ],
+)  # fmt: skip
+def test_each_flag_counts(words, asked, flags, expected):
+    assert main([*words, "a.avi", *flags.split()]) == 0
+    assert {name: asked[name] for name in expected} == expected
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(("flags", "number"), [("", 0), ("-c 3", 3)])
+def test_without_a_file_it_is_a_camera(words, asked, flags, number):
+    assert main([*words, *flags.split()]) == 0
+    assert asked["source"] == number
+
+
+@pytest.mark.parametrize(("flags", "expected"), [("", (1, 1)), ("-tiles 3 -letter_box 0", (3, 0))])
+def test_flags_of_the_detector(words, asked, flags, expected):
+    assert main([*words, "a.avi", *flags.split()]) == 0
+    assert (asked["detector"].tiles, asked["detector"].letter_box) == expected
+
+
+def test_one_of_yolov1_has_no_tree(tmp_path, asked):
+    """The verb of that family: without -hier."""
+    section = "side=1\nnum=2\ncoords=4\nclasses=20\n"
+    (tmp_path / "a.cfg").write_text(
+        f"[net]\nwidth=8\nheight=8\nchannels=3\n[connected]\noutput=30\nactivation=linear\n[detection]\n{section}"
+    )
+    (tmp_path / "a.weights").write_bytes(bytes(16 + 4 * (30 + 30 * 192)))
+    assert main(["yolo", "demo", str(tmp_path / "a.cfg"), str(tmp_path / "a.weights"), "a.avi"]) == 0
+    assert (asked["source"], asked["hier"]) == ("a.avi", None)
+
+
+@pytest.mark.parametrize("variable", ["DISPLAY", "WAYLAND_DISPLAY"])
+def test_a_display_of_either_kind_has_a_window(words, asked, monkeypatch, capsys, variable):
+    for name in ("DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv(variable, "0")
+    assert main([*words, "a.avi"]) == 0
+    assert asked["window"]
+    assert "display" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("flag", ["-time_limit_sec 0", "-time_limit_sec inf", "-w 0", "-fps -1", "-c -1", "-tiles 0"])
+def test_a_number_that_cannot_be_is_refused(words, capsys, flag):
+    assert main([*words, "a.avi", *flag.split()]) == 2
+    assert f"argument {flag.split()[0]}/" in capsys.readouterr().err
+
+
+def test_a_cameras_line(words, monkeypatch, capsys):
+    """pjreddie's program says nothing of it."""
+    from darknet_compat.cli import video
+
+    frames = SimpleNamespace(source=3, width=640, height=480)
+    for program, said in (("alexeyab", "Webcam index: 3\nVideo stream: 640 x 480 \n"), ("pjreddie", "")):
+        video._begin(frames, SimpleNamespace(network=SimpleNamespace(program=program)))
+        assert capsys.readouterr().out == said
+
+
+def test_pjreddies_frames_a_second_but_for_images(words, video, tmp_path, capsys):
+    """demo.c: with -prefix none are counted."""
+    for flags, none in (("-dont_show", False), (f"-prefix {tmp_path}/p", True)):
+        assert main([*words, str(video), *flags.split(), "-program", "pjreddie"]) == 0
+        said = [float(line[4:]) for line in capsys.readouterr().out.splitlines() if line.startswith("FPS:")]
+        assert len(said) == 6
+        assert not any(said) if none else all(said)
+
+
+def test_a_hangup_is_ignored_where_it_was(words, asked):
+    """By nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert main([*words, "a.avi"]) == 0
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_it_with_whole_files_and_a_free_port(words, tmp_path, number):
     random = np.random.default_rng(0)
     video = write_video(tmp_path / "long.avi", [random.integers(0, 256, (96, 128, 3), np.uint8)] * 3000)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import socket
+import struct
 import subprocess
 import threading
 import time
@@ -16,7 +17,8 @@ import numpy as np
 import pytest
 
 from darknet_compat.errors import VideoError
-from darknet_compat.video.servers import BACKLOG, BOUNDARY, JsonServer, MjpegServer
+from darknet_compat.video import servers
+from darknet_compat.video.servers import BACKLOG, BOUNDARY, GOODBYE, JsonServer, MjpegServer
 
 
 def wait_for(condition):
@@ -47,6 +49,7 @@ def test_frames_for_browsers():
     lines = head(file)
     assert lines[0].endswith("200 OK")
     assert f"Content-Type: multipart/x-mixed-replace; boundary={BOUNDARY}" in lines
+    assert any(line.startswith("Cache-Control: no-cache, no-store") for line in lines)
     wait_for(lambda: server.watched)
     for frame in (b"first", b"and second"):
         server.show(frame)
@@ -80,6 +83,81 @@ def test_a_viewer_gets_the_newest_frame_and_a_slow_one_stalls_nobody():
         connection.close()
 
 
+def test_who_comes_gets_the_newest_frame_at_once_and_who_goes_is_no_viewer():
+    server = MjpegServer(0)
+    server.show(b"newest")
+    connection, file = viewer(server.port)
+    assert head(file)[0].endswith("200 OK")
+    assert head(file)[-1] == "Content-Length: 6"
+    assert server.watched
+    file.close()
+    connection.close()
+    wait_for(lambda: server.show(b"next") or not server.watched)
+    server.close()
+
+
+def blocked_viewer(server):
+    """A connection that takes nothing, while the server wants to send more than goes."""
+    connection, _ = viewer(server.port)
+    wait_for(lambda: server.watched)
+    server.show(bytes(2**26))
+    time.sleep(0.1)
+    return connection
+
+
+def test_who_takes_nothing_is_left(monkeypatch):
+    monkeypatch.setattr(servers, "PATIENCE", 0.2)
+    server = MjpegServer(0)
+    connection = blocked_viewer(server)
+    wait_for(lambda: not server.watched)
+    server.close()
+    connection.close()
+
+
+def test_the_end_does_not_wait_for_who_takes_nothing():
+    server = MjpegServer(0)
+    connection = blocked_viewer(server)
+    start = time.monotonic()
+    server.close()
+    assert time.monotonic() - start < GOODBYE + 2
+    connection.close()
+
+
+def test_the_end_waits_for_who_takes_it_slowly(monkeypatch):
+    monkeypatch.setattr(servers, "GOODBYE", 20.0)
+    server = JsonServer(0)
+    connection, file = viewer(server.port)
+    head(file)
+    wait_for(lambda: server._waiting)
+    long = json.dumps("x" * 2**24)
+    server.show(long)
+    received = []
+    reader = threading.Timer(0.2, lambda: received.append(file.read()))
+    reader.start()
+    server.close()
+    assert not server._open
+    reader.join()
+    assert received == [f"[\n{long}\n]".encode()]
+    connection.close()
+
+
+def test_who_goes_away_is_no_line(capfd):
+    """Before he has asked too, and by what is no HTTP."""
+    server = JsonServer(0)
+    for said in (b"", b"GE", b"GET / HTTP/1.0\r\n\r\n", b"\x16\x03\x01 no HTTP\r\n\r\n", b"POST / HTTP/1.0\r\n\r\n"):
+        connection = socket.create_connection(("127.0.0.1", server.port), timeout=10)
+        connection.sendall(said)
+        time.sleep(0.05)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # closes by a reset
+        connection.close()
+        for _ in range(3):
+            server.show("{}")
+            time.sleep(0.02)
+    wait_for(lambda: not server._open and not server._waiting)
+    server.close()
+    assert capfd.readouterr() == ("", "")
+
+
 def test_detections_as_one_json_list():
     server = JsonServer(0)
     with urllib.request.urlopen(f"http://127.0.0.1:{server.port}", timeout=10) as answer:
@@ -103,12 +181,17 @@ def test_a_list_of_nothing_is_one_too():
 
 def test_a_program_that_takes_nothing_is_left():
     server = JsonServer(0)
-    connection, _ = viewer(server.port)
+    connection, file = viewer(server.port)
     wait_for(lambda: server._waiting)
     big = json.dumps("x" * 2**16)
-    for _ in range(BACKLOG + 200):
+    for _ in range(BACKLOG):
+        server.show(big)
+    assert server._waiting, "some seconds of frames may wait"
+    for _ in range(200):
         server.show(big)
     assert not server._waiting
+    head(file)
+    file.read()  # what waited, and its end, while the server goes on
     server.close()
     connection.close()
 
@@ -124,6 +207,27 @@ def test_the_port_is_free_at_the_end_and_a_taken_one_is_an_error():
     with pytest.raises(ConnectionRefusedError):
         viewer(server.port)
     JsonServer(server.port).close()
+
+
+@pytest.mark.parametrize(
+    ("host", "what"),
+    [
+        ("", "the host of a port is empty; expected an address"),  # Python's own word for all addresses
+        ("192.0.2.1", "192.0.2.1:0: .*; expected a port that is free, at an address of this machine"),
+        ("ä" * 70, "ä:0: .*; expected a port that is free, at an address of this machine"),
+        ("\udcff", ":0: .*; expected a port that is free, at an address of this machine"),
+    ],
+)
+def test_a_host_is_an_address_of_this_machine(host, what):
+    with pytest.raises(VideoError, match=what) as raised:
+        MjpegServer(0, host)
+    assert "\n" not in str(raised.value)
+
+
+def test_another_address_of_it():
+    server = MjpegServer(0, "127.0.0.2")
+    assert server._http.server_address == ("127.0.0.2", server.port)
+    server.close()
 
 
 def test_it_is_for_this_machine_alone():
