@@ -37,8 +37,9 @@ def regular_file(
     """
     try:
         mode = os.stat(path).st_mode
-    except ValueError as error:  # a zero byte
-        raise OSError(errno.EINVAL, str(error), os.fspath(path)) from None
+    except ValueError as error:  # a zero byte, for which Python 3.13 has other words, or half of a pair of UTF-16
+        what = "embedded null byte" if "\0" in os.fspath(path) else str(error)
+        raise OSError(errno.EINVAL, what, os.fspath(path)) from None
     if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # open() itself has the error for a folder
         raise OSError(errno.EINVAL, "a device or a pipe", os.fspath(path))
     return open(path, "rb") if encoding is None else open(path, encoding=encoding, errors=errors)

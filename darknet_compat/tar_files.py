@@ -24,7 +24,8 @@ def tar_members(file: BinaryIO, name: str) -> Iterator[tarfile.TarInfo]:
     at = 0
     try:
         with tarfile.open(fileobj=file, mode="r:", encoding="utf-8", errors="surrogateescape") as tar:
-            while (member := tar.next()) is not None:
+            # Of an empty one the offset stays 0, and Python 3.10 would seek before its start.
+            while tar.offset and (member := tar.next()) is not None:
                 tar.members.clear()  # type: ignore[attr-defined]  # it would keep them all
                 if member.size < 0 or CONTROL.search(member.name):
                     raise tarfile.ReadError("a header that makes no sense")

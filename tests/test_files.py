@@ -74,8 +74,10 @@ def test_only_regular_files_are_opened(tmp_path):
         regular_file(tmp_path / "fifo")
     with pytest.raises(IsADirectoryError):
         regular_file(tmp_path)
-    with pytest.raises(OSError, match="embedded null"):
+    with pytest.raises(OSError, match="embedded null byte"):
         regular_file("a\0b")
+    with pytest.raises(OSError, match="surrogates not allowed"):
+        regular_file("\ud800")
 
 
 def test_rights_are_those_that_open_gives(tmp_path):

@@ -18,11 +18,18 @@ def test_the_least_versions_are_those_that_were_tested():
     pins = dict(re.findall(r"^([\w-]+)==([\d.]+)$", (ROOT / "constraints-least.txt").read_text(), re.MULTILINE))
     assert bounds.keys() - pins.keys() == {
         "ruff", "opencv-python", "cosmic-ray", "coverage",  # no test runs them
-        "sphinx", "myst-parser", "furo",  # which make pages, and whose versions no code hangs on
         "trackers", "scipy", "rich", "pydeprecate", "defusedxml",  # of -track, which needs numpy 2
     }  # fmt: skip
     for name, pin in pins.items():
         assert f"{pin}.".startswith(f"{bounds[name]}."), name
+
+
+def test_builds_have_the_setuptools_that_are_tested():
+    """Isolated ones go by pyproject.toml, those of the tests by the extra."""
+    [isolated] = re.findall(
+        r'^requires = \["(setuptools>=\d+)"\]$', (ROOT / "pyproject.toml").read_text(), re.MULTILINE
+    )
+    assert isolated in (ROOT / "setup.cfg").read_text().split()
 
 
 def test_torch_loads_weights_without_running_code():

@@ -108,6 +108,7 @@ def test_malformed_text(text):
     assert str(error.value) == MALFORMED[text]
 
 
+@pytest.mark.posix
 def test_files_that_are_none(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "folder").mkdir()

@@ -154,20 +154,7 @@ def test_warnings_are_one_line_each(tmp_path):
     assert result.stderr.count("\n") == 1
 
 
-# What Windows lacks, taken away after other packages have looked for it.
-ELSEWHERE = """
-import os, signal, sys
-import cv2, matplotlib.figure, multiprocessing.connection, numpy, torch, tqdm
-sys.modules["fcntl"] = None
-for module, names in (
-    (os, "fork fchmod sched_getaffinity O_NOFOLLOW O_NONBLOCK"),
-    (signal, "SIGHUP SIGPIPE SIGKILL pthread_sigmask"),
-):
-    for name in names.split():
-        delattr(module, name)
-from darknet_compat.cli import main
-raise SystemExit(main())
-"""
+ELSEWHERE = "import tests.elsewhere; from darknet_compat.cli import main; raise SystemExit(main())"
 
 
 def test_only_training_needs_what_windows_lacks(tmp_path):

@@ -15,7 +15,6 @@ from darknet_compat.errors import CfgError, CfgWarning
 from darknet_compat.layers.head import Head
 from darknet_compat.layers.yolo import Yolo
 from darknet_compat.network import Network
-from darknet_compat.train.step import Trainer
 from tests.compare import EXACT, calibrate, check_layers, net, network_of, worst_step
 from tests.oracle import PROGRAM
 from tests.oracle.alexeyab import IOU_LOSSES, NMS_KINDS
@@ -248,7 +247,10 @@ def test_a_program_does_not_read_the_others_options():
     assert (found.o.scale_x_y, found.o.new_coords, found.nms_kind, found.o.max) == (1, 0, "default", 90)
 
 
+@pytest.mark.posix
 def test_training_says_that_a_loss_is_not_there(monkeypatch):
+    from darknet_compat.train.step import Trainer
+
     monkeypatch.setattr(Yolo, "loss", Head.loss)
     network = Network(parse_cfg(two_heads().replace("batch=1", "batch=2\nmax_batches=10"), "net.cfg"))
     with pytest.raises(CfgError, match=r"net\.cfg:\d+: \[yolo\]: the loss of \[yolo\] is not built here yet"):

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import fcntl
 import functools
 import os
 import re
@@ -34,6 +33,8 @@ LINES = ("v3 (", "Region ", " total_bbox")
 @contextlib.contextmanager
 def _one_process() -> Iterator[None]:
     """Of the processes that run tests one builds, and the others wait for it."""
+    import fcntl  # which Windows lacks, where nothing is built
+
     with open(Path(tempfile.gettempdir(), f"darknet-compat-build-{os.getuid()}.lock"), "w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

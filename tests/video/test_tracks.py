@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -15,6 +16,12 @@ from darknet_compat.errors import ExportError
 from darknet_compat.video import demo
 from darknet_compat.video.tracks import Tracks
 from tests.conftest import ROOT, SHAPES
+
+
+@pytest.fixture(autouse=True)
+def packages():
+    if find_spec("trackers") is None or find_spec("supervision") is None:
+        pytest.skip("needs the packages trackers and supervision: pip install --no-deps trackers supervision")
 
 
 def found(boxes, prob):
