@@ -72,7 +72,7 @@ def demo(options: argparse.Namespace) -> int:
     signal.signal(signal.SIGTERM, _leave)
     window = not options.dont_show and options.prefix is None
     if window and sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
-        complain(f"{options.command}: there is no display for a window; -dont_show asks for none")
+        complain(f"{options.command}: there is no display for a window; use -dont_show")
         window = False
     detector = load(options)
     print("Demo")

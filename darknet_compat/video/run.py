@@ -197,7 +197,7 @@ def demo(
     with ExitStack() as stack:
         frames = stack.enter_context(Frames(source, size, fps))
         if out_filename is not None and os.path.realpath(out_filename) == os.path.realpath(str(frames.source)):
-            raise VideoError(f"{os.fspath(out_filename)}: it is read too, and would be written over")
+            raise VideoError(f"{os.fspath(out_filename)}: the command reads this file too, and would overwrite it")
         outputs: list[Output] = []
         stack.callback(lambda: close_all(outputs))
         if out_filename is not None:

@@ -185,6 +185,6 @@ def test_what_cannot_be_written_is_an_error_before_the_first_frame(
 
 def test_the_source_is_not_written_over(shapes_video, shapes_detector):
     before = shapes_video.read_bytes()
-    with pytest.raises(VideoError, match="it is read too"):
+    with pytest.raises(VideoError, match="the command reads this file too"):
         demo(shapes_detector, shapes_video, out_filename=shapes_video)
     assert shapes_video.read_bytes() == before
