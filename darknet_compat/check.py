@@ -196,7 +196,7 @@ def _decoded(
         found.say(
             "missing images",
             f"{len(missing)} of {len(images)} images are not there, {missing[0]} for one",
-            f"paths count from the folder in which you type, {os.getcwd()}; correct the lists",
+            f"paths are relative to the current folder, {os.getcwd()}; correct the lists",
             error=True,
         )
     absent = set(missing)
@@ -260,7 +260,7 @@ def _look_at_labels(found: Findings, part: Part, most: int | None) -> None:
     if len(place) < len(objects):
         found.say(
             "boxes twice",
-            f"{name}: {len(objects) - len(place)} objects stand in their label files twice, first in "
+            f"{name}: {len(objects) - len(place)} objects are in their label files twice, first in "
             f"{part.images[int(image[place[count > 1][0]])]}",
             "remove one of each",
         )
@@ -276,7 +276,7 @@ def _look_at_labels(found: Findings, part: Part, most: int | None) -> None:
         found.say(
             "too many objects",
             f"{name}: {fullest} has {labels.most} objects, and the cfg says max={most}",
-            f"training passes over the rest; write max={labels.most} in each head",
+            f"training ignores the rest; write max={labels.most} in each head",
         )
 
 
@@ -285,13 +285,13 @@ def _look_at_both(found: Findings, listed: Sequence[list[str]], there: dict[str,
         if len(set(images)) < len(images):
             found.say(
                 "images twice",
-                f"{part.name}: {len(images) - len(set(images))} lines of the list are there twice",
+                f"{part.name}: {len(images) - len(set(images))} lines of the list are repeated",
                 "sort -u removes them",
             )
     try:
         image_ids(list(dict.fromkeys(listed[-1])), "the valid list")
     except DataError as error:
-        found.say("equal names", str(error), "`valid` refuses such", error=True)
+        found.say("equal names", str(error), "`valid` refuses such a list", error=True)
     train, valid = (list(dict.fromkeys(part.images)) for part in found.parts)
     same = set(map(os.path.realpath, train)) & set(map(os.path.realpath, valid))
     if same:

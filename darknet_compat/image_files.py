@@ -68,8 +68,8 @@ def check_some(images: Sequence[str], given: str) -> None:
     absent = [images[index] for index in looked if not os.path.isfile(images[index])]
     if absent:
         raise DataError(
-            f"{printable(absent[0])}: no such image; missing are {len(absent):,} of {len(looked):,} that were looked "
-            f"for, of the {len(images):,} in {printable(given)}; paths in it count from the folder in which you type, "
+            f"{printable(absent[0])}: no such image; {len(absent):,} of {len(looked):,} images that were looked for "
+            f"are missing, of the {len(images):,} in {printable(given)}; its paths are relative to the current folder, "
             f"{os.getcwd()}"
         )
 
@@ -113,7 +113,9 @@ def check_written(written: Iterable[str | os.PathLike[str]], read: Iterable[str]
     sources = {os.path.realpath(path) for path in read}
     for path in written:
         if os.path.realpath(path) in sources:
-            raise ResultsError(f"{path}: it is read too, and would be written over; expected another -out or -json")
+            raise ResultsError(
+                f"{path}: the command reads this file too, and would overwrite it; expected another -out or -json"
+            )
 
 
 def kept_results(
@@ -152,7 +154,7 @@ def kept_results(
 
 def pass_over(error: DarknetError) -> None:
     """Warn of an image that is left out."""
-    warnings.warn(f"{error}; passed over", stacklevel=3)
+    warnings.warn(f"{error}; skipped", stacklevel=3)
 
 
 def results_one_by_one(

@@ -70,7 +70,7 @@ def image_ids(images: Sequence[str], where: str, rule: Callable[[str], object] =
         if bare == "":
             raise DataError(f"{where}: {image} has no name before its first dot, its image id; rename the image")
         if first.get(bare) == image:
-            raise DataError(f"{where}: {image} stands in it twice; take one of the lines out")
+            raise DataError(f"{where}: {image} is listed twice; remove one of the lines")
         if bare in first:
             raise DataError(
                 f"{where}: {image} has the image id {identity!r}, as {first[bare]} has, and result files name "
@@ -317,7 +317,7 @@ def _decode_xml(data: bytes, path: str | os.PathLike[str]) -> str:
         text.encode()
     except UnicodeError as error:
         place = f"byte {error.start}" if isinstance(error, UnicodeDecodeError) else "the text"
-        raise DataError(f"{path}: {place} is no {name}, which the file should be; save it as utf-8") from None
+        raise DataError(f"{path}: {place} is not valid {name}, the encoding of this file; save it as utf-8") from None
     return text
 
 

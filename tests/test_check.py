@@ -216,7 +216,7 @@ def change_cfg(data_set, old, new):
         (unlabel_all, ["missing label files!", "classes without objects"], "10 of 10 images"),
         (reach_out, ["boxes outside"], "1 boxes reach out of their images, first in images/t03.jpg"),
         (corner, ["corners!", "anchors"], "100% of the boxes would be corners"),
-        (repeat_box, ["boxes twice"], "valid: 1 objects stand in their label files twice, first in images/v03.jpg"),
+        (repeat_box, ["boxes twice"], "valid: 1 objects are in their label files twice, first in images/v03.jpg"),
         (flatten, ["flat boxes"], "1 boxes have no width or height, first in images/t03.jpg"),
         (crowd, ["too many objects"], "images/t03.jpg has 11 objects, and the cfg says max=9"),
         (repeat_line, ["images twice"], "train: 1 lines of the list"),

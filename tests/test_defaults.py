@@ -89,4 +89,4 @@ def test_detect_alone_is_detector_test(program, thresh, letter_box):
 def test_help_says_both_programs_defaults(capsys):
     with pytest.raises(SystemExit):
         build_parser().parse_args(["detector", "test", "-h"])
-    assert "default .5; of AlexeyAB's program .25" in " ".join(capsys.readouterr().out.split())
+    assert "default .5; AlexeyAB's Darknet: .25" in " ".join(capsys.readouterr().out.split())

@@ -76,11 +76,13 @@ def test_folders_of_classes_are_read_by_name(folder):
 def test_the_last_of_a_list_is_looked_for_too(folder):
     check_some(["other.png"] * 5, "a.list")
     with pytest.raises(
-        DataError, match=r"^none\.png: no such image; missing are 1 of 3 that were looked for, of the 3 "
+        DataError, match=r"^none\.png: no such image; 1 of 3 images that were looked for are missing, of the 3 "
     ):
         check_some(["other.png", "other.png", "none.png"], "a.list")
     many = ["other.png"] * 4999 + ["none.png"]
-    with pytest.raises(DataError, match=r"missing are 1 of 1,000 that were looked for, of the 5,000 in a\.list; .*"):
+    with pytest.raises(
+        DataError, match=r"1 of 1,000 images that were looked for are missing, of the 5,000 in a\.list; .*"
+    ):
         check_some(many, "a.list")
 
 
@@ -96,7 +98,7 @@ def test_where_to_write(folder):
     os.symlink("other.png", "link.png")
     check_written(["new.png", "link2.png"], ["other.png", ""])
     for written, read in (("other.png", "set/../other.png"), ("link.png", "other.png"), ("other.png", "link.png")):
-        with pytest.raises(ResultsError, match=f"^{written}: it is read too, and would be written over"):
+        with pytest.raises(ResultsError, match=f"^{written}: the command reads this file too, and would overwrite it"):
             check_written(["new.png", written], ["set/c.png", read])
 
 
@@ -144,11 +146,11 @@ def test_what_was_found_before_an_end_is_written_and_said(files, end):
 
 def test_images_that_cannot_be_read_are_passed_over_where_that_is_asked_for(files):
     writers, written = files
-    with pytest.warns(UserWarning, match="passed over") as warned:
+    with pytest.warns(UserWarning, match="skipped") as warned:
         assert kept_results(job(1, ImageError("x.png: no"), 2), writers, skip=True) == [1, 2]
-    assert [str(one.message) for one in warned] == ["x.png: no; passed over"]
+    assert [str(one.message) for one in warned] == ["x.png: no; skipped"]
     assert written == {"a": [1, 2], "b": [1, 2]}
-    with pytest.warns(UserWarning, match="passed over"):
+    with pytest.warns(UserWarning, match="skipped"):
         assert kept_results(job(ImageError("x.png: no")), writers, skip=True) == []
     assert written == {"a": [], "b": []}, "a job that was done has its files"
 

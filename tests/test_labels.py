@@ -185,8 +185,8 @@ def test_a_byte_order_mark_is_no_text(year):
         ("zip", "a.xml:1: encoding='zip' is unknown, or not that"),
         ("punycode", "a.xml:1: encoding='punycode' is unknown, or not that"),
         ("undefined", "a.xml:1: encoding='undefined' is unknown, or not that"),
-        ("utf-8", "a.xml: byte 132 is no utf-8, which the file should be; save it as utf-8"),
-        ("big5", "a.xml: byte 131 is no cp950, which the file should be; save it as utf-8"),
+        ("utf-8", "a.xml: byte 132 is not valid utf-8, the encoding of this file; save it as utf-8"),
+        ("big5", "a.xml: byte 131 is not valid cp950, the encoding of this file; save it as utf-8"),
     ],
 )
 def test_an_encoding_that_does_not_read_the_file(year, encoding, said):
@@ -285,7 +285,7 @@ def test_image_ids_are_of_one_image_each():
     assert image_ids(["a/x.1.jpg", "a/y.1.jpg"], "list.txt") == ["x", "y"]
     for images, said in (
         (["a/x.1.jpg", "a/x.2.jpg"], "list.txt: a/x.2.jpg has the image id 'x', as a/x.1.jpg has"),
-        (["a/x.jpg", "a/x.jpg"], "list.txt: a/x.jpg stands in it twice"),
+        (["a/x.jpg", "a/x.jpg"], "list.txt: a/x.jpg is listed twice"),
         (["a/x.jpg", "b/x .jpg"], "list.txt: b/x .jpg has the image id 'x ', as a/x.jpg has"),
         (["a/.jpg"], "list.txt: a/.jpg has no name before its first dot"),
     ):

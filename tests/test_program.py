@@ -102,7 +102,7 @@ def test_the_callers_word_counts_more_than_the_cfgs(tmp_path):
     assert asked.layers[1].o.probability == pytest.approx(0.2)
     assert load_network(parse_cfg(text)).layers[1].o.probability == 0.5
     # With pjreddie's program his option is an unknown one.
-    with pytest.warns(UserWarning, match=r"letter_box=0: unknown option of \[net\], passed over"):
+    with pytest.warns(UserWarning, match=r"letter_box=0: unknown option of \[net\], ignored"):
         plain = Network(parse_cfg(text.replace("[net]", "[net]\nletter_box=0")), program="pjreddie")
     assert plain.net.letter_box == 1
     with pytest.raises(ValueError, match="program is 'opencv'; expected one of pjreddie, alexeyab"):

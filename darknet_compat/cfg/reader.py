@@ -101,7 +101,7 @@ def read_text(path: str | os.PathLike[str], kind: type[DarknetError], limit: int
     if b"\0" in data:
         offset = data.index(b"\0")
         line = data.count(b"\n", 0, offset) + 1
-        raise kind(f"{name}:{line}: a zero byte at offset {offset}; expected text, and this is none")
+        raise kind(f"{name}:{line}: a zero byte at offset {offset}; expected a text file")
     return data.decode("utf-8-sig", "surrogateescape")
 
 

@@ -162,9 +162,9 @@ class Section:
             if option.name not in known:
                 near = nearest(option.name, known)
                 hint = f"; did you mean `{near}`?" if near else ""
-                message = f"unknown option of [{self.type}], passed over{hint}"
+                message = f"unknown option of [{self.type}], ignored{hint}"
             elif option.name in first:
-                message = f"repeated option, passed over: line {first[option.name].line} counts"
+                message = f"repeated option, ignored: line {first[option.name].line} counts"
             else:
                 first[option.name] = option
                 continue
@@ -261,7 +261,7 @@ def _number(option: Option, text: str, kind: type[Number], error: type[DarknetEr
     if abs(value) > FLOAT_MAX:
         raise wrong(f"is {shown(digits)}", "a number that a 32-bit float holds")
     if len(digits) < len(text):
-        _warn(option, f"`{option.name}` reads {shown(digits)}: Darknet passes over `{shown(text[len(digits) :])}`")
+        _warn(option, f"`{option.name}` reads {shown(digits)}: Darknet ignores `{shown(text[len(digits) :])}`")
     return kind(value)
 
 

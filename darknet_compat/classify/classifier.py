@@ -229,7 +229,7 @@ def network_tree(network: Network) -> Tree | None:
     tree, outputs = read_tree(softmax.o.tree), network.layers[-1].output.outputs
     if tree.n != outputs:
         raise softmax.section.error(
-            f"the tree has {tree.n} classes, and the network {outputs}; expected as many", "tree"
+            f"the tree has {tree.n} classes, and the network {outputs}; expected the same number", "tree"
         )
     return tree
 
@@ -239,7 +239,8 @@ def imagenet_data() -> str:
     found = find_stock(IMAGENET)
     if not os.path.exists(found):
         raise DataError(
-            f"{IMAGENET}: no such file, nor in Debian's package: ImageNet's names cannot come along; apt-get install "
-            "darknet, or run it in a folder of pjreddie's Darknet, or use `classifier predict` with your .data file"
+            f"{IMAGENET}: no such file, nor in Debian's package: ImageNet's names are not part of this project; "
+            "apt-get install darknet, or run it in a folder of pjreddie's Darknet, or use `classifier predict` with "
+            "your .data file"
         )
     return found

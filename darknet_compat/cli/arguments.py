@@ -72,7 +72,7 @@ def chosen_device(options: argparse.Namespace) -> str | None:
 
         if torch.cuda.is_available() and getattr(options, "engine", "torch") == "torch":
             return f"cuda:{number}"
-        complain(f"{options.command}: -i {number} has no meaning here: the network runs on the processor")
+        complain(f"{options.command}: -i {number} has no meaning here: the network runs on the CPU")
     return device
 
 

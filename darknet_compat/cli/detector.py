@@ -178,7 +178,7 @@ def _say_kept(labels: LabelFiles | None) -> bool:
         return False
     first, more = labels.kept[0], len(labels.kept) - 1
     what = f"{first}: it is there, and stays" if not more else f"{first} and {more} more: they are there, and stay"
-    complain(f"{what}; -overwrite writes over label files")
+    complain(f"{what}; -overwrite replaces label files")
     labels.kept = []
     return True
 

@@ -140,7 +140,7 @@ def _watch(model: DataDetector | DataClassifier, options: argparse.Namespace, **
             signal.signal(number, _leave)
     window = not options.dont_show and options.prefix is None
     if window and sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
-        complain(f"{options.command}: there is no display for a window; -dont_show asks for none")
+        complain(f"{options.command}: there is no display for a window; use -dont_show")
         window = False
     return run(
         model, options.c if options.file is None else options.file, out_filename=options.out_filename,

@@ -140,8 +140,8 @@ class Net:
         wanted = [name or self.names[-1] for name in wanted]
         for name in wanted:
             if name not in self.ends:
-                known = "it is one in the midst of a layer of Darknet's" if name in self.names else "no such layer"
-                raise DataError(f"{name}: {known}; expected the last name of one, such as {self.outputs[0]}")
+                known = "it is inside a layer of Darknet's, and not its last" if name in self.names else "no such layer"
+                raise DataError(f"{name}: {known}; expected the last name of a layer, such as {self.outputs[0]}")
         found = self._run({self.ends[name] for name in wanted})
         given = [found[self.ends[name]] for name in wanted]
         return given[0] if isinstance(outputName, str) else tuple(given)

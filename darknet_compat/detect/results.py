@@ -123,7 +123,7 @@ class LabelFiles:
         path = label_path(image, ALEXEYAB)
         if path == image:
             raise ResultsError(
-                f"{image}: AlexeyAB's program knows no label file of such a name; expected .jpg, .png, .bmp, .ppm or "
+                f"{image}: AlexeyAB's Darknet has no label file for such a name; expected .jpg, .png, .bmp, .ppm or "
                 ".tiff"
             )
         return path
@@ -202,7 +202,7 @@ class ResultFiles:
         make_folder(self._folder)
         for path in self.paths:
             if path.is_symlink() or (path.exists() and not path.is_file()):
-                raise ResultsError(f"{path}: no plain file; expected one to write over, or nothing of that name")
+                raise ResultsError(f"{path}: not a plain file; expected a file to replace, or a new name")
         with self._in_one_line(), ExitStack() as stack:
             shutil.rmtree(self._part, ignore_errors=True)  # of a run that was killed
             self._part.mkdir()

@@ -62,7 +62,7 @@ def read_truths(
     if devkit is not None:
         return read_voc(devkit, year, image_set, read_names(find_stock("data/voc.names")) if given is None else given)
     if data is None:
-        raise ValueError("expected a devkit, or data: one of the two")
+        raise ValueError("expected either devkit or data")
     return read_labels(data, given, program)
 
 
@@ -158,7 +158,7 @@ def read_label_files(images: Sequence[str], classes: int, program: str = "pjredd
         raise DataError(f"{labels.bad_lines()}; correct them")
     if len(labels.missing) == len(labels):
         raise DataError(
-            f"{labels.missing[0]}: no such label file, nor any other of the list; expected one for each image"
+            f"{labels.missing[0]}: no such label file, and none for any other image of the list; expected one for each"
         )
     labels.warn_of_missing()
     return LabelBoxes(

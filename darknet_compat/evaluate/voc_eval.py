@@ -46,7 +46,7 @@ def voc_eval(
     Raises :class:`DarknetError` with file and line.
     """
     if (devkit is None) == (data is None):
-        raise ResultsError("expected a devkit, or data: one of the two")
+        raise ResultsError("expected either devkit or data")
     if not 0 <= iou < 1:
         raise ResultsError(f"-iou is {iou:g}; expected 0 to 1, such as .5")
     truths = read_truths(devkit, data, year, image_set, names, program)

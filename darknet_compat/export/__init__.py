@@ -196,8 +196,8 @@ def _plain_suppression(network: Network) -> tuple[float, float]:
     if head.nms_kind in ("greedynms", "diounms"):
         error = head.section.error(f"nms_kind={head.nms_kind} has no ONNX form", "nms_kind")
         raise ExportError(
-            f"{error}; expected no -nms: darknet_compat.boxes.nms_sort does it behind the graph, and so does "
-            "detector test -engine onnxruntime"
+            f"{error}; expected no -nms: call darknet_compat.boxes.nms_sort after the graph, as detector "
+            "test -engine onnxruntime does"
         )
     return MAP[network.program]
 

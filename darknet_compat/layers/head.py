@@ -157,7 +157,7 @@ class ClassHead(Head):
         x = raw.flatten(1).float()
         if truth.shape != x.shape:
             raise self.section.error(
-                f"a truth of shape {tuple(truth.shape)}; expected {tuple(x.shape)}: of each image one number a class"
+                f"a truth of shape {tuple(truth.shape)}; expected {tuple(x.shape)}: one number per class for each image"
             )
         with torch.no_grad():
             delta, cost = self.error(x, truth)

@@ -40,8 +40,8 @@ class Local(Layer):
         columns = [(side + 2 * o.pad - o.size) // o.stride + 1 for side in (h, w)]
         if outputs != columns:
             raise self.section.error(
-                f"pad={o.pad} pads so many pixels, which with size={o.size} makes {columns[1]} x {columns[0]} windows "
-                f"for an output of {outputs[1]} x {outputs[0]}; expected pad=0, or pad=1 with size=3",
+                f"pad={o.pad} pads by that many pixels, which with size={o.size} makes {columns[1]} x {columns[0]} "
+                f"windows for an output of {outputs[1]} x {outputs[0]}; expected pad=0, or pad=1 with size=3",
                 "pad",
             )
         return Shape(o.filters, *outputs)

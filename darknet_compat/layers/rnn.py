@@ -28,7 +28,7 @@ class Rnn(Recurrent):
         self.keeps_state_in_training = self.program != ALEXEYAB
         o, activation = self.o, activation_name(section, self.o.activation, place.program)
         if self.program != ALEXEYAB and section.find("hidden") and o.hidden != o.output:
-            section.warn(f"the program {self.program} passes over hidden and takes output={o.output}", "hidden")
+            section.warn(f"the program {self.program} ignores hidden and uses output={o.output}", "hidden")
         itself = {1: "logistic", 2: "loggy"}.get(o.logistic if self.program == ALEXEYAB else 0, activation)
         hidden = self.state_shape()
         self.input_layer = self.part(Connected, self.input, output=hidden.c, activation=activation)

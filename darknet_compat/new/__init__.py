@@ -144,7 +144,7 @@ def new(
             expected = _expected(part, groups, divided, share)
             raise DataError(f"{source}: of {len(groups)} images none is left to {use} on; expected {expected}")
     if not any(len(image.objects) for image in parts["train"]):
-        raise DataError(f"{source}: no object in the {len(parts['train'])} images to train on; nothing can be learnt")
+        raise DataError(f"{source}: no object in the {len(parts['train'])} images to train on; nothing can be learned")
     program = read_program(template)[0]
 
     with _made(folder) as made:

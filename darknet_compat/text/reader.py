@@ -25,7 +25,7 @@ def check_reader(network: Network) -> int:
     symbols, outputs = network.input.outputs, network.layers[-1].output.outputs
     if symbols != outputs:
         raise network.layers[-1].section.error(
-            f"the network takes {symbols} values and gives {outputs}; expected as many, one for each symbol"
+            f"the network takes {symbols} values and gives {outputs}; expected the same number, one for each symbol"
         )
     return symbols
 

@@ -60,11 +60,12 @@ def alexeyab_augmentation(section: Section, net: SimpleNamespace, head: Head) ->
     """
     mixing = read_mixing(net)
     if "cutmix" in mixing:
-        section.warn("of classifiers alone, and passed over", "cutmix")
+        section.warn("for classifiers only, ignored", "cutmix")
         mixing = "mosaic" if "mosaic" in mixing else ""
     if mixing == "mosaic" and net.letter_box:
         raise section.error(
-            "no mosaic is made of letterboxed images, in AlexeyAB's program neither; expected letter_box=0 or mosaic=0",
+            "mosaics are not made of letterboxed images, in AlexeyAB's Darknet either; expected letter_box=0 or "
+            "mosaic=0",
             "letter_box",
         )
     for name in ("saturation", "exposure"):

@@ -84,8 +84,8 @@ def check_labels(
     absent = [image for image in images if not os.path.isfile(image)]
     if absent:
         raise DataError(
-            f"{absent[0]}: no such image; missing are {len(absent)} of the {len(images)} in the list; paths in it "
-            f"count from the folder in which you type, {os.getcwd()}"
+            f"{absent[0]}: no such image; {len(absent)} of the {len(images)} images in the list are missing; its paths "
+            f"are relative to the current folder, {os.getcwd()}"
         )
     bar = tqdm(images, "checking labels", unit=" images", disable=None, leave=False)
     found = read_all_labels(bar, classes, class_only, program)
@@ -319,8 +319,8 @@ class ClassTrainingSet(ImageSet):
     ) -> None:
         if tree and options.mixing:
             raise TrainingError(
-                f"{options.mixing} with a tree of classes: what marks the groups of which nothing is known, "
-                f"{SECRET_NUM:g}, would be mixed with truth; leave out one of the two"
+                f"{options.mixing} with a tree of classes: {SECRET_NUM:g}, the mark of groups about which nothing is "
+                "known, would be mixed with truth; remove one of the two"
             )
         super().__init__(images.paths, seed, replacement, cache)
         self.images = images

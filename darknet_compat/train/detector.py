@@ -156,7 +156,7 @@ class DetectorTraining(ImageTraining[DetectionSet]):
         if self.classify is not None:
             if alexeyabs:
                 raise network.cfg.net.error(
-                    "-classify is not for AlexeyAB's program, whose loader leaves out what has no place; expected "
+                    "-classify is not for AlexeyAB's Darknet, whose loader leaves out images without boxes; expected "
                     "-program pjreddie"
                 )
             images = read_list(find_stock(self.classify))
@@ -174,8 +174,7 @@ class DetectorTraining(ImageTraining[DetectionSet]):
         head = self.trainer.network.detector
         if not head.class_only:
             raise head.section.error(
-                "-classify is for a network with a tree, along which it learns what shows a class and has no box; "
-                "expected tree=, or no -classify"
+                "-classify trains along a tree of classes, and this network has none; expected tree=, or no -classify"
             )
         self.data.require("classes")  # or the labels of two would be read
         check_some(images, str(self.classify))

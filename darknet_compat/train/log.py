@@ -213,7 +213,7 @@ class Log:
                 self.bar.disable = True
                 self.bar = None
             drop(sys.stdout)
-            self._warn(f"standard output: {error.strerror}; the training goes on, its lines in {self.path}.log alone")
+            self._warn(f"standard output: {error.strerror}; training continues, with its lines in {self.path}.log only")
 
     def _warn(self, what: str) -> None:
         if what not in self.warned:
@@ -233,7 +233,7 @@ class Log:
         try:
             lines.add(text)
         except OSError as error:
-            self._warn(f"{self.path}{end}: {error.strerror}; the training goes on, and tries again with each line")
+            self._warn(f"{self.path}{end}: {error.strerror}; training continues, and tries again with each line")
 
     def update(self, update: Update, seconds: float, loading: float, images: int, world: int) -> None:
         """Darknet's lines of an update. ``images``: those of one process's update; ``world`` processes."""
@@ -307,7 +307,7 @@ class Log:
             yield
         except Exception as error:
             reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-            self._warn(f"{what} cannot be written: {reason}; the training goes on without")
+            self._warn(f"{what} cannot be written: {reason}; training continues without")
 
     def close(self) -> None:
         if self.bar is not None:

@@ -189,7 +189,7 @@ def _updates(
         except torch.cuda.OutOfMemoryError:
             raise network.cfg.net.error(
                 f"the GPU's memory is too small for {sizes.count(size)} images of {size[0]} x {size[1]} at once; "
-                f"raise subdivisions, of which {net.batch} is the most",
+                f"raise subdivisions, to {net.batch} at most",
                 "subdivisions",
             ) from None
         if update is None:

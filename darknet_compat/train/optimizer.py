@@ -69,8 +69,8 @@ def freeze(network: Network) -> None:
                 raise layer.section.error(f"training with {name} is not built here; expected no such line", name)
         if layer.o.onlyforward:
             raise layer.section.error(
-                "onlyforward=1 is not built: AlexeyAB's program leaves the layer untrained, pjreddie's trains it; "
-                "expected stopbackward=1 to train none up to a layer, or neither",
+                "training with onlyforward=1 is not built here: AlexeyAB's Darknet does not train the layer, "
+                "pjreddie's does; expected no such line, or stopbackward=1, which trains no layer up to its own",
                 "onlyforward",
             )
     stops = [layer.index for layer in network.layers if layer.o.stopbackward]

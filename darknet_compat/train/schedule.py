@@ -145,7 +145,7 @@ def check_schedule(net: SimpleNamespace, section: Section) -> None:
         steps = section.find("steps")
         if steps and "%" in steps.value:
             raise section.error(
-                f"steps={steps.value} holds a percentage, of which Darknet reads the number alone; expected batches, "
+                f"steps={steps.value} holds a percentage, but Darknet reads only its number; expected batches, "
                 f"up to the {net.max_batches} of max_batches",
                 "steps",
             )
@@ -161,7 +161,7 @@ def check_schedule(net: SimpleNamespace, section: Section) -> None:
         raise section.error(f"step is {net.step}; expected 1 or more batches", "step")
     if images_per_update(net) == 1:
         section.warn(
-            "one image per update, as a cfg for detection says it, rarely trains well; expected something like "
+            "one image per update, as in a cfg for detection, rarely trains well; expected something like "
             "batch=64 and subdivisions=8",
             "batch",
         )

@@ -87,8 +87,8 @@ class Trainer:
             head.gradient = gradient
         if gradient == "true" and not any(head.has_own_delta for head in network.heads):
             raise network.heads[-1].section.error(
-                "-gradient true is for heads with an IOU loss of AlexeyAB's program (iou_loss=ciou ...); here every "
-                "gradient is true"
+                "-gradient true is for heads with an IOU loss of AlexeyAB's Darknet (iou_loss=ciou ...), and this "
+                "network has none"
             )
         self.processes = processes or Processes(next(network.parameters()).device)
         self.device = self.processes.device

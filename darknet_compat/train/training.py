@@ -96,7 +96,7 @@ class Training:
         command: Callable[[bool], str] | None = None,
     ) -> None:
         if resume and (weights is not None or clear):
-            raise TrainingError("resume goes on where a training was; expected neither weights nor clear beside it")
+            raise TrainingError("resume continues an earlier training run; expected neither weights nor clear with it")
         if amp and numerics != "cudnn":
             raise TrainingError(f"amp={amp} needs numerics=cudnn, not {numerics}")
         self.processes = processes or Processes(find_device(device))
@@ -159,8 +159,8 @@ class Training:
         final = self.snapshots.final
         if weights is not None and final.exists() and os.path.exists(weights) and final.samefile(weights):
             raise TrainingError(
-                f"{final}: it is read as WEIGHTS, and would be written over at the end; expected another folder for "
-                "snapshots, or another name for it"
+                f"{final}: this file is read as WEIGHTS, and would be overwritten at the end; expected another folder "
+                "for snapshots, or another name for the file"
             )
 
     def _check_batches(self) -> None:
@@ -230,8 +230,8 @@ class Training:
             log.say(f"going on after batch {trainer.batch}, {trainer.network.seen:,} images seen")
         elif self.snapshots.state.exists():
             warnings.warn(
-                f"{self.snapshots.state} is of an earlier training and will be written over; "
-                "-resume would go on with it instead",
+                f"{self.snapshots.state} is of an earlier training run, and will be overwritten; "
+                "-resume would continue that run",
                 stacklevel=3,
             )
         for change in self.changed:

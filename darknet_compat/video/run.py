@@ -290,14 +290,14 @@ def demo(
 
 
 def _check_files(source: str | int, *outputs: str | os.PathLike[str] | None) -> None:
-    """That nothing is written over what is read, or over another output. Raises :class:`VideoError`."""
-    taken = {} if isinstance(source, int) else {os.path.realpath(source): "read"}
+    """Refuse an output that would overwrite what is read, or another output. Raises :class:`VideoError`."""
+    taken = {} if isinstance(source, int) else {os.path.realpath(source): "the command reads this file too"}
     for path in outputs:
         if path is not None:
             real = os.path.realpath(path)
             if real in taken:
-                raise VideoError(f"{os.fspath(path)}: it is {taken[real]} too, and would be written over")
-            taken[real] = "another output"
+                raise VideoError(f"{os.fspath(path)}: {taken[real]}, and would overwrite it")
+            taken[real] = "another output has this name too"
 
 
 def _run(

@@ -122,7 +122,7 @@ def test_files_that_are_none(tmp_path, monkeypatch):
         "/no/such.cfg": "/no/such.cfg: no such file; expected one",
         "folder": "folder: a folder; expected a file",
         "zero.cfg/x": "zero.cfg/x: cannot be read (Not a directory); expected a text file",
-        "zero.cfg": "zero.cfg:2: a zero byte at offset 12; expected text, and this is none",
+        "zero.cfg": "zero.cfg:2: a zero byte at offset 12; expected a text file",
         "long.cfg": "long.cfg: 1,048,577 bytes; expected a text of at most 1,048,576; is it another file?",
         "many.cfg": "many.cfg: 20,001 lines; expected at most 20,000",
         "pipe.cfg": "pipe.cfg: cannot be read (a device or a pipe); expected a text file",

@@ -89,11 +89,11 @@ def test_warnings_name_line_and_nearest():
         values = section.layers[0].read({"filters": 1, "size": 1, "batch_normalize": 0})
     assert values.filters == 21
     assert [str(warning.message) for warning in caught] == [
-        "x.cfg:3: fliters = 3: unknown option of [convolutional], passed over; did you mean `filters`?",
-        "x.cfg:5: filters=5: repeated option, passed over: line 4 counts",
-        "x.cfg:6: qqq=1: unknown option of [convolutional], passed over",
-        "x.cfg:7: batch_normalise=1: unknown option of [convolutional], passed over; did you mean `batch_normalize`?",
-        "x.cfg:4: filters=21#note: `filters` reads 21: Darknet passes over `#note`",
+        "x.cfg:3: fliters = 3: unknown option of [convolutional], ignored; did you mean `filters`?",
+        "x.cfg:5: filters=5: repeated option, ignored: line 4 counts",
+        "x.cfg:6: qqq=1: unknown option of [convolutional], ignored",
+        "x.cfg:7: batch_normalise=1: unknown option of [convolutional], ignored; did you mean `batch_normalize`?",
+        "x.cfg:4: filters=21#note: `filters` reads 21: Darknet ignores `#note`",
     ]
 
 

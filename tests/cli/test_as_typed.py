@@ -167,8 +167,8 @@ def test_paths_that_cannot_be_read_cost_no_other_image_anything(typed, data, wid
     assert re.findall(r"(\S+): Predicted", out) == ["a.png", "b.png"]
     lines = error.splitlines()[1:]
     assert [line.split(": ")[1] for line in lines] == ["text.png", "none.png", "b.webp", "predictions.jpg"]
-    assert "AlexeyAB's program knows no label file" in lines[2]
-    assert "it is read too, and would be written over" in lines[3]
+    assert "AlexeyAB's Darknet has no label file" in lines[2]
+    assert "the command reads this file too, and would overwrite it" in lines[3]
     assert [image["filename"] for image in json.loads(Path("found.json").read_text())] == ["a.png", "b.png"]
     assert [image["image"] for image in json.loads(Path("all.json").read_text())] == ["a.png", "b.png"]
     assert Path("a.txt").read_text() == Path("b.txt").read_text() != ""
@@ -223,7 +223,7 @@ def test_ctrl_c_loses_nothing_that_was_found(tmp_path, wide, data):
         yield str(wide)
         raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt), pytest.warns(UserWarning, match=r"^none\.png: .*; passed over$"):
+    with pytest.raises(KeyboardInterrupt), pytest.warns(UserWarning, match=r"^none\.png: .*; skipped$"):
         list(detect_each(detector, paths(), result=tmp_path / "found.json"))
     assert len(json.loads((tmp_path / "found.json").read_text())) == 1
 
@@ -237,13 +237,13 @@ def test_label_files_that_are_there_stay(verb, data, wide, tmp_path, capsys):
     words = ["detector", "test", file, CFG, WEIGHTS, "a.png", "b.png", "c.png", "-save_labels"]
     assert verb(*words) == 1
     assert capsys.readouterr().err.splitlines()[-1] == (
-        "b.txt: it is there, and stays; -overwrite writes over label files"
+        "b.txt: it is there, and stays; -overwrite replaces label files"
     )
     assert Path("b.txt").read_text() == "5 .5 .5 .5 .5\n"
     assert Path("a.txt").read_text() == Path("c.txt").read_text() != ""
     assert verb(*words) == 1
     assert capsys.readouterr().err.splitlines()[-1] == (
-        "a.txt and 2 more: they are there, and stay; -overwrite writes over label files"
+        "a.txt and 2 more: they are there, and stay; -overwrite replaces label files"
     )
     assert verb(*words, "-overwrite") == 0
     assert Path("b.txt").read_text() == Path("a.txt").read_text()
@@ -269,7 +269,7 @@ def test_a_list_beside_its_image_is_no_label_file(verb, data, wide, tmp_path):
     shutil.copy(wide, tmp_path / "a.png")
     Path("a.txt").write_text("a.png\n")
     words = ["detector", "test", data([wide]), CFG, WEIGHTS, "a.txt", "-save_labels"]
-    with pytest.raises(ResultsError, match=r"^a\.txt: it is read too"):
+    with pytest.raises(ResultsError, match=r"^a\.txt: the command reads this file too"):
         verb(*words, "-overwrite")
     assert verb(*words) == 1
     assert Path("a.txt").read_text() == "a.png\n"

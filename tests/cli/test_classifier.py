@@ -362,7 +362,9 @@ def test_a_tree_of_other_classes_than_the_networks_is_one_line(
 ):
     monkeypatch.chdir(tmp_path)
     file, files = data(photographs, classes=5), network(f"{tree}\n[connected]\noutput=5\nactivation=linear")
-    with pytest.raises(CfgError, match=r"tree=my\.tree: the tree has 12 classes, and the network 5; expected as many"):
+    with pytest.raises(
+        CfgError, match=r"tree=my\.tree: the tree has 12 classes, and the network 5; expected the same number"
+    ):
         verb("classifier", "valid", file, *files)
 
 
@@ -504,12 +506,12 @@ def test_an_unreadable_image(verb, data, network, photographs, capsys, tmp_path)
     with pytest.raises(ImageError, match=r"cut\.png: 8 bytes.*or add -skip.*found in 0 images|cut\.png") as error:
         verb("classifier", "predict", file, *files, "images")
     assert "\n" not in str(error.value)
-    with pytest.warns(UserWarning, match=r"cut\.png.*passed over"):
+    with pytest.warns(UserWarning, match=r"cut\.png.*skipped"):
         assert verb("classifier", "predict", file, *files, "images", "-skip") == 1
     out, err = capsys.readouterr()
     assert out == "4 images: predictions.json\n"
     assert "1 of 5 images could not be read" in err
-    with pytest.warns(UserWarning, match=r"cut\.png.*passed over"):
+    with pytest.warns(UserWarning, match=r"cut\.png.*skipped"):
         assert verb("classifier", "csv", file, *files, "images", "-skip") == 1
     out, err = capsys.readouterr()
     assert len(out.splitlines()) == 4
@@ -606,13 +608,13 @@ def test_where_to_write_is_looked_at_first(verb, data, network, photographs):
     file, files = data(photographs), network()
     for flags, message in (
         (("-json", "images"), "images: a folder; expected a file's name"),
-        (("-json", "my.data"), "my.data: it is read too, and would be written over"),
-        (("-json", "images/dog.png"), "images/dog.png: it is read too"),
+        (("-json", "my.data"), "my.data: the command reads this file too, and would overwrite it"),
+        (("-json", "images/dog.png"), "images/dog.png: the command reads this file too"),
     ):
         with pytest.raises(ResultsError, match=re.escape(message)):
             verb("classifier", "predict", file, *files, "images", *flags)
     shutil.copy("paths.list", "my.list")
-    with pytest.raises(ResultsError, match=r"my\.list: it is read too"):
+    with pytest.raises(ResultsError, match=r"my\.list: the command reads this file too"):
         verb("classifier", "predict", file, *files, "my.list", "-json", "my.list")
     with pytest.raises(ResultsError, match="expected a folder to write to"):
         verb("classifier", "valid", file, *files, "-out", "my.data")
@@ -624,9 +626,9 @@ def test_nothing_that_is_read_is_written_over(verb, typed, data, network, photog
     file, files = data(photographs), network()
     before = (tmp_path / written).read_bytes()
     words = "classifier", "predict", file, *(path.name for path in files)
-    with pytest.raises(ResultsError, match=rf"^{written}: it is read too"):
+    with pytest.raises(ResultsError, match=rf"^{written}: the command reads this file too"):
         verb(*words, "images", "-json", written)
-    with pytest.raises(ResultsError, match=rf"^{written}: it is read too"):
+    with pytest.raises(ResultsError, match=rf"^{written}: the command reads this file too"):
         typed(f"{photographs[0]}\n", *words, "-json", written)
     assert (tmp_path / written).read_bytes() == before
 
@@ -636,7 +638,7 @@ def test_a_typed_image_is_not_written_over(typed, data, network, photographs):
     words = "classifier", "predict", data(photographs), *network(), "-json", "images/dog.png"
     code, out, error = typed(f"{photographs[0]}\n", *words)
     assert (code, out.count("the word")) == (1, 0)
-    assert "images/dog.png: it is read too" in error
+    assert "images/dog.png: the command reads this file too" in error
     assert photographs[0].read_bytes() == before
 
 

@@ -142,7 +142,7 @@ def test_an_unreadable_image_costs_no_other_image_its_results(verb, data, eight,
     found = read_json()
     assert [image["image"] for image in found] == ["0.png", "1.png", "2.png"]
     assert sorted(os.listdir("drawn")) == ["0.jpg", "1.jpg", "2.jpg"]
-    with pytest.warns(UserWarning, match="passed over") as warned:
+    with pytest.warns(UserWarning, match="skipped") as warned:
         assert verb(*words, "-skip") == 1
     assert [str(one.message).split(":")[0] for one in warned] == ["3.png", "6.png"]
     skipped = read_json()
@@ -165,7 +165,7 @@ def test_one_unreadable_image_alone(verb, data, wide, tmp_path, capsys):
     words = "detector", "test", data([wide]), CFG, WEIGHTS, "text.png"
     with pytest.raises(ImageError, match=r"text\.png"):
         verb(*words)
-    with pytest.warns(UserWarning, match="passed over"):
+    with pytest.warns(UserWarning, match="skipped"):
         assert verb(*words, "-skip") == 1
     assert "1 of 1 images could not be read" in capsys.readouterr().err
     assert not (tmp_path / "predictions.jpg").exists()
@@ -232,7 +232,9 @@ def test_nothing_that_is_read_is_written_over(verb, data, wide, tmp_path, images
     Path("some.txt").write_text("a.jpg\nJPEGImages/wide.png\n")
     data([wide], names="my.names.json")
     before = {path: path.read_bytes() for path in tmp_path.rglob("*.*") if path.is_file()}
-    with pytest.raises(ResultsError, match=rf"^{re.escape(written)}: it is read too, and would be written over"):
+    with pytest.raises(
+        ResultsError, match=rf"^{re.escape(written)}: the command reads this file too, and would overwrite it"
+    ):
         verb("detector", "test", "my.data", "my.cfg", "my.weights", *images, *flags)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*.*") if path.is_file()} == before
 

@@ -145,7 +145,7 @@ def test_i_and_nogpu_choose_the_device(monkeypatch, capsys):
     for flags in (("-i", 1), ("-i", -1), ("-nogpu",)):
         assert device(*flags, "-device", "cuda:0") == "cuda:0"
     assert capsys.readouterr().err == ""
-    line = "darknet: -i 1 has no meaning here: the network runs on the processor\n"
+    line = "darknet: -i 1 has no meaning here: the network runs on the CPU\n"
     assert (device("-i", 1, "-engine", "openvino"), capsys.readouterr().err) == (None, line)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert (device("-i", 1), capsys.readouterr().err) == (None, line)

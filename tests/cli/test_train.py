@@ -186,7 +186,7 @@ def test_a_screen_that_nobody_reads_ends_no_training(tmp_path, output, reason):
     )  # fmt: skip
     assert done.returncode == 0
     assert done.stdout.splitlines() == (["small"] if output == "gone" else [])
-    says = "the training goes on, its lines in backup/small.log alone"
+    says = "training continues, with its lines in backup/small.log only"
     assert done.stderr == f"warning: standard output: {reason}; {says}\n"
     assert (tmp_path / "backup" / "small_final.weights").exists()
     log = (tmp_path / "backup" / "small.log").read_text().splitlines()
@@ -526,7 +526,7 @@ def test_a_new_training_over_an_old_one_is_warned_of(run):
     run()
     code, _, error = run()
     assert code == 0
-    assert error.startswith("warning: backup/small.backup.state is of an earlier training")
+    assert error.startswith("warning: backup/small.backup.state is of an earlier training run")
 
 
 @pytest.mark.parametrize(
@@ -543,7 +543,7 @@ def test_a_new_training_over_an_old_one_is_warned_of(run):
         (
             "set.data",
             "train=list.txt\nvalid=valid.txt\nnames=class.names\n",
-            "gone.png: no such image; missing are 1 of 1",
+            "gone.png: no such image; 1 of 1 images",
         ),
     ],
 )

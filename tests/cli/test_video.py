@@ -46,7 +46,7 @@ def test_without_a_display_it_says_so_and_goes_on(words, video, capsys, monkeypa
     for name in ("DISPLAY", "WAYLAND_DISPLAY"):
         monkeypatch.delenv(name, raising=False)
     assert main([*words, str(video)]) == 0
-    assert "there is no display for a window; -dont_show asks for none" in capsys.readouterr().err
+    assert "there is no display for a window; use -dont_show" in capsys.readouterr().err
 
 
 def test_alexeyabs_frame(words, video, capsys):

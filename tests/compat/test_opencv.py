@@ -314,7 +314,7 @@ def test_what_is_asked_wrongly_is_one_line(tmp_path):
         net.setInput(np.zeros((1, 1, 4, 4), np.float32))
     net.setInput(blob(SAMPLE, (128, 128)))
     with pytest.raises(
-        DataError, match=r"^bn_0: it is one in the midst of a layer of Darknet's; .* such as detection_out$"
+        DataError, match=r"^bn_0: it is inside a layer of Darknet's, and not its last; .* such as detection_out$"
     ):
         net.forward("bn_0")
     with pytest.raises(DataError, match=r"^nothing: no such layer"):

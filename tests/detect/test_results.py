@@ -100,7 +100,7 @@ def test_what_is_no_plain_file_is_refused_before_the_block(tmp_path, kind):
     (tmp_path / "comp4_det_test_cat.txt").write_text("older\n")
     odd = tmp_path / "comp4_det_test_dog.txt"
     {"folder": odd.mkdir, "pipe": lambda: os.mkfifo(odd), "link": lambda: odd.symlink_to("elsewhere")}[kind]()
-    with pytest.raises(ResultsError, match=r"dog\.txt: no plain file"), ResultFiles(str(tmp_path), "voc", NAMES):
+    with pytest.raises(ResultsError, match=r"dog\.txt: not a plain file"), ResultFiles(str(tmp_path), "voc", NAMES):
         pytest.fail("the block began")
     assert sorted(os.listdir(tmp_path)) == ["comp4_det_test_cat.txt", "comp4_det_test_dog.txt"]
     assert (tmp_path / "comp4_det_test_cat.txt").read_text() == "older\n"
@@ -365,7 +365,7 @@ def test_a_link_to_a_label_file_that_is_not_there_stays(tmp_path):
 @pytest.mark.parametrize("name", ["a.gif", "a.webp", "a"])
 def test_an_image_without_a_label_file(name, tmp_path):
     """AlexeyAB's program would write over the image."""
-    with pytest.raises(ResultsError, match=rf"^{name}: AlexeyAB's program knows no label file"):
+    with pytest.raises(ResultsError, match=rf"^{name}: AlexeyAB's Darknet has no label file"):
         LabelFiles(overwrite=True).path(name)
 
 

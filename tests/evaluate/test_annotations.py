@@ -131,7 +131,7 @@ def test_what_is_not_there_is_named(small, tmp_path):
 
 def test_an_image_listed_twice_is_refused(small):
     (small.devkit / "VOC2007" / "ImageSets" / "Main" / "test.txt").write_text("one\ntwo\none\n")
-    with pytest.raises(DataError, match="one stands in it twice"):
+    with pytest.raises(DataError, match="one is listed twice"):
         read_voc(small.devkit, 2007, "test", small.names)
 
 
@@ -234,7 +234,7 @@ def test_of_several_bad_lines_or_missing_files_the_first_is_named(data):
         read_label_files(images, 3)
     for name in ("one", "two"):
         (folder / f"{name}.txt").unlink()
-    with pytest.raises(DataError, match=r"labels/one\.txt: no such label file, nor any other"):
+    with pytest.raises(DataError, match=r"labels/one\.txt: no such label file, and none for any other"):
         read_label_files(images, 3)
 
 
@@ -243,7 +243,7 @@ def test_a_missing_label_file_is_reported_and_a_list_without_any_is_an_error(dat
     missing.unlink()
     with pytest.warns(UserWarning, match=r"labels/one\.txt: no such label file; 1 of 2 images have none"):
         assert read_labels(data).image.tolist() == [0, 1]
-    with pytest.raises(DataError, match="no such label file, nor any other of the list"):
+    with pytest.raises(DataError, match="no such label file, and none for any other image of the list"):
         read_label_files([f"{data.parent}/images/one.png"], 3)
 
 

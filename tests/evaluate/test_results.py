@@ -123,7 +123,7 @@ def test_what_darknet_writes_is_read_without_a_list_for_each_line(tmp_path, monk
 
 
 def test_a_file_of_other_bytes_is_named(tmp_path):
-    with pytest.raises(ResultsError, match="a zero byte at offset 2; expected text"):
+    with pytest.raises(ResultsError, match="a zero byte at offset 2; expected a text file"):
         read(tmp_path, b"\xff\xfe\x00")
     with pytest.raises(ResultsError, match=r":1: .*is not in the image set"):
         read(tmp_path, b"\xff\xfe 0.5 1 2 3 4\n")

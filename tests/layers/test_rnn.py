@@ -30,7 +30,7 @@ def test_several_steps_in_a_call(library, tmp_path):
 
 
 def test_pjreddie_passes_over_hidden(darknet, tmp_path):
-    with pytest.warns(CfgWarning, match="hidden=9: the program pjreddie passes over hidden and takes output=6"):
+    with pytest.warns(CfgWarning, match="hidden=9: the program pjreddie ignores hidden and uses output=6"):
         check_steps(darknet, text_of("[rnn]\noutput=6\nhidden=9\nactivation=leaky"), tmp_path)
     assert Network(parse_cfg(net(4, 3, 2, RNN.format("")))).program == "pjreddie"
 

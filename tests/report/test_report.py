@@ -297,7 +297,7 @@ def test_it_writes_over_no_file_that_it_reads(person, tmp_path):
         file.write_text((person / ("region.cfg" if name == "region.cfg" else "shapes.data")).read_text())
     run(person, "detector", "train", tmp_path / "region.data", tmp_path / "region.cfg", "-backup", tmp_path / "own")
     before = {path: path.read_bytes() for path in tmp_path.glob("region.*")}
-    with pytest.raises(DarknetError, match=r"region.cfg: it is read too, and would be written over"):
+    with pytest.raises(DarknetError, match=r"region.cfg: the command reads this file too, and would overwrite it"):
         report(tmp_path / "own", out=tmp_path)
     assert {path: path.read_bytes() for path in before} == before
 

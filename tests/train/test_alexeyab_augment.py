@@ -129,13 +129,13 @@ def test_all_that_the_cfg_says():
 def test_cutmix_is_for_classifiers_alone(recwarn, net, mixing):
     assert augmentation_of(network_of(net)).mixing == mixing
     said = [str(one.message) for one in recwarn if issubclass(one.category, CfgWarning)]
-    assert any("cutmix=1: of classifiers alone" in line for line in said) == ("cutmix" in net)
+    assert any("cutmix=1: for classifiers only" in line for line in said) == ("cutmix" in net)
 
 
 @pytest.mark.parametrize(
     ("net", "head", "says"),
     [
-        ("letter_box=1\nmosaic=1", "", "letter_box=1: no mosaic is made of letterboxed images"),
+        ("letter_box=1\nmosaic=1", "", "letter_box=1: mosaics are not made of letterboxed images"),
         ("saturation=0", "", "saturation=0: saturation is 0; expected more than 0"),
         ("exposure=-1", "", "exposure is -1; expected more than 0"),
         ("", "resize=0", "resize=0: resize is 0; expected more than 0"),

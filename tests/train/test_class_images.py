@@ -116,8 +116,8 @@ def test_a_list_that_lacks_images(paths, tmp_path, monkeypatch):
     with pytest.raises(DataError) as error:
         images_of("all.list")
     assert str(error.value) == (
-        "gone.png: no such image; missing are 1 of 12 that were looked for, of the 12 in all.list; paths in it count "
-        f"from the folder in which you type, {tmp_path}"
+        "gone.png: no such image; 1 of 12 images that were looked for are missing, of the 12 in all.list; its paths "
+        f"are relative to the current folder, {tmp_path}"
     )
 
 

@@ -385,7 +385,9 @@ def test_images_of_the_valid_list_are_looked_for_before_the_start(images, tmp_pa
     (tmp_path / "valid.txt").write_text(f"{images}/set/red/000.png\n{images}/set/red/gone.png\n")
     data.write_text(data.read_text().replace(f"valid={images}/list.txt", f"valid={tmp_path}/valid.txt"))
     ClassifierTraining(data, cfg, device="cpu")
-    with pytest.raises(DataError, match=r"set/red/gone\.png: no such image; missing are 1 of 2 .*valid\.txt"):
+    with pytest.raises(
+        DataError, match=r"set/red/gone\.png: no such image; 1 of 2 images .* are missing, .*valid\.txt"
+    ):
         ClassifierTraining(data, cfg, device="cpu", topk_every=0)
 
 
@@ -413,7 +415,7 @@ def test_networks_that_find_boxes_are_for_detector(images, tmp_path):
 
 def test_the_final_weights_do_not_take_the_place_of_those_that_are_read(train, images, tmp_path):
     done = train(net={"max_batches": 1})
-    with pytest.raises(TrainingError, match=r"net\.weights: it is read as WEIGHTS, and would be written over"):
+    with pytest.raises(TrainingError, match=r"net\.weights: this file is read as WEIGHTS, and would be overwritten"):
         train_classifier(*written(images, tmp_path / "a"), done.weights, device="cpu")
 
 

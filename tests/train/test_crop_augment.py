@@ -294,7 +294,7 @@ def test_a_tree_is_not_mixed(alexeyab_darknet, paths, tmp_path):
     ]
     assert any(((truth < -1) & (truth > -1234)).any() for truth in truths)
     options = CropAugmentation(mixing="cutmix", program="alexeyab")
-    with pytest.raises(TrainingError, match=r"cutmix with a tree of classes: .* leave out one of the two"):
+    with pytest.raises(TrainingError, match=r"cutmix with a tree of classes: .* remove one of the two"):
         ClassTrainingSet(match_labels(paths, labels), 8, options, read_tree(tmp_path / "tree"))
 
 

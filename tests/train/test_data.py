@@ -150,10 +150,11 @@ def test_objects_without_a_place(paths, tmp_path):
 
 def test_a_list_without_use_is_an_error(paths, tmp_path):
     with pytest.raises(
-        DataError, match=r"gone\.jpg: no such image; missing are 1 of the 8 in the list; paths in it count from .*/"
+        DataError,
+        match=r"gone\.jpg: no such image; 1 of the 8 images in the list are missing; its paths are relative to .*/",
     ):
         check_labels([*paths, str(tmp_path / "images" / "gone.jpg")], 3)
-    with pytest.raises(DataError, match=r"first\.jpg: no such image; missing are 2 of the 9 in the list"):
+    with pytest.raises(DataError, match=r"first\.jpg: no such image; 2 of the 9 images in the list are missing"):
         check_labels([*paths, *(str(tmp_path / "images" / f"{name}.jpg") for name in ("first", "second"))], 3)
     odd = tmp_path / "odd.webp"
     odd.write_bytes(b"")

@@ -122,10 +122,12 @@ def test_what_cannot_be_trained_so_is_one_line(joint, recwarn):
         made(joint)
     assert not recwarn.list  # the error says it all
     (joint / "classify.txt").write_text(f"{given}{joint}/shown/red/none.png\n")
-    with pytest.raises(DataError, match=r"red/none\.png: no such image; missing are 1 of 6 .* in .*classify\.txt"):
+    with pytest.raises(
+        DataError, match=r"red/none\.png: no such image; 1 of 6 images .* are missing, .* in .*classify\.txt"
+    ):
         made(joint)
     (joint / "net.cfg").write_text(cfg(""))
-    with pytest.raises(CfgError, match=r"-classify is for a network with a tree"):
+    with pytest.raises(CfgError, match=r"-classify trains along a tree of classes, and this network has none"):
         made(joint)
 
 
@@ -149,7 +151,7 @@ def test_in_one_list_a_class_alone_is_a_node_and_that_of_a_box_goes_through_the_
 
 def test_alexeyabs_loader_takes_nothing_without_a_place(joint):
     """load_data_detection: "Wrong annotation: x = 0, y = 0"; such an image would say that nothing is there."""
-    with pytest.raises(CfgError, match=r"-classify is not for AlexeyAB's program, .*; expected -program pjreddie"):
+    with pytest.raises(CfgError, match=r"-classify is not for AlexeyAB's Darknet, .*; expected -program pjreddie"):
         made(joint, program="alexeyab")
     (joint / "labels/000.txt").write_text("5 0 0 0 0\n")
     with pytest.raises(DataError, match=r"000\.txt:1: x = y = 0 marks an object without a place"):

@@ -67,7 +67,7 @@ def test_a_full_disk_is_warned_of_once_and_the_training_goes_on(tmp_path, end, r
         return update(*arguments)
 
     training.trainer.update = later
-    with pytest.warns(UserWarning, match=rf"net\{end}: No space left on device; the training goes on") as caught:
+    with pytest.warns(UserWarning, match=rf"net\{end}: No space left on device; training continues") as caught:
         assert training.run() == 0
     assert len(caught) == 1
     assert [row["batch"] for row in training.rows()] == list("123456")

@@ -353,7 +353,7 @@ def test_frames_a_second_are_smoothed_and_counted(shapes_video, shapes_detector,
         ({"window": True}, "no window can be opened"),
         ({"prefix": "file/p"}, "file"),
         ({"json_file_output": "file/a.json"}, "file"),
-        ({"json_file_output": "./older.avi"}, "older.avi: it is another output too"),
+        ({"json_file_output": "./older.avi"}, "older.avi: another output has this name too"),
     ],
 )
 def test_an_older_video_and_list_stay_where_another_output_cannot_be(
@@ -428,7 +428,7 @@ def test_the_source_is_not_written_over(shapes_video, shapes_detector, tmp_path,
     before = shapes_video.read_bytes()
     (tmp_path / "link.avi").symlink_to(shapes_video)
     for name in (shapes_video, tmp_path / "link.avi"):
-        with pytest.raises(VideoError, match="it is read too"):
+        with pytest.raises(VideoError, match="reads this file too"):
             demo(shapes_detector, shapes_video, **{output: name})
     assert shapes_video.read_bytes() == before
 
