@@ -55,6 +55,8 @@ class VideoFile:
             warnings.warn(f"{path}: cannot be played before its end is written; .avi and .mkv can", stacklevel=3)
         self._check_room()
         self.size, self._written = size, False
+        # MPEG-4 divides a second by 65,535 at most, and OpenCV would take 134.373 for 134,373 / 1,000.
+        fps = round(fps, 3 - (fps > 65.535) - (fps > 655.35))
         self._writer = cv2.VideoWriter(os.fspath(path), cv2.VideoWriter.fourcc(*codec), fps, size)
         if not self._writer.isOpened():
             raise VideoError(f"{path}: cannot be written as a video of {size[0]} x {size[1]}; expected another place")

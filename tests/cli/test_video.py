@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 
 from darknet_compat.cli import main
+from darknet_compat.detect import Detections
 from tests.conftest import ROOT, SHAPES
 from tests.video.conftest import free_port, read_video, write_video
 
@@ -55,6 +57,22 @@ def test_alexeyabs_frame(words, video, capsys):
     assert f"Demo\nvideo file: {video}\nVideo stream: 128 x 96 \n\033[H\033[JObjects:\n\n" in found
     assert found.count(" \t AVG_FPS:0.0\n\n cvWriteFrame \n") == 6
     assert found.endswith("input video stream closed. \noutput_video_writer closed. \n")
+    assert main([*words, str(video), "-dont_show"]) == 0
+    found = capsys.readouterr().out
+    assert found.endswith("\ninput video stream closed. \n")
+    assert "cvWriteFrame" not in found
+
+
+def test_who_reads_a_pipe_has_each_frame_at_once(monkeypatch):
+    from darknet_compat.cli import video
+
+    pipe = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(pipe))
+    detector = SimpleNamespace(network=SimpleNamespace(program="pjreddie"))
+    options = SimpleNamespace(prefix=None, out_filename=None, ext_output=False)
+    nothing = Detections("", 9, 9, np.zeros((0, 4)), np.zeros((0, 1)), True, ["a"])
+    video._print(SimpleNamespace(found=nothing, fps=2.0, average_fps=0.0), detector, options)
+    assert pipe.getvalue() == b"\033[2J\033[1;1H\nFPS:2.0\nObjects:\n\n"
 
 
 def test_a_file_that_ends_early(words, video, tmp_path, capsys):
@@ -98,7 +116,7 @@ def test_errors_are_one_line(words, video, capfd, more, what):
     assert main([*words, *(str(video) if word == "VIDEO" else word for word in more)]) == 1
     said = [line for line in capfd.readouterr().err.splitlines() if "darknet-compat: " in line]
     assert len([line for line in said if "display" not in line]) == 1
-    assert what in said[-1]
+    assert said[-1].startswith(f"darknet-compat: {what}")
 
 
 @pytest.mark.parametrize("port", ["70000", "x"])

@@ -11,6 +11,7 @@ from darknet_compat import flow, load_network
 from darknet_compat.cfg import parse_cfg, read_cfg
 from darknet_compat.detect import detect_files
 from darknet_compat.detect.detections import detect
+from darknet_compat.detect.many import detect_many
 from darknet_compat.engines import Engine
 from darknet_compat.errors import CfgError, ImageError
 from darknet_compat.network import Network
@@ -151,6 +152,25 @@ def test_a_list_is_read_as_it_is_needed_and_threads_are_left_as_they_were(shapes
             assert pool.submit(torch.get_num_threads).result() == threads
     finally:
         torch.set_num_threads(before)
+
+
+def test_where_nobody_wants_more_no_further_image_is_begun(shapes):
+    """As after Ctrl-C: the second batch is in the midst of its images."""
+    begun, reached, go_on = [], threading.Event(), threading.Event()
+
+    def read(number):
+        begun.append(number)
+        if number == 6:
+            reached.set()
+            go_on.wait(10)
+        return "", np.zeros((8, 8, 3), np.uint8)
+
+    found = detect_many(shapes, range(40), read, batch=4)
+    next(found)
+    assert reached.wait(10)
+    threading.Timer(0.2, go_on.set).start()
+    found.close()
+    assert 7 not in begun
 
 
 def test_a_batch_gives_what_single_images_give(darknet_share, shapes):

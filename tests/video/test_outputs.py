@@ -20,7 +20,6 @@ from darknet_compat.errors import ResultsError, VideoError
 from darknet_compat.images import load_image
 from darknet_compat.video.outputs import (
     ESCAPE,
-    JPEG_QUALITY,
     Browser,
     FrameFiles,
     JsonFile,
@@ -77,6 +76,18 @@ def test_a_frame_of_another_size_is_fitted_and_none_only_counts(tmp_path):
     assert [one.shape for one in frames] == [(48, 64, 3)] * 3
     for number, one in zip((1, 2, 4), frames, strict=True):
         assert np.abs(one.astype(int) - frame(number)).max() < 12
+
+
+@pytest.mark.parametrize("fps", [0.1, 13.1666667, 30000 / 1001, 65.5347, 134.37289, 239.47368, 999.949])
+def test_any_number_of_frames_a_second_can_be_written(tmp_path, fps):
+    """As the mean of a telephone's slow motion: MPEG-4 does not take each."""
+    video = VideoFile(tmp_path / "a.avi", (64, 48), fps)
+    for number in range(1, 4):
+        video.add(number, frame(number), NONE)
+    video.close()
+    frames, written = read_video(tmp_path / "a.avi")
+    assert len(frames) == 3
+    assert written == pytest.approx(fps, rel=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -188,8 +199,10 @@ def test_a_json_file_where_none_can_be_is_one_line(tmp_path):
 
 
 def test_both_ports():
-    """At another address of this machine than the usual one."""
+    """At another address of this machine than the usual one; the images of AlexeyAB's quality."""
     browser, port = Browser(0, "127.0.0.2"), JsonPort(0, "127.0.0.2", frame_json)
+    browser.add(4, frame(1), NONE)
+    assert browser.server._number == 0, "nobody is there to see it"
     answers = [urllib.request.urlopen(f"http://127.0.0.2:{one.server.port}", timeout=10) for one in (browser, port)]
     while not (browser.server.watched and port.server._waiting):
         pass
@@ -197,7 +210,7 @@ def test_both_ports():
         output.add(5, frame(2), FOUND)
     browser.add(6, None, FOUND)
     lines = [answers[0].readline() for _ in range(4)]
-    jpeg = cv2.imencode(".jpg", frame(2), [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1].tobytes()
+    jpeg = cv2.imencode(".jpg", frame(2), [cv2.IMWRITE_JPEG_QUALITY, 40])[1].tobytes()
     assert answers[0].read(int(lines[2].split()[1])) == jpeg
     for output in (browser, port):
         Thread(target=output.close).start()

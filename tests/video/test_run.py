@@ -427,9 +427,9 @@ def test_what_cannot_be_written_is_an_error_before_the_first_frame(
 def test_the_source_is_not_written_over(shapes_video, shapes_detector, tmp_path, output):
     before = shapes_video.read_bytes()
     (tmp_path / "link.avi").symlink_to(shapes_video)
-    for name in (shapes_video, tmp_path / "link.avi"):
+    for source, name in itertools.permutations((shapes_video, tmp_path / "link.avi", shapes_video), 2):
         with pytest.raises(VideoError, match="reads this file too"):
-            demo(shapes_detector, shapes_video, **{output: name})
+            demo(shapes_detector, source, **{output: name})
     assert shapes_video.read_bytes() == before
 
 

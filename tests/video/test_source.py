@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
 import threading
 import time
+import weakref
 
 import cv2
 import numpy as np
@@ -95,6 +97,10 @@ def test_of_a_file_a_few_are_read_ahead(capture):
             assert capture.number - found[-1] <= AHEAD + 1
     assert found == list(range(1, 41))
     assert capture.released
+    gone = weakref.ref(frames)
+    del frames
+    gc.collect()
+    assert gone() is None, "nothing waits for the end of the process"
 
 
 @pytest.mark.parametrize("start", ["rtsp", "rtmp", "http", "https", "udp", "tcp", "rtp"])
