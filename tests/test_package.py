@@ -103,13 +103,13 @@ def installed(built, tmp_path_factory):
     venv.create(folder, symlinks=os.name != "nt")
     scripts = folder / ("Scripts" if os.name == "nt" else "bin")
     python = shutil.which("python", path=scripts)
-    # Paths alone: a .pth file in them, such as that of an editable darknet_compat, is not read.
-    [site] = folder.rglob("site-packages")
-    (site / "ours.pth").write_text("".join(f"{path}\n" for path in sys.path if path.endswith("-packages")))
     subprocess.run(
         [sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--no-index", "--no-deps", built[1]],
         check=True,
     )
+    # Paths alone: a .pth file in them, such as that of an editable darknet_compat, is not read.
+    [site] = folder.rglob("site-packages")
+    (site / "ours.pth").write_text("".join(f"{path}\n" for path in sys.path if path.endswith("-packages")))
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     environment["PATH"] = f"{scripts}{os.pathsep}{environment['PATH']}"
 
