@@ -23,7 +23,7 @@ CFG = """[net]
 batch=1
 subdivisions=1
 width=64
-height=48
+height=80
 channels=3
 [convolutional]
 filters=8
@@ -45,7 +45,7 @@ groups=1
 
 @pytest.fixture
 def toy(tmp_path):
-    """.data, cfg and .weights of a classifier of random numbers, whose network is no square."""
+    """.data, cfg and .weights of a random classifier, of another shape than the video."""
     files = [tmp_path / f"toy.{end}" for end in ("data", "cfg", "weights")]
     files[0].write_text(f"classes=6\nlabels={ROOT}/data/shapes.names\nnames={ROOT}/data/shapes.names\ntop=3\n")
     files[1].write_text(CFG)
@@ -104,6 +104,18 @@ def test_each_frame_comes_out_in_order(shapes_video, toy, tmp_path):
         changed = np.abs(drawn.astype(int) - frames[0]).max(2) > 60
         assert changed[:40].mean() > 0.2  # two lines of text on white stand over its left upper corner
         assert changed[60:].mean() < 0.1
+
+
+def test_of_a_tree_only_leaves_are_named(toy, tmp_path):
+    """hierarchy_predictions with only_leaves, as both programs call it here."""
+    (tmp_path / "toy.tree").write_text("a -1\nb -1\nc 0\nd 0\ne 1\nf 1\n")
+    (tmp_path / "tree.cfg").write_text(CFG.replace("groups=1", f"tree={tmp_path}/toy.tree"))
+    for program in ("pjreddie", "alexeyab"):
+        classifier = Classifier(tmp_path / "tree.cfg", toy[2], program=program)
+        (found,) = classify_frames(classifier, [np.full((48, 64, 3), 90, np.uint8)])
+        assert found.prob[:2].tolist() == [0, 0]
+        assert found.prob[2:].sum() == pytest.approx(1, abs=1e-5)
+        assert found.name in "cdef"
 
 
 def test_live_frames_are_looked_at_one_by_one(toy):

@@ -13,9 +13,10 @@ from darknet_compat.cli import main
 from darknet_compat.detect.detections import Detections
 from darknet_compat.detect.results import frame_json
 from darknet_compat.errors import ExportError
-from darknet_compat.video import demo
+from darknet_compat.video import demo, run
 from darknet_compat.video.tracks import Tracks
 from tests.conftest import ROOT, SHAPES
+from tests.video.conftest import read_video
 
 
 @pytest.fixture(autouse=True)
@@ -108,6 +109,44 @@ def test_the_number_is_drawn_before_the_name(monkeypatch):
     pixels = np.zeros((480, 640, 3), np.uint8)
     Detections(**{**vars(one), "track_ids": np.array([3, -1]), "pixels": pixels}).draw()
     assert written == ["#3 cat 90%", "cat 60%"]
+
+
+def test_a_box_that_has_no_class_is_nobodys():
+    """It does not go on with the number of an object that was there."""
+    tracks = Tracks(0.25, 25)
+    for _ in range(5):
+        before = tracks.follow(found([(100, 100, 50, 50)], [(0.5, 0)])).track_ids
+    assert before[0] >= 0
+    assert tracks.follow(found([(100, 100, 50, 50)], [(0, 0)])).track_ids.tolist() == [-1]
+
+
+@pytest.mark.parametrize("live", [True, False])
+def test_a_camera_says_when_and_a_file_does_not(live, shapes_detector, shapes_video, monkeypatch):
+    asked = []
+
+    class Recorder(Tracks):
+        def follow(self, found, seconds=None):
+            asked.append(seconds)
+            return super().follow(found, seconds)
+
+    monkeypatch.setattr(run, "Tracks", Recorder)
+    look = run._detecting(shapes_detector, 0.2, None, True, True, 10)
+    frames = type("Frames", (list,), {"live": live})(read_video(shapes_video)[0])
+    assert len(list(look.found_in(frames))) == len(asked) == 14
+    if live:
+        assert asked == sorted(asked)
+        assert asked[-1] > asked[0]
+    else:
+        assert set(asked) == {None}
+
+
+def test_the_number_is_drawn_in_a_video(shapes_detector, shapes_video, tmp_path, monkeypatch):
+    import cv2
+
+    written = []
+    monkeypatch.setattr(cv2, "putText", lambda image, text, *rest: written.append(text))
+    demo(shapes_detector, shapes_video, thresh=0.2, track=True, prefix=f"{tmp_path}/p")
+    assert any(text.startswith("#") for text in written)
 
 
 @pytest.mark.parametrize("program", ["pjreddie", "alexeyab"])
