@@ -8,12 +8,8 @@ import signal
 import sys
 from importlib import import_module
 
-from tests import oracle
-from tests.oracle import alexeyab
-
 for name in ("cv2", "matplotlib.figure", "multiprocessing.connection", "numpy", "torch", "tqdm"):
     import_module(name)
-
 sys.modules["fcntl"] = None
 for module, names in (
     (os, "fork fchmod mkfifo sched_getaffinity O_NOFOLLOW O_NONBLOCK"),
@@ -21,6 +17,8 @@ for module, names in (
 ):
     for name in names.split():
         vars(module).pop(name, None)
+
+oracle, alexeyab = import_module("tests.oracle"), import_module("tests.oracle.alexeyab")
 
 
 def find_alexeyab():
