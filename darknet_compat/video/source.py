@@ -154,7 +154,7 @@ def is_cut_off(path: str | os.PathLike[str]) -> bool:
 
 
 def _part_length(head: bytes, rest: int) -> int | None:
-    """Bytes of the part of a file that begins so; None where it is none that says."""
+    """Bytes of the part of a file that begins so; None or 0 where it is none that says."""
     if head[:4] == b"RIFF":
         return 8 + int.from_bytes(head[4:8], "little")
     if head[:4] in (b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"):  # Matroska: EBML, Segment
@@ -163,5 +163,5 @@ def _part_length(head: bytes, rest: int) -> int | None:
         return rest if value == (1 << 7 * more) - 1 else 4 + more + value  # all ones: to the end
     if head[4:8] in (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"uuid", b"moof", b"styp", b"sidx"):
         length = int.from_bytes(head[:4], "big")
-        return {0: rest, 1: int.from_bytes(head[8:16], "big")}.get(length, length)
+        return int.from_bytes(head[8:16], "big") if length == 1 else length  # 0: to the end
     return None

@@ -86,6 +86,9 @@ def test_of_an_object_that_several_see_one_box_is_left(detector):
     joined = join(parts, TILES, detector.network, 0.45, False)
     assert joined.scores.tolist() == pytest.approx([0.9, 0.6])
     assert len(joined.boxes) == 2
+    parts[2].prob[1] = (0.95, 0)
+    assert join(parts, TILES, detector.network, 0.45, False).scores.tolist() == pytest.approx([0.95, 0.9])
+    parts[2].prob[1] = (0.6, 0)
     assert np.allclose(joined.xyxy, [[42, 20, 57, 50], [5, 5, 95, 95]])
     relative = join(parts, TILES, detector.network, 0.45, True)
     assert np.allclose(relative.boxes * 100, joined.boxes)
@@ -140,8 +143,10 @@ def mosaic(tmp_path_factory):
     return path
 
 
-def test_the_list_is_that_of_the_tiles_one_by_one(detector, mosaic):
-    tiled = Detector(detector.network, names=NAMES, thresh=0.3, batch=2, tiles=3)
+@pytest.mark.parametrize("letter_box", [True, False])
+def test_the_list_is_that_of_the_tiles_one_by_one(detector, mosaic, letter_box):
+    detector = Detector(detector.network, names=NAMES, thresh=0.3, batch=2, letter_box=letter_box)
+    tiled = Detector(detector.network, names=NAMES, thresh=0.3, batch=2, tiles=3, letter_box=letter_box)
     image = cv2.imread(str(mosaic))
     parts = tiles_of(image.shape[1], image.shape[0], 3)
     alone = []

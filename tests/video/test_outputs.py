@@ -8,6 +8,7 @@ import signal
 import urllib.request
 import warnings
 from collections import deque
+from dataclasses import replace
 from threading import Thread
 
 import cv2
@@ -65,6 +66,11 @@ def test_each_kind_of_video(tmp_path, name, codec, warned):
     assert len(frames) == 3
     for number, one in enumerate(frames, 1):
         assert np.abs(one.astype(int) - frame(number)).max() < 12
+
+
+def test_a_video_without_a_frame_is_no_error_of_its_own(tmp_path):
+    """What ended it before is."""
+    VideoFile(tmp_path / "a.avi", (64, 48), 10).close()
 
 
 def test_a_frame_of_another_size_is_fitted_and_none_only_counts(tmp_path):
@@ -179,11 +185,11 @@ def test_a_json_file_that_cannot_be_written_stays_as_it_was(tmp_path, most_bytes
     path = tmp_path / "a.json"
     path.write_text("older")
     most_bytes(20_000)
-    json_file = JsonFile(path, frame_json)
+    json_file, long = JsonFile(path, frame_json), replace(FOUND, classes=["a" * 100, "b", "c"])
     with pytest.raises(ResultsError, match=r"a.json: File too large; the file was not written"):
-        deque(json_file.add(number, None, FOUND) for number in range(1, 1000))
-    most_bytes(100)
+        deque(json_file.add(number, None, long) for number in range(1, 1000))
     json_file.close()
+    most_bytes(100)
     json_file = JsonFile(path, frame_json)
     json_file.add(1, None, FOUND)
     with pytest.raises(ResultsError, match=r"a.json: File too large; the file was not written"):

@@ -164,7 +164,7 @@ def test_a_frame_is_fitted_as_its_program_does(shapes_video, shapes_detector, pr
     np.testing.assert_allclose(given[0][0], expected, atol=1e-6)
 
 
-def test_of_a_live_source_one_frame_is_looked_at_at_a_time(shapes_video, alexeyabs_detector, monkeypatch):
+def test_of_a_live_source_one_frame_is_looked_at_at_a_time(shapes_video, alexeyabs_detector, tmp_path, monkeypatch):
     frames, _ = read_video(shapes_video)
     given, asked = said_by(alexeyabs_detector)
     for live, expected in ((True, [1] * 5), (False, [1, 4])):
@@ -174,7 +174,9 @@ def test_of_a_live_source_one_frame_is_looked_at_at_a_time(shapes_video, alexeya
     asked.clear()
     camera = Capture(3)
     monkeypatch.setattr(cv2, "VideoCapture", camera)
-    demo(alexeyabs_detector, 5, size=(640, 480), fps=15)
+    monkeypatch.chdir(tmp_path)
+    demo(alexeyabs_detector, 5, size=(640, 480), fps=15, json_file_output="5")  # a file, and no camera
+    assert len(json.loads((tmp_path / "5").read_text())) >= 1
     assert asked == [1]
     assert camera.opened == 5
     assert list(camera.asked.values()) == [640, 480, 15]
