@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import json
 import os
@@ -182,14 +183,20 @@ def results_one_by_one(
                 write(found)
 
 
+@contextlib.contextmanager
+def written_or_said(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Raises :class:`ResultsError` in one line where the file cannot be written meanwhile."""
+    try:
+        yield
+    except OSError as error:
+        raise ResultsError(f"{os.fspath(path)}: {error.strerror}; the file was not written") from None
+
+
 def write_objects(objects: Sequence[Mapping[str, object]], path: str | os.PathLike[str]) -> None:
     """One JSON list, an object per image, in UTF-8; the file is written whole or not at all.
 
     A byte of a path that is no UTF-8 becomes ``\\udcXX``, from which :func:`os.fsencode` makes the byte again.
     """
     text = json.dumps(list(objects), indent=1, ensure_ascii=False)
-    try:
-        with whole_file(path) as file:
-            file.write(f"{text}\n".encode("utf-8", "backslashreplace"))
-    except OSError as error:
-        raise ResultsError(f"{path}: {error.strerror}; the file was not written") from None
+    with written_or_said(path), whole_file(path) as file:
+        file.write(f"{text}\n".encode("utf-8", "backslashreplace"))

@@ -9,7 +9,7 @@ import sys
 import time
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from ..errors import ImageError
 from ..memory import without_garbage_collection
@@ -112,6 +112,13 @@ def add_tiles(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
+def add_top(parser: argparse.ArgumentParser) -> None:
+    """The flag of the verbs that list classes."""
+    parser.add_argument(
+        "-t", "-top", "--top", type=positive, metavar="N", help="how many of the likeliest classes (default: top=)"
+    )
+
+
 def add_letter_box(parser: argparse.ArgumentParser) -> None:
     """The flag of the verbs that can either letterbox or stretch."""
     parser.add_argument(
@@ -148,6 +155,11 @@ def above_0(text: str) -> float:
     if not 0 < value < math.inf:
         raise argparse.ArgumentTypeError(f"{text} is not a number above 0")
     return value
+
+
+def end_by_signal(number: int, frame: object) -> NoReturn:
+    """A signal's handler, so that what was begun is made whole or taken away, as by Ctrl-C."""
+    raise SystemExit(128 + number)
 
 
 def load(options: argparse.Namespace) -> DataDetector:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from .arguments import TypedImages, add_network, bar, load_classifier, positive
+from .arguments import TypedImages, add_network, add_top, bar, load_classifier
 
 if TYPE_CHECKING:
     from ..classify.classifier import DataClassifier
@@ -43,7 +43,7 @@ def add(verbs: Any) -> None:
 
     for name, what in VALID.items():
         parser = _add(classifier, name, what, "")
-        _add_top(parser)
+        add_top(parser)
         parser.add_argument(
             "-labels", "--labels", choices=("path", "folder"), default="path",
             help="the class of an image: the first label that occurs in its path (default, as in Darknet), or the "
@@ -63,7 +63,7 @@ def add(verbs: Any) -> None:
     ):
         parser = _add(classifier, name, f"{what} (default: the list of test=)", "")
         _add_images(parser, "*")
-        _add_top(parser)
+        add_top(parser)
         parser.set_defaults(run=table, verb=name)
 
     parser = _add(classifier, "fout", "path and the probability of every class, one line per image", " paths.list")
@@ -74,7 +74,7 @@ def add(verbs: Any) -> None:
     parser = _add(classifier, "try", "the output of one layer for an image", " dog.jpg 0")
     parser.add_argument("image", metavar="IMAGE")
     parser.add_argument("layer", metavar="LAYER", type=int, help="number of a layer, as `net` lists them")
-    _add_top(parser)
+    add_top(parser)
     parser.set_defaults(run=try_)
 
     video.add_classifier(classifier, EXAMPLE, BATCH)
@@ -116,15 +116,9 @@ def _add_skip(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
-def _add_top(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "-t", "-top", "--top", type=positive, metavar="N", help="how many of the likeliest classes (default: top=)"
-    )
-
-
 def _add_predict(parser: argparse.ArgumentParser) -> None:
     parser.description = f"{parser.description} Without an image, paths come from standard input, one per line."
-    _add_top(parser)
+    add_top(parser)
     parser.add_argument(
         "-json", "--json", metavar="FILE", help="the likeliest classes as JSON (many images: default predictions.json)"
     )

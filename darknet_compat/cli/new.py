@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import signal
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
-from .arguments import above_0, count, fraction, positive, table
+from .arguments import above_0, count, end_by_signal, fraction, positive, table
 
 if TYPE_CHECKING:
     from ..new import Project
@@ -50,7 +50,7 @@ def add(verbs: Any) -> None:
 def new(options: argparse.Namespace) -> int:
     from ..new import new as run
 
-    before = signal.signal(signal.SIGTERM, _stop)
+    before = signal.signal(signal.SIGTERM, end_by_signal)
     try:
         project = run(
             options.name, options.source, form=options.form, names=options.names, cfg=options.cfg, size=options.size,
@@ -62,11 +62,6 @@ def new(options: argparse.Namespace) -> int:
     for line in _lines(project):
         print(line)
     return 0
-
-
-def _stop(number: int, _: object) -> NoReturn:
-    """So that what was begun is taken away, as by Ctrl-C."""
-    raise SystemExit(128 + number)
 
 
 def _lines(project: Project) -> Iterator[str]:

@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from ..output import complain
 from .arguments import (
@@ -17,7 +17,9 @@ from .arguments import (
     add_letter_box,
     add_network,
     add_tiles,
+    add_top,
     count,
+    end_by_signal,
     fraction,
     load,
     load_classifier,
@@ -49,9 +51,7 @@ def add(verbs: Any, family: str, thresh: str) -> None:
 def add_classifier(verbs: Any, example: str, batch: int) -> None:
     """Make the verb known to those that classify."""
     parser, _ = _add(verbs, "classify", "the likeliest classes", example, batch)
-    parser.add_argument(
-        "-t", "-top", "--top", type=positive, metavar="N", help="how many of the likeliest classes (default: top=)"
-    )
+    add_top(parser)
     parser.set_defaults(run=classify)
 
 
@@ -98,14 +98,22 @@ def _port(text: str) -> int | None:
 
 def demo(options: argparse.Namespace) -> int:
     """``src/demo.c, demo``. 1 where a file is cut off."""
+    from ..program import PJREDDIE
+
     detector = load(options)
     print("Demo")
+
+    def begin(frames: Frames) -> None:
+        if not isinstance(frames.source, int):
+            print(f"video file: {frames.source}")
+        _print_stream(frames, detector.network.program)
+
     watched = _watch(
         detector, options, thresh=options.thresh, hier=options.hier, track=options.track,
-        draw=not options.dontdraw_bbox, begun=lambda frames: _begin(frames, detector),
+        draw=not options.dontdraw_bbox, begun=begin,
         progress=lambda shown: _print(shown, detector, options),
     )  # fmt: skip
-    if detector.network.program != "pjreddie":
+    if detector.network.program != PJREDDIE:
         print("input video stream closed. ")
         if options.out_filename is not None:
             print("output_video_writer closed. ")
@@ -114,22 +122,19 @@ def demo(options: argparse.Namespace) -> int:
 
 def classify(options: argparse.Namespace) -> int:
     """``demo_classifier``. 1 where a file is cut off."""
-    from ..program import PJREDDIE
     from ..video.lines import classified_lines
 
     classifier = load_classifier(options)
     top, program = options.top or classifier.top, classifier.network.program
     print("Classifier Demo")
 
-    def begin(frames: Frames) -> None:
-        if program != PJREDDIE:
-            print(f"Webcam index: {frames.source}\n" if isinstance(frames.source, int) else "", end="")
-            print(f"Video stream: {frames.width} x {frames.height} ")
-
     def show(shown: Shown) -> None:
         print(classified_lines(shown.found, top, program, shown.fps), end="", flush=True)
 
-    return _end(_watch(classifier, options, top=top, begun=begin, progress=show), options)
+    return _end(
+        _watch(classifier, options, top=top, begun=lambda frames: _print_stream(frames, program), progress=show),
+        options,
+    )
 
 
 def _watch(model: DataDetector | DataClassifier, options: argparse.Namespace, **more: Any) -> Watched:
@@ -137,7 +142,7 @@ def _watch(model: DataDetector | DataClassifier, options: argparse.Namespace, **
 
     for number in (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):  # Windows has no SIGHUP
         if signal.getsignal(number) != signal.SIG_IGN:  # as under nohup
-            signal.signal(number, _leave)
+            signal.signal(number, end_by_signal)
     window = not options.dont_show and options.prefix is None
     if window and sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
         complain(f"{options.command}: there is no display for a window; use -dont_show")
@@ -166,19 +171,15 @@ def _end(watched: Watched, options: argparse.Namespace) -> int:
     return 0
 
 
-def _leave(number: int, frame: object) -> NoReturn:
-    raise SystemExit(128 + number)
-
-
-def _begin(frames: Frames, detector: DataDetector) -> None:
+def _print_stream(frames: Frames, program: str) -> None:
+    """What AlexeyAB's program says of a source; pjreddie's says nothing."""
     from ..program import PJREDDIE
 
-    if not isinstance(frames.source, int):
-        print(f"video file: {frames.source}")
-    elif detector.network.program != PJREDDIE:
+    if program == PJREDDIE:
+        return
+    if isinstance(frames.source, int):
         print(f"Webcam index: {frames.source}")
-    if detector.network.program != PJREDDIE:
-        print(f"Video stream: {frames.width} x {frames.height} ")
+    print(f"Video stream: {frames.width} x {frames.height} ")
 
 
 def _print(shown: Shown, detector: DataDetector, options: argparse.Namespace) -> None:

@@ -84,9 +84,14 @@ class Detections:
     def name(self, class_id: int) -> str:
         return self.classes[class_id] if self.classes else str(class_id)
 
+    def track_id(self, row: int) -> int | None:
+        """The number of a box's object, if it has one."""
+        return None if self.track_ids is None or self.track_ids[row] < 0 else int(self.track_ids[row])
+
     def track(self, row: int) -> str:
         """What a line about a box begins with: "#3 " where it has a number, else nothing."""
-        return "" if self.track_ids is None or self.track_ids[row] < 0 else f"#{self.track_ids[row]} "
+        number = self.track_id(row)
+        return "" if number is None else f"#{number} "
 
     def corners(self) -> np.ndarray:
         """Left, top, right, bottom (M, 4) in pixels, neither clipped nor rounded, but all finite.
@@ -147,7 +152,6 @@ class Detections:
         """image, width, height and a list of {class_id, name, prob, box: [left, top, width, height] in pixels}, and
         track_id where the box has one."""
         corners = self.corners().astype(float)
-        track_ids = np.full(len(corners), -1) if self.track_ids is None else self.track_ids
         rows, classes = self._rows
         return {
             "image": self.path,
@@ -159,7 +163,7 @@ class Detections:
                     "name": self.name(int(index)),
                     "prob": round(float(self.prob[row, index]), 6),
                     "box": [round(value, 3) for value in (left, top, right - left, bottom - top)],
-                    **({"track_id": int(track_ids[row])} if track_ids[row] >= 0 else {}),
+                    **({} if self.track_id(row) is None else {"track_id": self.track_id(row)}),
                 }
                 for row, index, (left, top, right, bottom) in zip(rows, classes, corners[rows], strict=True)
             ],
@@ -171,7 +175,7 @@ class Detections:
         Raises ImageError where the image was not kept and its file cannot be read.
         """
         pixels = load_image(self.path) if self.pixels is None else self.pixels
-        drawn = draw_boxes(pixels, self.corners(), self.prob, self.name, track_ids=self.track_ids)
+        drawn = draw_boxes(pixels, self.corners(), self.prob, self.name, track=self.track)
         return drawn[..., ::-1].copy() if bgr else drawn
 
     def to_supervision(self) -> Any:

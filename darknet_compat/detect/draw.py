@@ -32,13 +32,13 @@ def draw_boxes(
     prob: np.ndarray,
     name: Callable[[int], str],
     bgr: bool = False,
-    track_ids: np.ndarray | None = None,
+    track: Callable[[int], str] = lambda row: "",
 ) -> np.ndarray:
     """A copy of ``image`` (h, w, 3) uint8 RGB, or ``bgr``, with a box and a label for each box that has a class.
 
     ``corners`` (M, 4) are left, top, right, bottom in pixels, ``prob`` (M, classes) is 0 where a box has not the class,
     and ``name`` gives that of a class. A box of several classes gets the colour of the first, and all their names, as
-    Darknet does. ``track_ids`` (M,) are the numbers of the boxes' objects, which their labels begin with; -1 is none.
+    Darknet does. ``track`` gives what the label of a box begins with.
     """
     import cv2
 
@@ -46,9 +46,8 @@ def draw_boxes(
     height, width = drawn.shape[:2]
     line = max(int(height * 0.006), 1)
     labels = []
-    track_ids = np.full(len(prob), -1) if track_ids is None else track_ids
     # OpenCV takes C's integers.
-    for box, shares, track_id in zip(corners.clip(-FAR, FAR), prob, track_ids, strict=True):
+    for row, (box, shares) in enumerate(zip(corners.clip(-FAR, FAR), prob, strict=True)):
         classes = np.flatnonzero(shares)
         if not len(classes):
             continue
@@ -60,7 +59,7 @@ def draw_boxes(
         top, bottom = max(top, 0), min(bottom, height - 1)
         cv2.rectangle(drawn, (left, top), (right, bottom), colour, line)
         text = ", ".join(f"{name(int(index))} {shares[index] * 100:.0f}%" for index in classes)
-        labels.append((f"#{track_id} {text}" if track_id >= 0 else text, left, top, colour))
+        labels.append((track(row) + text, left, top, colour))
     # Labels come after all boxes, so that no box line runs through a word.
     for text, left, top, colour in labels:
         draw_text(drawn, text, left, top, colour, bgr, above=True)

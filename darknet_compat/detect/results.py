@@ -21,7 +21,7 @@ import numpy as np
 
 from ..errors import ResultsError
 from ..files import whole_file
-from ..image_files import make_folder
+from ..image_files import make_folder, written_or_said
 from ..labels import basecfg, label_path
 from ..program import ALEXEYAB, PJREDDIE
 from .detections import Detections
@@ -84,11 +84,11 @@ def _quoted(text: str) -> str:
 def _result_objects(detections: Detections) -> Iterator[str]:
     rows, classes = np.nonzero(detections.prob > np.float32(RESULT_THRESH))
     boxes = np.nan_to_num(detections.relative_boxes)[rows].tolist()
-    tracked = detections.track_ids if detections.track_ids is not None else np.full(len(detections.prob), -1)
     found = zip(rows, classes, boxes, detections.prob[rows, classes], strict=True)
     for row, index, (x, y, width, height), prob in found:
         name = detections.name(int(index))
-        track = f', "track_id":{tracked[row]}' if tracked[row] >= 0 else ""
+        number = detections.track_id(int(row))
+        track = "" if number is None else f', "track_id":{number}'
         if not name.startswith("dont_show"):
             yield (
                 f'  {{"class_id":{index}, "name":{_quoted(name)}, "relative_coordinates":{{"center_x":{x:f}, '
@@ -98,11 +98,8 @@ def _result_objects(detections: Detections) -> Iterator[str]:
 
 def write_result_json(found: Sequence[Detections], path: str | os.PathLike[str]) -> None:
     """Raises :class:`ResultsError`."""
-    try:
-        with whole_file(path, "w") as file:
-            file.write(result_json(found))
-    except OSError as error:
-        raise ResultsError(f"{path}: {error.strerror}; the file was not written") from None
+    with written_or_said(path), whole_file(path, "w") as file:
+        file.write(result_json(found))
 
 
 class LabelFiles:
@@ -141,11 +138,8 @@ class LabelFiles:
             for index, (x, y, width, height) in zip(detections.prob[rows].argmax(1), boxes, strict=True)
         ]
         make_folder(Path(path).parent)
-        try:
-            with whole_file(path, "w") as file:
-                file.writelines(lines)
-        except OSError as error:
-            raise ResultsError(f"{path}: {error.strerror}; the file was not written") from None
+        with written_or_said(path), whole_file(path, "w") as file:
+            file.writelines(lines)
         self._written.add(path)
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import ResultsError
 from ..files import whole_file
+from ..image_files import written_or_said
 
 
 @dataclass(frozen=True)
@@ -128,8 +128,5 @@ def _on_level(classes: np.ndarray, level: int, depth: np.ndarray, above: Sequenc
 def _write_csv(path: Path, rows: Sequence[Sequence[object]]) -> None:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
-    try:
-        with whole_file(path, "w") as file:
-            file.write(text.getvalue())
-    except OSError as error:
-        raise ResultsError(f"{path}: {error.strerror}; the file was not written") from None
+    with written_or_said(path), whole_file(path, "w") as file:
+        file.write(text.getvalue())

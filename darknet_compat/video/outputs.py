@@ -14,7 +14,7 @@ import numpy as np
 
 from ..errors import ResultsError, VideoError
 from ..files import whole_file
-from ..image_files import make_folder
+from ..image_files import make_folder, written_or_said
 from .servers import JsonServer, MjpegServer
 from .source import check_name, is_cut_off
 
@@ -118,25 +118,18 @@ class JsonFile:
 
     def add(self, number: int, drawn: np.ndarray | None, found: Any) -> None:
         self._whole = False
-        self._write(self._between + self._as_json(found, number))
+        with written_or_said(self.path):
+            self._file.write(self._between + self._as_json(found, number))
         self._between, self._whole = ", \n", True
-
-    def _write(self, text: str) -> None:
-        try:
-            self._file.write(text)
-        except OSError as error:
-            raise ResultsError(f"{os.fspath(self.path)}: {error.strerror}; the file was not written") from None
 
     def close(self) -> None:
         if not self._whole:  # it has no frame, or lacks a part of one: what stood there stays
             with suppress(OSError):
                 self._stack.__exit__(ResultsError, ResultsError(), None)
             return
-        self._write("\n]")
-        try:
+        with written_or_said(self.path):
+            self._file.write("\n]")
             self._stack.close()
-        except OSError as error:
-            raise ResultsError(f"{os.fspath(self.path)}: {error.strerror}; the file was not written") from None
 
 
 class Browser:

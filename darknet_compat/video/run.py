@@ -207,7 +207,7 @@ def _detecting(
 
     def drawn(found: Detections) -> np.ndarray:
         frame = _bgr(found)
-        return draw_boxes(frame, found.corners(), found.prob, found.name, True, found.track_ids) if draw else frame
+        return draw_boxes(frame, found.corners(), found.prob, found.name, True, found.track) if draw else frame
 
     return _Look(found_in, drawn, frame_json)
 

@@ -211,7 +211,7 @@ def test_a_cameras_line(words, monkeypatch, capsys):
 
     frames = SimpleNamespace(source=3, width=640, height=480)
     for program, said in (("alexeyab", "Webcam index: 3\nVideo stream: 640 x 480 \n"), ("pjreddie", "")):
-        video._begin(frames, SimpleNamespace(network=SimpleNamespace(program=program)))
+        video._print_stream(frames, program)
         assert capsys.readouterr().out == said
 
 
