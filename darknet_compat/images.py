@@ -217,9 +217,19 @@ def letterbox_image(image: np.ndarray, slot: np.ndarray) -> None:
 
 def resize_image(image: np.ndarray, slot: np.ndarray) -> None:
     """What ``resize`` does, from a uint8 image (h, w, 3) into ``slot``, float32 (3, H, W), whose size it takes."""
+    if image.shape[:2] == slot.shape[1:]:
+        _planes(image, slot)
+        return
     columns = _resize_columns(image.shape[1], slot.shape[2])
     rows = _resize_rows(image.shape[0], slot.shape[1])
     _upright(_sideways(image, columns, rows), slot)
+
+
+def _planes(image: np.ndarray, slot: np.ndarray) -> None:
+    import cv2
+    import torch
+
+    torch.mul(torch.from_numpy(np.stack(cv2.split(image))), 1 / 255, out=torch.from_numpy(slot))
 
 
 def crop_resized(

@@ -246,7 +246,8 @@ class Network(nn.Module):
 
         ``thresh``, ``hier`` and ``class_map`` are those of :meth:`Head.boxes`.
         """
-        return _joined(self._boxes(outputs, thresh, hier, class_map))
+        heads = zip(self.detectors, outputs, strict=True)
+        return _joined([head.boxes(output, thresh, hier, class_map) for head, output in heads])
 
     def listed_boxes(
         self, outputs: Sequence[Tensor], thresh: float, hier: float = 0.5, class_map: Sequence[int] | None = None
@@ -256,23 +257,16 @@ class Network(nn.Module):
         [yolo] lists no box without objectness (``src/network.c, num_detections``), which decides where NMS puts the
         others, and of tens of thousands leaves some hundreds. Waits for the device.
         """
-        found = self._boxes(outputs, thresh, hier, class_map)
-        joined = _joined(found)
         heads = self.detectors
-        if all(head.lists_all for head in heads):
+        found = [head.listed(output, thresh, hier, class_map) for head, output in zip(heads, outputs, strict=True)]
+        joined = _joined(found)
+        if len(heads) == 1 or all(head.lists_all for head in heads):
             return joined
         shown = [(part.objectness != 0) | head.lists_all for head, part in zip(heads, found, strict=True)]
         listed = torch.cat(shown, 1)
         number = (~listed).long().argsort(dim=1, stable=True)[:, : int(listed.sum(1).max())]
         image = torch.arange(len(number), device=number.device)[:, None]
         return Boxes(*(values[image, number] for values in joined))
-
-    def _boxes(
-        self, outputs: Sequence[Tensor], thresh: float, hier: float, class_map: Sequence[int] | None
-    ) -> list[Boxes]:
-        return [
-            head.boxes(output, thresh, hier, class_map) for head, output in zip(self.detectors, outputs, strict=True)
-        ]
 
     def outputs(self, x: Tensor) -> list[Tensor]:
         """The output of every layer, in order."""

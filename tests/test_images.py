@@ -83,6 +83,16 @@ def test_resize_image(darknet, rng, size):
     np.testing.assert_allclose(slot, darknet.resize_image(planar.to_planes(image), 64, 96), atol=1e-6)
 
 
+def test_an_image_of_the_inputs_size_has_the_same_bits_as_one_that_is_resized(rng):
+    """All 256 values: the longer way multiplies them by weights of 1 and 0."""
+    image = random_image(rng, 96, 64)
+    image.reshape(-1)[:256] = np.arange(256)
+    slot, cropped = np.empty((2, 3, 96, 64), np.float32)
+    images.resize_image(image, slot)
+    images.crop_resized(image, cropped, 64, 96, 0, 0)
+    np.testing.assert_array_equal(slot, cropped)
+
+
 PLACES = [
     (20, 30, 5, 4),
     (64.9, 47.2, 0.7, 0.9),

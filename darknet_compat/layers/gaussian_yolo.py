@@ -90,9 +90,9 @@ class GaussianYolo(Yolo):
         """Less the mean uncertainty (get_gaussian_yolo_detections)."""
         return classes * (1 - box[..., 1::2].mean(-1, keepdim=True))
 
-    def xywh(self, box: Tensor) -> Tensor:
-        """Boxes (N, h, w, n, 4) from their activated planes, which are last (get_gaussian_yolo_box)."""
-        point, size = super().xywh(box[..., ::2]).split(2, -1)
+    def _xywh(self, box: Tensor, column: Tensor, row: Tensor, anchors: Tensor) -> Tensor:
+        """get_gaussian_yolo_box"""
+        point, size = super()._xywh(box[..., ::2], column, row, anchors).split(2, -1)
         return torch.cat([point + self.away * size, size], -1)
 
     def _graph_box(self, graph: Graph, planes: str) -> tuple[str, str | None]:

@@ -99,6 +99,10 @@ class Head(Layer):
         """
         raise NotImplementedError
 
+    def listed(self, output: Tensor, thresh: float, hier: float = 0.5, class_map: Sequence[int] | None = None) -> Boxes:
+        """Of :meth:`boxes` those that Darknet lists; a head that does not list all of them overrides this."""
+        return self.boxes(output, thresh, hier, class_map)
+
     def average_mirrored(self, output: Tensor, mirrored: Tensor) -> Tensor:
         """The mean of an activated map and of the one of the mirrored image, as ``valid2`` has it."""
         raise NotImplementedError

@@ -218,25 +218,54 @@ class Yolo(Head):
         objectness times the class's value. Both are 0 where they are not over ``thresh``. There are no trees here:
         ``hier`` and ``class_map`` are not looked at.
         """
-        planes = self.planes(output).permute(0, 3, 4, 1, 2)
-        box, objectness, classes = planes.split([self.coords, 1, self.o.classes], -1)
+        values = self.planes(output).permute(0, 3, 4, 1, 2)
+        return Boxes(*(part.flatten(1, 3) for part in self._found(values, *self._grid(), thresh)))
+
+    def listed(self, output: Tensor, thresh: float, hier: float = 0.5, class_map: Sequence[int] | None = None) -> Boxes:
+        """The boxes of an objectness over ``thresh``, and behind an image's last some of no objectness, as many as
+        another has more. Waits for the device."""
+        planes = self.planes(output)
+        shown = (planes[:, :, self.coords].permute(0, 2, 3, 1) > thresh).flatten(1)
+        image, number = shown.nonzero().unbind(1)
+        cell, anchor = number // self.n, number % self.n
+        values = planes.flatten(3)[image, anchor, :, cell]
+        columns = self.output.w
+        found = self._found(values, cell % columns, cell // columns, self.own_anchors[anchor], thresh)
+        place = (shown.cumsum(1) - 1)[image, number]
+        most = int(shown.sum(1).max())
+        listed = Boxes(*(part.new_zeros(len(output), most, *part.shape[1:]) for part in found))
+        for all_of_them, part in zip(listed, found, strict=True):
+            all_of_them[image, place] = part
+        return listed
+
+    def _grid(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Column, row and anchor of the boxes of a map, which lie as (h, w, n)."""
+        device = self.anchors.device
+        column = torch.arange(self.output.w, device=device)[:, None]
+        return column, torch.arange(self.output.h, device=device)[:, None, None], self.own_anchors
+
+    def _found(self, values: Tensor, column: Tensor, row: Tensor, anchors: Tensor, thresh: float) -> Boxes:
+        """What the values (..., planes) of boxes say."""
+        box, objectness, classes = values.split([self.coords, 1, self.o.classes], -1)
         objectness = torch.where(objectness > thresh, objectness, 0)
         prob = objectness * self._weighed(classes, box)
         prob = torch.where(prob > thresh, prob, 0)
-        return Boxes(self.xywh(box).flatten(1, 3), objectness.flatten(1), prob.flatten(1, 3))
+        return Boxes(self._xywh(box, column, row, anchors), objectness[..., 0], prob)
 
     def _weighed(self, classes: Tensor, box: Tensor) -> Tensor:
         """The classes' values, as far as the planes of their box let them count."""
         return classes
 
     def xywh(self, box: Tensor) -> Tensor:
-        """Boxes (N, h, w, n, 4) from their activated planes, which are last (get_yolo_box)."""
-        rows, columns = box.shape[1:3]
-        column = torch.arange(columns, device=box.device)[:, None]
-        row = torch.arange(rows, device=box.device)[:, None, None]
+        """Boxes (N, h, w, n, 4) from their activated planes, which are last."""
+        return self._xywh(box, *self._grid())
+
+    def _xywh(self, box: Tensor, column: Tensor, row: Tensor, anchors: Tensor) -> Tensor:
+        """get_yolo_box"""
+        rows, columns = self.output.h, self.output.w
         x, y, w, h = box.unbind(-1)
         w, h = (w * w * 4, h * h * 4) if self.o.new_coords else (w.exp(), h.exp())
-        anchor_w, anchor_h = self.own_anchors.unbind(1)
+        anchor_w, anchor_h = anchors.unbind(-1)
         return torch.stack(
             [(x + column) / columns, (y + row) / rows, w * anchor_w / self.image.w, h * anchor_h / self.image.h], -1
         )

@@ -89,6 +89,31 @@ def test_boxes_are_darknets(case, tmp_path, size):
     assert len(kept) < listed.objectness.shape[1]
 
 
+@pytest.mark.parametrize("gaussian", [False, True])
+def test_a_batch_lists_of_each_image_what_its_boxes_show(gaussian, tmp_path):
+    """To the bit, image by image; rows that an image does not fill are 0."""
+    text = two_heads("scale_x_y=1.1")
+    if gaussian:
+        text = text.replace("[yolo]", "[Gaussian_yolo]").replace("filters=27", "filters=39")
+        text = text.replace("filters=18", "filters=26")
+    network, *_ = network_of(text, tmp_path, program="alexeyab")
+    x = torch.rand(4, *network.input, generator=torch.Generator().manual_seed(0))
+    x[3] = 0
+    with torch.no_grad():
+        outputs, uneven = network.predict(x), False
+    for head, output in zip(network.detectors, outputs, strict=True):
+        thresh = float(head.boxes(output, 0.0).objectness.quantile(0.9))
+        listed, whole = head.listed(output, thresh), head.boxes(output, thresh)
+        counts = (whole.objectness != 0).sum(1)
+        uneven |= len(set(counts.tolist())) > 1
+        assert listed.objectness.shape[1] == counts.max() < whole.objectness.shape[1]
+        for image, count in enumerate(counts):
+            for part, every in zip(listed, whole, strict=True):
+                assert torch.equal(part[image, :count], every[image][whole.objectness[image] != 0])
+                assert not part[image, count:].any()
+    assert uneven
+
+
 def test_resizing_keeps_anchors_in_pixels(case, tmp_path):
     library, text = case
     network, *files = network_of(text, tmp_path, 1, library.numerics, library.program)
