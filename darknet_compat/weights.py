@@ -10,6 +10,7 @@ import functools
 import math
 import os
 import struct
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +42,7 @@ MOST_VERSION = 100_000
 MOST_SEEN = 2**62 - 1  # images
 READERS = 2  # threads
 CHUNK = 2**18  # numbers read at a time: 1 MiB, which stays in a core's cache
+PART = 16 * CHUNK  # numbers of one thread's turn: the largest tensor is a quarter of a file
 
 
 @dataclass(frozen=True)
@@ -176,35 +178,63 @@ def _read_layers(network: Network, file: BinaryIO, path: str, header: Header, si
             f"{path}: offset {offset}: {size - offset:,} bytes are left over after the last layer; "
             f"{_fit(network, header, size)}"
         )
-    # Most of the time goes into copying out of the system's cache, which one core alone does not do at full speed.
-    with ThreadPoolExecutor(READERS) as pool:
-        list(pool.map(lambda job: _read_tensor(file, path, *job), jobs))
+    _read_tensors(jobs, file, path)
     return loaded, kept
 
 
-@torch.no_grad()
+def _read_tensors(jobs: Sequence[tuple[Tensor, Layer, str, int]], file: BinaryIO, path: str) -> None:
+    """Fill each tensor, which is of this layer and called so there, with the numbers from an offset on."""
+
+    def read(tensor: Tensor, offset: int, part: slice) -> bool:
+        """Fill this part of its numbers. Are all finite?"""
+        if _in_place(tensor):
+            return _read_numbers(file, path, tensor.detach().numpy().reshape(-1)[part], offset + 4 * part.start)
+        buffer = torch.empty(tensor.shape)
+        finite = _read_numbers(file, path, buffer.numpy().reshape(-1), offset)
+        with torch.no_grad():
+            tensor.copy_(buffer)
+        return finite
+
+    turns = [
+        (job, slice(first, first + step))
+        for job in jobs
+        for step in [PART if _in_place(job[0]) else max(job[0].numel(), 1)]
+        for first in range(0, job[0].numel(), step)
+    ]
+    # Most of the time goes into copying out of the system's cache, which one core alone does not do at full speed.
+    with ThreadPoolExecutor(READERS) as pool:
+        finite = list(pool.map(lambda turn: read(turn[0][0], turn[0][3], turn[1]), turns))
+    for (job, _), whole in zip(turns, finite, strict=True):
+        if not whole:
+            _check_finite(path, *job)
+
+
+def _in_place(tensor: Tensor) -> bool:
+    return tensor.device.type == "cpu" and tensor.is_contiguous()
+
+
 @np.errstate(over="ignore", invalid="ignore")
-def _read_tensor(file: BinaryIO, path: str, tensor: Tensor, layer: Layer, name: str, offset: int) -> None:
-    direct = tensor.device.type == "cpu" and tensor.is_contiguous()
-    buffer = tensor if direct else torch.empty(tensor.shape)
-    numbers = buffer.detach().numpy().reshape(-1)
+def _read_numbers(file: BinaryIO, path: str, numbers: np.ndarray, offset: int) -> bool:
+    """Fill ``numbers`` from an offset on. Is their sum finite?"""
     finite = True
     for first in range(0, len(numbers), CHUNK):
         chunk = numbers[first : first + CHUNK]
         view = memoryview(chunk).cast("B")  # type: ignore[arg-type]  # numpy says so from Python 3.12 on
         _fill(file, view, path, offset + 4 * first)
-        # A sum is finite only if all its numbers are (or it overflowed: then look closer). The chunk is still in cache.
-        finite &= math.isfinite(chunk.sum())
-    if not finite:
-        bad = np.flatnonzero(~np.isfinite(numbers))
-        if bad.size:
-            raise WeightsValueError(
-                f"{path}: offset {offset + 4 * int(bad[0])}: {name}[{bad[0]}] of layer {layer.index} [{layer.type}] is "
-                f"{numbers[bad[0]]}; expected finite numbers, found {bad.size} that are not; the training that wrote "
-                "this file had diverged, or the file is damaged"
-            )
-    if not direct:
-        tensor.copy_(buffer)
+        finite &= math.isfinite(np.einsum("i->", chunk))  # while it is in the cache, in half the time of chunk.sum()
+    return finite
+
+
+def _check_finite(path: str, tensor: Tensor, layer: Layer, name: str, offset: int) -> None:
+    """A sum is finite only if all its numbers are; one that is not may have become too large."""
+    numbers = tensor.detach().cpu().numpy().reshape(-1)
+    bad = np.flatnonzero(~np.isfinite(numbers))
+    if bad.size:
+        raise WeightsValueError(
+            f"{path}: offset {offset + 4 * int(bad[0])}: {name}[{bad[0]}] of layer {layer.index} [{layer.type}] is "
+            f"{numbers[bad[0]]}; expected finite numbers, found {bad.size} that are not; the training that wrote "
+            "this file had diverged, or the file is damaged"
+        )
 
 
 def _fill(file: BinaryIO, view: memoryview, path: str, offset: int) -> None:

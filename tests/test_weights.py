@@ -289,6 +289,20 @@ def test_short_reads_are_gone_on_with(wide_file, tmp_path, monkeypatch):
         load_weights(network, weights)
 
 
+@pytest.mark.parametrize("part", [CHUNK, CHUNK + 1, 100_000])
+def test_a_large_tensor_is_read_in_parts(wide_file, tmp_path, monkeypatch, part):
+    """By two threads; where one of its numbers is not finite, the line counts those of all parts."""
+    _, cfg, weights = wide_file
+    monkeypatch.setattr("darknet_compat.weights.PART", part)
+    assert saved(load_network(cfg, weights), tmp_path / "out.weights") == weights.read_bytes()
+    content = bytearray(weights.read_bytes())
+    for number in (99_999, 100_000, 599_999):
+        content[420 + 4 * number : 424 + 4 * number] = np.float32(np.inf).tobytes()
+    (tmp_path / "bad.weights").write_bytes(content)
+    with pytest.raises(WeightsValueError, match=r"weights\[99999\] .* found 3 that are not"):
+        load_network(cfg, tmp_path / "bad.weights")
+
+
 def test_what_is_said_of_a_loaded_file(tmp_path):
     network, cfg, weights = network_of(SMALL, tmp_path)
     said = {None: "5 layers (0-5) got numbers", 4: "3 layers (0-3) got numbers, 2 layers (4-5) kept their start values",

@@ -446,15 +446,17 @@ def scoring(bench: Bench) -> None:
 def weights_files(bench: Bench) -> None:
     net = "yolov2-voc"
     weights(bench, net)
-    arguments = {"folder": str(bench.folder), "net": net}
     size = (bench.folder / f"{net}.weights").stat().st_size
-    limit = 2 * size / bench.rates["memory"]
-    entries = [
-        Entry("darknet_compat", "load_weights", arguments),
-        Entry("numpy.fromfile", "fromfile", arguments),
-        Entry("libdarknet", "libdarknet_weights", arguments, needs=["darknet"]),
-    ]
-    bench.race("weights", f"load {size / 1e6:.0f} MB", entries, limit=limit, budget=6)
+    for build, where in ((False, "memory is there"), (True, "network too")):
+        arguments = {"folder": str(bench.folder), "net": net, "build": build}
+        entries = [
+            Entry("darknet_compat", "load_weights", arguments),
+            Entry("numpy, without a network", "fromfile", arguments),
+            Entry("libdarknet", "libdarknet_weights", arguments, needs=["darknet"]),
+        ]
+        limit = 2 * size / bench.rates["memory"]
+        bench.race("weights", f"load {size / 1e6:.0f} MB, {where}", entries, limit=limit, budget=6)
+    arguments = {"folder": str(bench.folder), "net": net}
     entries = [
         Entry("darknet_compat", "save_weights", arguments),
         Entry("plain write", "tofile", arguments),

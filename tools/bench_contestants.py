@@ -641,23 +641,41 @@ def _names() -> list[str]:
 
 
 @contestant
-def load_weights(folder: str, net: str) -> Run:
-    return lambda: _load(folder, net)
+def load_weights(folder: str, net: str, build: bool) -> Run:
+    """Into a network that stands, or with the network built anew."""
+    from darknet_compat.weights import load_weights
+
+    if build:
+        return lambda: _load(folder, net)
+    network = _load(folder, net)
+    return lambda: load_weights(network, Path(folder) / f"{net}.weights")
 
 
 @contestant
-def fromfile(folder: str, net: str) -> Run:
+def fromfile(folder: str, net: str, build: bool) -> Run:
     import numpy as np
 
-    return lambda: np.fromfile(Path(folder) / f"{net}.weights", np.float32)
+    path = Path(folder) / f"{net}.weights"
+    if build:
+        return lambda: np.fromfile(path, np.float32)
+    numbers = np.fromfile(path, np.float32)
+
+    def run() -> None:
+        with open(path, "rb", 0) as file:
+            file.readinto(numbers)  # type: ignore[arg-type]  # numpy says so from Python 3.12 on
+
+    return run
 
 
 @contestant
-def libdarknet_weights(folder: str, net: str) -> Run:
+def libdarknet_weights(folder: str, net: str, build: bool) -> Run:
     from tests.oracle import load_oracle
 
-    network = load_oracle().load_network(ROOT / "cfg" / f"{net}.cfg")
-    return lambda: network.load_weights(Path(folder) / f"{net}.weights")
+    oracle, cfg, path = load_oracle(), Path(folder) / f"{net}.cfg", Path(folder) / f"{net}.weights"
+    if build:
+        return lambda: oracle.load_network(cfg, path)
+    network = oracle.load_network(cfg)
+    return lambda: network.load_weights(path)
 
 
 @contestant
