@@ -102,7 +102,11 @@ def test_the_torch_engine_on_stock_networks(name, numerics):
     network = randomise(Network(read_cfg(ROOT / f"cfg/{name}.cfg"), numerics))
     x = torch.rand(1, *network.input, generator=torch.Generator().manual_seed(0))
     if packed.has_onednn():
-        tiles = [packed.winograd_tile(layer, 1) for layer in network.fuse().layers if layer.type == "convolutional"]
+        tiles = [
+            packed.winograd_tile(layer, 1, torch.float32)
+            for layer in network.fuse().layers
+            if layer.type == "convolutional"
+        ]
         assert set(tiles) >= {0, 2}
     engine = start_engine(network)
     with torch.inference_mode():
@@ -208,7 +212,9 @@ def test_convolutions_of_every_kind(tmp_path, activation):
     network, _, _ = network_of(text, tmp_path)
     for batch in (1, 3):
         x = torch.rand(batch, 3, 52, 52, generator=torch.Generator().manual_seed(0))
-        assert (packed.winograd_tile(network.layers[3], batch) > 0) == (activation not in ACROSS_CHANNELS)
+        assert (packed.winograd_tile(network.layers[3], batch, torch.float32) > 0) == (
+            activation not in ACROSS_CHANNELS
+        )
         with torch.inference_mode():
             expected = network(x)
             [found] = start_engine(network, batch=batch)(x)
@@ -272,13 +278,13 @@ def test_convolutions_of_alexeyabs_kinds(tmp_path, program):
     network, _, _ = network_of(text, tmp_path, numerics="gpu", program=program)
     x = torch.rand(batch, 256, 26, 26, generator=torch.Generator().manual_seed(0)) - 0.5
     fused = network.fuse()
-    assert packed.winograd_tile(fused.layers[0], batch)
+    assert packed.winograd_tile(fused.layers[0], batch, torch.float32)
     with torch.inference_mode():
         read, *expected = network.outputs(x)
         for layer, output in zip(fused.layers[2::2], expected[1::2], strict=True):
-            assert layer.shared or not packed.winograd_tile(layer, batch)
+            assert layer.shared or not packed.winograd_tile(layer, batch, torch.float32)
             layer.separate()
-            found = packed._convolution(layer, batch)(read)
+            found = packed._convolution(layer, batch, torch.float32)(read)
             assert float((found - output).abs().max() / output.abs().max()) <= 1e-5
         assert start_engine(network, batch=batch)(x)[0].shape == expected[-1].shape
 
@@ -338,18 +344,55 @@ def test_winograds_matrices_correlate(tile):
     np.testing.assert_allclose(a @ ((g @ kernel) * (b @ d)), np.correlate(d, kernel), atol=1e-14)
 
 
-@pytest.mark.parametrize("tile", sorted(packed.POINTS))
+WINOGRADS = [(2, "float32"), (4, "float32"), pytest.param(2, "bf16", marks=pytest.mark.bf16)]
+
+
+@pytest.mark.parametrize(("tile", "precision"), WINOGRADS)
 @pytest.mark.parametrize(("images", "h", "w"), [(1, 13, 13), (2, 12, 16), (1, 5, 6), (1, 1, 1)])
-def test_winograd_is_a_convolution(tmp_path, tile, images, h, w):
+def test_winograd_is_a_convolution(tmp_path, tile, precision, images, h, w):
     if not packed.has_onednn():
         pytest.skip("needs torch with oneDNN")
     network, _, _ = network_of(net(w, h, 24, CONV.format(40)), tmp_path)
-    layer = network.fuse().layers[0]
-    x = torch.rand(images, 24, h, w, generator=torch.Generator().manual_seed(0)) - 0.5
+    layer, dtype = network.fuse().layers[0], {"float32": torch.float32, "bf16": torch.bfloat16}[precision]
+    x = (torch.rand(images, 24, h, w, generator=torch.Generator().manual_seed(0)) - 0.5).to(dtype)
     with torch.inference_mode():
-        found = packed.winograd(layer, tile, images)(x.to(memory_format=torch.channels_last))
+        found = packed.winograd(layer, tile, images, dtype)(x.to(memory_format=torch.channels_last))
         expected = F.leaky_relu(F.conv2d(x.double(), layer.weights.double(), layer.biases.double(), 1, 1), 0.1)
-    assert float((found - expected).abs().max() / expected.abs().max()) <= 1e-5
+    assert found.dtype == dtype
+    assert float((found - expected).abs().max() / expected.abs().max()) <= {"float32": 1e-5, "bf16": 0.02}[precision]
+
+
+@pytest.mark.bf16
+def test_bf16_takes_winograds_way_where_it_loses_few_digits(monkeypatch):
+    """In tiles of 2, for layers of many channels; 4 would be faster still, and lose too many."""
+    network = Network(read_cfg(ROOT / "cfg/yolov2-voc.cfg")).fuse()
+    layers = [layer for layer in network.layers if layer.type == "convolutional"]
+    tiles = {layer.index: packed.winograd_tile(layer, 1, torch.bfloat16) for layer in layers}
+    assert set(tiles.values()) == {0, 2}
+    assert tiles[24] == tiles[29] == 2
+    assert tiles[2] == 0
+    taken = []
+    monkeypatch.setattr(packed, "winograd", lambda layer, tile, *_: taken.append(tile))
+    for dtype in (torch.float32, torch.bfloat16):
+        packed._convolution(network.layers[12], 8, dtype)
+    assert taken == [4, 2]
+
+
+@pytest.mark.bf16
+@pytest.mark.parametrize("channels", [24, 1024])
+def test_in_bf16_biases_are_not_rounded(tmp_path, channels):
+    """With biases that are larger than what the weights add, in layers that take either way."""
+    network, _, _ = network_of(net(13, 13, channels, CONV.format(channels)), tmp_path)
+    layer = network.fuse().layers[0]
+    x = (torch.rand(1, channels, 13, 13, generator=torch.Generator().manual_seed(0)) - 0.5).bfloat16()
+    with torch.inference_mode():
+        sums = F.conv2d(x.double(), layer.weights.double(), padding=1)
+        layer.weights *= 0.004 / float(sums.std())
+        layer.biases.copy_(torch.linspace(1.002, 1.0035, channels))  # all of them are 1 in bf16
+        found = packed._convolution(layer, 1, torch.bfloat16)(x.to(memory_format=torch.channels_last))
+        expected = F.conv2d(x.double(), layer.weights.double(), layer.biases.double(), padding=1)
+    # With biases of 1 it would be -.0027.
+    assert abs(float((found.double() - expected).mean())) < 1e-3
 
 
 @pytest.mark.parametrize("tile", sorted(packed.POINTS))
@@ -361,7 +404,7 @@ def test_mish_behind_winograd(tmp_path, tile):
     layer = network.fuse().layers[0]
     x = torch.rand(1, 24, 13, 13, generator=torch.Generator().manual_seed(0)) - 0.5
     with torch.inference_mode():
-        found = packed.winograd(layer, tile, 1)(x.to(memory_format=torch.channels_last))
+        found = packed.winograd(layer, tile, 1, torch.float32)(x.to(memory_format=torch.channels_last))
         expected = F.mish(F.conv2d(x.double(), layer.weights.double(), layer.biases.double(), 1, 1))
     assert float((found - expected).abs().max() / expected.abs().max()) <= 1e-5
 

@@ -67,7 +67,7 @@ IN_PLACE: dict[str, Function] = {
 # lose the fewest digits (Barabasz et al., Error analysis and improving the accuracy of Winograd convolution, 2018).
 POINTS = {2: (0, 1, -1), 4: (0, 1, -1, 0.5, -2)}
 # Its costs in multiply-adds, measured within whole networks: one value through the transforms, one weight from memory.
-VALUE_COST, WEIGHT_COST = 180, 18
+VALUE_COST, WEIGHT_COST = {torch.float32: 180, torch.bfloat16: 90}, 18
 
 
 def pack(network: Network, precision: str, batch: int) -> Predict:
@@ -86,21 +86,19 @@ def pack(network: Network, precision: str, batch: int) -> Predict:
     into_heads = [fused.layers[head.sources[0]] for head in fused.detectors if head.sources[0] >= 0]
     ends = {fused.layers[0]: dtype, **dict.fromkeys(into_heads, torch.float32)}
     exact = {layer: after for layer, after in ends.items() if isinstance(layer, Convolutional)}
-    for layer in fused.layers:
-        if layer not in exact:
-            layer.to(dtype)
     inputs = torch.float32 if fused.layers[0] in exact else dtype
     onednn = device_of(network) == "cpu" and has_onednn()
-    if onednn:
-        # From the end, where most are large: what they leave is memory enough for the others.
-        for layer in reversed(fused.layers):
-            # A torch module runs a forward of its own; mypy wants the class's.
-            if isinstance(layer, Maxpool):
-                layer.forward = functools.partial(_maxpool, layer)  # type: ignore[method-assign]
-            if isinstance(layer, Convolutional):
-                layer.forward = _convolution(layer, batch)  # type: ignore[method-assign, assignment]
-                del layer.weights  # its place is taken by those in oneDNN's order
-    else:
+    # From the end, where most are large: what they leave is memory enough for the others.
+    for layer in reversed(fused.layers):
+        own = torch.float32 if layer in exact else dtype
+        # A torch module runs a forward of its own; mypy wants the class's.
+        if onednn and isinstance(layer, Maxpool):
+            layer.forward = functools.partial(_maxpool, layer)  # type: ignore[method-assign]
+        if onednn and isinstance(layer, Convolutional):
+            layer.forward = _convolution(layer, batch, own)  # type: ignore[method-assign, assignment]
+            del layer.weights  # its place is taken by those in oneDNN's order
+        layer.to(own)
+    if not onednn:
         fused = fused.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's overloads lack it
     if precision == "bf16":
         for layer, after in exact.items():
@@ -184,16 +182,17 @@ def _reordered(
     return reordered
 
 
-def _convolution(layer: Convolutional, batch: int) -> Function:
-    """The forward of a fused convolution."""
-    tile = winograd_tile(layer, batch)
+def _convolution(layer: Convolutional, batch: int, dtype: torch.dtype) -> Function:
+    """The forward of a fused convolution in float32, for values of ``dtype``."""
+    tile = winograd_tile(layer, batch, dtype)
     if tile:
-        return winograd(layer, tile, batch)
+        return winograd(layer, tile, batch, dtype)
     o, around = layer.o, layer.padding if layer.outside else 0
-    biases = _signed(layer, layer.biases.detach())
+    biases = _signed(layer, layer.biases.detach())  # in float32: they are added before the sum is rounded
     how = layer.padding - around, layer.own_strides, layer.dilation, layer.groups
     c, h, w = layer.input
-    weights = _reordered(_signed(layer, layer.used_weights()), *how, [batch, c, h + 2 * around, w + 2 * around])
+    weights = _signed(layer, layer.used_weights()).to(dtype)
+    weights = _reordered(weights, *how, [batch, c, h + 2 * around, w + 2 * around])
     inside = layer.activation if layer.activation in POINTWISE else "linear"
     activate = activation_in_place(layer)
 
@@ -237,20 +236,23 @@ def _maxpool(layer: Maxpool, x: Tensor) -> Tensor:
     return blur(x, o.antialiasing, layer.strides) if o.antialiasing else x
 
 
-def winograd_tile(layer: Convolutional, batch: int) -> int:
-    """The side of Winograd's tiles that needs the least time for a layer; 0 where plain convolution does."""
+def winograd_tile(layer: Convolutional, batch: int, dtype: torch.dtype) -> int:
+    """The side of Winograd's tiles that needs the least time for a layer; 0 where plain convolution does.
+
+    In bf16 tiles of 4 would lose five times as many digits as plain convolution; those of 2 lose 1.6 times as many.
+    """
     o, (c, _, _), (filters, h, w) = layer.o, layer.input, layer.output
     if (o.size, layer.strides, layer.padding, layer.groups) != (3, (1, 1), 1, 1):
         return 0
-    if layer.dilation > 1 or o.binary or o.xnor or o.antialiasing or layer.weights.dtype != torch.float32:
+    if layer.dilation > 1 or o.binary or o.xnor or o.antialiasing:
         return 0
     if layer.activation in ACROSS_CHANNELS:  # what comes out of the tiles has its channels elsewhere
         return 0
     costs = {0: 9 * batch * h * w * c * filters}
-    for tile in POINTS:
+    for tile in POINTS if dtype == torch.float32 else (2,):
         tiles = batch * -(-h // tile) * -(-w // tile)
         multiplied = c * filters * (tiles + WEIGHT_COST)
-        costs[tile] = (tile + 2) ** 2 * (multiplied + VALUE_COST * tiles * (c + filters))
+        costs[tile] = (tile + 2) ** 2 * (multiplied + VALUE_COST[dtype] * tiles * (c + filters))
     return min(costs, key=costs.__getitem__)
 
 
@@ -272,7 +274,7 @@ def winograd_matrices(tile: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return a, g, b
 
 
-def winograd(layer: Convolutional, tile: int, batch: int) -> Function:
+def winograd(layer: Convolutional, tile: int, batch: int, dtype: torch.dtype) -> Function:
     """A 3x3 convolution of stride 1 and padding 1 with (tile+2)^2 / (9*tile^2) of the multiplications."""
     n = tile + 2
     # Along both sides at once: the Kronecker product of each matrix with itself.
@@ -284,11 +286,11 @@ def winograd(layer: Convolutional, tile: int, batch: int) -> Function:
     together = max(count for count in range(1, batch + 1) if batch % count == 0 and (count == 1 or count <= wanted))
     # One 1x1 convolution of n*n groups multiplies all of them, over the tiles as its image.
     weights = (g @ _signed(layer, layer.weights.detach()).reshape(-1, 9).T).reshape(n * n * filters, c, 1, 1)
-    weights = _reordered(weights, 0, (1, 1), 1, n * n, [1, n * n * c, together * tiles, 1])
+    weights = _reordered(weights.to(dtype), 0, (1, 1), 1, n * n, [1, n * n * c, together * tiles, 1])
     # The values of point 1 go into every output with factor 1, so the biases can be added there.
     biases = torch.zeros(n * n, filters)
     biases[n + 1] = _signed(layer, layer.biases.detach())
-    biases = biases.flatten()
+    biases, a, b = biases.flatten(), a.to(dtype), b.to(dtype)
     activate = activation_in_place(layer)
 
     def forward(x: Tensor) -> Tensor:
