@@ -78,7 +78,7 @@ class Network(nn.Module):
         # The tensors stand on the meta device so far: a cfg that asks for terabytes allocates nothing.
         self._check_memory()
         if device != "meta":
-            self._allocate()
+            self._allocate(*self.layers)
             self.to(device or "cpu")
         self._last_use = self._find_last_use()
 
@@ -98,16 +98,18 @@ class Network(nn.Module):
                 f"most of it in this layer; this machine has {memory / 2**30:,.1f} GiB"
             )
 
-    def _allocate(self) -> None:
+    def _allocate(self, *layers: Layer) -> None:
+        """Give these layers memory, and the numbers that nothing else fills."""
         try:
-            self._apply(_filled_later)  # type: ignore[no-untyped-call]  # torch's own
+            for layer in layers:
+                layer._apply(_filled_later)  # type: ignore[no-untyped-call]  # torch's own
         except MemoryError:
             numbers = sum(_bytes(layer) for layer in self.layers)
             raise self.cfg.net.error(
                 f"the network's numbers take {numbers / 2**30:,.1f} GiB, and this process gets no more memory"
             ) from None
         with torch.no_grad():
-            for layer in self.layers:
+            for layer in layers:
                 layer.constants()
 
     def _find_last_use(self) -> list[int]:
@@ -330,25 +332,34 @@ class Network(nn.Module):
         Each value is within 1e-5 of its layer's largest. The new network is one of its own, with a cfg that says
         ``batch_normalize=0``: Darknet runs that cfg with the .weights file written of it.
         """
-        folds = [getattr(layer, "batch_normalize", False) for layer in self.layers]
+        fused = self.plain()
+        for index in range(len(self.layers)):
+            self.fill_plain(fused, index)
+        return fused
+
+    def plain(self) -> Network:
+        """The network that :meth:`fuse` gives, before :meth:`fill_plain` has given its layers memory and numbers: who
+        needs one layer after the other needs the memory of one."""
         sections = [
-            layer.plain_section() if fold else section
-            for section, layer, fold in zip(self.cfg.layers, self.layers, folds, strict=True)
+            layer.plain_section() if _folds(layer) else section
+            for section, layer in zip(self.cfg.layers, self.layers, strict=True)
         ]
-        fused = Network(
-            replace(self.cfg, sections=(self.cfg.net, *sections)), self.numerics, "meta", program=self.program
-        )
-        # What is folded anew becomes the new network's, without a copy of it.
-        for layer, plain, fold in zip(self.layers, fused.layers, folds, strict=True):
-            if fold:
-                plain.load_state_dict(layer.folded(), assign=True)
-        fused._allocate()
-        for layer, plain, fold in zip(self.layers, fused.layers, folds, strict=True):
-            if not fold:
-                plain.load_state_dict(layer.state_dict())
-        fused.resize(self.width, self.height)
-        fused.seen, fused.version = self.seen, self.version
-        return fused.eval().to(next((tensor.device for tensor in self.state_dict().values()), None))
+        cfg = replace(self.cfg, sections=(self.cfg.net, *sections))
+        plain = Network(cfg, self.numerics, "meta", program=self.program)
+        plain.resize(self.width, self.height)
+        plain.seen, plain.version = self.seen, self.version
+        return plain.eval()
+
+    def fill_plain(self, plain: Network, index: int) -> None:
+        """Give one layer of :meth:`plain` its numbers, in memory of its own."""
+        layer, filled = self.layers[index], plain.layers[index]
+        if _folds(layer):
+            # What is folded anew becomes the new network's, without a copy of it.
+            filled.load_state_dict(layer.folded(), assign=True)
+        else:
+            plain._allocate(filled)
+            filled.load_state_dict(layer.state_dict())
+            filled.to(next((tensor.device for tensor in self.state_dict().values()), None))
 
     def _set_shapes(self, image: Shape) -> None:
         self.input = image
@@ -380,6 +391,10 @@ class Network(nn.Module):
 
 def _joined(found: Sequence[Boxes]) -> Boxes:
     return found[0] if len(found) == 1 else Boxes(*(torch.cat(parts, 1) for parts in zip(*found, strict=True)))
+
+
+def _folds(layer: Layer) -> bool:
+    return bool(getattr(layer, "batch_normalize", False))
 
 
 def _bytes(layer: Layer) -> int:

@@ -79,10 +79,7 @@ def pack(network: Network, precision: str, batch: int) -> Predict:
     Recurrent layers start from a state of zeros, and go on from call to call.
     """
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    fused = network.fuse()
-    for layer in fused.layers:
-        if isinstance(layer, Convolutional):
-            layer.separate()
+    fused = network.plain()
     into_heads = [fused.layers[head.sources[0]] for head in fused.detectors if head.sources[0] >= 0]
     ends = {fused.layers[0]: dtype, **dict.fromkeys(into_heads, torch.float32)}
     exact = {layer: after for layer, after in ends.items() if isinstance(layer, Convolutional)}
@@ -90,6 +87,10 @@ def pack(network: Network, precision: str, batch: int) -> Predict:
     onednn = device_of(network) == "cpu" and has_onednn()
     # From the end, where most are large: what they leave is memory enough for the others.
     for layer in reversed(fused.layers):
+        network.fill_plain(fused, layer.index)
+        if isinstance(layer, Convolutional) and layer.shared:
+            network.fill_plain(fused, layer.owner.index)
+            layer.separate()
         own = torch.float32 if layer in exact else dtype
         # A torch module runs a forward of its own; mypy wants the class's.
         if onednn and isinstance(layer, Maxpool):
