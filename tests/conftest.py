@@ -96,6 +96,18 @@ def alexeyab_darknet(alexeyab):
 
 
 @pytest.fixture(scope="session")
+def alexeyab_fast(alexeyab):
+    """The driver of a build of AlexeyAB's library with AVX and OpenMP."""
+    from tests.oracle import OracleMissing
+    from tests.oracle.alexeyab import build_fast, load_alexeyab
+
+    try:
+        return load_alexeyab(build_fast(alexeyab))
+    except OracleMissing as missing:
+        pytest.skip(f"needs AlexeyAB's program with AVX ({missing}): apt-get install g++")
+
+
+@pytest.fixture(scope="session")
 def darknet_share() -> Path:
     """Debian's folder with Darknet's stock cfg files, photographs and names."""
     folder = Path("/usr/share/darknet")

@@ -1,17 +1,17 @@
 #!/usr/bin/env python3
 """Measure darknet_compat beside what else runs Darknet's networks, and beside what the machine allows.
 
-    python tools/bench.py                                     # all sections, about twelve minutes
+    python tools/bench.py                                     # all sections, about half an hour
     python tools/bench.py --only inference,suppression --json b.json
     python tools/bench.py --opencv4 other/bin/python          # an environment with opencv-python-headless<5 and numpy
+    python tools/bench.py --check docs/performance.json       # fails where we fell behind what stands there
 
 Contestants of a race run in processes of their own and take turns, so that a busy minute hits all of them. A turn is
 one run that is not counted and a few that are. The table gives the median of all counted runs per image (or file,
 or call), the same as a multiple of the first contestant's, the time that the machine's measured rates would allow, how
 much of that limit is reached, how many cores were busy (1.0: it runs on one thread), and the process's peak memory.
 All keep their memory as the command line does, but where a row says that it is given back. What is not installed is
-left out. Winograd's method
-saves multiplications, so its convolutions can pass the limit of plain arithmetic.
+left out. Winograd's method saves multiplications, so its convolutions can pass the limit of plain arithmetic.
 
 Weights are random (tests/compare.py); images are Debian's (package darknet) where installed, else made of noise.
 """
@@ -34,17 +34,20 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-# Floating point operations per image at 416.
+# Floating point operations per image, at 416, or at 256 for the classifier.
 NETS = {
     "yolov2-tiny-voc": 6.97e9, "yolov2-voc": 29.36e9, "yolov3-tiny": 5.56e9, "yolov4-tiny": 6.91e9,
-    "yolov7-tiny": 5.79e9, "yolov4": 60.10e9,
+    "yolov7-tiny": 5.79e9, "yolov4": 60.10e9, "darknet19": 7.29e9,
 }  # fmt: skip
+SIZES = {"darknet19": 256}
+PJREDDIES = ("yolov2-tiny-voc", "yolov2-voc", "yolov3-tiny", "darknet19")  # what his program knows
 V2 = ("yolov2-tiny-voc", "yolov2-voc")
 CONTESTANTS = str(Path(__file__).with_name("bench_contestants.py"))
 SIZE = 416  # of the networks' input
@@ -70,6 +73,12 @@ class Entry:
     """Whether the process keeps its memory, as the command line does, or lets glibc give it back."""
     gives: str = "activated"
     """What a network's outputs are: the heads' "activated" maps, their "raw" ones, or a "rows" for each box."""
+    role: str = "other"
+    """"ours" is held against each "other"; a "part" of our work is timed for itself."""
+
+
+ours = partial(Entry, role="ours")
+part = partial(Entry, role="part")
 
 
 @dataclass
@@ -88,6 +97,8 @@ class Row:
     cores: float
     """Processor seconds per second: 1 for a contestant that runs on one thread."""
     peak_mib: float
+    role: str = "part"
+    """That of its :class:`Entry`."""
     off_by: float | None = None
     """Largest difference of boxes and objectness from the first contestant's."""
 
@@ -151,6 +162,14 @@ def available(entry: Entry) -> bool:
                 build_with_opencv(find_alexeyab())
             except (OracleMissing, OSError):
                 return False
+        elif need == "alexeyab, fast":
+            from tests.oracle import OracleMissing
+            from tests.oracle.alexeyab import build_fast, find_alexeyab
+
+            try:
+                build_fast(find_alexeyab())
+            except (OracleMissing, OSError):
+                return False
         elif importlib.util.find_spec(need) is None:
             return False
     return True
@@ -195,7 +214,8 @@ class Bench:
             first = statistics.median(workers[0].seconds) / items
             row = Row(
                 section, case, worker.entry.who, seconds, min(worker.seconds) / items, len(worker.seconds),
-                seconds / first, limit, worker.busy / sum(worker.seconds), worker.close(), differences.get(worker),
+                seconds / first, limit, worker.busy / sum(worker.seconds), worker.close(), worker.entry.role,
+                differences.get(worker),
             )  # fmt: skip
             self.rows.append(row)
             print(format_row(row), flush=True)
@@ -229,16 +249,15 @@ def section(function: Callable[[Bench], None]) -> Callable[[Bench], None]:
 
 @section
 def inference(bench: Bench) -> None:
-    """All contestants with memory that is kept, and all with memory that is given back."""
+    """All contestants with memory that is kept, and all with memory that is given back; and in other precisions."""
     weights(bench, *NETS)
-    folder = str(bench.folder)
     for net, flops in NETS.items():
         graph(bench, net)
         for batch in (1, 8):
+            shared = {"folder": str(bench.folder), "net": net, "batch": batch, "size": SIZES.get(net, SIZE)}
             for kept, memory in ((True, "kept"), (False, "given back")):
-                shared = {"folder": folder, "net": net, "batch": batch}
                 entries = [
-                    Entry("darknet_compat", "engine", shared, kept=kept),
+                    ours("darknet_compat", "engine", shared, kept=kept),
                     Entry("plain PyTorch", "eager", shared, kept=kept),
                     Entry("ONNX Runtime", "onnxruntime", shared, needs=["onnxruntime", "onnx"], kept=kept, gives="raw"),
                     Entry("OpenVINO", "openvino", {**shared, "precision": "f32"}, needs=["openvino", "onnx"],
@@ -249,23 +268,23 @@ def inference(bench: Bench) -> None:
                     entries.append(
                         Entry("OpenCV 4", "opencv", shared, python=bench.options.opencv4, kept=kept, gives="rows")
                     )
-                if batch == 1 and net == "yolov2-tiny-voc":
-                    entries.append(Entry("libdarknet", "libdarknet", shared, needs=["darknet"], kept=kept))
+                if batch == 1 and kept:
+                    entries.append(Entry("AlexeyAB's library", "alexeyab", shared, needs=["alexeyab, fast"]))
+                if batch == 1 and kept and net in PJREDDIES:
+                    entries.append(Entry("libdarknet", "libdarknet", shared, needs=["darknet"]))
                 bench.race(
                     "inference", f"{net} batch {batch}, {memory}", entries, items=batch,
                     limit=flops / bench.rates["float32"], compare=off_by(bench.folder / f"{net}.cfg"),
                 )  # fmt: skip
-        if has_bf16():
-            shared = {"folder": folder, "net": net, "batch": 1}
-            entries = [
-                Entry("darknet_compat", "engine", {**shared, "precision": "bf16"}),
-                Entry("-engine openvino", "engine", {**shared, "precision": "bf16", "name": "openvino"},
-                      needs=["openvino", "onnx"]),
-                Entry("OpenVINO", "openvino", {**shared, "precision": "bf16"}, needs=["openvino", "onnx"]),
-            ]  # fmt: skip
-            if bench.options.opencv4:
-                entries.append(Entry("OpenCV 4 float32", "opencv", shared, python=bench.options.opencv4))
-            bench.race("inference", f"{net} bf16", entries, limit=flops / bench.rates["bf16"])
+            if has_bf16():
+                bf16 = {**shared, "precision": "bf16"}
+                entries = [
+                    ours("darknet_compat", "engine", bf16),
+                    ours("-engine openvino", "engine", {**bf16, "name": "openvino"}, needs=["openvino", "onnx"]),
+                    Entry("OpenVINO", "openvino", bf16, needs=["openvino", "onnx"]),
+                ]
+                bench.race("inference", f"{net} batch {batch}, bf16", entries, items=batch,
+                           limit=flops / bench.rates["bf16"])  # fmt: skip
 
 
 @section
@@ -276,11 +295,11 @@ def jpeg_to_boxes(bench: Bench) -> None:
         arguments = {"folder": str(bench.folder), "net": net, "batch": 4}
         entries = [
             Entry("network alone", "network_alone", arguments),
-            Entry("JPEG to boxes", "pipeline", arguments),
+            ours("JPEG to boxes", "pipeline", arguments),
         ]
         bench.race("JPEG to boxes", net, entries, items=len(paths))
     stages = [
-        Entry(f"stage: {stage}", "photograph_stage", {"folder": str(bench.folder), "stage": stage})
+        part(f"stage: {stage}", "photograph_stage", {"folder": str(bench.folder), "stage": stage})
         for stage in ("read and decode", "letterbox")
     ]  # fmt: skip
     bench.race("JPEG to boxes", "one core", stages, items=len(paths), budget=3)
@@ -296,8 +315,8 @@ def video(bench: Bench) -> None:
         arguments = {"folder": str(bench.folder), "net": net, "batch": 4}
         entries = [
             Entry("network alone", "frames_alone", {**arguments, "frames": FRAMES}),
-            Entry("detector demo", "video", {**arguments, "written": False}),
-            Entry("detector demo -out_filename", "video", {**arguments, "written": True}),
+            ours("detector demo", "video", {**arguments, "written": False}),
+            ours("detector demo -out_filename", "video", {**arguments, "written": True}),
         ]
         bench.race("video", net, entries, items=FRAMES, limit=flops / bench.rates["float32"])
 
@@ -309,13 +328,10 @@ def classifying(bench: Bench) -> None:
     nets = {"darknet19": 7.29e9, "tiny": 0.98e9}
     weights(bench, *nets)
     for net, flops in nets.items():
+        arguments = {"folder": str(bench.folder), "net": net, "batch": 8, "images": 2048}
         entries = [
-            Entry(
-                who,
-                "classifying",
-                {"folder": str(bench.folder), "net": net, "batch": 8, "images": 2048, "whole": whole},
-            )
-            for who, whole in (("network alone", False), ("classifier valid", True))
+            Entry("network alone", "classifying", {**arguments, "whole": False}),
+            ours("classifier valid", "classifying", {**arguments, "whole": True}),
         ]
         bench.race("classifying", net, entries, items=2048, limit=flops / bench.rates["float32"])
 
@@ -337,11 +353,11 @@ def training_step(bench: Bench) -> None:
         limit = 3 * flops / bench.rates["float32"]
         for case, fast in (("as it is", False), ("-fast", True)):
             entries = [
-                Entry("darknet_compat", "training", {**arguments, "fast": fast}),
+                ours("darknet_compat", "training", {**arguments, "fast": fast}),
                 Entry("bare layers", "bare", {**arguments, "fast": fast}),
             ]
             if not fast:
-                entries.append(Entry("loss alone", "loss_alone", arguments))
+                entries.append(part("loss alone", "loss_alone", arguments))
             if not fast and net == "yolov2-tiny-voc":
                 entries.append(Entry("libdarknet, batch 8", "libdarknet_training", arguments, needs=["darknet"]))
             bench.race("training step", f"{net} {case}", entries, items=8, limit=limit)
@@ -361,7 +377,7 @@ def kept_memory(bench: Bench) -> None:
     for net, case, contestant, options in cases:
         arguments = {"folder": folder, "net": net, "batch": 8, **options}
         entries = [
-            Entry("kept", contestant, arguments),
+            ours("kept", contestant, arguments),
             Entry("given back", contestant, arguments, kept=False),
         ]
         bench.race("memory", f"{net} {case}", entries, items=8)
@@ -373,7 +389,7 @@ def threads(bench: Bench) -> None:
     net = "yolov2-tiny-voc"
     weights(bench, net)
     arguments = {"folder": str(bench.folder), "net": net, "batch": 5}
-    entries = [Entry(f"laid out for {count}", "laid_out", {**arguments, "threads": count}) for count in (1, 2)]
+    entries = [part(f"laid out for {count}", "laid_out", {**arguments, "threads": count}) for count in (1, 2)]
     bench.race("threads", f"{net} batch 5, on 1", entries, items=5)
 
 
@@ -398,26 +414,26 @@ def training_images(bench: Bench) -> None:
     folder = {"folder": str(bench.folder)}
     stages = ["read", "read and decode", "place", "place and distort"]
     entries = [
-        Entry("darknet_compat", "loader", folder),
+        ours("darknet_compat", "loader", folder),
         Entry("libdarknet", "libdarknet_loader", folder, needs=["darknet"]),
-        *(Entry(f"stage: {stage}", "loader_stage", {**folder, "stage": stage}) for stage in stages),
+        *(part(f"stage: {stage}", "loader_stage", {**folder, "stage": stage}) for stage in stages),
     ]
     threads, bench.options.threads = bench.options.threads, 1
     bench.race("training images", "500x375 to 416, one core", entries, items=16)
     entries = [
-        Entry("darknet_compat", "mosaic_loader", {**folder, "cache": False}),
-        Entry("darknet_compat -cache", "mosaic_loader", {**folder, "cache": True}),
+        ours("darknet_compat", "mosaic_loader", {**folder, "cache": False}),
+        ours("darknet_compat -cache", "mosaic_loader", {**folder, "cache": True}),
         Entry("AlexeyAB's library", "alexeyab_mosaic_loader", folder, needs=["alexeyab"]),
-        Entry("stage: read and decode", "loader_stage", {**folder, "stage": "read and decode"}),
+        part("stage: read and decode", "loader_stage", {**folder, "stage": "read and decode"}),
     ]
     bench.race("training images", "mosaic, 500x375 to 416, one core", entries, items=16)
     for size in (256, 224):
         arguments = {**folder, "size": size}
         stages = ["read and decode", "cut out", "cut out and distort"]
         entries = [
-            Entry("darknet_compat", "class_loader", arguments),
+            ours("darknet_compat", "class_loader", arguments),
             Entry("libdarknet", "libdarknet_class_loader", arguments, needs=["darknet"]),
-            *(Entry(f"stage: {stage}", "class_loader_stage", {**arguments, "stage": stage}) for stage in stages),
+            *(part(f"stage: {stage}", "class_loader_stage", {**arguments, "stage": stage}) for stage in stages),
         ]
         bench.race("training images", f"classifier, to {size}, one core", entries, items=16)
     bench.options.threads = threads
@@ -426,7 +442,7 @@ def training_images(bench: Bench) -> None:
 @section
 def suppression(bench: Bench) -> None:
     for batch in (1, 8):
-        entries = [Entry("darknet_compat", "nms", {"batch": batch})]
+        entries = [ours("darknet_compat", "nms", {"batch": batch})]
         if batch == 1:
             entries.append(Entry("libdarknet", "libdarknet_nms", {}, needs=["darknet"]))
         bench.race("NMS", f"845 boxes x 20 classes, batch {batch}", entries, items=batch, budget=3)
@@ -437,7 +453,7 @@ def scoring(bench: Bench) -> None:
     devkit(bench)
     for part in ("scoring", "reading and scoring"):
         arguments = {"folder": str(bench.options.voc or bench.folder / "voc"), "part": part}
-        entries = [Entry("darknet_compat", "voc_eval", arguments)]
+        entries = [ours("darknet_compat", "voc_eval", arguments)]
         entries.append(Entry("py-faster-rcnn's algorithm", "reference_voc_eval", arguments))
         bench.race("voc_eval", f"254,590 detections: {part}", entries, budget=5)
 
@@ -450,7 +466,7 @@ def weights_files(bench: Bench) -> None:
     for build, where in ((False, "memory is there"), (True, "network too")):
         arguments = {"folder": str(bench.folder), "net": net, "build": build}
         entries = [
-            Entry("darknet_compat", "load_weights", arguments),
+            ours("darknet_compat", "load_weights", arguments),
             Entry("numpy, without a network", "fromfile", arguments),
             Entry("libdarknet", "libdarknet_weights", arguments, needs=["darknet"]),
         ]
@@ -458,7 +474,7 @@ def weights_files(bench: Bench) -> None:
         bench.race("weights", f"load {size / 1e6:.0f} MB, {where}", entries, limit=limit, budget=6)
     arguments = {"folder": str(bench.folder), "net": net}
     entries = [
-        Entry("darknet_compat", "save_weights", arguments),
+        ours("darknet_compat", "save_weights", arguments),
         Entry("plain write", "tofile", arguments),
     ]
     bench.race("weights", f"save {size / 1e6:.0f} MB, flushed", entries, budget=6)
@@ -467,8 +483,8 @@ def weights_files(bench: Bench) -> None:
 @section
 def cfg(bench: Bench) -> None:
     entries = [
-        Entry("read", "parse_cfg", {"net": "yolov2-voc", "build": False}),
-        Entry("read and build", "parse_cfg", {"net": "yolov2-voc", "build": True}),
+        part("read", "parse_cfg", {"net": "yolov2-voc", "build": False}),
+        part("read and build", "parse_cfg", {"net": "yolov2-voc", "build": True}),
     ]
     bench.race("cfg", "yolov2-voc.cfg", entries, budget=3)
 
@@ -484,7 +500,7 @@ def start_up(bench: Bench) -> None:
     }
     entries = [Entry("python alone", "command", {"arguments": ["-c", "pass"]})]
     entries += [
-        Entry(verb, "command", {"arguments": ["-m", "darknet_compat", *arguments]}) for verb, arguments in verbs.items()
+        part(verb, "command", {"arguments": ["-m", "darknet_compat", *arguments]}) for verb, arguments in verbs.items()
     ]
     entries.append(Entry("import torch", "command", {"arguments": ["-c", "import torch"]}))
     bench.race("start-up", "of the command", entries, budget=8)
@@ -520,7 +536,7 @@ def one_image(bench: Bench, net: str, classes: int, sample: bool) -> None:
     folder = {"folder": str(bench.folder)}
     entries = [
         Entry("import torch", "command", {"arguments": ["-c", "import torch"], **folder}),
-        Entry("darknet_compat", "command", {"arguments": ["-m", "darknet_compat", *words], **folder}),
+        ours("darknet_compat", "command", {"arguments": ["-m", "darknet_compat", *words], **folder}),
     ]
     program = "/usr/bin/darknet"  # by its whole path: our own `darknet` may stand first on the PATH
     if net != "yolov4-tiny" and Path(program).is_file():
@@ -669,7 +685,7 @@ def has_bf16() -> bool:
 
 
 def off_by(cfg: Path) -> Compare:
-    """A function that compares the boxes and objectness of two outputs of a network."""
+    """A function that compares the boxes and objectness, or the probabilities, of two outputs of a network."""
     import numpy as np
     import torch
 
@@ -682,6 +698,8 @@ def off_by(cfg: Path) -> Compare:
         path, gives = output
         with np.load(path) as file:
             values = [torch.from_numpy(file[name].astype(np.float32)) for name in file.files]
+        if not network.detectors:  # probabilities
+            return [value.reshape(value.shape[0], -1) for value in values]
         if gives == "rows":
             return [rows.reshape(-1, rows.shape[-2], rows.shape[-1])[..., :5] for rows in values]
         maps = [value.reshape(-1, *head.input) for head, value in zip(network.detectors, values, strict=True)]
@@ -696,7 +714,10 @@ def off_by(cfg: Path) -> Compare:
 
     def compare(first: Output, other: Output) -> float:
         found = []
-        for a, b, head in zip(boxes(first), boxes(other), network.detectors, strict=True):
+        mine, others = boxes(first), boxes(other)
+        if not network.detectors:
+            return max(difference(a, b) for a, b in zip(mine, others, strict=True))
+        for a, b, head in zip(mine, others, network.detectors, strict=True):
             # A row of OpenCV's comes before those of other cells, wherever Darknet lists it.
             swapped = b.unflatten(1, (head.input.h * head.input.w, -1)).transpose(1, 2).flatten(1, 2)
             found.append(min(difference(a, b), difference(a, swapped)) if other[1] == "rows" else difference(a, b))
@@ -753,6 +774,47 @@ def about(bench: Bench) -> dict[str, Any]:
     }
 
 
+FELL = 0.9  # of what a ratio was
+
+
+def ratios(rows: Sequence[dict[str, Any]]) -> dict[tuple[str, ...], float]:
+    """How many times as much time, and memory, each other contestant of a race took as each of ours."""
+    found = {}
+    for mine in rows:
+        for other in rows:
+            same = (mine["section"], mine["case"]) == (other["section"], other["case"])
+            if same and (mine["role"], other["role"]) == ("ours", "other"):
+                race = mine["section"], mine["case"], mine["who"], other["who"]
+                found[(*race, "time")] = other["seconds"] / mine["seconds"]
+                found[(*race, "memory")] = other["peak_mib"] / mine["peak_mib"]
+    return found
+
+
+def fallen(stored: Sequence[dict[str, Any]], measured: Sequence[dict[str, Any]]) -> tuple[int, list[str]]:
+    """How many ratios stand in both, and a line for each that fell by over a tenth."""
+    then, now = ratios(stored), ratios(measured)
+    both = [key for key in then if key in now]
+    lines = [
+        f"{section}, {case}: {other} took {then[key]:.2f} times the {what} of {mine}, now {now[key]:.2f} times"
+        for key in both
+        for section, case, mine, other, what in [key]
+        if now[key] < FELL * then[key]
+    ]
+    return len(both), lines
+
+
+def stored_rows(path: str) -> list[dict[str, Any]]:
+    """The rows of a file that --json wrote."""
+    try:
+        content = json.loads(Path(path).read_text())
+        rows: list[dict[str, Any]] = content["rows"]
+        ratios(rows)
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it holds no figures"
+        raise argparse.ArgumentTypeError(f"{path}: {reason}; expected a file that --json wrote") from None
+    return rows
+
+
 def sections_of(text: str) -> list[str]:
     names = text.split(",")
     for name in names:
@@ -776,6 +838,10 @@ def main() -> int:
     parser.add_argument("--opencv4", metavar="PYTHON", help="the interpreter of an environment with OpenCV 4")
     parser.add_argument("--alexeyab", metavar="PROGRAM", type=Path, help="AlexeyAB's program, for its start-up")
     parser.add_argument("--voc", metavar="FOLDER", type=Path, help="a VOCdevkit and results of your own to score")
+    parser.add_argument(
+        "--check", metavar="FILE", type=stored_rows,
+        help="exit with 1 where we need over a tenth more, beside the others, than in this file of --json",
+    )  # fmt: skip
     options = parser.parse_args()
     with work_folder() as folder:
         bench = Bench(options, folder)
@@ -792,7 +858,11 @@ def main() -> int:
         if options.json:
             content = {**header, "limits": bench.rates, "rows": [asdict(row) for row in bench.rows]}
             options.json.write_text(json.dumps(content, indent=1) + "\n")
-    return 0
+    if options.check is None:
+        return 0
+    both, lines = fallen(options.check, [asdict(row) for row in bench.rows])
+    print(*lines, f"{len(lines)} of {both} ratios fell by over a tenth", sep="\n")
+    return 1 if lines or not both else 0
 
 
 if __name__ == "__main__":

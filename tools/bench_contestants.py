@@ -39,10 +39,10 @@ def contestant(function: Contestant) -> Contestant:
 # --- contestants: network inference
 
 
-def _image(batch: int) -> Any:
+def _image(batch: int, size: int = SIZE) -> Any:
     import numpy as np
 
-    return np.random.default_rng(0).random((batch, 3, SIZE, SIZE), np.float32)
+    return np.random.default_rng(0).random((batch, 3, size, size), np.float32)
 
 
 def _load(folder: str, net: str) -> Any:
@@ -52,12 +52,12 @@ def _load(folder: str, net: str) -> Any:
 
 
 @contestant
-def engine(folder: str, net: str, batch: int, name: str = "torch", precision: str = "float32") -> Run:
+def engine(folder: str, net: str, batch: int, size: int = SIZE, name: str = "torch", precision: str = "float32") -> Run:
     import torch
 
     from darknet_compat.engines import start_engine
 
-    x = torch.from_numpy(_image(batch))
+    x = torch.from_numpy(_image(batch, size))
     network = _load(folder, net)
     network.report = None  # leave no graph behind
     run = start_engine(network, name, precision, batch)
@@ -65,11 +65,11 @@ def engine(folder: str, net: str, batch: int, name: str = "torch", precision: st
 
 
 @contestant
-def eager(folder: str, net: str, batch: int) -> Run:
+def eager(folder: str, net: str, batch: int, size: int = SIZE) -> Run:
     """Convolution, batch normalisation and activation one after the other."""
     import torch
 
-    network, x = _load(folder, net), torch.from_numpy(_image(batch))
+    network, x = _load(folder, net), torch.from_numpy(_image(batch, size))
 
     @torch.inference_mode()
     def run() -> Any:
@@ -79,32 +79,32 @@ def eager(folder: str, net: str, batch: int) -> Run:
 
 
 @contestant
-def onnxruntime(folder: str, net: str, batch: int) -> Run:
+def onnxruntime(folder: str, net: str, batch: int, size: int = SIZE) -> Run:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = int(os.environ["OMP_NUM_THREADS"])
     session = onnxruntime.InferenceSession(f"{folder}/{net}.onnx", options, providers=["CPUExecutionProvider"])
-    x = _image(batch)
+    x = _image(batch, size)
     return lambda: session.run(None, {"images": x})
 
 
 @contestant
-def openvino(folder: str, net: str, batch: int, precision: str) -> Run:
+def openvino(folder: str, net: str, batch: int, precision: str, size: int = SIZE) -> Run:
     import openvino
 
     core = openvino.Core()
     model = core.read_model(f"{folder}/{net}.onnx")
-    model.reshape([batch, 3, SIZE, SIZE])
+    model.reshape([batch, 3, size, size])
     settings = {"INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "LATENCY"}
     settings["INFERENCE_NUM_THREADS"] = os.environ["OMP_NUM_THREADS"]
     request = core.compile_model(model, "CPU", settings).create_infer_request()
-    x = _image(batch)
+    x = _image(batch, size)
     return lambda: list(request.infer({"images": x}, share_inputs=True).values())
 
 
 @contestant
-def opencv(folder: str, net: str, batch: int) -> Run:
+def opencv(folder: str, net: str, batch: int, size: int = SIZE) -> Run:
     """OpenCV 4 reads Darknet's own files, OpenCV 5 the exported one."""
     import cv2
 
@@ -113,7 +113,7 @@ def opencv(folder: str, net: str, batch: int) -> Run:
         network = cv2.dnn.readNetFromDarknet(f"{folder}/{net}.cfg", f"{folder}/{net}.weights")
     else:
         network = cv2.dnn.readNetFromONNX(f"{folder}/{net}.onnx")
-    x, names = _image(batch), network.getUnconnectedOutLayersNames()
+    x, names = _image(batch, size), network.getUnconnectedOutLayersNames()
 
     def run() -> Any:
         network.setInput(x)
@@ -123,13 +123,34 @@ def opencv(folder: str, net: str, batch: int) -> Run:
 
 
 @contestant
-def libdarknet(folder: str, net: str, batch: int) -> Run:
+def libdarknet(folder: str, net: str, batch: int, size: int = SIZE) -> Run:
     from tests.oracle import load_oracle
 
-    network = load_oracle().load_network(Path(folder) / f"{net}.cfg", Path(folder) / f"{net}.weights")
-    network.set_batch(batch)
-    x = _image(batch)
-    return lambda: [network.predict(x)]
+    return _c_library(load_oracle(), folder, net, _image(batch, size))
+
+
+@contestant
+def alexeyab(folder: str, net: str, batch: int, size: int = SIZE) -> Run:
+    """His library, built with AVX and OpenMP."""
+    from tests.oracle.alexeyab import build_fast, find_alexeyab, load_alexeyab
+
+    return _c_library(load_alexeyab(build_fast(find_alexeyab())), folder, net, _image(batch, size))
+
+
+def _c_library(library: Any, folder: str, net: str, x: Any) -> Run:
+    from darknet_compat.cfg import read_cfg
+    from darknet_compat.network import Network
+
+    cfg = Path(folder) / f"{net}.cfg"
+    heads = [head.index for head in Network(read_cfg(cfg), device="meta").detectors] or [-1]
+    network = library.load_network(cfg, cfg.with_suffix(".weights"))
+    network.set_batch(len(x))
+
+    def run() -> Any:
+        network.predict(x)
+        return [network.layer_output(index) for index in heads]
+
+    return run
 
 
 # --- contestants: from JPEG to boxes

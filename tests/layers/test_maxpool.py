@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
@@ -7,7 +8,7 @@ from darknet_compat.cfg import parse_cfg
 from darknet_compat.errors import CfgError
 from darknet_compat.network import Network
 from darknet_compat.train.optimizer import freeze
-from tests.compare import EXACT, check_gradients, check_layers, net
+from tests.compare import EXACT, check_gradients, check_layers, net, network_of
 
 CONV = "[conv]\nfilters=4\nactivation=linear"
 # His blur needs memory that only a convolution of its size asks for.
@@ -40,6 +41,29 @@ def test_outputs_are_alexeyabs(alexeyab_darknet, tmp_path, options, size):
         check_gradients(alexeyab_darknet, text, tmp_path)
     if "antialiasing" not in options and "depth" not in options:
         check_layers(alexeyab_darknet, text, tmp_path, tolerance=EXACT, size=(12, 10))
+
+
+@pytest.mark.parametrize(("size", "wrong"), [(2, 0), (3, 8), (5, 8), (13, 0)])
+def test_alexeyabs_avx_build_drops_values_at_the_left(alexeyab_fast, alexeyab_darknet, tmp_path, size, wrong):
+    """forward_maxpool_layer_avx looks eight columns at a time at whether the first of them is inside.
+
+    So a window of stride 1 loses what lies left of its middle in the first eight columns, where the map is wide enough
+    for the eight. The same program without AVX, and ours, have the largest value of each window.
+    """
+    network, *files = network_of(net(20, 20, 3, CONV, f"[maxpool]\nsize={size}\nstride=1", AFTER), tmp_path)
+    x = np.random.default_rng(0).random((1, 3, 20, 20), np.float32) - 0.5
+    maps = []
+    for library in (alexeyab_darknet, alexeyab_fast):
+        reference = library.load_network(*files)
+        reference.set_batch(1)
+        reference.predict(x)
+        maps.append(reference.layer_output(1).reshape(4, 20, 20))
+    with torch.inference_mode():
+        found = network.outputs(torch.from_numpy(x))[1][0].numpy()
+    np.testing.assert_allclose(found, maps[0], atol=1e-6)
+    columns = np.flatnonzero((np.abs(maps[1] - found) > 1e-6).any((0, 1)))
+    assert (maps[1] - found).max() <= 1e-6  # it loses values, and has none that are too large
+    assert len(columns) == 0 if not wrong else len(columns) > 0 and columns.max() < wrong
 
 
 @pytest.mark.parametrize(

@@ -78,3 +78,69 @@ def test_memory_is_kept_where_the_package_cannot_be_imported():
     )
     assert result.returncode == 0, result.stderr
     assert all(len(pair) == 2 and min(pair) > 0 for pair in json.loads(result.stdout))
+
+
+def rows(**times):
+    """A race's rows: who took how long, with a tenth of that in MiB."""
+    roles = {"mine": "ours", "also_mine": "ours", "stage": "part"}
+    return [
+        {"section": "race", "case": "a", "who": who, "seconds": time, "peak_mib": 100 * time,
+         "role": roles.get(who, "other")} for who, time in times.items()
+    ]  # fmt: skip
+
+
+def test_ratios_hold_ours_against_each_other(bench):
+    found = bench.ratios(rows(mine=2.0, also_mine=4.0, other=3.0, stage=1.0))
+    assert found == {
+        ("race", "a", who, "other", what): ratio
+        for who, ratio in (("mine", 1.5), ("also_mine", 0.75))
+        for what in ("time", "memory")
+    }
+    assert not bench.ratios([*rows(mine=1.0), *({**row, "case": "b"} for row in rows(other=1.0))])
+
+
+@pytest.mark.parametrize(("now", "lines"), [(2.0, 0), (2.2, 0), (2.25, 2)])
+def test_a_ratio_that_fell_by_over_a_tenth_is_named(bench, now, lines):
+    both, found = bench.fallen(rows(mine=2.0, other=3.0, gone=5.0), rows(mine=now, other=3.0, new=0.1))
+    assert both == 2
+    assert len(found) == lines
+    if lines:
+        assert found == [
+            f"race, a: other took 1.50 times the {what} of mine, now 1.33 times" for what in ("time", "memory")
+        ]
+
+
+def test_check_ends_with_1_where_we_fell_behind(tmp_path):
+    """Against figures that no machine reaches, figures that any does, and others that say nothing of this race."""
+    file = tmp_path / "stored.json"
+    measured = run_tool("bench", "--only", "suppression", "--budget", ".2", "--json", file)
+    assert measured.returncode == 0
+    content = json.loads(file.read_text())
+    if all(row["role"] == "ours" for row in content["rows"]):
+        pytest.skip("needs the real Darknet: apt-get install darknet")
+    for factor, code, said in ((1e-3, 0, "0 of 2 ratios fell"), (1e3, 1, "times the time of darknet_compat, now")):
+        for row in content["rows"]:
+            row["seconds"] *= factor if row["role"] == "other" else 1
+            row["peak_mib"] *= 0.1 if row["role"] == "other" else 1
+        file.write_text(json.dumps(content))
+        result = run_tool("bench", "--only", "suppression", "--budget", ".2", "--check", file)
+        assert result.returncode == code, result.stdout
+        assert said in result.stdout
+        content = json.loads(json.dumps(content))
+        for row in content["rows"]:
+            row["seconds"] /= factor if row["role"] == "other" else 1
+    result = run_tool("bench", "--only", "cfg", "--budget", ".2", "--check", file)
+    assert result.returncode == 1
+    assert "0 of 0 ratios fell" in result.stdout
+
+
+@pytest.mark.parametrize("content", [None, "{", "[]", '{"rows": 1}', '{"rows": [{"section": "a"}]}'])
+def test_what_holds_no_figures_is_refused(tmp_path, content):
+    file = tmp_path / "stored.json"
+    if content is not None:
+        file.write_text(content)
+    result = run_tool("bench", "--check", file)
+    assert result.returncode == 2
+    assert f"{file}: " in result.stderr
+    assert "expected a file that --json wrote" in result.stderr
+    assert "Traceback" not in result.stderr
