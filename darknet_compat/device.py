@@ -1,8 +1,9 @@
-"""Where torch runs: one rule for all verbs."""
+"""Where torch runs: one rule for all verbs; and how numbers come there."""
 
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from .errors import DeviceError
 
@@ -19,3 +20,11 @@ def find_device(name: str | None) -> torch.device:
     if name not in there and not (name == "cuda" and gpus):
         raise DeviceError(f"-device {name}: torch finds no such device here; expected {' or '.join(there)}")
     return torch.device(name)
+
+
+def numbers_like(tensor: Tensor, *numbers: float) -> Tensor:
+    """The n numbers as a tensor (n,) of the type and on the device of another.
+
+    By fills: a copy from the host, as ``new_tensor`` makes it, waits for all that a GPU has yet to do.
+    """
+    return torch.stack([tensor.new_full((), number) for number in numbers])

@@ -243,9 +243,13 @@ def detect(
             prob, order = nms_sort(boxes, objectness, prob, nms, *kind)
         else:
             order = torch.arange(boxes.shape[1], device=boxes.device).expand(len(boxes), -1)
-        found = []
-        for image, (path, (width, height)) in enumerate(zip(paths, sizes, strict=True)):
-            kept = order[image][prob[image].gather(0, order[image, :, None].expand_as(prob[image])).any(1)]
-            kept_boxes, kept_prob = boxes[image, kept].cpu().numpy(), prob[image, kept].cpu().numpy()
-            found.append(Detections(path, width, height, kept_boxes, kept_prob, relative, classes))
-    return found
+        # Of all images at once: a GPU is waited for as often as for one.
+        alive = prob.any(-1).gather(1, order)
+        image, place = alive.nonzero().unbind(1)
+        row = order[image, place]
+        ends = alive.sum(1).cumsum(0).tolist()
+        kept_boxes, kept_prob = boxes[image, row].cpu().numpy(), prob[image, row].cpu().numpy()
+        return [
+            Detections(path, width, height, kept_boxes[start:end], kept_prob[start:end], relative, classes)
+            for path, (width, height), start, end in zip(paths, sizes, [0, *ends[:-1]], ends, strict=True)
+        ]

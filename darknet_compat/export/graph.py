@@ -283,8 +283,9 @@ def _blur(graph: Graph, layer: Convolutional | Maxpool, x: str) -> str:
     if not layer.o.antialiasing:
         return x
     (size, padding), channels = blur_size(layer.o.antialiasing), layer.output.c
+    kernel = graph.constant(blur_kernel(layer.o.antialiasing, channels, torch.empty(())), "blur")
     return graph.node(
-        "Conv", x, graph.constant(blur_kernel(layer.o.antialiasing, channels), "blur"), kernel_shape=[size] * 2,
+        "Conv", x, kernel, kernel_shape=[size] * 2,
         strides=layer.strides, pads=[padding] * 4, group=channels,
     )  # fmt: skip
 

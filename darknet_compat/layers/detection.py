@@ -206,7 +206,10 @@ class Detection(Head):
         if not o.random:
             return best
         drawn = torch.randint(o.num, best.shape, device=best.device)
-        return torch.where(torch.as_tensor(seen, device=best.device) < RANDOM_IMAGES, drawn, best)
+        early = seen < RANDOM_IMAGES
+        if isinstance(early, Tensor):
+            return torch.where(early, drawn, best)
+        return drawn if early else best
 
     def line(self, figures: DetectionFigures) -> str:
         """The line that Darknet prints (forward_detection_layer)."""

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..cfg import Section
+from ..device import numbers_like
 from .base import ALEXEYAB, Place, register
 from .gaussian_yolo_loss import GaussianFigures, gaussian_loss
 from .yolo import COLUMNS, Yolo
@@ -69,7 +70,7 @@ class GaussianYolo(Yolo):
         if not self.away:
             return cells
         # A corner beyond the image belongs to the cell next to it.
-        return cells.clamp_min(0).minimum(cells.new_tensor([self.input.w - 1, self.input.h - 1]))
+        return cells.clamp_min(0).minimum(numbers_like(cells, self.input.w - 1, self.input.h - 1))
 
     def line(self, figures: GaussianFigures) -> str:  # type: ignore[override]
         """The line that the program prints (forward_gaussian_yolo_layer)."""

@@ -167,7 +167,7 @@ class ClassHead(Head):
             delta, cost = self.error(x, truth)
             most = truth.amax(1)
             right = (truth.gather(1, x.argmax(1, keepdim=True))[:, 0] == most) & (most > 0)
-            figures = ClassFigures(cost, right.sum().float(), cost.new_tensor(0.0) + len(x))
+            figures = ClassFigures(cost, right.sum().float(), cost.new_full((), len(x)))
         return HeadLoss(with_delta(x, delta, cost), figures)
 
     def line(self, figures: ClassFigures) -> str:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ..cfg import Section
+from ..device import numbers_like
 from .base import ALEXEYAB, Place, Shape, register
 from .head import Boxes, Head, HeadLoss, average_mirrored, check_anchors, fill_anchors, read_class_map
 from .iou_loss import KINDS as KINDS_OF_IOU
@@ -285,7 +286,7 @@ class Yolo(Head):
 
     def cells(self, truth: Tensor) -> Tensor:
         """(..., 2): column and row of the cell that a truth (..., 5) falls into, or beyond them all."""
-        return (self.point(truth) * self.anchors.new_tensor([self.input.w, self.input.h])).trunc()
+        return (self.point(truth) * numbers_like(self.anchors, self.input.w, self.input.h)).trunc()
 
     def point(self, truth: Tensor) -> Tensor:
         """(..., 2): where in a truth's box its point is that the map gives."""

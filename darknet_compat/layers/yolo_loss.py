@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..boxes import iou
+from ..device import numbers_like
 from .head import HeadLoss, focal, with_delta
 from .iou_loss import agreement, iou_deltas, ious
 
@@ -275,7 +276,7 @@ def assign(head: Yolo, truth: Tensor, grid: torch.Size) -> Taken:
     column, row = head.cells(truth).unbind(-1)
     inside = (truth[..., 0] != 0) & (column >= 0) & (column < columns) & (row >= 0) & (row < rows)
     cell = torch.where(inside, row * columns + column, 0).long()
-    sizes = head.anchors / head.anchors.new_tensor([head.image.w, head.image.h])
+    sizes = head.anchors / numbers_like(head.anchors, head.image.w, head.image.h)
     shifted, given = F.pad(sizes, (2, 0)), F.pad(truth[:, :, None, 2:4], (2, 0))
     fit = iou(shifted, given)
     # Of equal ones the first; anchor 0 where none overlaps or the IOU is no number.
@@ -346,8 +347,8 @@ def square_deltas(head: Yolo, at: Tensor, taken: Taken) -> Tensor:
     """(N, A, 4): what is missing to the truth in x, y, w, h, as the map has them; ``at`` begins with these."""
     o = head.o
     truth, anchor = taken.truth, head.anchors[taken.anchor]
-    size = head.anchors.new_tensor([head.image.w, head.image.h])
-    grid = head.anchors.new_tensor([head.input.w, head.input.h])
+    size = numbers_like(head.anchors, head.image.w, head.image.h)
+    grid = numbers_like(head.anchors, head.input.w, head.input.h)
     centre = head.point(truth) * grid - taken.cell
     side = truth[..., 2:4] * size
     wh = (side / (4 * anchor)).sqrt() if o.new_coords else (side / anchor).log()

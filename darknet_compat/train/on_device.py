@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..device import numbers_like
 from ..images import GREY
 from .augment import Draws, sources
 
@@ -108,7 +109,7 @@ def distort(planes: Tensor, hue: Tensor, saturation: Tensor, exposure: Tensor) -
     )
     chroma = exposure * saturation * delta  # V * S
     value, six = exposure * value, six + 6 * hue
-    shift = torch.tensor([5.0, 3.0, 1.0], device=planes.device).view(1, 3, 1, 1)
+    shift = numbers_like(planes, 5.0, 3.0, 1.0).view(1, 3, 1, 1)
     k = (six[:, None] + shift).remainder(6)
     part = torch.minimum(k, 4 - k).clamp(0, 1)
     return (value[:, None] - chroma[:, None] * part).clamp_(0, 1)

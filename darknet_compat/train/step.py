@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
+from ..device import numbers_like
 from ..errors import LostProcessError, TrainingError
 from ..layers.head import Head
 from ..layers.recurrent import Recurrent
@@ -200,7 +201,7 @@ class Trainer:
 
         For a process that broke off its own mini-batches; it then goes on with none.
         """
-        self.gradients.extra.copy_(torch.tensor([0.0, 1.0]))
+        self.gradients.extra.copy_(numbers_like(self.gradients.extra, 0.0, 1.0))
         with contextlib.suppress(LostProcessError):
             self.sums.finish()
 
