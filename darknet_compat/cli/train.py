@@ -144,7 +144,7 @@ def train(parser: argparse.ArgumentParser, options: argparse.Namespace, start: S
         parser.error("-gpus and -device exclude each other")
     if options.amp and options.numerics != "cudnn":
         parser.error(f"-amp needs -numerics cudnn, not {options.numerics}")
-    from ..train.distributed import join, launch, leave
+    from ..processes import join, launch, leave
 
     if options.gpus and "RANK" not in os.environ:
         if len(options.gpus) > 1:

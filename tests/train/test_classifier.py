@@ -19,10 +19,10 @@ from darknet_compat.cfg import parse_cfg
 from darknet_compat.classify.classifier import load_classifier
 from darknet_compat.classify.validate import judge_paths, validate_classifier
 from darknet_compat.errors import CfgError, DataError, TrainingError
+from darknet_compat.processes import join, leave
 from darknet_compat.train import classifier as module
 from darknet_compat.train import loop
 from darknet_compat.train.classifier import ClassifierTraining, train_classifier
-from darknet_compat.train.distributed import join, leave
 from darknet_compat.train.log import Log
 from darknet_compat.train.schedule import CLASSIFICATION
 from darknet_compat.train.step import Trainer, network_cost, strict
