@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import DarknetError, ToldError
 from ..output import complain
-from .arguments import above_0, add_device, add_program, chosen_device, count, fraction, positive
+from .arguments import above_0, add_device, add_program, chosen_device, count, fraction, gpu_numbers, positive
 
 if TYPE_CHECKING:
     from ..train.training import Trained
@@ -95,7 +95,7 @@ def _parser(
         action="store_true",
         help="continue from the .state beside the last snapshot as if there had been no stop",
     )
-    flag("gpus", type=_gpus, metavar="0,1", help="GPUs to train on, one process each; multiplies the rate")
+    flag("gpus", type=gpu_numbers, metavar="0,1", help="GPUs to train on, one process each; multiplies the rate")
     add_device(parser, "where torch runs: cuda (default where there is one), cpu, cuda:1 ...")
     flag("numerics", choices=("cudnn", "gpu", "cpu"), default="cudnn",
          help="which batch normalisation: cudnn's made the published weights (default)")  # fmt: skip
@@ -115,16 +115,6 @@ def _parser(
          help="where images are placed and recoloured: in the processes that load them (default), or a batch at a "
          "time where torch runs; they then wait in memory at their full size")  # fmt: skip
     return parser, flag
-
-
-def _gpus(text: str) -> list[int]:
-    try:
-        gpus = [int(word) for word in text.split(",")]
-    except ValueError:
-        gpus = [-1]
-    if min(gpus) < 0 or len(set(gpus)) < len(gpus):
-        raise argparse.ArgumentTypeError(f"{text!r} is no list of GPU numbers such as 0,1")
-    return gpus
 
 
 def _seed(text: str) -> int:
