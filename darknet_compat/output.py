@@ -8,7 +8,6 @@ import os
 import sys
 from typing import TextIO
 
-
 # Names the process that started this one with -gpus: it has said what there is to say of the command's words, and will
 # say why another one has ended.
 STARTED_BY = "DARKNET_COMPAT_STARTED_BY"
