@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -15,7 +16,9 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
 from darknet_compat import processes
 from darknet_compat.errors import DeviceError, LostProcessError, ProcessError
-from darknet_compat.processes import LAUNCHER, Processes, join, launch, launch_processes, leave
+from darknet_compat.output import STARTED_BY
+from darknet_compat.processes import LAUNCHER, Processes, await_launcher, join, launch, launch_processes, leave
+from tests.train.test_distributed import in_processes
 
 
 def test_gpus_that_are_not_there(monkeypatch):
@@ -57,9 +60,9 @@ def launched(monkeypatch):
 @pytest.mark.parametrize(
     ("name", "device", "expected"),
     [
-        (None, "cuda:2", [torch.device("cuda:2"), "nccl"]),
-        ("cuda", "cuda:2", [torch.device("cuda:2"), "nccl"]),
-        ("cuda:0", "cuda:0", [torch.device("cuda:0"), "nccl"]),
+        (None, "cuda:2", [torch.device("cuda:2"), "cpu:gloo,cuda:nccl"]),
+        ("cuda", "cuda:2", [torch.device("cuda:2"), "cpu:gloo,cuda:nccl"]),
+        ("cuda:0", "cuda:0", [torch.device("cuda:0"), "cpu:gloo,cuda:nccl"]),
         ("cpu", "cpu", ["gloo"]),
     ],
 )
@@ -106,13 +109,13 @@ def test_the_first_process_is_the_one_that_all_follow(monkeypatch):
 
 def test_the_gpus_that_are_named_are_those_that_are_seen(monkeypatch):
     """Numbers count among the GPUs that torch finds here."""
-    asked = []
+    asked, died = [], print
     monkeypatch.setattr(processes, "launch_processes", lambda *launched: asked.append(launched) or 7)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
     for visible, gpus, expected in (("5,7", [1, 0], "7,5"), ("5,7", [1], "7"), ("", [2, 0], "2,0")):
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-        assert launch(gpus, ["detector", "train"]) == 7
-        assert (os.environ["CUDA_VISIBLE_DEVICES"], asked.pop()) == (expected, (len(gpus), ["detector", "train"]))
+        assert launch(gpus, ["detector", "train"], died) == 7
+        assert (os.environ["CUDA_VISIBLE_DEVICES"], asked.pop()) == (expected, (len(gpus), ["detector", "train"], died))
 
 
 @pytest.mark.parametrize(("ends", "code"), [(None, 0), (1, 1), (3, 3), (-9, 137), (signal.SIGTERM, 143)])
@@ -190,3 +193,142 @@ def test_one_process_alone():
     assert alone.broadcast_number(2**62) == 2**62
     alone.barrier()
     assert (alone.rank, alone.world, Processes(alone.device, 1).first) == (0, 1, False)
+
+
+# What three processes bring, case by case: the first one prints what it gets, the others how they end.
+BRING = """
+import sys
+from darknet_compat.errors import ImageError
+from darknet_compat.processes import ShareDone, join
+
+processes = join("cpu")
+begun = []
+
+def results(things, broken=None):
+    for thing in processes.share(things):
+        begun.append(thing)
+        if thing == broken:
+            raise ImageError(f"{thing} is broken")
+        yield thing
+
+def gets(things, broken=None, enough=None):
+    found = []
+    try:
+        for one in processes.in_turn(results(things, broken)):
+            found.append(one)
+            if len(found) == enough:
+                break
+        found.append("end")
+    except ImageError as error:
+        found.append(str(error))
+    except ShareDone:
+        return [*found, "done"]
+    return found
+
+cases = [dict(things=range(count)) for count in range(8)]
+cases += [dict(things=range(8), broken=number) for number in range(8)]
+cases += [dict(things=range(9), enough=number) for number in range(1, 9)]
+for case in cases:
+    print(gets(**case), flush=True)
+print("share", list(processes.share(range(7))), processes.threads, processes.broadcast_number(processes.rank + 5))
+begun.clear()
+gets(range(300), enough=3)
+assert len(begun) < 6, "no process runs ahead of what is asked"
+"""
+
+
+def test_what_processes_bring_comes_in_the_order_of_the_list():
+    arguments = [sys.executable, "-c", BRING]
+    codes, out, error = in_processes(3, arguments)
+    assert (codes, error) == ([0, 0, 0], "")
+    lines = out.splitlines()
+    expected = [[*range(count), "end"] for count in range(8)]
+    expected += [[*range(number), f"{number} is broken"] for number in range(8)]
+    expected += [[*range(number), "end"] for number in range(1, 9)]
+    assert lines[:-1] == [str(one) for one in expected]
+    assert lines[-1] == "share [0, 3, 6] 3 5"
+
+
+def test_one_process_gets_what_it_brings():
+    closed = []
+
+    def results():
+        try:
+            yield from "abc"
+        finally:
+            closed.append(True)
+
+    alone = Processes(torch.device("cpu"))
+    assert list(alone.in_turn(results())) == ["a", "b", "c"]
+    found = alone.in_turn(results())
+    assert next(found) == "a"
+    found.close()
+    assert closed == [True, True]
+    assert list(alone.share("abc")) == ["a", "b", "c"]
+    assert alone.threads == torch.get_num_threads()
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_process_that_has_ended_is_found_where_results_are_brought(monkeypatch, rank):
+    def ended(*_, **__):
+        raise RuntimeError("[gloo/transport/tcp/pair.cc:547] Connection closed by peer")
+
+    for name in ("send", "recv", "send_object_list", "recv_object_list"):
+        monkeypatch.setattr(dist, name, ended)
+    two = Processes(torch.device("cpu"), rank, 2)
+    with pytest.raises(LostProcessError, match=r"^another process of this job has ended$"):
+        list(two.in_turn(number for number in range(3)))
+
+
+@pytest.mark.posix
+def test_the_end_of_the_process_that_started_all_is_found():
+    two = Processes(torch.device("cpu"), 1, 2, parent=os.getppid() + 1)
+    with pytest.raises(LostProcessError, match=r"^the process that started this one has ended$"):
+        two.work_for_first(two.in_turn(number for number in range(3)))
+
+
+@pytest.mark.parametrize(
+    ("rank", "code", "says"),
+    [(0, 1, None), (0, -9, "process 0 of 3 was ended by SIGKILL"), (2, -11, "process 2 of 3 was ended by SIGSEGV"),
+     (1, 1, "process 1 of 3 ended with exit code 1")],
+)  # fmt: skip
+def test_the_launcher_tells_of_a_process_that_ended_without_a_word(monkeypatch, rank, code, says):
+    class Failed(ChildFailedError):
+        def __init__(self):
+            pass
+
+        def get_first_failure(self):
+            return rank, SimpleNamespace(exitcode=code)
+
+    def run(arguments):
+        assert os.environ[STARTED_BY] == str(os.getpid())
+        raise Failed
+
+    told = []
+    monkeypatch.setattr("torch.distributed.run.run", run)
+    for name in (STARTED_BY, "OMP_NUM_THREADS"):
+        monkeypatch.setenv(name, "1")
+    try:
+        assert launch_processes(3, ["words"], told.append) == (code if code > 0 else 128 - code)
+    finally:
+        logging.disable(logging.NOTSET)
+    assert told == ([says] if says else [])
+
+
+def test_a_process_waits_for_the_launcher_alone_that_started_it(monkeypatch):
+    slept = []
+
+    def sleep(seconds):
+        slept.append(seconds)
+        monkeypatch.setattr(os, "getppid", lambda: 1)
+
+    monkeypatch.setattr(processes.time, "sleep", sleep)
+    monkeypatch.setattr(os, "getppid", lambda: 77)
+    for started_by in (None, "78"):
+        if started_by:
+            monkeypatch.setenv(STARTED_BY, started_by)
+        await_launcher()
+    assert slept == []
+    monkeypatch.setenv(STARTED_BY, "77")
+    await_launcher()
+    assert len(slept) == 1, "until it has ended"

@@ -215,8 +215,7 @@ def _explain(error: BaseException, name: str) -> int:
     if isinstance(error, KeyboardInterrupt):
         # One Ctrl-C more could only put a traceback below the line.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        # Of several processes, which all are stopped, the first one says it.
-        if is_first():
+        if is_first():  # of several processes, which all are stopped
             complain(f"{name}: stopped{error}")  # with what was kept, where the job says so
         return STOPPED
     if isinstance(error, DarknetError):

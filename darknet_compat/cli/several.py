@@ -9,6 +9,7 @@ import argparse
 import contextlib
 import os
 import signal
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NoReturn
 
@@ -45,7 +46,7 @@ def _in_processes(parser: argparse.ArgumentParser, options: argparse.Namespace, 
         if options.gpus:
             options.device = f"cuda:{options.gpus[0]}"
         return run(options)
-    from ..processes import LAUNCHER, join, leave
+    from ..processes import LAUNCHER, await_launcher, join, leave
 
     usual = None if options.engine == "torch" else "cpu"
     processes = options.processes = join(usual if options.gpus else chosen_device(options) or usual)
@@ -58,7 +59,12 @@ def _in_processes(parser: argparse.ArgumentParser, options: argparse.Namespace, 
         with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
             return _run_share(options, processes, run)
     except LostProcessError as error:
-        return _lost(options, processes, error)
+        await_launcher()
+        _end(1, f"{options.command}: {error}" if processes.first else None)
+    except KeyboardInterrupt as error:
+        _end(130, f"{options.command}: stopped{error}" if processes.first else None)
+    except SystemExit as exit:  # by a signal
+        _end(exit.code if isinstance(exit.code, int) else 1)
     finally:
         leave()
 
@@ -92,13 +98,14 @@ def _run_share(options: argparse.Namespace, processes: Processes, run: Verb) -> 
         return 1
 
 
-def _lost(options: argparse.Namespace, processes: Processes, error: LostProcessError) -> int:
-    from ..processes import await_launcher
-
-    await_launcher()
-    if processes.first:
-        complain(f"{options.command}: {error}")
-    return 1
+def _end(code: int, line: str | None = None) -> NoReturn:
+    """End this process, whose job is tidied up, without a word to the others: some may not be there to hear it, and
+    torch would wait for them, or print something of its own."""
+    if line:
+        complain(line)
+    with contextlib.suppress(OSError):
+        sys.stdout.flush()
+    os._exit(code)
 
 
 def _stop(number: int, frame: object) -> NoReturn:
