@@ -133,12 +133,16 @@ class Processes:
     @contextlib.contextmanager
     def _all(self) -> Iterator[None]:
         """What all processes do together. Raises LostProcessError where one of them has ended."""
-        if self.parent is not None and os.getppid() != self.parent:
-            raise LostProcessError("the process that started this one has ended")
+        self._check_parent()
         try:
             yield
         except (RuntimeError, ValueError):  # ValueError after this process has left
+            self._check_parent()  # whose end others may have found first
             raise LostProcessError("another process of this job has ended") from None
+
+    def _check_parent(self) -> None:
+        if self.parent is not None and os.getppid() != self.parent:
+            raise LostProcessError("the process that started this one has ended") from None
 
     def all_reduce(self, tensor: Tensor) -> Callable[[], None]:
         """Begin to replace ``tensor`` by the sum of all processes' in place; what comes back waits for it."""

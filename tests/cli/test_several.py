@@ -130,10 +130,12 @@ def test_several_processes_print_and_write_what_one_does(made, tmp_path, monkeyp
     assert several[2].keys() == one[2].keys()
     for name, content in one[2].items():
         assert several[2][name] == content, name
-    assert len([name for name in one[2] if name.startswith("results/")]) >= 13
-    assert one[2]["results/voc_disc.txt"].count(b"\n") > 20
-    assert "no-results/comp4_det_test_disc.txt" not in one[2]
-    assert "12 of 21 images are kept, and -resume goes on" in "".join(one[1]) or world == 3
+    if world == 2:  # with all lines
+        assert len([name for name in one[2] if name.startswith("results/")]) == 25
+        assert one[2]["results/voc_disc.txt"].count(b"\n") > 20
+        assert one[2]["results/coco_results.json"].count(b"image_id") > 20
+        assert not [name for name in one[2] if name.startswith("no-results/comp4")]
+        assert "12 of 21 images are kept, and -resume goes on" in "".join(one[1])
 
 
 # What `-gpus 0,1` runs, with CPU processes in the place of the GPUs.

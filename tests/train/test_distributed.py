@@ -22,6 +22,7 @@ from darknet_compat.train.step import Trainer
 from darknet_compat.weights import load_weights
 from tests.train import nets
 from tests.train.nets import data_set, dropping, small
+from tests.trainings import CLASSIFIER
 
 ROOT = Path(__file__).resolve().parents[2]
 # What `-gpus 0,1` runs, with two CPU processes in the place of the GPUs.
@@ -322,3 +323,59 @@ def test_a_trainer_sums_in_its_last_mini_batch(recording, monkeypatch):
     assert buckets > 3
     assert begun == [0, 0, buckets - 1] * 2
     assert len(recording.summed) == buckets
+
+
+# A training whose first process scores all images by itself, as one process does, where the last word says so.
+ALONE = """
+import sys
+from darknet_compat.cli import main
+from darknet_compat.processes import ShareDone
+from darknet_compat.train import classifier, detector
+
+detect, judged = detector.detect_files, classifier.DataClassifier
+
+def detect_alone(network, paths, *, processes, **options):
+    if not processes.first:
+        raise ShareDone
+    return detect(network, paths, **options)
+
+def classifier_alone(*words, processes, **options):
+    if not processes.first:
+        raise ShareDone
+    return judged(*words, **options)
+
+if sys.argv.pop() == "alone":
+    detector.detect_files, classifier.DataClassifier = detect_alone, classifier_alone
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("family", ["detector", "classifier"])
+def test_scores_while_training_are_those_of_the_first_process_alone(tmp_path, family):
+    """To the last bit, though all score, and each has rolling statistics of its own."""
+    left = []
+    for how in ("together", "alone"):
+        folder = tmp_path / how / "it"
+        data_set(folder)
+        words = ["-map", "20", "-iou_thresh", "0.05"]
+        (folder / "small.cfg").write_text(small("max_batches=80\npolicy=constant\nlearning_rate=0.005"))
+        if family == "classifier":
+            (folder / "small.cfg").write_text(CLASSIFIER.replace("max_batches=2", "max_batches=16"))
+            labels = "".join(f"{number:03d}\n" for number in range(6))
+            (folder / "the.labels").write_text(labels)
+            text = (folder / "set.data").read_text().replace("classes=3", "classes=6\ntop=2").replace("names=", "#")
+            (folder / "set.data").write_text(text + f"labels={folder}/the.labels\n")
+            words = ["-topk", "4"]
+        words = [family, "train", str(folder / "set.data"), str(folder / "small.cfg"), *words]
+        codes, out, error = in_processes(
+            2, [sys.executable, "-c", ALONE, *words, "-device", "cpu", "-seed", "3", "-workers", "0", how]
+        )
+        assert codes == [0, 0], error
+        said = [line for line in out.splitlines() if ", best " in line]
+        scored = [line.rsplit(",", 3)[-3:] for line in (folder / "backup/small.csv").read_text().splitlines()]
+        weights = {path.name: path.read_bytes() for path in (folder / "backup").glob("*.weights")}
+        left.append((said, scored, weights))
+    assert left[0] == left[1]
+    assert len(left[0][0]) == 4
+    assert "small_best.weights" in left[0][2]
+    assert any("best 0.00" not in line for line in left[0][0])
