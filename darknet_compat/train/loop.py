@@ -311,7 +311,7 @@ def _score(
 ) -> Sequence[float]:
     """The scores at the cfg's own size, with the rolling statistics; a best one's weights are kept.
 
-    Several processes share the images. All but the first end by :class:`ShareDone`.
+    Several processes share the images, with the statistics of the first. All but the first end by :class:`ShareDone`.
     """
     network = trainer.network
     network.resize(trainer.net.width, trainer.net.height)
@@ -321,8 +321,9 @@ def _score(
             with stopping.breaks_off():
                 scores = scoring.score()
         else:
-            with _statistics_of_first(trainer):
-                scores = scoring.score(lambda found, total: _until_asked(found, stopping))
+            for buffer in network.buffers():  # rolling means and variances, each process's own so far
+                trainer.processes.broadcast(buffer)
+            scores = scoring.score(lambda found, total: _until_asked(found, stopping))
     finally:
         network.train()
     assert log is not None  # this is the first process
@@ -332,19 +333,6 @@ def _score(
     said = [f"{title} {100 * score:.2f} %" for title, score in zip(log.scores.values(), scores, strict=True)]
     log.say(", ".join([*said, f"best {100 * scoring.best:.2f} %"]))
     return scores
-
-
-@contextlib.contextmanager
-def _statistics_of_first(trainer: Trainer) -> Iterator[None]:
-    """Every process has the first one's rolling means and variances meanwhile, and then its own again."""
-    own = {name: buffer.clone() for name, buffer in trainer.network.named_buffers()}
-    for buffer in trainer.network.buffers():
-        trainer.processes.broadcast(buffer)
-    try:
-        yield
-    finally:
-        for name, value in own.items():
-            trainer.network.get_buffer(name).copy_(value)
 
 
 def _until_asked(found: Iterable[Result], stopping: Stopping) -> Iterator[Result]:

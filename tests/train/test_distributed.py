@@ -379,3 +379,38 @@ def test_scores_while_training_are_those_of_the_first_process_alone(tmp_path, fa
     assert len(left[0][0]) == 4
     assert "small_best.weights" in left[0][2]
     assert any("best 0.00" not in line for line in left[0][0])
+
+
+# A training whose first process gets a signal in the midst of a score, with the detections of the second image.
+SIGNALLED = """
+import os, signal, sys
+from darknet_compat.cli import main
+from darknet_compat.train import detector
+
+map_of = detector.map_of
+
+def signalled(found, *words, **options):
+    def sending():
+        for number, one in enumerate(found):
+            if number == 1:
+                os.kill(os.getpid(), signal.SIGTERM)
+            assert number < 2
+            yield one
+    return map_of(sending(), *words, **options)
+
+detector.map_of = signalled
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_a_signal_ends_a_score_that_several_processes_make(tmp_path):
+    """Between two results: the others must not wait for the first to ask for more."""
+    data_set(tmp_path)
+    (tmp_path / "small.cfg").write_text(small("max_batches=20\nbatch=2\nsubdivisions=1"))
+    words = ["detector", "train", str(tmp_path / "set.data"), str(tmp_path / "small.cfg"), "-map", "4"]
+    codes, out, error = in_processes(
+        2, [sys.executable, "-c", SIGNALLED, *words, "-device", "cpu", "-seed", "3", "-workers", "0"]
+    )
+    assert (codes, error) == ([143, 143], "")
+    assert "stopped after batch 4; to go on: " in out
+    assert ", best " not in out
