@@ -14,10 +14,13 @@ import torch.distributed as dist
 from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
-from darknet_compat import processes
+from darknet_compat import load_network, processes
+from darknet_compat.classify import predictions
+from darknet_compat.engines import Engine, Engines
 from darknet_compat.errors import DeviceError, LostProcessError, ProcessError
 from darknet_compat.output import STARTED_BY
 from darknet_compat.processes import LAUNCHER, Processes, await_launcher, join, launch, launch_processes, leave
+from tests.conftest import SHAPES
 from tests.train.test_distributed import in_processes
 
 
@@ -332,3 +335,16 @@ def test_a_process_waits_for_the_launcher_alone_that_started_it(monkeypatch):
     monkeypatch.setenv(STARTED_BY, "77")
     await_launcher()
     assert len(slept) == 1, "until it has ended"
+
+
+def test_a_short_list_has_the_threads_of_one_process(monkeypatch):
+    """They decide the last bits: those of all processes together, in each."""
+    network, asked = load_network(*SHAPES), []
+    three = Processes(torch.device("cpu"), 0, 3)
+    threads = torch.get_num_threads()
+    engines = Engines(network, "torch", "float32", 4, three)
+    assert [engines.take(images)[0].threads for images in (4, 4 * 3 * threads)] == [3 * threads, 1]
+    monkeypatch.setattr(predictions, "Engine", lambda run, threads: asked.append(threads) or Engine(run, threads))
+    monkeypatch.setattr(predictions, "results_in_order", lambda *_, processes: iter([processes]))
+    assert list(predictions.classify_resized(network, ["a.png"], lambda image: [], processes=three)) == [three]
+    assert asked == [3 * threads]
