@@ -1,5 +1,6 @@
 # make test        all tests but the slow ones
 # make test-slow   the slow ones too
+# make million     the memory that `detector valid` takes over a list of a million images; ten minutes
 # make fuzz        damaged files of every kind: read, or refused in one line; some minutes
 # make lint        ruff and mypy, as CI runs them; on Python 3.11 or newer
 # make mutants     changes the source in one place at a time: does a test notice? Hours; MUTANTS="FILES" for some files
@@ -13,7 +14,7 @@ BIN = .venv/bin
 # Tests run in as many processes as there are cores, and 4 at the most: each holds a torch of its own.
 PROCESSES = -n auto --maxprocesses 4 --dist worksteal
 
-.PHONY: test test-slow fuzz lint mutants docs quickstart clean
+.PHONY: test test-slow million fuzz lint mutants docs quickstart clean
 
 .venv/installed: setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -27,6 +28,9 @@ test: .venv/installed
 
 test-slow: .venv/installed
 	$(BIN)/python -m pytest -m "slow or not slow"
+
+million: .venv/installed
+	DARKNET_COMPAT_IMAGES=1000000 $(BIN)/python -m pytest -m slow -s tests/detect/test_validate.py
 
 fuzz: .venv/installed
 	$(BIN)/python -m pytest -m slow tests/fuzz --hypothesis-show-statistics

@@ -68,12 +68,16 @@ class TrainingError(DarknetError):
     """Training that cannot start, or that had to stop."""
 
 
+class ProcessError(DarknetError):
+    """Several processes that cannot be started together."""
+
+
 class LostProcessError(TrainingError):
-    """A process died that loads images, or that trains beside this one. What is trained so far is good."""
+    """A process died that loads images, or that works beside this one. What is done so far is good."""
 
 
 class ToldError(TrainingError):
-    """What another process of this training says already."""
+    """What another process of this job says already."""
 
 
 def first_line(error: BaseException) -> str:

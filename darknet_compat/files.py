@@ -79,7 +79,7 @@ def whole_file(path: str | os.PathLike[str], mode: str = "wb") -> Iterator[IO[An
     try:
         with os.fdopen(handle, mode, encoding=encoding, errors=errors) as file:
             with contextlib.suppress(OSError):  # a file system without locks
-                _lock(file)
+                lock(file)
             os.chmod(temporary, stat.S_IMODE(there.st_mode) if there else 0o666 & ~umask())
             yield file
             file.flush()
@@ -104,11 +104,11 @@ def clear_parts(folder: str | os.PathLike[str], name: str) -> None:
         with contextlib.suppress(OSError):
             if ours.fullmatch(path.name) and stat.S_ISREG(path.lstat().st_mode):
                 with open(path, "rb+") as file:
-                    _lock(file)
+                    lock(file)
                     path.unlink()
 
 
-def _lock(file: IO[Any]) -> None:
+def lock(file: IO[Any]) -> None:
     """Lock an open file for as long as it is open. Raises OSError where another process has."""
     if fcntl:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

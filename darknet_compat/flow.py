@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain, islice
 from threading import Event, Semaphore
@@ -14,6 +14,7 @@ import torch
 
 from .errors import ImageError
 from .images import load_image
+from .processes import ALONE, Processes
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -35,6 +36,7 @@ def results_in_order(
     batch: int,
     unreadable: Callable[[ImageError], None] | None = None,
     read: Callable[[Item], tuple[str, np.ndarray]] = read_file,  # type: ignore[assignment]  # of things that are paths
+    processes: Processes = ALONE,
 ) -> Iterator[Result]:
     """What ``work`` gives for the images of each ``batch`` of things, one result for each that can be read.
 
@@ -43,6 +45,9 @@ def results_in_order(
     there are threads is under way, however long the list. The error of an image that cannot be read is raised after
     the results before it. Or ``unreadable`` takes it, and if it returns, the image is passed over. Where nobody wants
     more, as after Ctrl-C, no further image is begun.
+
+    Several ``processes``, all with the same things, take a batch in turn; the first one alone gets the results, and the
+    others :class:`ShareDone` (:meth:`Processes.in_turn`). The batches, and so the bits, are those of one process.
     """
     stopped = Event()
 
@@ -64,7 +69,7 @@ def results_in_order(
         results = iter(work(images()))
         return [next(results) if problem is None else problem for problem in problems]
 
-    for found in _worked_on(worked, _batches(things, batch), stopped):
+    for found in processes.in_turn(_worked_on(worked, _batches(things, batch), stopped, processes)):
         for one in found:
             if not isinstance(one, ImageError):
                 yield one
@@ -74,18 +79,22 @@ def results_in_order(
                 unreadable(one)
 
 
-def _worked_on(function: Callable[[Item], Result], items: Iterator[Item], stopped: Event) -> Iterator[Result]:
-    """``function`` of each item, in order, by a pool of threads where there are several; ``stopped`` as that ends."""
+def _worked_on(
+    function: Callable[[Item], Result], items: Iterator[Item], stopped: Event, processes: Processes
+) -> Generator[Result, None, None]:
+    """``function`` of each item that is this process's, in order, by a pool of threads where there are several in all;
+    ``stopped`` as that ends."""
     first = list(islice(items, 2))
-    if len(first) < 2:
-        yield from map(function, first)
-        return
     threads = torch.get_num_threads()
-    workers = max(threads, 2)
     try:
+        if len(first) < 2:
+            torch.set_num_threads(processes.threads)
+            yield from map(function, processes.share(first))
+            return
+        workers = max(threads, 2)
         with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
             try:
-                yield from _in_order(pool, function, chain(first, items), workers + 1)
+                yield from _in_order(pool, function, processes.share(chain(first, items)), workers + 1)
             finally:
                 stopped.set()  # before the pool waits for its threads
     finally:

@@ -8,6 +8,15 @@ import os
 import sys
 from typing import TextIO
 
+# Names the process that started this one with -gpus: it has said what there is to say of the command's words, and will
+# say why another one has ended.
+STARTED_BY = "DARKNET_COMPAT_STARTED_BY"
+
+
+def is_first() -> bool:
+    """Does this process say what all that do the same job have to say?"""
+    return os.environ.get("RANK", "0") == "0"
+
 
 def open_closed() -> None:
     """Open what this process was started without (``>&-``), at the start and before any other file.

@@ -11,7 +11,7 @@ FOLDER = Path(darknet_compat.__file__).parent
 # The stations in order; modules of one line may import each other, but not in a circle.
 ROAD = [
     {"errors", "files", "output", "memory", "stock"},
-    {"cfg", "device", "download"},
+    {"cfg", "device", "download", "processes"},
     {"labels", "images", "image_files", "tar_files", "progress", "flow", "sources", "coco", "voc_label"},
     {"tree", "boxes", "anchors"},
     {"layers"},

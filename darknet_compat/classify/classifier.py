@@ -18,6 +18,7 @@ from ..errors import DataError, ExportError
 from ..image_files import listed_images
 from ..layers.softmax import Softmax
 from ..network import Network
+from ..processes import ALONE, Processes
 from ..program import ALEXEYAB
 from ..sources import Source, read_source
 from ..stock import find_stock
@@ -53,6 +54,7 @@ class Classifier:
         engine: str = "torch",
         precision: str = "float32",
         batch: int = BATCH,
+        processes: Processes = ALONE,
     ) -> None:
         cfg = network_for(cfg, weights, engine, device=device, numerics=numerics, program=program)
         check_no_boxes(cfg)
@@ -60,7 +62,8 @@ class Classifier:
         self.tree = network_tree(cfg)
         """Along which the network's output is multiplied."""
         self.engine, self.precision = engine, precision
-        self._engines = Engines(cfg, engine, precision, batch)
+        self.processes = processes
+        self._engines = Engines(cfg, engine, precision, batch, processes)
         if names is not None:
             self.names = class_names(names, self.classes, cfg.cfg.file)
 
@@ -121,7 +124,9 @@ class Classifier:
         views = VIEWS[verb][self.network.program]
         number = len(things) if isinstance(things, Sized) else MANY if number is None else number
         engine, batch = self._engines.take(number * views.number)
-        return classify_files(self.network, things, views, batch=batch, engine=engine, finish=finish, **options)
+        return classify_files(
+            self.network, things, views, batch=batch, engine=engine, finish=finish, processes=self.processes, **options
+        )
 
     def classify_resized(
         self, paths: Sequence[str], sizes: Callable[[np.ndarray], Sequence[tuple[int, int]]], **options: Any
@@ -131,7 +136,7 @@ class Classifier:
             raise ExportError(
                 "this verb runs the network in the size of each image; expected -engine torch and -precision float32"
             )
-        return classify_resized(self.network, paths, sizes, **options)
+        return classify_resized(self.network, paths, sizes, processes=self.processes, **options)
 
 
 class DataClassifier(Classifier):

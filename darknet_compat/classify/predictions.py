@@ -14,6 +14,7 @@ from ..engines import Engine
 from ..errors import CfgError, ImageError
 from ..flow import Item, forward_turns, read_file, results_in_order
 from ..network import Network
+from ..processes import ALONE, Processes
 from ..program import PJREDDIE
 from ..tree import Tree
 from .prepare import Views, resized
@@ -127,13 +128,14 @@ def classify_files(
     classes: Sequence[str] = (),
     keep: bool = False,
     read: Callable[[Item], tuple[str, np.ndarray]] = read_file,  # type: ignore[assignment]  # of things that are paths
+    processes: Processes = ALONE,
 ) -> Iterator[Prediction]:
     """The predictions of many images, in order; of several views of an image their sum, each view's after ``finish``.
 
     ``batch`` counts inputs, ``classes`` are the names of the classes, ``keep`` keeps the images in what comes out, and
     ``read`` makes path and pixels of a thing.
     Threads, ``engine`` and ``unreadable`` are those of :func:`darknet_compat.detect_files`: decoding runs beside the
-    network.
+    network. Several ``processes`` share the batches (:func:`.flow.results_in_order`).
     """
     network.check_images()
     device = next(network.parameters()).device
@@ -158,7 +160,7 @@ def classify_files(
             for (path, width, height, pixels), numbers in zip(found, prob.numpy(), strict=True)
         ]
 
-    yield from results_in_order(predicted, things, at_once, unreadable, read)
+    yield from results_in_order(predicted, things, at_once, unreadable, read, processes)
 
 
 def classify_resized(
@@ -169,16 +171,18 @@ def classify_resized(
     mirrored: bool = False,
     finish: Finish = as_it_is,
     unreadable: Callable[[ImageError], None] | None = None,
+    processes: Processes = ALONE,
 ) -> Iterator[Prediction]:
     """The predictions of images that the network sees in sizes (width, height) of their own: their sum.
 
     ``mirrored`` adds those of the mirrored image, without ``finish``, as ``validmulti`` does. The network is resized
-    for each, and has its own size again at the end. Raises :class:`CfgError` where it cannot be resized.
+    for each, and has its own size again at the end. Several ``processes`` share the images. Raises :class:`CfgError`
+    where it cannot be resized.
     """
     network.check_images()
     device = next(network.parameters()).device
     before = network.width, network.height
-    run = Engine(network.predict, torch.get_num_threads())
+    run = Engine(network.predict, processes.threads)
     turn = forward_turns(run.threads, device)  # one at a time: there is one network to be resized
 
     def predicted(path: str, image: np.ndarray) -> Prediction:
@@ -199,7 +203,9 @@ def classify_resized(
         return Prediction(path, image.shape[1], image.shape[0], total[0].cpu().numpy())
 
     try:
-        yield from results_in_order(lambda read: [predicted(*one) for one in read], paths, 1, unreadable)
+        yield from results_in_order(
+            lambda read: [predicted(*one) for one in read], paths, 1, unreadable, processes=processes
+        )
     finally:
         network.resize(*before)
 

@@ -81,14 +81,14 @@ def judge_paths(
 ) -> ClassScores:
     """:func:`validate_classifier` of images whose classes are known; ``top`` is how many of the likeliest count."""
     running = _Parts(truths, top) if verb == "validcrop" else _Running(truths, top, verb, classifier)
-    best: list[np.ndarray] = []
+    best = np.empty((len(truths), min(top, classifier.classes)), np.int64)
     for judged in progress(running.judge(_predictions(classifier, truths.paths, verb)), len(truths)):
-        best.append(judged.best)
+        best[judged.index] = judged.best
     # Of the table's figures every one counts the first label.
     shown = classifier.names if len(set(classifier.names)) == classifier.classes else classifier.labels
     # validcrop scores what the network gives: the probability of a class where its parent is given.
     parent = classifier.tree.parent if classifier.tree and verb != "validcrop" else None
-    return ClassScores(truths.first(), np.stack(best), shown, parent)
+    return ClassScores(truths.first(), best, shown, parent)
 
 
 def _predictions(classifier: DataClassifier, paths: Sequence[str], verb: ValidVerb) -> Iterator[Prediction]:

@@ -20,7 +20,7 @@ from typing import Any, NoReturn, TextIO
 from .. import __version__
 from ..errors import DarknetError
 from ..memory import keep_memory
-from ..output import complain, drop, open_closed, print_anything
+from ..output import STARTED_BY, complain, drop, is_first, open_closed, print_anything
 from .flags import ALEXEYABS, FAMILIES, WORDS
 
 FINE, FAILED, WRONG, STOPPED, UNREAD = 0, 1, 2, 130, 141
@@ -41,7 +41,7 @@ class _Parser(argparse.ArgumentParser):
     ) -> Any:
         # Of the parser at the top only: those of the verbs get what it leaves.
         options = super().parse_args(args, namespace)
-        for line in getattr(options, "notes", ()):
+        for line in getattr(options, "notes", ()) if is_first() and STARTED_BY not in os.environ else ():
             complain(f"{self.prog}: {line}")
         return options
 
@@ -117,7 +117,8 @@ class _Parser(argparse.ArgumentParser):
         return [*flags, *(["--"] if rest else []), *rest], given
 
     def error(self, message: str) -> NoReturn:
-        self.exit(WRONG, f"{self.prog}: {message}; see {self.prog} --help\n")
+        said = f"{self.prog}: {message}; see {self.prog} --help\n"
+        self.exit(WRONG, said if is_first() else None)
 
 
 def _verb_first(words: list[str]) -> list[str]:
@@ -195,6 +196,7 @@ def _run(arguments: Sequence[str], name: str) -> int:
         options = build_parser(name).parse_args(arguments)
         if getattr(options, "threads", None):
             _limit_threads(options.threads)
+        options.words = list(arguments)  # for other processes of the same command
         code: int = options.run(options)
         return code
     except SystemExit as exit:  # of argparse, which has said what there is to say
@@ -213,7 +215,8 @@ def _explain(error: BaseException, name: str) -> int:
     if isinstance(error, KeyboardInterrupt):
         # One Ctrl-C more could only put a traceback below the line.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        complain(f"{name}: stopped{error}")  # with what was kept, where the job says so
+        if is_first():  # of several processes, which all are stopped
+            complain(f"{name}: stopped{error}")  # with what was kept, where the job says so
         return STOPPED
     if isinstance(error, DarknetError):
         complain(f"{name}: {error}")

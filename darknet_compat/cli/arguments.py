@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import math
 import os
 import sys
 import time
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from ..errors import ImageError
 from ..memory import without_garbage_collection
@@ -74,6 +75,17 @@ def chosen_device(options: argparse.Namespace) -> str | None:
             return f"cuda:{number}"
         complain(f"{options.command}: -i {number} has no meaning here: the network runs on the CPU")
     return device
+
+
+def gpu_numbers(text: str) -> list[int]:
+    """argparse type: numbers of GPUs, such as 0,1."""
+    try:
+        gpus = [int(word) for word in text.split(",")]
+    except ValueError:
+        gpus = [-1]
+    if min(gpus) < 0 or len(set(gpus)) < len(gpus):
+        raise argparse.ArgumentTypeError(f"{text!r} is no list of GPU numbers such as 0,1")
+    return gpus
 
 
 def add_numerics(parser: argparse.ArgumentParser) -> None:
@@ -162,17 +174,34 @@ def end_by_signal(number: int, frame: object) -> NoReturn:
     raise SystemExit(128 + number)
 
 
+@contextlib.contextmanager
+def loading(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Where a network goes that is loaded meanwhile: its device, and the processes that load it with this one, if any.
+
+    What one of them finds wrong the first one raises.
+    """
+    processes = getattr(options, "processes", None)
+    if processes is None:
+        yield {"device": chosen_device(options)}
+        return
+    from ..processes import together
+
+    with together(processes):
+        yield {"device": str(processes.device), "processes": processes}
+
+
 def load(options: argparse.Namespace) -> DataDetector:
     """The detector that the shared arguments ask for; says what its weights held."""
     asked = getattr(options, "letter_box", None)
     with without_garbage_collection():
         from ..detect.detector import load_detector
 
-        detector = load_detector(
-            options.data, options.cfg, options.weights, device=chosen_device(options), numerics=options.numerics,
-            program=options.program, letter_box=None if asked is None else bool(asked), engine=options.engine,
-            precision=options.precision, batch=options.batch, verbs=options.verbs, tiles=getattr(options, "tiles", 1),
-        )  # fmt: skip
+        with loading(options) as where:
+            detector = load_detector(
+                options.data, options.cfg, options.weights, numerics=options.numerics, program=options.program,
+                letter_box=None if asked is None else bool(asked), engine=options.engine, precision=options.precision,
+                batch=options.batch, verbs=options.verbs, tiles=getattr(options, "tiles", 1), **where,
+            )  # fmt: skip
     said_by = getattr(options, "said_by", None)
     print(f"{detector.network.report}{f', as -{said_by} says' if said_by else ''}", file=sys.stderr)
     return detector
@@ -183,11 +212,12 @@ def load_classifier(options: argparse.Namespace) -> DataClassifier:
     with without_garbage_collection():
         from ..classify import classifier as classifiers
 
-        classifier = classifiers.load_classifier(
-            options.data or classifiers.imagenet_data(), options.cfg, options.weights, device=chosen_device(options),
-            numerics=options.numerics, program=options.program, engine=options.engine, precision=options.precision,
-            batch=options.batch,
-        )  # fmt: skip
+        with loading(options) as where:
+            classifier = classifiers.load_classifier(
+                options.data or classifiers.imagenet_data(), options.cfg, options.weights, numerics=options.numerics,
+                program=options.program, engine=options.engine, precision=options.precision, batch=options.batch,
+                **where,
+            )  # fmt: skip
     print(classifier.network.report, file=sys.stderr)
     return classifier
 

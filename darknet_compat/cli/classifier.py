@@ -10,6 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from .arguments import TypedImages, add_network, add_top, bar, load_classifier
+from .several import add_gpus
 
 if TYPE_CHECKING:
     from ..classify.classifier import DataClassifier
@@ -54,7 +55,8 @@ def add(verbs: Any) -> None:
             help="folder for classes.csv and confusion.csv (the figures of each class, and which classes are "
             "confused), and for both as images",
         )  # fmt: skip
-        parser.set_defaults(run=valid, verb=name)
+        parser.set_defaults(verb=name)
+        add_gpus(parser, valid)
 
     for name, what in (
         ("label", "the name of the likeliest class, one line per image"),
@@ -64,12 +66,14 @@ def add(verbs: Any) -> None:
         parser = _add(classifier, name, f"{what} (default: the list of test=)", "")
         _add_images(parser, "*")
         add_top(parser)
-        parser.set_defaults(run=table, verb=name)
+        parser.set_defaults(verb=name)
+        add_gpus(parser, table)
 
     parser = _add(classifier, "fout", "path and the probability of every class, one line per image", " paths.list")
     parser.add_argument("file", metavar="FILE", help="list of paths, one per line; or an image, folder or pattern")
     _add_skip(parser)
-    parser.set_defaults(run=table, verb="fout", top=None)
+    parser.set_defaults(verb="fout", top=None)
+    add_gpus(parser, table)
 
     parser = _add(classifier, "try", "the output of one layer for an image", " dog.jpg 0")
     parser.add_argument("image", metavar="IMAGE")
@@ -122,7 +126,7 @@ def _add_predict(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-json", "--json", metavar="FILE", help="the likeliest classes as JSON (many images: default predictions.json)"
     )
-    parser.set_defaults(run=predict)
+    add_gpus(parser, predict, typed=True)
 
 
 def predict(options: argparse.Namespace) -> int:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..output import complain
 from .arguments import EXAMPLE, TypedImages, add_letter_box, add_network, add_tiles, bar, fraction, load
+from .several import add_gpus
 
 if TYPE_CHECKING:
     from ..detect import Detections
@@ -85,7 +86,8 @@ def add_test(
         help="skip images that cannot be read, with a warning for each, and exit with 1 at the end (default: stop at "
         "the first, and write the detections before it)",
     )  # fmt: skip
-    parser.set_defaults(run=test, short=False)
+    parser.set_defaults(short=False)
+    add_gpus(parser, test, typed=True)
     return parser
 
 

@@ -18,6 +18,7 @@ class Flag(NamedTuple):
     what: str
 
 
+OF_MANY = "it is for training, and for verbs that look at many images"
 OF_TEST, OF_TRAIN, OF_MAP = "it is for the verb test", "it is for training", "it is for the verb map"
 OF_ANCHORS, OF_DETECTION = "it is for the verb calc_anchors", "this verb has it fixed"
 FRAMES, CAMERA, BROWSER = "it is for videos", "it chooses a camera", "it shows images in a browser"
@@ -39,7 +40,7 @@ FAMILIES: dict[str, dict[str, Flag]] = {
         "dontdraw_bbox": Flag(0, FRAMES), "http_post_host": Flag(1, FRAMES), "time_limit_sec": Flag(1, FRAMES),
         "out": Flag(1, "this verb writes no such file"), "iou_thresh": Flag(1, "it is for the verbs map and train"),
         "num_of_clusters": Flag(1, OF_ANCHORS), "width": Flag(1, OF_ANCHORS), "height": Flag(1, OF_ANCHORS),
-        "save_labels": Flag(0, OF_TEST), "mAP_epochs": Flag(1, OF_TRAIN), "gpus": Flag(1, OF_TRAIN),
+        "save_labels": Flag(0, OF_TEST), "mAP_epochs": Flag(1, OF_TRAIN), "gpus": Flag(1, OF_MANY),
         "chart": Flag(1, "the chart is drawn from NAME.csv, which a resumed training goes on with"),
         "clear": Flag(0, OF_TRAIN), "fullscreen": Flag(0, "no window opens"), "w": Flag(1, CAMERA),
         "fps": Flag(1, CAMERA),
@@ -47,7 +48,7 @@ FAMILIES: dict[str, dict[str, Flag]] = {
     "yolo": {**MAIN, **_VIDEO},
     "classifier": {
         **MAIN,
-        "c": Flag(1, CAMERA), "t": Flag(1, "it is for the verb predict"), "gpus": Flag(1, OF_TRAIN),
+        "c": Flag(1, CAMERA), "t": Flag(1, "it is for the verb predict"), "gpus": Flag(1, OF_MANY),
         "clear": Flag(0, OF_TRAIN), "mjpeg_port": Flag(1, BROWSER), "dont_show": Flag(0, ""),
         "benchmark": Flag(0, "it times a video"), "benchmark_layers": Flag(0, "it times a video"),
         "dontuse_opencv": Flag(0, "one loader serves all"), "show_imgs": Flag(0, "it shows training images"),

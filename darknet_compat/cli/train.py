@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import DarknetError, ToldError
 from ..output import complain
-from .arguments import above_0, add_device, add_program, chosen_device, count, fraction, positive
+from .arguments import above_0, add_device, add_program, chosen_device, count, fraction, gpu_numbers, positive
 
 if TYPE_CHECKING:
     from ..train.training import Trained
@@ -95,7 +95,7 @@ def _parser(
         action="store_true",
         help="continue from the .state beside the last snapshot as if there had been no stop",
     )
-    flag("gpus", type=_gpus, metavar="0,1", help="GPUs to train on, one process each; multiplies the rate")
+    flag("gpus", type=gpu_numbers, metavar="0,1", help="GPUs to train on, one process each; multiplies the rate")
     add_device(parser, "where torch runs: cuda (default where there is one), cpu, cuda:1 ...")
     flag("numerics", choices=("cudnn", "gpu", "cpu"), default="cudnn",
          help="which batch normalisation: cudnn's made the published weights (default)")  # fmt: skip
@@ -117,16 +117,6 @@ def _parser(
     return parser, flag
 
 
-def _gpus(text: str) -> list[int]:
-    try:
-        gpus = [int(word) for word in text.split(",")]
-    except ValueError:
-        gpus = [-1]
-    if min(gpus) < 0 or len(set(gpus)) < len(gpus):
-        raise argparse.ArgumentTypeError(f"{text!r} is no list of GPU numbers such as 0,1")
-    return gpus
-
-
 def _seed(text: str) -> int:
     seed = int(text)
     if not 0 <= seed < 2**63:
@@ -144,7 +134,7 @@ def train(parser: argparse.ArgumentParser, options: argparse.Namespace, start: S
         parser.error("-gpus and -device exclude each other")
     if options.amp and options.numerics != "cudnn":
         parser.error(f"-amp needs -numerics cudnn, not {options.numerics}")
-    from ..train.distributed import join, launch, leave
+    from ..processes import join, launch, leave
 
     if options.gpus and "RANK" not in os.environ:
         if len(options.gpus) > 1:

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from .arguments import EXAMPLE, add_letter_box, add_network, add_tiles, bar, fraction, load
+from .several import Verb, add_gpus
 
 if TYPE_CHECKING:
     from ..detect import Detections
@@ -27,9 +28,8 @@ def add(verbs: Any) -> None:
     add_letter_box(parser)
     add_tiles(parser)
     what = "as valid, with the output for the mirrored image averaged in, as Darknet does it"
-    parser = add_valid(verbs, "detector", forms, "valid2", what)
+    parser = add_valid(verbs, "detector", forms, "valid2", what, valid2)
     add_letter_box(parser)
-    parser.set_defaults(run=valid2)
 
     parser = verbs.add_parser(
         "map",
@@ -47,7 +47,7 @@ def add(verbs: Any) -> None:
     parser.add_argument(
         "-points", "--points", type=int, choices=(0, 11, 101), default=0, help="0: area; 11: VOC 2007; 101: COCO"
     )
-    parser.set_defaults(run=map_)
+    add_gpus(parser, map_)
 
     add_recall(verbs, "detector", "Images are stretched and boxes suppressed by objectness over IOU .4")
 
@@ -58,6 +58,7 @@ def add_valid(
     forms: str,
     name: str = "valid",
     what: str = "write Darknet's result files for the images of DATA's valid list",
+    run: Verb | None = None,
 ) -> argparse.ArgumentParser:
     """Make ``valid``, or one like it, known to a family of verbs. ``forms``: the files that it writes."""
     parser: argparse.ArgumentParser = verbs.add_parser(
@@ -70,7 +71,11 @@ def add_valid(
     )
     add_network(parser)
     parser.add_argument("-out", "--out", metavar="PREFIX", help="prefix of the result files' names")
-    parser.set_defaults(run=valid)
+    parser.add_argument(
+        "-resume", "--resume", action="store_true",
+        help="go on with a run that was stopped or killed: what it has found is kept beside the result files",
+    )  # fmt: skip
+    add_gpus(parser, run or valid)
     return parser
 
 
@@ -85,14 +90,14 @@ def add_recall(verbs: Any, family: str, boxes: str) -> None:
         allow_abbrev=False,
     )
     add_network(parser)
-    parser.set_defaults(run=recall)
+    add_gpus(parser, recall)
 
 
 def valid(options: argparse.Namespace, mirrored: bool = False) -> int:
     from ..detect.validate import validate
 
     detector = load(options)
-    paths = validate(detector, out=options.out, mirrored=mirrored, progress=_timed)
+    paths = validate(detector, out=options.out, mirrored=mirrored, resume=options.resume, progress=_timed)
     more = f" ... {paths[-1].name}" if len(paths) > 1 else ""
     print(f"{len(detector.valid_images())} images: {paths[0]}{more}")
     return 0

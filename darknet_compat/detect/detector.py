@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Any, overload
 
 import torch
@@ -12,6 +13,7 @@ from ..cfg import DataFile, check_names, class_names, read_data, read_list, read
 from ..defaults import HIER, TEST, YOLO, Verbs, fraction
 from ..engines import Engine, Engines, network_for
 from ..network import Network
+from ..processes import ALONE, Processes
 from ..program import ALEXEYAB
 from ..sources import Source, read_source
 from ..stock import find_stock
@@ -32,7 +34,8 @@ class Detector:
     ``precision`` are those of :func:`darknet_compat.engines.start_engine`, ``batch`` is how many images go through the
     network at a time, the rest is that of :func:`darknet_compat.load_network`. ``verbs``: by which of Darknet's verbs;
     "yolo" takes YOLOv1's networks alone. ``tiles`` over 1 looks at each image in so many times so many parts that
-    overlap, and at the whole of it, for objects that are small in it.
+    overlap, and at the whole of it, for objects that are small in it. ``processes``: this one and others that have the
+    same detector; they share the images of a job, whose results the first one gets.
 
     Raises :class:`DarknetError` in one line that names file and place, and :class:`ValueError` for an option that has
     no such value.
@@ -55,6 +58,7 @@ class Detector:
         batch: int = BATCH,
         verbs: Verbs = "detector",
         tiles: int = 1,
+        processes: Processes = ALONE,
     ) -> None:
         cfg = network_for(cfg, weights, engine, device=device, numerics=numerics, program=program)
         self.network = cfg
@@ -73,7 +77,8 @@ class Detector:
         """Of the classes."""
         if names is not None:
             self.names = class_names(names, classes, cfg.cfg.file)
-        self._engines = Engines(cfg, engine, precision, batch)
+        self.processes = processes
+        self._engines = Engines(cfg, engine, precision, batch, processes)
 
     @property
     def rules(self) -> str:
@@ -130,17 +135,31 @@ class Detector:
         )  # fmt: skip
         return found if many else found[0]
 
+    @property
+    def choices(self) -> dict[str, object]:
+        """What decides the last bits of its detections, beside the network and what :meth:`engine` says."""
+        return {
+            "engine": self._engines.name, "precision": self._engines.precision, "letter_box": self.letter_box,
+            "tiles": self.tiles, "verbs": self.verbs, "device": next(self.network.parameters()).device.type,
+        }  # fmt: skip
+
     def engine(self, inputs: int) -> tuple[Engine, int]:
         """What runs the network on so many inputs, and how many it takes at a time."""
         return self._engines.take(inputs)
 
-    def detect(self, paths: Sequence[str], *, hier: float = HIER, **options: Any) -> Iterator[Detections]:
-        """The detections of image files, in order, as :func:`detect_files` gives them; its options may be given."""
+    def detect(
+        self, paths: Sequence[str], *, start: int = 0, hier: float = HIER, **options: Any
+    ) -> Iterator[Detections]:
+        """The detections of image files, in order, as :func:`detect_files` gives them; its options may be given.
+
+        ``start`` leaves out so many whole batches of images; those of the others are the same.
+        """
         engine, batch = self.engine(len(paths))
         usual = {
             "letter_box": self.letter_box, "batch": batch, "engine": engine, "classes": self.names, "tiles": self.tiles,
+            "processes": self.processes,
         }  # fmt: skip
-        return detect_files(self.network, paths, hier=hier, **{**usual, **options})
+        return detect_files(self.network, islice(paths, start, None), hier=hier, **{**usual, **options})
 
 
 class DataDetector(Detector):

@@ -15,6 +15,7 @@ from ..errors import ImageError
 from ..flow import forward_turns, read_file, results_in_order
 from ..images import letterbox_image, resize_image
 from ..network import Network
+from ..processes import ALONE, Processes
 from .detections import Detections, detect
 from .tiles import join, tiles_of
 
@@ -45,6 +46,7 @@ def detect_many(
     unreadable: Callable[[ImageError], None] | None = None,
     keep: bool = False,
     tiles: int = 1,
+    processes: Processes = ALONE,
     **options: Any,
 ) -> Iterator[Detections]:
     """Detections of many images, in order. ``read`` makes a path and pixels, uint8 RGB (h, w, 3), of a thing.
@@ -58,7 +60,8 @@ def detect_many(
     An image that cannot be read raises :class:`ImageError` after the detections of all images before it. Or
     ``unreadable`` takes that error, and if it returns, the image is passed over. Raises :class:`CfgError` where the
     network takes no RGB. With ``keep`` the detections hold the pixels. ``tiles`` over 1 looks at each image in so many
-    times so many parts that overlap, and at the whole of it (``tiles.py``).
+    times so many parts that overlap, and at the whole of it (``tiles.py``). Several ``processes`` share the batches
+    (:func:`.flow.results_in_order`).
     """
     network.check_images()
     letter_box = network.letter_box if letter_box is None else letter_box
@@ -108,4 +111,4 @@ def detect_many(
             results.append(replace(one, pixels=image) if keep else one)
         return results
 
-    yield from results_in_order(found_in if tiles == 1 else found_in_tiles, things, batch, unreadable, read)
+    yield from results_in_order(found_in if tiles == 1 else found_in_tiles, things, batch, unreadable, read, processes)

@@ -188,6 +188,8 @@ class ResultFiles:
         self.paths = [Path(folder) / name for name in stems.get(eval, [f"{prefix}.txt"])]
         self._folder = self.paths[0].parent
         self._part = self._folder / f".{Path(prefix).name}.part"
+        self.journal = self._folder / f".{Path(prefix).name}.journal"
+        """Where what is found may be kept until the files are written (``journal.py``)."""
         self._stranded = False
         self._first = True
         self._number = 0

@@ -56,10 +56,20 @@ def mean_average_precision(
     """
     paths, classes = detector.valid_images(), len(detector.names)
     program = detector.network.program
+    found: Iterable[Detections] = detector.detect(paths, hier=MAP_HIER, **MAP[program]._asdict())
+    if not detector.processes.first:
+        detector.processes.work_for_first(found)
     truths = read_label_files(paths, classes, program)
     difficult = read_difficult(detector.data, paths, classes, program)
-    found = progress(detector.detect(paths, hier=MAP_HIER, **MAP[program]._asdict()), len(paths))
-    return map_of(found, detector.names, truths, difficult, thresh=thresh, iou_thresh=iou_thresh, points=points)
+    return map_of(
+        progress(found, len(paths)),
+        detector.names,
+        truths,
+        difficult,
+        thresh=thresh,
+        iou_thresh=iou_thresh,
+        points=points,
+    )
 
 
 def recall(detector: DataDetector, *, progress: Progress[Detections] = unseen) -> RecallTable:
@@ -69,9 +79,11 @@ def recall(detector: DataDetector, *, progress: Progress[Detections] = unseen) -
     ``yolo`` not at all. ``progress`` is that of :func:`validate`.
     """
     paths = detector.valid_images()
+    found = detector.detect(paths, letter_box=False, by_objectness=True, **RECALL[detector.rules]._asdict())
+    if not detector.processes.first:
+        detector.processes.work_for_first(found)
     truths = read_label_files(paths, detector.network.detector.o.classes, detector.network.program)
     image, objectness, box = [], [], []
-    found = detector.detect(paths, letter_box=False, by_objectness=True, **RECALL[detector.rules]._asdict())
     for index, detections in enumerate(progress(found, len(paths))):
         image.append(np.full(len(detections.prob), index))
         objectness.append(detections.prob[:, 0])

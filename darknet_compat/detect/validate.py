@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import os
 import warnings
+from itertools import chain
 from pathlib import Path
 
 from ..defaults import VALID, YOLO
+from ..errors import DarknetError
 from ..labels import image_ids
 from ..progress import Progress, unseen
 from ..tree import read_map
 from .detections import Detections
 from .detector import DataDetector
+from .journal import Journal, made_by
 from .results import ResultFiles, coco_image_id
 
 
@@ -23,6 +26,7 @@ def validate(
     *,
     out: str | os.PathLike[str] | None = None,
     mirrored: bool = False,
+    resume: bool = False,
     progress: Progress[Detections] = unseen,
 ) -> list[Path]:
     """Write the result files of the ``valid`` list, all or none; their paths come back.
@@ -32,6 +36,9 @@ def validate(
     averages in the output for the mirrored image, as ``valid2`` does. ``progress`` takes the detections and their
     number and hands them on. For the verbs ``yolo`` the files are comp4 ones whatever ``eval=`` says, and their first
     pixel is 0 and not 1.
+
+    Until the files are written a journal beside them keeps what is found. ``resume`` goes on with that of a run of the
+    same network, list and options that was stopped or killed, and gives the same files; without one it begins anew.
 
     Raises :class:`DarknetError` before the first image where files could not be written, or not be scored.
     """
@@ -56,9 +63,26 @@ def validate(
         raise data.error("eval", f"{classes} classes would be written; expected the {expected} of eval={kind}")
     folder = data.get("results", "results")
     first_pixel = 0 if yolo else 1
-    with ResultFiles(folder, kind, detector.names, out, detector.names_file, first_pixel, program) as files:
-        thresholds = VALID[detector.rules]._asdict()
-        found = detector.detect(paths, mirrored=mirrored, relative=False, class_map=asked, **thresholds)
-        for detections in progress(found, len(paths)):
-            files.add(detections)
+    processes, total = detector.processes, len(paths)
+    files = ResultFiles(folder, kind, detector.names, out, detector.names_file, first_pixel, program)
+    options = {"mirrored": mirrored, "class_map": asked, **VALID[detector.rules]._asdict()}
+    if not processes.first:
+        start = processes.broadcast_number(0)
+        processes.work_for_first(detector.detect(paths, start=start, relative=False, **options))
+    engine, batch = detector.engine(total)
+    made = made_by(
+        detector.network, paths, batch=batch, threads=engine.threads, **detector.choices, **options, eval=kind,
+        names=detector.names,
+    )  # fmt: skip
+    with Journal(files.journal, made, resume) as journal, files:
+        start = processes.broadcast_number(journal.images)
+        found = detector.detect(paths, start=start, relative=False, **options)
+        try:
+            for detections in progress(chain(journal.read(paths, detector.names), journal.kept(found, batch)), total):
+                files.add(detections)
+        except (DarknetError, KeyboardInterrupt) as error:
+            if not journal.images:
+                raise
+            done = f"; {journal.images:,} of {total:,} images are kept, and -resume goes on"
+            raise type(error)(f"{error}{done}") from error
     return files.paths

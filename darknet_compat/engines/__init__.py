@@ -17,6 +17,7 @@ from torch import Tensor
 from ..device import find_device
 from ..errors import ExportError
 from ..network import Network
+from ..processes import ALONE, Processes
 from ..weights import load_network
 from .packed import Predict, device_of, pack
 from .threads import torch_threads
@@ -87,25 +88,27 @@ def _check_names(name: str, precision: str) -> None:
 
 
 class Engines:
-    """Engines for a network as it is when each is first asked for.
+    """Engines for a network as it is when each is first asked for, in one of ``processes``, which share the inputs.
 
     Raises :class:`ValueError` for names that are none, and for a ``batch`` under 1.
     """
 
-    def __init__(self, network: Network, name: str, precision: str, batch: int) -> None:
+    def __init__(self, network: Network, name: str, precision: str, batch: int, processes: Processes = ALONE) -> None:
         _check_names(name, precision)
         if not isinstance(batch, (int, np.integer)) or batch < 1:
             raise ValueError(f"batch is {batch!r}; expected a whole number, 1 or more")
         self.network, self.name, self.precision, self.batch = network, name, precision, batch
+        self.processes = processes
         self.started: dict[tuple[int, int], Engine] = {}
 
     def take(self, inputs: int) -> tuple[Engine, int]:
         """An engine for so many inputs, ``batch`` of them at a time or all, and how many it takes at a time.
 
-        As many calls run side by side as there are batches; a call has the threads that are left for it.
+        As many calls run side by side as there are batches; a call has the threads that are left for it. In
+        several processes both are those of one.
         """
         batch = max(min(self.batch, inputs), 1)
-        threads = max(torch.get_num_threads() // max(-(-inputs // batch), 1), 1)
+        threads = max(self.processes.threads // max(-(-inputs // batch), 1), 1)
         # Each has the weights once more: one for all numbers of inputs that go through the network alike.
         if (batch, threads) not in self.started:
             self.started[batch, threads] = start_engine(self.network, self.name, self.precision, batch, threads)

@@ -28,11 +28,11 @@ from ..images import load_image, save_image
 from ..labels import Labels, label_line, label_path
 from ..layers.net import read_net
 from ..network import Network
+from ..processes import Processes
 from ..program import read_program
 from ..stock import find_stock
 from ..train.data import load_batches
 from ..train.detector import detection_set
-from ..train.distributed import Processes
 from ..train.step import Trainer
 from ..weights import load_network
 from .collect import FORMS, Collection, Form, Labelled, Part, collect

@@ -13,10 +13,11 @@ import numpy as np
 from ..cfg import Cfg
 from ..classify.classifier import DataClassifier, check_classifier, network_tree
 from ..classify.labels import LabelRule, path_classes, read_classes, read_labels, read_top
-from ..classify.validate import judge_paths
+from ..classify.validate import Judged, judge_paths
 from ..image_files import check_some, listed_images
 from ..network import Network
 from ..program import ALEXEYAB, PJREDDIE
+from ..progress import Progress, unseen
 from ..stock import find_stock
 from .checkpoint import ROLLING, Snapshots, by_batches, by_epochs
 from .class_images import TRAIN, image_classes, training_images
@@ -123,9 +124,10 @@ class ClassifierTraining(ImageTraining[ClassTrainingSet]):
         truths = path_classes(paths, read_labels(self.data), self.labels, file)
         batch = max(min(net.mini_batch, SCORED), 1)
 
-        def score() -> list[float]:
-            classifier = DataClassifier(self.data, network, batch=batch)  # anew: its engines keep the weights
-            found = judge_paths(classifier, truths, self.top)
+        def score(progress: Progress[Judged] = unseen) -> list[float]:
+            # Anew: its engines keep the weights.
+            classifier = DataClassifier(self.data, network, batch=batch, processes=self.processes)
+            found = judge_paths(classifier, truths, self.top, progress=progress)
             return [found.top1, found.topk][: len(self._scores())]
 
         if self.topk_every:

@@ -15,7 +15,7 @@ from ..cfg import Cfg, check_names, read_list, read_names
 from ..cfg.sections import printable
 from ..classify.labels import match_labels, read_labels
 from ..defaults import MAP, MAP_HIER, YOLO, Verbs
-from ..detect import detect_files
+from ..detect import Detections, detect_files
 from ..detect.scores import map_of
 from ..errors import DataError, TrainingError
 from ..evaluate.annotations import read_label_files
@@ -24,6 +24,7 @@ from ..labels import Labels, class_labels
 from ..layers.net import read_net
 from ..network import Network
 from ..program import ALEXEYAB
+from ..progress import Progress, unseen
 from ..stock import find_stock
 from .alexeyab_augment import alexeyab_augmentation
 from .augment import Augmentation, Fit
@@ -202,11 +203,12 @@ class DetectorTraining(ImageTraining[DetectionSet]):
         check_names(self.data, names, classes, self.snapshots.cfg.file)
         truths = read_label_files(paths, classes, network.program)
 
-        def score() -> list[float]:
+        def score(progress: Progress[Detections] = unseen) -> list[float]:
             found = detect_files(
-                network, paths, batch=min(net.mini_batch, MAP_BATCH), hier=MAP_HIER, **MAP[network.program]._asdict(),
+                network, paths, batch=min(net.mini_batch, MAP_BATCH), processes=self.processes, hier=MAP_HIER,
+                **MAP[network.program]._asdict(),
             )  # fmt: skip
-            return [map_of(found, names, truths, iou_thresh=self.iou_thresh).mean]
+            return [map_of(progress(found, len(paths)), names, truths, iou_thresh=self.iou_thresh).mean]
 
         if self.map_every:
             return Scoring(score, self.map_every, best)

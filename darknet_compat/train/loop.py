@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -16,7 +16,9 @@ from types import FrameType, TracebackType
 import torch
 
 from ..errors import DarknetError, ImageError, LostProcessError, TrainingError
+from ..processes import ShareDone
 from ..program import ALEXEYAB
+from ..progress import Result
 from .batch import Batch
 from .checkpoint import Snapshots, passed
 from .data import STOPPING, ImageSet, load_batches
@@ -85,12 +87,13 @@ class Stopping:
 class Scoring:
     """Scores (0..1) while training: ``score()`` every ``every`` batches and at the end; the best so far is kept.
 
-    The first time is batch ``first``, and the others count from there.
+    The first time is batch ``first``, and the others count from there. With several processes all score together, and
+    ``score`` is given a function (``progress.py``) that hands on what is found in the images.
 
     There is one for each of the log's; the first says which weights are the best.
     """
 
-    score: Callable[[], Sequence[float]]
+    score: Callable[..., Sequence[float]]
     every: int
     best: float | None = None
     first: int = 0
@@ -130,7 +133,7 @@ def train_on(
 ) -> int:
     """Train on ``batches`` until ``max_batches``. Returns 0, or the signal that asked to stop.
 
-    ``log``, ``snapshots`` and ``scoring`` are the first process's to use; the others have None for a log.
+    ``log`` and ``snapshots`` are the first process's to use; the others have None for a log.
 
     A signal does not wait for the update that is under way, which may take minutes, nor for images: the update is
     broken off as soon as the running layer, or backward pass of a mini-batch, returns, and what stood before it is
@@ -195,14 +198,15 @@ def _updates(
         if update is None:
             return False
         seconds = time.perf_counter() - clock - waited.seconds
+        last = update.batch >= net.max_batches
+        images = images_per_update(net)
         if log:
-            log.update(update, seconds, waited.seconds, images_per_update(net), trainer.processes.world)
-            last = update.batch >= net.max_batches
-            images = images_per_update(net)
-            scores = None
-            if scoring and (last or passed(before // images, update.batch, scoring.every, scoring.first)):
-                with contextlib.suppress(Stopped):
-                    scores = _score(trainer, snapshots, log, scoring, stopping)
+            log.update(update, seconds, waited.seconds, images, trainer.processes.world)
+        scores = None
+        if scoring and (last or passed(before // images, update.batch, scoring.every, scoring.first)):
+            with contextlib.suppress(Stopped, ShareDone):
+                scores = _score(trainer, snapshots, log, scoring, stopping)
+        if log:
             log.row(update, seconds, waited.seconds, size, scores)
             due = snapshots.due(before, network.seen, images)
             if last and snapshots.backup not in due:
@@ -302,19 +306,38 @@ class Sizes:
         return count
 
 
-def _score(trainer: Trainer, snapshots: Snapshots, log: Log, scoring: Scoring, stopping: Stopping) -> Sequence[float]:
-    """The scores at the cfg's own size, with the rolling statistics; a best one's weights are kept."""
+def _score(
+    trainer: Trainer, snapshots: Snapshots, log: Log | None, scoring: Scoring, stopping: Stopping
+) -> Sequence[float]:
+    """The scores at the cfg's own size, with the rolling statistics; a best one's weights are kept.
+
+    Several processes share the images, with the statistics of the first. All but the first end by :class:`ShareDone`.
+    """
     network = trainer.network
     network.resize(trainer.net.width, trainer.net.height)
     network.eval()
     try:
-        with stopping.breaks_off():
-            scores = scoring.score()
+        if trainer.processes.world == 1:
+            with stopping.breaks_off():
+                scores = scoring.score()
+        else:
+            for buffer in network.buffers():  # rolling means and variances, each process's own so far
+                trainer.processes.broadcast(buffer)
+            scores = scoring.score(lambda found, total: _until_asked(found, stopping))
     finally:
         network.train()
+    assert log is not None  # this is the first process
     if scoring.best is None or scores[0] > scoring.best:
         scoring.best = scores[0]
         snapshots.save(trainer, snapshots.path("_best.weights"))
     said = [f"{title} {100 * score:.2f} %" for title, score in zip(log.scores.values(), scores, strict=True)]
     log.say(", ".join([*said, f"best {100 * scoring.best:.2f} %"]))
     return scores
+
+
+def _until_asked(found: Iterable[Result], stopping: Stopping) -> Iterator[Result]:
+    """Results up to a signal, between two of them: it would break off what processes say to each other."""
+    for one in found:
+        if stopping.asked:
+            raise Stopped
+        yield one

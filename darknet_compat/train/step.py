@@ -21,7 +21,8 @@ from ..errors import LostProcessError, TrainingError
 from ..layers.head import Head
 from ..layers.recurrent import Recurrent
 from ..network import Network
-from .distributed import Processes, Sums
+from ..processes import Processes
+from .distributed import Sums
 from .ema import Ema
 from .optimizer import Gradients, change_images, clip_weights, make_optimizer, set_rate
 from .schedule import batch_number, check_schedule, current_rate, draw, images_per_update

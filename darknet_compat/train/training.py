@@ -10,7 +10,7 @@ import contextlib
 import os
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
@@ -19,15 +19,15 @@ import torch
 
 from ..cfg import Cfg, DataFile, format_cfg, read_cfg, read_data, read_list
 from ..device import find_device
-from ..errors import DarknetError, ToldError, TrainingError
+from ..errors import TrainingError
 from ..files import clear_parts
 from ..network import Network
+from ..processes import Processes, together
 from ..program import read_program
 from ..stock import find_stock
 from ..weights import load_network
 from .checkpoint import Snapshots
 from .data import ImageSet
-from .distributed import Processes
 from .log import Log
 from .loop import Scoring, Stopping, train
 from .record import Record, read_record, record_path, write_record
@@ -104,7 +104,7 @@ class Training:
         self.command = command or (lambda resume: f"{self.function}(..., resume={resume})")
         # Before what one process alone may find wrong: it would not come here, and the others would wait for it.
         seed = self.processes.broadcast_number(int.from_bytes(os.urandom(4), "little") if seed is None else seed)
-        with _together(self.processes):
+        with together(self.processes):
             self._read_data()
             read = read_cfg(find_stock(os.fspath(cfg)))
             follows = program or read_program(read)[0]
@@ -330,23 +330,3 @@ class ImageTraining(Training, Generic[Images]):
             return 1
         here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         return max(1, min(8, here // self.processes.world))
-
-
-@contextlib.contextmanager
-def _together(processes: Processes) -> Iterator[None]:
-    """What each process does by itself; then the first raises what any of them found wrong, the others ToldError."""
-    problem = None
-    with contextlib.ExitStack() as quiet:
-        if not processes.first:
-            quiet.enter_context(contextlib.redirect_stderr(quiet.enter_context(open(os.devnull, "w"))))
-        try:
-            yield
-        except DarknetError as error:
-            problem = error
-    problems = [found for found in processes.all_gather(str(problem) if problem else None) if found]
-    if not problems:
-        return
-    if processes.first:
-        raise problem or TrainingError(problems[0])
-    processes.barrier()
-    raise ToldError(problems[0])

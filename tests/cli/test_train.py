@@ -23,10 +23,10 @@ from darknet_compat import load_network, save_weights
 from darknet_compat.cfg import read_cfg
 from darknet_compat.cli import build_parser, main
 from darknet_compat.cli.train import _arguments
+from darknet_compat.processes import Processes
 from darknet_compat.train import data, detector, on_device, sources, step, training
 from darknet_compat.train.checkpoint import Snapshots
 from darknet_compat.train.detector import DetectorTraining
-from darknet_compat.train.distributed import Processes
 from darknet_compat.train.step import Trainer
 from darknet_compat.weights import load_weights, read_header
 from tests.cli.conftest import CFG, WEIGHTS
@@ -302,7 +302,7 @@ def test_rank_without_the_launcher_is_one_line(run, monkeypatch):
     monkeypatch.delenv("MASTER_ADDR", raising=False)
     code, _, error = run()
     assert code == 1
-    assert error.startswith("darknet-compat: cannot join the 1 processes of this training: ")
+    assert error.startswith("darknet-compat: cannot join the 1 processes of this job: ")
     assert len(error.splitlines()) == 1
 
 
@@ -665,7 +665,7 @@ def test_the_command_to_go_on_takes_the_device_that_the_training_had(verb, monke
         "darknet_compat.train.detector.train_detector",
         lambda *_, **options: given.append(options) or SimpleNamespace(signal=None),
     )
-    monkeypatch.setattr("darknet_compat.train.distributed.find_device", lambda name: name)
+    monkeypatch.setattr("darknet_compat.processes.find_device", lambda name: name)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert verb("detector", "train", "a.data", "b.cfg", *flags.split()) == 0
     assert (given[0]["device"], given[0]["processes"].device) == (device, device)

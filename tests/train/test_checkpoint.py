@@ -15,8 +15,8 @@ import torch
 from darknet_compat import load_network
 from darknet_compat.cfg import parse_cfg, read_cfg
 from darknet_compat.errors import TrainingError
+from darknet_compat.processes import Processes
 from darknet_compat.train.checkpoint import FORMAT, Snapshots, passed
-from darknet_compat.train.distributed import Processes
 from darknet_compat.train.step import Trainer
 from darknet_compat.weights import read_header
 from tests.hostile import no_longer_than

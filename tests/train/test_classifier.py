@@ -19,10 +19,10 @@ from darknet_compat.cfg import parse_cfg
 from darknet_compat.classify.classifier import load_classifier
 from darknet_compat.classify.validate import judge_paths, validate_classifier
 from darknet_compat.errors import CfgError, DataError, TrainingError
+from darknet_compat.processes import join, leave
 from darknet_compat.train import classifier as module
 from darknet_compat.train import loop
 from darknet_compat.train.classifier import ClassifierTraining, train_classifier
-from darknet_compat.train.distributed import join, leave
 from darknet_compat.train.log import Log
 from darknet_compat.train.schedule import CLASSIFICATION
 from darknet_compat.train.step import Trainer, network_cost, strict
@@ -281,7 +281,7 @@ def test_the_valid_list_is_scored_by_the_rule_of_the_labels(images, tmp_path, mo
     """By path all of its images are red, for a folder above them is."""
     judged = []
     monkeypatch.setattr(
-        module, "judge_paths", lambda _, truths, top: judged.append(truths) or SimpleNamespace(top1=0, topk=0)
+        module, "judge_paths", lambda _, truths, top, **rest: judged.append(truths) or SimpleNamespace(top1=0, topk=0)
     )
     (tmp_path / "red").symlink_to(images)
     (tmp_path / "valid.txt").write_text("".join(f"{tmp_path}/red/set/{label}/{i:03d}.png\n" for i, label in
@@ -345,7 +345,7 @@ def test_along_a_tree(images, tmp_path, monkeypatch):
     monkeypatch.setattr(
         module,
         "judge_paths",
-        lambda classifier, *rest: judged.append(classifier.tree) or judge_paths(classifier, *rest),
+        lambda classifier, *rest, **more: judged.append(classifier.tree) or judge_paths(classifier, *rest, **more),
     )
     done = made.run()
     assert [tree.names for tree in judged] == [["warm", "cold", "red", "orange", "green", "blue"]]

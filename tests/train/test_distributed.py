@@ -3,36 +3,32 @@
 from __future__ import annotations
 
 import csv
-import logging
 import os
 import signal
 import socket
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
-import torch.distributed as dist
-from torch.distributed.elastic.multiprocessing.api import SignalException
-from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
 from darknet_compat import load_network
 from darknet_compat.cfg import parse_cfg, read_cfg
-from darknet_compat.errors import LostProcessError, TrainingError
+from darknet_compat.processes import Processes
 from darknet_compat.train import distributed
-from darknet_compat.train.distributed import LAUNCHER, Processes, Sums, join, launch, launch_processes, leave
+from darknet_compat.train.distributed import Sums
 from darknet_compat.train.step import Trainer
 from darknet_compat.weights import load_weights
 from tests.train import nets
 from tests.train.nets import data_set, dropping, small
+from tests.trainings import CLASSIFIER
 
 ROOT = Path(__file__).resolve().parents[2]
 # What `-gpus 0,1` runs, with two CPU processes in the place of the GPUs.
 LAUNCH = """
 import sys
-from darknet_compat.train.distributed import launch_processes
+from darknet_compat.processes import launch_processes
 sys.exit(launch_processes(2, sys.argv[1:]))
 """
 
@@ -224,169 +220,6 @@ def test_what_is_wrong_is_said_once(tmp_path):
     assert len(error.splitlines()) == 1
 
 
-def test_gpus_that_are_not_there(monkeypatch):
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    with pytest.raises(TrainingError, match="-gpus names GPU 1; torch finds 1 on this machine"):
-        launch([0, 1], [])
-    with pytest.raises(TrainingError, match="-gpus names GPU 3; torch finds 1 on this machine"):
-        launch([0, 3, 2], [])
-
-
-@pytest.mark.parametrize(("processors", "count", "each"), [(8, 3, "2"), (2, 3, "1"), (None, 1, "1")])
-def test_each_process_has_its_share_of_the_processors(monkeypatch, processors, count, each):
-    quiet = []
-    monkeypatch.setattr("torch.distributed.run.run", lambda _: quiet.append(logging.root.manager.disable))
-    monkeypatch.setattr(os, "cpu_count", lambda: processors)
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    monkeypatch.delenv("OMP_NUM_THREADS")
-    try:
-        assert launch_processes(count, ["words"]) == 0
-    finally:
-        logging.disable(logging.NOTSET)
-    assert os.environ["OMP_NUM_THREADS"] == each
-    assert quiet == [logging.CRITICAL], "the processes say themselves what went wrong"
-
-
-@pytest.fixture
-def launched(monkeypatch):
-    """The environment of the second of three processes; what is asked of torch there."""
-    asked = []
-    for name, value in (("RANK", 1), ("WORLD_SIZE", 3), ("LOCAL_RANK", 2)):
-        monkeypatch.setenv(name, str(value))
-    monkeypatch.setattr(distributed, "find_device", lambda name: torch.device(name or "cuda"))
-    monkeypatch.setattr(torch.cuda, "set_device", asked.append)
-    monkeypatch.setattr(dist, "init_process_group", lambda backend, **_: asked.append(backend))
-    return asked
-
-
-@pytest.mark.parametrize(
-    ("name", "device", "expected"),
-    [
-        (None, "cuda:2", [torch.device("cuda:2"), "nccl"]),
-        ("cuda", "cuda:2", [torch.device("cuda:2"), "nccl"]),
-        ("cuda:0", "cuda:0", [torch.device("cuda:0"), "nccl"]),
-        ("cpu", "cpu", ["gloo"]),
-    ],
-)
-def test_each_process_takes_the_gpu_of_its_place_or_the_one_that_is_named(launched, name, device, expected):
-    assert join(name) == Processes(torch.device(device), 1, 3)
-    assert launched == expected
-
-
-@pytest.mark.parametrize("error", [RuntimeError, ValueError])
-def test_processes_that_do_not_meet_are_one_line(launched, monkeypatch, error):
-    def failed(*_, **__):
-        raise error("no rendezvous\nwith a long trace")
-
-    monkeypatch.setattr(dist, "init_process_group", failed)
-    with pytest.raises(TrainingError, match=r"^cannot join the 3 processes of this training: no rendezvous$"):
-        join("cpu")
-
-
-def test_a_process_parts_only_from_those_it_joined(monkeypatch):
-    parted = []
-    monkeypatch.setattr(dist, "destroy_process_group", lambda: parted.append(True))
-    for joined in (False, True):
-        monkeypatch.setattr(dist, "is_initialized", lambda joined=joined: joined)
-        leave()
-        assert parted == [True] * joined
-
-
-def test_the_first_process_is_the_one_that_all_follow(monkeypatch):
-    def broadcast(tensor, source):
-        assert source == 0
-        tensor.fill_(7)
-
-    waited = []
-    monkeypatch.setattr(dist, "broadcast", broadcast)
-    monkeypatch.setattr(dist, "barrier", lambda: waited.append(True))
-    two = Processes(torch.device("cpu"), 1, 2)
-    tensor = torch.ones(3)
-    two.broadcast(tensor)
-    assert tensor.tolist() == [7, 7, 7]
-    assert two.broadcast_number(5) == 7
-    two.barrier()
-    assert waited == [True]
-
-
-def test_the_gpus_that_are_named_are_those_that_are_seen(monkeypatch):
-    """Numbers count among the GPUs that torch finds here."""
-    asked = []
-    monkeypatch.setattr(distributed, "launch_processes", lambda *launched: asked.append(launched) or 7)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
-    for visible, gpus, expected in (("5,7", [1, 0], "7,5"), ("5,7", [1], "7"), ("", [2, 0], "2,0")):
-        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-        assert launch(gpus, ["detector", "train"]) == 7
-        assert (os.environ["CUDA_VISIBLE_DEVICES"], asked.pop()) == (expected, (len(gpus), ["detector", "train"]))
-
-
-@pytest.mark.parametrize(("ends", "code"), [(None, 0), (1, 1), (3, 3), (-9, 137), (signal.SIGTERM, 143)])
-def test_the_exit_code_of_several_processes(monkeypatch, ends, code):
-    """That of the first that failed, or 128 and the signal; each has its share of the processors."""
-    launched = []
-
-    class Failed(ChildFailedError):
-        def __init__(self):
-            pass
-
-        def get_first_failure(self):
-            return 0, SimpleNamespace(exitcode=ends)
-
-    def run(arguments):
-        launched.append(arguments)
-        if ends is not None:
-            raise SignalException("stopped", ends) if isinstance(ends, signal.Signals) else Failed()
-
-    monkeypatch.setattr("torch.distributed.run.run", run)
-    monkeypatch.setattr(os, "cpu_count", lambda: 8)
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    monkeypatch.delenv("OMP_NUM_THREADS")
-    try:
-        assert launch_processes(3, ["detector", "train"]) == code
-    finally:
-        logging.disable(logging.NOTSET)
-    assert os.environ["OMP_NUM_THREADS"] == "2"
-    (asked,) = launched
-    assert (asked.nproc_per_node, asked.standalone, asked.module) == ("3", True, True)
-    assert [asked.training_script, *asked.training_script_args] == ["darknet_compat", "detector", "train"]
-
-
-@pytest.mark.parametrize(
-    ("ignored", "expected"), [(False, "SIGTERM,SIGINT,SIGHUP,SIGQUIT"), (True, "SIGTERM,SIGINT,SIGQUIT")]
-)
-def test_the_launcher_lets_nohup_be(monkeypatch, ignored, expected):
-    """It would take SIGHUP anew whatever stood there, and end all processes when the terminal closes."""
-    given = []
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    monkeypatch.setattr("torch.distributed.run.run", given.append)
-    # All of them: what runs in the background of a script has SIGINT ignored from its start.
-    before = {number: signal.signal(number, signal.SIG_DFL) for number in LAUNCHER}
-    try:
-        if ignored:
-            signal.signal(signal.SIGHUP, signal.SIG_IGN)
-        assert launch_processes(2, ["words"]) == 0
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        logging.disable(logging.NOTSET)
-    assert (given[0].signals_to_handle, given[0].training_script_args) == (expected, ["words"])
-
-
-def test_a_process_that_has_ended_is_named_wherever_the_others_wait(monkeypatch):
-    def ended(*_, **__):
-        raise RuntimeError("[gloo/transport/tcp/pair.cc:547] Connection closed by peer")
-
-    for name in ("all_reduce", "broadcast", "all_gather_object", "barrier"):
-        monkeypatch.setattr(dist, name, ended)
-    two = Processes(torch.device("cpu"), 0, 2)
-    tensor = torch.ones(1)
-    for call in (lambda: two.all_reduce(tensor), lambda: two.broadcast(tensor), lambda: two.all_gather("x")):
-        with pytest.raises(LostProcessError, match=r"^another process of this training has ended$"):
-            call()
-    two.barrier()  # for those that are left
-
-
 class Recording(Processes):
     """Of two processes the one that is here; what is summed doubles when it is waited for."""
 
@@ -492,12 +325,92 @@ def test_a_trainer_sums_in_its_last_mini_batch(recording, monkeypatch):
     assert len(recording.summed) == buckets
 
 
-def test_one_process_alone():
-    alone = Processes(torch.device("cpu"))
-    tensor = torch.ones(2)
-    alone.all_reduce(tensor)()
-    alone.broadcast(tensor)
-    assert (alone.first, tensor.tolist(), alone.all_gather("x")) == (True, [1, 1], ["x"])
-    assert alone.broadcast_number(2**62) == 2**62
-    alone.barrier()
-    assert (alone.rank, alone.world, Processes(alone.device, 1).first) == (0, 1, False)
+# A training whose first process scores all images by itself, as one process does, where the last word says so.
+ALONE = """
+import sys
+from darknet_compat.cli import main
+from darknet_compat.processes import ShareDone
+from darknet_compat.train import classifier, detector
+
+detect, judged = detector.detect_files, classifier.DataClassifier
+
+def detect_alone(network, paths, *, processes, **options):
+    if not processes.first:
+        raise ShareDone
+    return detect(network, paths, **options)
+
+def classifier_alone(*words, processes, **options):
+    if not processes.first:
+        raise ShareDone
+    return judged(*words, **options)
+
+if sys.argv.pop() == "alone":
+    detector.detect_files, classifier.DataClassifier = detect_alone, classifier_alone
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("family", ["detector", "classifier"])
+def test_scores_while_training_are_those_of_the_first_process_alone(tmp_path, family):
+    """To the last bit, though all score, and each has rolling statistics of its own."""
+    left = []
+    for how in ("together", "alone"):
+        folder = tmp_path / how / "it"
+        data_set(folder)
+        words = ["-map", "20", "-iou_thresh", "0.05"]
+        (folder / "small.cfg").write_text(small("max_batches=80\npolicy=constant\nlearning_rate=0.005"))
+        if family == "classifier":
+            (folder / "small.cfg").write_text(CLASSIFIER.replace("max_batches=2", "max_batches=16"))
+            labels = "".join(f"{number:03d}\n" for number in range(6))
+            (folder / "the.labels").write_text(labels)
+            text = (folder / "set.data").read_text().replace("classes=3", "classes=6\ntop=2").replace("names=", "#")
+            (folder / "set.data").write_text(text + f"labels={folder}/the.labels\n")
+            words = ["-topk", "4"]
+        words = [family, "train", str(folder / "set.data"), str(folder / "small.cfg"), *words]
+        codes, out, error = in_processes(
+            2, [sys.executable, "-c", ALONE, *words, "-device", "cpu", "-seed", "3", "-workers", "0", how]
+        )
+        assert codes == [0, 0], error
+        said = [line for line in out.splitlines() if ", best " in line]
+        scored = [line.rsplit(",", 3)[-3:] for line in (folder / "backup/small.csv").read_text().splitlines()]
+        weights = {path.name: path.read_bytes() for path in (folder / "backup").glob("*.weights")}
+        left.append((said, scored, weights))
+    assert left[0] == left[1]
+    assert len(left[0][0]) == 4
+    assert "small_best.weights" in left[0][2]
+    assert any("best 0.00" not in line for line in left[0][0])
+
+
+# A training whose first process gets a signal in the midst of a score, with the detections of the second image.
+SIGNALLED = """
+import os, signal, sys
+from darknet_compat.cli import main
+from darknet_compat.train import detector
+
+map_of = detector.map_of
+
+def signalled(found, *words, **options):
+    def sending():
+        for number, one in enumerate(found):
+            if number == 1:
+                os.kill(os.getpid(), signal.SIGTERM)
+            assert number < 2
+            yield one
+    return map_of(sending(), *words, **options)
+
+detector.map_of = signalled
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_a_signal_ends_a_score_that_several_processes_make(tmp_path):
+    """Between two results: the others must not wait for the first to ask for more."""
+    data_set(tmp_path)
+    (tmp_path / "small.cfg").write_text(small("max_batches=20\nbatch=2\nsubdivisions=1"))
+    words = ["detector", "train", str(tmp_path / "set.data"), str(tmp_path / "small.cfg"), "-map", "4"]
+    codes, out, error = in_processes(
+        2, [sys.executable, "-c", SIGNALLED, *words, "-device", "cpu", "-seed", "3", "-workers", "0"]
+    )
+    assert (codes, error) == ([143, 143], "")
+    assert "stopped after batch 4; to go on: " in out
+    assert ", best " not in out

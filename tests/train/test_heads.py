@@ -19,9 +19,9 @@ from darknet_compat.cfg import parse_cfg
 from darknet_compat.errors import CfgError, TrainingError
 from darknet_compat.layers.base import ALEXEYAB
 from darknet_compat.layers.head import Boxes
+from darknet_compat.processes import join, leave
 from darknet_compat.train import loop
 from darknet_compat.train.detector import DetectorTraining, train_detector
-from darknet_compat.train.distributed import join, leave
 from darknet_compat.train.log import FIRST, SIZE, Log
 from darknet_compat.train.schedule import Resizing
 from darknet_compat.train.step import AMP, Trainer, strict

@@ -19,11 +19,11 @@ import torch
 from darknet_compat import load_network
 from darknet_compat.cfg import read_cfg, read_list
 from darknet_compat.errors import CfgError, ImageError, TrainingError
+from darknet_compat.processes import Processes
 from darknet_compat.train import data, loop
 from darknet_compat.train.augment import Augmentation
 from darknet_compat.train.checkpoint import Snapshots
 from darknet_compat.train.data import TrainingSet, check_labels
-from darknet_compat.train.distributed import Processes
 from darknet_compat.train.log import Log
 from darknet_compat.train.schedule import DETECTION
 from darknet_compat.train.step import Trainer

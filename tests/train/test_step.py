@@ -11,7 +11,7 @@ import torch
 from darknet_compat import load_network, read_cfg
 from darknet_compat.cfg import parse_cfg
 from darknet_compat.errors import CfgError, CfgWarning, LostProcessError, TrainingError
-from darknet_compat.train.distributed import Processes
+from darknet_compat.processes import Processes
 from darknet_compat.train.step import Trainer, network_cost, strict
 from darknet_compat.weights import save_weights
 from tests.train.nets import batches, dropping, small

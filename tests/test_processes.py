@@ -1,0 +1,350 @@
+"""Processes that work together: how they are started, how they meet, how they hear that one has ended."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+from types import SimpleNamespace
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch.distributed.elastic.multiprocessing.api import SignalException
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+
+from darknet_compat import load_network, processes
+from darknet_compat.classify import predictions
+from darknet_compat.engines import Engine, Engines
+from darknet_compat.errors import DeviceError, LostProcessError, ProcessError
+from darknet_compat.output import STARTED_BY
+from darknet_compat.processes import LAUNCHER, Processes, await_launcher, join, launch, launch_processes, leave
+from tests.conftest import SHAPES
+from tests.train.test_distributed import in_processes
+
+
+def test_gpus_that_are_not_there(monkeypatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(DeviceError, match="-gpus names GPU 1; torch finds 1 on this machine"):
+        launch([0, 1], [])
+    with pytest.raises(DeviceError, match="-gpus names GPU 3; torch finds 1 on this machine"):
+        launch([0, 3, 2], [])
+
+
+@pytest.mark.parametrize(("processors", "count", "each"), [(8, 3, "2"), (2, 3, "1"), (None, 1, "1")])
+def test_each_process_has_its_share_of_the_processors(monkeypatch, processors, count, each):
+    quiet = []
+    monkeypatch.setattr("torch.distributed.run.run", lambda _: quiet.append(logging.root.manager.disable))
+    monkeypatch.setattr(os, "cpu_count", lambda: processors)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    try:
+        assert launch_processes(count, ["words"]) == 0
+    finally:
+        logging.disable(logging.NOTSET)
+    assert os.environ["OMP_NUM_THREADS"] == each
+    assert quiet == [logging.CRITICAL], "the processes say themselves what went wrong"
+
+
+@pytest.fixture
+def launched(monkeypatch):
+    """The environment of the second of three processes; what is asked of torch there."""
+    asked = []
+    for name, value in (("RANK", 1), ("WORLD_SIZE", 3), ("LOCAL_RANK", 2)):
+        monkeypatch.setenv(name, str(value))
+    monkeypatch.setattr(processes, "find_device", lambda name: torch.device(name or "cuda"))
+    monkeypatch.setattr(torch.cuda, "set_device", asked.append)
+    monkeypatch.setattr(dist, "init_process_group", lambda backend, **_: asked.append(backend))
+    return asked
+
+
+@pytest.mark.parametrize(
+    ("name", "device", "expected"),
+    [
+        (None, "cuda:2", [torch.device("cuda:2"), "cpu:gloo,cuda:nccl"]),
+        ("cuda", "cuda:2", [torch.device("cuda:2"), "cpu:gloo,cuda:nccl"]),
+        ("cuda:0", "cuda:0", [torch.device("cuda:0"), "cpu:gloo,cuda:nccl"]),
+        ("cpu", "cpu", ["gloo"]),
+    ],
+)
+def test_each_process_takes_the_gpu_of_its_place_or_the_one_that_is_named(launched, name, device, expected):
+    assert join(name) == Processes(torch.device(device), 1, 3)
+    assert launched == expected
+
+
+@pytest.mark.parametrize("error", [RuntimeError, ValueError])
+def test_processes_that_do_not_meet_are_one_line(launched, monkeypatch, error):
+    def failed(*_, **__):
+        raise error("no rendezvous\nwith a long trace")
+
+    monkeypatch.setattr(dist, "init_process_group", failed)
+    with pytest.raises(ProcessError, match=r"^cannot join the 3 processes of this job: no rendezvous$"):
+        join("cpu")
+
+
+def test_a_process_parts_only_from_those_it_joined(monkeypatch):
+    parted = []
+    monkeypatch.setattr(dist, "destroy_process_group", lambda: parted.append(True))
+    for joined in (False, True):
+        monkeypatch.setattr(dist, "is_initialized", lambda joined=joined: joined)
+        leave()
+        assert parted == [True] * joined
+
+
+def test_the_first_process_is_the_one_that_all_follow(monkeypatch):
+    def broadcast(tensor, source):
+        assert source == 0
+        tensor.fill_(7)
+
+    waited = []
+    monkeypatch.setattr(dist, "broadcast", broadcast)
+    monkeypatch.setattr(dist, "barrier", lambda: waited.append(True))
+    two = Processes(torch.device("cpu"), 1, 2)
+    tensor = torch.ones(3)
+    two.broadcast(tensor)
+    assert tensor.tolist() == [7, 7, 7]
+    assert two.broadcast_number(5) == 7
+    two.barrier()
+    assert waited == [True]
+
+
+def test_the_gpus_that_are_named_are_those_that_are_seen(monkeypatch):
+    """Numbers count among the GPUs that torch finds here."""
+    asked, died = [], print
+    monkeypatch.setattr(processes, "launch_processes", lambda *launched: asked.append(launched) or 7)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    for visible, gpus, expected in (("5,7", [1, 0], "7,5"), ("5,7", [1], "7"), ("", [2, 0], "2,0")):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+        assert launch(gpus, ["detector", "train"], died) == 7
+        assert (os.environ["CUDA_VISIBLE_DEVICES"], asked.pop()) == (expected, (len(gpus), ["detector", "train"], died))
+
+
+@pytest.mark.parametrize(("ends", "code"), [(None, 0), (1, 1), (3, 3), (-9, 137), (signal.SIGTERM, 143)])
+def test_the_exit_code_of_several_processes(monkeypatch, ends, code):
+    """That of the first that failed, or 128 and the signal; each has its share of the processors."""
+    launched = []
+
+    class Failed(ChildFailedError):
+        def __init__(self):
+            pass
+
+        def get_first_failure(self):
+            return 0, SimpleNamespace(exitcode=ends)
+
+    def run(arguments):
+        launched.append(arguments)
+        if ends is not None:
+            raise SignalException("stopped", ends) if isinstance(ends, signal.Signals) else Failed()
+
+    monkeypatch.setattr("torch.distributed.run.run", run)
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    try:
+        assert launch_processes(3, ["detector", "train"]) == code
+    finally:
+        logging.disable(logging.NOTSET)
+    assert os.environ["OMP_NUM_THREADS"] == "2"
+    (asked,) = launched
+    assert (asked.nproc_per_node, asked.standalone, asked.module) == ("3", True, True)
+    assert [asked.training_script, *asked.training_script_args] == ["darknet_compat", "detector", "train"]
+
+
+@pytest.mark.parametrize(
+    ("ignored", "expected"), [(False, "SIGTERM,SIGINT,SIGHUP,SIGQUIT"), (True, "SIGTERM,SIGINT,SIGQUIT")]
+)
+def test_the_launcher_lets_nohup_be(monkeypatch, ignored, expected):
+    """It would take SIGHUP anew whatever stood there, and end all processes when the terminal closes."""
+    given = []
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setattr("torch.distributed.run.run", given.append)
+    # All of them: what runs in the background of a script has SIGINT ignored from its start.
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in LAUNCHER}
+    try:
+        if ignored:
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        assert launch_processes(2, ["words"]) == 0
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        logging.disable(logging.NOTSET)
+    assert (given[0].signals_to_handle, given[0].training_script_args) == (expected, ["words"])
+
+
+def test_a_process_that_has_ended_is_named_wherever_the_others_wait(monkeypatch):
+    def ended(*_, **__):
+        raise RuntimeError("[gloo/transport/tcp/pair.cc:547] Connection closed by peer")
+
+    for name in ("all_reduce", "broadcast", "all_gather_object", "barrier"):
+        monkeypatch.setattr(dist, name, ended)
+    two = Processes(torch.device("cpu"), 0, 2)
+    tensor = torch.ones(1)
+    for call in (lambda: two.all_reduce(tensor), lambda: two.broadcast(tensor), lambda: two.all_gather("x")):
+        with pytest.raises(LostProcessError, match=r"^another process of this job has ended$"):
+            call()
+    two.barrier()  # for those that are left
+
+
+def test_one_process_alone():
+    alone = Processes(torch.device("cpu"))
+    tensor = torch.ones(2)
+    alone.all_reduce(tensor)()
+    alone.broadcast(tensor)
+    assert (alone.first, tensor.tolist(), alone.all_gather("x")) == (True, [1, 1], ["x"])
+    assert alone.broadcast_number(2**62) == 2**62
+    alone.barrier()
+    assert (alone.rank, alone.world, Processes(alone.device, 1).first) == (0, 1, False)
+
+
+# What three processes bring, case by case: the first one prints what it gets, the others how they end.
+BRING = """
+import sys
+from darknet_compat.errors import ImageError
+from darknet_compat.processes import ShareDone, join
+
+processes = join("cpu")
+begun = []
+
+def results(things, broken=None):
+    for thing in processes.share(things):
+        begun.append(thing)
+        if thing == broken:
+            raise ImageError(f"{thing} is broken")
+        yield thing
+
+def gets(things, broken=None, enough=None):
+    found = []
+    try:
+        for one in processes.in_turn(results(things, broken)):
+            found.append(one)
+            if len(found) == enough:
+                break
+        found.append("end")
+    except ImageError as error:
+        found.append(str(error))
+    except ShareDone:
+        return [*found, "done"]
+    return found
+
+cases = [dict(things=range(count)) for count in range(8)]
+cases += [dict(things=range(8), broken=number) for number in range(8)]
+cases += [dict(things=range(9), enough=number) for number in range(1, 9)]
+for case in cases:
+    print(gets(**case), flush=True)
+print("share", list(processes.share(range(7))), processes.threads, processes.broadcast_number(processes.rank + 5))
+begun.clear()
+gets(range(300), enough=3)
+assert len(begun) < 6, "no process runs ahead of what is asked"
+"""
+
+
+def test_what_processes_bring_comes_in_the_order_of_the_list():
+    arguments = [sys.executable, "-c", BRING]
+    codes, out, error = in_processes(3, arguments)
+    assert (codes, error) == ([0, 0, 0], "")
+    lines = out.splitlines()
+    expected = [[*range(count), "end"] for count in range(8)]
+    expected += [[*range(number), f"{number} is broken"] for number in range(8)]
+    expected += [[*range(number), "end"] for number in range(1, 9)]
+    assert lines[:-1] == [str(one) for one in expected]
+    assert lines[-1] == "share [0, 3, 6] 3 5"
+
+
+def test_one_process_gets_what_it_brings():
+    closed = []
+
+    def results():
+        try:
+            yield from "abc"
+        finally:
+            closed.append(True)
+
+    alone = Processes(torch.device("cpu"))
+    assert list(alone.in_turn(results())) == ["a", "b", "c"]
+    found = alone.in_turn(results())
+    assert next(found) == "a"
+    found.close()
+    assert closed == [True, True]
+    assert list(alone.share("abc")) == ["a", "b", "c"]
+    assert alone.threads == torch.get_num_threads()
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_process_that_has_ended_is_found_where_results_are_brought(monkeypatch, rank):
+    def ended(*_, **__):
+        raise RuntimeError("[gloo/transport/tcp/pair.cc:547] Connection closed by peer")
+
+    for name in ("send", "recv", "send_object_list", "recv_object_list"):
+        monkeypatch.setattr(dist, name, ended)
+    two = Processes(torch.device("cpu"), rank, 2)
+    with pytest.raises(LostProcessError, match=r"^another process of this job has ended$"):
+        list(two.in_turn(number for number in range(3)))
+
+
+@pytest.mark.posix
+def test_the_end_of_the_process_that_started_all_is_found():
+    two = Processes(torch.device("cpu"), 1, 2, parent=os.getppid() + 1)
+    with pytest.raises(LostProcessError, match=r"^the process that started this one has ended$"):
+        two.work_for_first(two.in_turn(number for number in range(3)))
+
+
+@pytest.mark.parametrize(
+    ("rank", "code", "says"),
+    [(0, 1, None), (0, -9, "process 0 of 3 was ended by SIGKILL"), (2, -11, "process 2 of 3 was ended by SIGSEGV"),
+     (1, 1, "process 1 of 3 ended with exit code 1")],
+)  # fmt: skip
+def test_the_launcher_tells_of_a_process_that_ended_without_a_word(monkeypatch, rank, code, says):
+    class Failed(ChildFailedError):
+        def __init__(self):
+            pass
+
+        def get_first_failure(self):
+            return rank, SimpleNamespace(exitcode=code)
+
+    def run(arguments):
+        assert os.environ[STARTED_BY] == str(os.getpid())
+        raise Failed
+
+    told = []
+    monkeypatch.setattr("torch.distributed.run.run", run)
+    for name in (STARTED_BY, "OMP_NUM_THREADS"):
+        monkeypatch.setenv(name, "1")
+    try:
+        assert launch_processes(3, ["words"], told.append) == (code if code > 0 else 128 - code)
+    finally:
+        logging.disable(logging.NOTSET)
+    assert told == ([says] if says else [])
+
+
+def test_a_process_waits_for_the_launcher_alone_that_started_it(monkeypatch):
+    slept = []
+
+    def sleep(seconds):
+        slept.append(seconds)
+        monkeypatch.setattr(os, "getppid", lambda: 1)
+
+    monkeypatch.setattr(processes.time, "sleep", sleep)
+    monkeypatch.setattr(os, "getppid", lambda: 77)
+    for started_by in (None, "78"):
+        if started_by:
+            monkeypatch.setenv(STARTED_BY, started_by)
+        await_launcher()
+    assert slept == []
+    monkeypatch.setenv(STARTED_BY, "77")
+    await_launcher()
+    assert len(slept) == 1, "until it has ended"
+
+
+def test_a_short_list_has_the_threads_of_one_process(monkeypatch):
+    """They decide the last bits: those of all processes together, in each."""
+    network, asked = load_network(*SHAPES), []
+    three = Processes(torch.device("cpu"), 0, 3)
+    threads = torch.get_num_threads()
+    engines = Engines(network, "torch", "float32", 4, three)
+    assert [engines.take(images)[0].threads for images in (4, 4 * 3 * threads)] == [3 * threads, 1]
+    monkeypatch.setattr(predictions, "Engine", lambda run, threads: asked.append(threads) or Engine(run, threads))
+    monkeypatch.setattr(predictions, "results_in_order", lambda *_, processes: iter([processes]))
+    assert list(predictions.classify_resized(network, ["a.png"], lambda image: [], processes=three)) == [three]
+    assert asked == [3 * threads]
