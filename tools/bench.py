@@ -255,17 +255,22 @@ def inference(bench: Bench) -> None:
                     "inference", f"{net} batch {batch}, {memory}", entries, items=batch,
                     limit=flops / bench.rates["float32"], compare=off_by(bench.folder / f"{net}.cfg"),
                 )  # fmt: skip
-        if has_bf16():
-            shared = {"folder": folder, "net": net, "batch": 1}
+        for batch in (1, 8) if has_bf16() else ():
+            shared = {"folder": folder, "net": net, "batch": batch}
             entries = [
                 Entry("darknet_compat", "engine", {**shared, "precision": "bf16"}),
                 Entry("-engine openvino", "engine", {**shared, "precision": "bf16", "name": "openvino"},
                       needs=["openvino", "onnx"]),
                 Entry("OpenVINO", "openvino", {**shared, "precision": "bf16"}, needs=["openvino", "onnx"]),
+                Entry("-precision int8", "engine", {**shared, "precision": "int8"},
+                      needs=["openvino", "onnx", "onnxruntime"]),
             ]  # fmt: skip
             if bench.options.opencv4:
                 entries.append(Entry("OpenCV 4 float32", "opencv", shared, python=bench.options.opencv4))
-            bench.race("inference", f"{net} bf16", entries, limit=flops / bench.rates["bf16"])
+            bench.race(
+                "inference", f"{net} batch {batch}, bf16, int8", entries, items=batch,
+                limit=flops / bench.rates["bf16"],
+            )  # fmt: skip
 
 
 @section
