@@ -27,7 +27,7 @@ from darknet_compat.cfg import parse_cfg, read_cfg
 from darknet_compat.classify.prepare import CENTRE_SQUARE, SHORTER_SIDE, TEN_CROPS
 from darknet_compat.cli import main
 from darknet_compat.detect.scores import recall
-from darknet_compat.engines import Calibration, Engine, exported, int8, start_engine
+from darknet_compat.engines import Calibration, exported, int8, start_engine
 from darknet_compat.errors import DataError, ExportError, ImageError
 from darknet_compat.images import FITTED, STRETCHED, letterbox_image, load_image, resize_image
 from darknet_compat.network import Network
@@ -159,8 +159,9 @@ def test_all_but_the_head_s_convolution_gets_8_bits(runtimes, images, made):
 
 
 def test_connected_layers_and_classifiers(runtimes, tmp_path, images):
-    text = net(32, 48, 3, "[conv]\nfilters=16\nsize=3\nstride=2\nactivation=leaky", "[conv]\nfilters=16\nsize=3\nstride=2",
-               "[connected]\noutput=50\nactivation=leaky", "[connected]\noutput=10\nactivation=linear", "[softmax]")  # fmt: skip
+    conv = "[conv]\nfilters=16\nsize=3\nstride=2\nactivation=leaky"
+    connected = "[connected]\noutput={}\nactivation={}"
+    text = net(32, 48, 3, conv, conv, connected.format(50, "leaky"), connected.format(10, "linear"), "[softmax]")
     network = randomise(Network(parse_cfg(text)))
     engine = start_engine(network, precision="int8", calibration=Calibration(tuple(images), STRETCHED))
     x = torch.from_numpy(fitted(images, resize_image, network.input))
@@ -377,7 +378,7 @@ def test_what_the_quantiser_says_is_one_line(runtimes, images, monkeypatch):
         raise RuntimeError("no such\noperator")
 
     monkeypatch.setattr(quantization, "quantize_static", fail)
-    with pytest.raises(ExportError, match="^-precision int8: ONNX Runtime does not quantise this network: no such;"):
+    with pytest.raises(ExportError, match=r"^-precision int8: ONNX Runtime does not quantise this network: no such;"):
         start_engine(load_network(*SHAPES), precision="int8", calibration=Calibration(tuple(images), FITTED))
 
 
@@ -387,7 +388,7 @@ def test_it_runs_on_the_processor(monkeypatch, images):
     detector = Detector(*SHAPES, precision="int8", calibration=images)
     assert next(detector.network.parameters()).device.type == "cpu", "a GPU is not taken"
     monkeypatch.setattr(engines, "device_of", lambda _: "cuda")
-    with pytest.raises(ExportError, match="^-precision int8 runs on the processor; expected -device cpu, or"):
+    with pytest.raises(ExportError, match=r"^-precision int8 runs on the processor; expected -device cpu, or"):
         start_engine(detector.network, precision="int8", calibration=Calibration(tuple(images), FITTED))
 
 
@@ -398,9 +399,15 @@ def test_the_verbs_print_as_they_do(runtimes, images, tmp_path, monkeypatch, cap
     monkeypatch.chdir(tmp_path)
     words = ["detector", "test", data_of(tmp_path, images), *SHAPES, SAMPLE, "-thresh", ".3"]
     printed = []
-    for flags in ([], ["-precision", "int8"], ["-precision", "int8", "-calibration", "part*.png", "-engine", "openvino"]):
+    for flags in (
+        [],
+        ["-precision", "int8"],
+        ["-precision", "int8", "-calibration", "part*.png", "-engine", "openvino"],
+    ):
         assert main([str(word) for word in [*words, *flags]]) == 0
-        lines = capsys.readouterr().out.splitlines()
+        lines, said = (text.splitlines() for text in capsys.readouterr())
+        source = "part*.png" if "-calibration" in flags else "train="
+        assert said[1:] == [f"int8: OpenVINO runs the network, calibrated on images of {source}"] * bool(flags)
         assert " Predicted in " in lines[0]
         printed.append([line.rsplit(": ", 1) for line in lines[1:]])
     for found in printed[1:]:
@@ -426,6 +433,15 @@ def test_a_calibration_alone_is_one_line(images, tmp_path, monkeypatch, capsys):
     ):
         assert main([str(word) for word in [*words, *flags]]) == 1
         assert says in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_the_number_of_a_gpu_has_no_meaning(looked_at, images, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.chdir(tmp_path)
+    words = ["detector", "test", data_of(tmp_path, images), *SHAPES, SAMPLE, "-precision", "int8", "-i", "0", "-debug"]
+    looked_at(main, [str(word) for word in words])
+    assert "-i 0 has no meaning here: the network runs on the CPU" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -186,7 +186,17 @@ def load(options: argparse.Namespace) -> DataDetector:
         )  # fmt: skip
     said_by = getattr(options, "said_by", None)
     print(f"{detector.network.report}{f', as -{said_by} says' if said_by else ''}", file=sys.stderr)
+    _say_int8(options)
     return detector
+
+
+def _say_int8(options: argparse.Namespace) -> None:
+    """That another engine runs than by default, and which images it has seen."""
+    if options.precision == "int8":
+        print(
+            f"int8: OpenVINO runs the network, calibrated on images of {options.calibration or 'train='}",
+            file=sys.stderr,
+        )
 
 
 def load_classifier(options: argparse.Namespace) -> DataClassifier:
@@ -200,6 +210,7 @@ def load_classifier(options: argparse.Namespace) -> DataClassifier:
             calibration=options.calibration, batch=options.batch,
         )  # fmt: skip
     print(classifier.network.report, file=sys.stderr)
+    _say_int8(options)
     return classifier
 
 

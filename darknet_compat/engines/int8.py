@@ -110,11 +110,12 @@ def quantise(model: onnx.ModelProto, network: Network, calibration: Calibration)
     note = model.metadata_props.add()
     note.key, note.value = "onnx.quant.pre_process", "onnxruntime.quant"
     with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "int8.onnx"
+        before, after = Path(folder) / "float32.onnx", Path(folder) / "int8.onnx"
+        before.write_bytes(model.SerializeToString())
         try:
             quantization.quantize_static(
-                model,
-                file,
+                before,
+                after,
                 Inputs(),
                 quant_format=quantization.QuantFormat.QDQ,
                 op_types_to_quantize=MULTIPLY,
@@ -132,4 +133,4 @@ def quantise(model: onnx.ModelProto, network: Network, calibration: Calibration)
                 f"-precision int8: ONNX Runtime does not quantise this network: {first_line(error)}; expected "
                 "-precision bf16"
             ) from None
-        return file.read_bytes()
+        return after.read_bytes()
