@@ -158,7 +158,8 @@ def test_all_but_the_head_s_convolution_gets_8_bits(runtimes, images, made):
     assert len(made[0]) < 0.3 * SHAPES[1].stat().st_size
 
 
-def test_connected_layers_and_classifiers(runtimes, tmp_path, images):
+def test_connected_layers_and_classifiers(runtimes, images, made):
+    onnx = pytest.importorskip("onnx")
     conv = "[conv]\nfilters=16\nsize=3\nstride=2\nactivation=leaky"
     connected = "[connected]\noutput={}\nactivation={}"
     text = net(32, 48, 3, conv, conv, connected.format(50, "leaky"), connected.format(10, "linear"), "[softmax]")
@@ -168,6 +169,10 @@ def test_connected_layers_and_classifiers(runtimes, tmp_path, images):
     with torch.inference_mode():
         expected = network(x)
     [found] = engine(x)
+    graph = onnx.load_from_string(made[0]).graph
+    read = {name for node in graph.node if node.op_type == "DequantizeLinear" for name in node.output}
+    multiplied = [node for node in graph.node if node.op_type in ("Conv", "Gemm")]
+    assert [read.issuperset(node.input[:2]) for node in multiplied] == [True] * 4
     assert 1e-4 < float((found.reshape(expected.shape) - expected).abs().max()) < 0.05
 
 
@@ -345,6 +350,8 @@ def test_no_images_or_images_for_another_precision_are_one_line(images, tmp_path
             Classifier(*classifier_files(tmp_path), **options)
     with pytest.raises(ExportError, match="needs images to calibrate on"):
         start_engine(load_network(*SHAPES), precision="int8")
+    with pytest.raises(ExportError, match="-calibration is for -precision int8 alone"):
+        start_engine(load_network(*SHAPES), "openvino", calibration=Calibration(tuple(images), FITTED))
     with pytest.raises(ImageError, match=r"nowhere\.txt: no such image, folder or list"):
         Detector(*SHAPES, precision="int8", calibration=tmp_path / "nowhere.txt")
     for train, says in (("", "no `train` line"), (tmp_path / "none.txt", r"none\.txt: ")):

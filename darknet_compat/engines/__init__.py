@@ -24,7 +24,7 @@ from ..images import FITTED, Views
 from ..network import Network
 from ..stock import find_stock
 from ..weights import load_network
-from .int8 import Calibration, calibration_images
+from .int8 import Calibration, calibration_images, check_calibration
 from .packed import Predict, device_of, pack
 from .processor import has_bf16, has_vnni
 from .threads import torch_threads
@@ -64,10 +64,9 @@ def start_engine(
     ``name`` is "torch", the fastest in float32 as measured, "onnxruntime" or "openvino"; None is OpenVINO for int8, and
     else torch. In ``precision`` "bf16" OpenVINO takes 12 to 22 % less time, and torch's map is a third to two thirds
     nearer to that of float32. "int8" runs in OpenVINO alone, and needs a ``calibration``: images that show which values
-    the network's maps take. ``batch``
-    is how many images most calls will bring: other numbers are filled up to a multiple of it. ``threads`` is how many
-    threads each call has: None takes torch's, which is best for one image, and 1 is best for many
-    (:func:`darknet_compat.detect.detect_files`).
+    the network's maps take. ``batch`` is how many images most calls will bring: other numbers are filled up to a
+    multiple of it. ``threads`` is how many threads each call has: None takes torch's, which is best for one image, and
+    1 is best for many (:func:`darknet_compat.detect.detect_files`).
 
     An exported graph is kept in the user's cache folder, with a checksum (``docs/export.md``). Its outputs are compared
     with torch's before it is kept.
@@ -79,9 +78,8 @@ def start_engine(
     cpu = device_of(network) == "cpu"
     if precision == "bf16" and cpu and not has_bf16():
         raise ExportError("-precision bf16: this processor does not multiply bf16 numbers; expected float32")
+    check_calibration(calibration, precision)
     if precision == "int8":
-        if calibration is None:
-            raise ExportError("-precision int8 needs images to calibrate on; expected -calibration IMAGES")
         if not cpu:
             raise ExportError("-precision int8 runs on the processor; expected -device cpu, or -precision bf16")
         network.check_images()
@@ -101,7 +99,7 @@ def start_engine(
 
 
 def engine_name(name: str | None, precision: str) -> str:
-    """The engine that is asked for; None is OpenVINO for int8, which it alone runs fast, and else torch.
+    """The engine that is asked for; None is OpenVINO for int8, which ONNX Runtime runs slowly, and else torch.
 
     Raises :class:`ValueError` for names that are none, and :class:`ExportError` where the engine has no such precision.
     """

@@ -65,6 +65,14 @@ def _read(path: str, read: Callable[[str], np.ndarray]) -> np.ndarray:
         raise ImageError(f"-calibration: {error}") from None
 
 
+def check_calibration(given: object, precision: str) -> None:
+    """Raises :class:`ExportError` where int8 has no images, or another precision some."""
+    if precision == "int8" and given is None:
+        raise ExportError("-precision int8 needs images to calibrate on; expected -calibration IMAGES")
+    if precision != "int8" and given is not None:
+        raise ExportError(f"-calibration is for -precision int8 alone; found -precision {precision}")
+
+
 def calibration_images(
     given: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None, precision: str
 ) -> tuple[str, ...]:
@@ -72,12 +80,7 @@ def calibration_images(
 
     Raises :class:`ExportError` where int8 has none, or another precision some, and :class:`ImageError`.
     """
-    if (given is None) != (precision != "int8"):
-        raise ExportError(
-            "-precision int8 needs images to calibrate on; expected -calibration IMAGES"
-            if given is None
-            else f"-calibration is for -precision int8 alone; found -precision {precision}"
-        )
+    check_calibration(given, precision)
     if given is None:
         return ()
     words = [given] if isinstance(given, (str, os.PathLike)) else given
