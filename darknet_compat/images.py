@@ -12,6 +12,7 @@ from __future__ import annotations
 import functools
 import os
 import struct
+from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -223,6 +224,24 @@ def resize_image(image: np.ndarray, slot: np.ndarray) -> None:
     columns = _resize_columns(image.shape[1], slot.shape[2])
     rows = _resize_rows(image.shape[0], slot.shape[1])
     _upright(_sideways(image, columns, rows), slot)
+
+
+class Views(NamedTuple):
+    """``fill`` makes ``number`` inputs of an image (h, w, 3): it fills slots, float32 (number, 3, H, W)."""
+
+    number: int
+    fill: Callable[[np.ndarray, np.ndarray], None]
+
+
+def _fitted(image: np.ndarray, slots: np.ndarray) -> None:
+    letterbox_image(image, slots[0])
+
+
+def _stretched(image: np.ndarray, slots: np.ndarray) -> None:
+    resize_image(image, slots[0])
+
+
+FITTED, STRETCHED = Views(1, _fitted), Views(1, _stretched)
 
 
 def _planes(image: np.ndarray, slot: np.ndarray) -> None:

@@ -170,8 +170,8 @@ def test_torch_alone_takes_a_gpu_of_its_own_accord(monkeypatch):
 def test_lists_that_go_through_alike_share_an_engine(monkeypatch):
     """Each has the weights once more: of 199 lengths of lists ten do, and not one for each."""
 
-    def start(network, name, precision, batch, threads):
-        started.append((name, precision, batch, threads))
+    def start(network, name, precision, batch, threads, calibration):
+        started.append((name, precision, batch, threads, calibration))
         return Engine(network.predict, threads)
 
     started = []
@@ -710,6 +710,16 @@ def test_wrong_outputs_are_an_error(cache, monkeypatch):
         start_at()
     assert "\n" not in str(caught.value)
     assert not cache.exists()
+
+
+def test_nan_in_any_output_is_an_error(monkeypatch):
+    """As in the first, which a greatest value could pass over, or in the second."""
+    network = randomise(Network(parse_cfg(net(8, 8, 3, CONV.format(4)))))
+    right = torch.ones(1, 2, 2)
+    for values in ([right, right * math.nan], [right * math.nan, right]):
+        monkeypatch.setattr(network, "predict", lambda _: [right, right])
+        with pytest.raises(ExportError, match="outputs are off by nan"):
+            exported._check(network, lambda _, values=values: values, "onnxruntime", "bf16", None)
 
 
 @pytest.mark.parametrize("name", RUNTIMES)

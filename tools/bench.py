@@ -281,9 +281,11 @@ def inference(bench: Bench) -> None:
                 entries = [
                     ours("darknet_compat", "engine", bf16),
                     ours("-engine openvino", "engine", {**bf16, "name": "openvino"}, needs=["openvino", "onnx"]),
+                    ours("-precision int8", "engine", {**shared, "precision": "int8"},
+                         needs=["openvino", "onnx", "onnxruntime"]),
                     Entry("OpenVINO", "openvino", bf16, needs=["openvino", "onnx"]),
-                ]
-                bench.race("inference", f"{net} batch {batch}, bf16", entries, items=batch,
+                ]  # fmt: skip
+                bench.race("inference", f"{net} batch {batch}, bf16, int8", entries, items=batch,
                            limit=flops / bench.rates["bf16"])  # fmt: skip
 
 

@@ -52,15 +52,19 @@ def _load(folder: str, net: str) -> Any:
 
 
 @contestant
-def engine(folder: str, net: str, batch: int, size: int = SIZE, name: str = "torch", precision: str = "float32") -> Run:
+def engine(
+    folder: str, net: str, batch: int, size: int = SIZE, name: str | None = None, precision: str = "float32"
+) -> Run:
     import torch
 
-    from darknet_compat.engines import start_engine
+    from darknet_compat.engines import Calibration, start_engine
+    from darknet_compat.images import FITTED
 
     x = torch.from_numpy(_image(batch, size))
     network = _load(folder, net)
     network.report = None  # leave no graph behind
-    run = start_engine(network, name, precision, batch)
+    calibration = Calibration((str(ROOT / "data/shapes-sample.jpg"),), FITTED) if precision == "int8" else None
+    run = start_engine(network, name, precision, batch, calibration=calibration)
     return lambda: [output.numpy() for output in run(x)]
 
 

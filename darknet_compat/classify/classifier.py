@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..cfg import DataFile, class_names, read_data, read_list
 from ..cfg.sections import printable
-from ..engines import MANY, Engines, network_for
+from ..engines import MANY, Engines, data_images, network_for
 from ..errors import DataError, ExportError
 from ..image_files import listed_images
 from ..layers.softmax import Softmax
@@ -51,19 +51,19 @@ class Classifier:
         program: str | None = None,
         numerics: str = "cudnn",
         device: str | torch.device | None = None,
-        engine: str = "torch",
+        engine: str | None = None,
         precision: str = "float32",
+        calibration: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None = None,
         batch: int = BATCH,
         processes: Processes = ALONE,
     ) -> None:
-        cfg = network_for(cfg, weights, engine, device=device, numerics=numerics, program=program)
+        cfg = network_for(cfg, weights, engine, precision, device=device, numerics=numerics, program=program)
         check_no_boxes(cfg)
         self.network = cfg
         self.tree = network_tree(cfg)
         """Along which the network's output is multiplied."""
-        self.engine, self.precision = engine, precision
         self.processes = processes
-        self._engines = Engines(cfg, engine, precision, batch, processes)
+        self._engines = Engines(cfg, engine, precision, batch, calibration, processes)
         if names is not None:
             self.names = class_names(names, self.classes, cfg.cfg.file)
 
@@ -123,7 +123,7 @@ class Classifier:
         """
         views = VIEWS[verb][self.network.program]
         number = len(things) if isinstance(things, Sized) else MANY if number is None else number
-        engine, batch = self._engines.take(number * views.number)
+        engine, batch = self._engines.take(number * views.number, views)
         return classify_files(
             self.network, things, views, batch=batch, engine=engine, finish=finish, processes=self.processes, **options
         )
@@ -132,7 +132,7 @@ class Classifier:
         self, paths: Sequence[str], sizes: Callable[[np.ndarray], Sequence[tuple[int, int]]], **options: Any
     ) -> Iterator[Prediction]:
         """The same, of images in ``sizes`` of their own (:func:`classify_resized`)."""
-        if (self.engine, self.precision) != ("torch", "float32"):
+        if (self._engines.name, self._engines.precision) != ("torch", "float32"):
             raise ExportError(
                 "this verb runs the network in the size of each image; expected -engine torch and -precision float32"
             )
@@ -150,6 +150,7 @@ class DataClassifier(Classifier):
         **options: Any,
     ) -> None:
         self.data = data if isinstance(data, DataFile) else read_data(find_stock(os.fspath(data)))
+        options["calibration"] = data_images(self.data, **options)
         super().__init__(cfg, weights, None, **options)
         check_classifier(self.network, self.data)
 

@@ -13,11 +13,12 @@ from torch import Tensor
 from ..engines import Engine
 from ..errors import CfgError, ImageError
 from ..flow import Item, forward_turns, read_file, results_in_order
+from ..images import Views
 from ..network import Network
 from ..processes import ALONE, Processes
 from ..program import PJREDDIE
 from ..tree import Tree
-from .prepare import Views, resized
+from .prepare import resized
 
 # What is made of a network's output (N, classes): the products along a tree.
 Finish = Callable[[Tensor], Tensor]

@@ -6,20 +6,10 @@ resize_max, crop_image, center_crop_image``.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple
-
 import numpy as np
 
-from ..images import crop_resized, letterbox_image, resize_image
+from ..images import FITTED, STRETCHED, Views, crop_resized, resize_image
 from ..program import ALEXEYAB, PJREDDIE
-
-
-class Views(NamedTuple):
-    """``fill`` makes ``number`` inputs of an image (h, w, 3): it fills slots, float32 (number, 3, H, W)."""
-
-    number: int
-    fill: Callable[[np.ndarray, np.ndarray], None]
 
 
 def shorter_to(image: np.ndarray, side: int) -> tuple[int, int]:
@@ -32,14 +22,6 @@ def longer_to(image: np.ndarray, side: int) -> tuple[int, int]:
     """Width and height of an image whose longer side is made ``side`` long (``resize_max``)."""
     h, w = image.shape[:2]
     return (side, h * side // w) if w > h else (w * side // h, side)
-
-
-def _fitted(image: np.ndarray, slots: np.ndarray) -> None:
-    letterbox_image(image, slots[0])
-
-
-def _stretched(image: np.ndarray, slots: np.ndarray) -> None:
-    resize_image(image, slots[0])
 
 
 def _centre_square(image: np.ndarray, slots: np.ndarray) -> None:
@@ -72,8 +54,7 @@ def _ten_crops(image: np.ndarray, slots: np.ndarray) -> None:
         crop_resized(image, slot, width + SHIFT, height + SHIFT, left, top, mirror=index >= 5)
 
 
-FITTED, STRETCHED, CENTRE_SQUARE = Views(1, _fitted), Views(1, _stretched), Views(1, _centre_square)
-SHORTER_SIDE, TEN_CROPS = Views(1, _shorter_side), Views(10, _ten_crops)
+CENTRE_SQUARE, SHORTER_SIDE, TEN_CROPS = Views(1, _centre_square), Views(1, _shorter_side), Views(10, _ten_crops)
 
 VIEWS = {
     "predict": {PJREDDIE: FITTED, ALEXEYAB: SHORTER_SIDE},

@@ -46,9 +46,10 @@ def _in_processes(parser: argparse.ArgumentParser, options: argparse.Namespace, 
         if options.gpus:
             options.device = f"cuda:{options.gpus[0]}"
         return run(options)
+    from ..engines import engine_name
     from ..processes import LAUNCHER, await_launcher, join, leave
 
-    usual = None if options.engine == "torch" else "cpu"
+    usual = None if engine_name(options.engine, options.precision) == "torch" else "cpu"
     processes = options.processes = join(usual if options.gpus else chosen_device(options) or usual)
     for number in LAUNCHER:
         if signal.getsignal(number) != signal.SIG_IGN:  # as under nohup

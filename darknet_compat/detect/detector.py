@@ -11,7 +11,8 @@ import torch
 
 from ..cfg import DataFile, check_names, class_names, read_data, read_list, read_names
 from ..defaults import HIER, TEST, YOLO, Verbs, fraction
-from ..engines import Engine, Engines, network_for
+from ..engines import Engine, Engines, data_images, network_for
+from ..images import FITTED, STRETCHED
 from ..network import Network
 from ..processes import ALONE, Processes
 from ..program import ALEXEYAB
@@ -30,9 +31,11 @@ class Detector:
     ``names`` are those of the classes, or a file of them, a line each; None: they are called by their numbers.
     ``thresh``, the least probability, and ``nms``, the most IOU of two boxes of a class (0: all stay), are where not
     given those of ``detector test`` of the network's program. ``letter_box`` None does as the cfg says, or the program
-    that it is for. ``device`` None takes a GPU where there is one and ``engine`` is "torch". ``engine`` and
-    ``precision`` are those of :func:`darknet_compat.engines.start_engine`, ``batch`` is how many images go through the
-    network at a time, the rest is that of :func:`darknet_compat.load_network`. ``verbs``: by which of Darknet's verbs;
+    that it is for. ``device`` None takes a GPU where there is one and the engine is torch. ``engine`` and
+    ``precision`` are those of :func:`darknet_compat.engines.start_engine`; ``precision`` "int8" needs a
+    ``calibration``: image files, or a folder, a pattern, a list of them, best of those that it was trained on, of which
+    up to 100 are looked at. ``batch`` is how many images go through the network at a time, the rest is that of
+    :func:`darknet_compat.load_network`. ``verbs``: by which of Darknet's verbs;
     "yolo" takes YOLOv1's networks alone. ``tiles`` over 1 looks at each image in so many times so many parts that
     overlap, and at the whole of it, for objects that are small in it. ``processes``: this one and others that have the
     same detector; they share the images of a job, whose results the first one gets.
@@ -50,8 +53,9 @@ class Detector:
         program: str | None = None,
         numerics: str = "cudnn",
         device: str | torch.device | None = None,
-        engine: str = "torch",
+        engine: str | None = None,
         precision: str = "float32",
+        calibration: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None = None,
         thresh: float | None = None,
         nms: float | None = None,
         letter_box: bool | None = None,
@@ -60,7 +64,7 @@ class Detector:
         tiles: int = 1,
         processes: Processes = ALONE,
     ) -> None:
-        cfg = network_for(cfg, weights, engine, device=device, numerics=numerics, program=program)
+        cfg = network_for(cfg, weights, engine, precision, device=device, numerics=numerics, program=program)
         self.network = cfg
         self.network.check_verbs(verbs)
         self.verbs = verbs
@@ -78,7 +82,7 @@ class Detector:
         if names is not None:
             self.names = class_names(names, classes, cfg.cfg.file)
         self.processes = processes
-        self._engines = Engines(cfg, engine, precision, batch, processes)
+        self._engines = Engines(cfg, engine, precision, batch, calibration, processes)
 
     @property
     def rules(self) -> str:
@@ -141,11 +145,16 @@ class Detector:
         return {
             "engine": self._engines.name, "precision": self._engines.precision, "letter_box": self.letter_box,
             "tiles": self.tiles, "verbs": self.verbs, "device": next(self.network.parameters()).device.type,
+            "calibration": self._engines.images_digest,
         }  # fmt: skip
 
-    def engine(self, inputs: int) -> tuple[Engine, int]:
-        """What runs the network on so many inputs, and how many it takes at a time."""
-        return self._engines.take(inputs)
+    def engine(self, inputs: int, letter_box: bool | None = None) -> tuple[Engine, int]:
+        """What runs the network on so many inputs, and how many it takes at a time.
+
+        ``letter_box``: how they are made of images, where not as the detector does.
+        """
+        fitted = self.letter_box if letter_box is None else letter_box
+        return self._engines.take(inputs, FITTED if fitted else STRETCHED)
 
     def detect(
         self, paths: Sequence[str], *, start: int = 0, hier: float = HIER, **options: Any
@@ -154,7 +163,7 @@ class Detector:
 
         ``start`` leaves out so many whole batches of images; those of the others are the same.
         """
-        engine, batch = self.engine(len(paths))
+        engine, batch = self.engine(len(paths), options.get("letter_box"))
         usual = {
             "letter_box": self.letter_box, "batch": batch, "engine": engine, "classes": self.names, "tiles": self.tiles,
             "processes": self.processes,
@@ -171,6 +180,7 @@ class DataDetector(Detector):
         self.data: DataFile = read_data(find_stock(os.fspath(data)))
         self.names_file = find_stock(self.data.source("names", "data/names.list"))
         names = read_names(self.names_file)
+        options["calibration"] = data_images(self.data, **options)
         super().__init__(cfg, weights, None, **options)
         check_names(self.data, names, self.network.detector.o.classes, os.fspath(cfg))
         self.names = names

@@ -14,6 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import BinaryIO
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,11 +22,14 @@ from .. import __version__
 from ..errors import ExportError
 from ..files import whole_file
 from ..network import Network
+from . import int8
 from .packed import Predict, in_batches
+from .processor import has_bf16, has_vnni
 from .threads import torch_threads
 
-# How far values may be from torch's: of boxes and probabilities in float32; of the map's largest in bf16.
-TOLERANCE = {"float32": 1e-4, "bf16": 0.1}
+# How far values may be from torch's: of boxes and probabilities in float32; of the map's largest in bf16; in int8 the
+# root mean square of what they are off by, as a part of the map's own.
+TOLERANCE = {"float32": 1e-4, "bf16": 0.1, "int8": 0.25}
 
 
 def installed(package: str) -> str | None:
@@ -36,29 +40,33 @@ def installed(package: str) -> str | None:
         return None
 
 
-def start_exported(network: Network, name: str, precision: str, batch: int, threads: int) -> Predict:
+def start_exported(
+    network: Network, name: str, precision: str, batch: int, threads: int, calibration: int8.Calibration | None
+) -> Predict:
     """See :func:`darknet_compat.engines.start_engine`."""
-    for package in (name, "onnx"):
+    flag, extra, packages = f"-engine {name}", name, [name, "onnx"]
+    if calibration:
+        flag, extra, packages = "-precision int8", "int8", [*packages, "onnxruntime"]
+    for package in packages:
         if not installed(package):
-            raise ExportError(
-                f"-engine {name}: the package {package} is not installed; pip install 'darknet_compat[{name}]'"
-            )
+            raise ExportError(f"{flag}: the package {package} is not installed; pip install 'darknet_compat[{extra}]'")
     from ..export.graph import build
 
     start = {"onnxruntime": _onnxruntime, "openvino": _openvino}[name]
-    place = _place(network, name, precision)
+    place = _place(network, name, precision, calibration)
     graph = _read(place) if place else None
     fused = None
     if not graph:
         fused = network.fuse()
-        graph = build(fused, batch="batch", raw=True).SerializeToString()
+        model = build(fused, batch="batch", raw=True)
+        graph = int8.quantise(model, fused, calibration) if calibration else model.SerializeToString()
     try:
         engine = _engine(network, start(graph, network, precision, batch, threads))
     except Exception as error:  # the runtimes have many errors
         line = " ".join(str(error).split())[:300]
         raise ExportError(f"-engine {name}: it does not run this network: {line}; expected -engine torch") from None
     if fused is not None:
-        _check(fused, engine, name, precision)
+        _check(fused, engine, name, precision, calibration)
         if place:
             _keep(place, graph)
     return engine
@@ -80,8 +88,8 @@ def _openvino(model: bytes, network: Network, precision: str, batch: int, thread
     graph = core.read_model(model)
     graph.reshape([batch, *network.input])  # a graph of one size is faster than one of any
     settings = {
-        # Left to itself it takes bf16 where the processor has it.
-        "INFERENCE_PRECISION_HINT": {"float32": "f32", "bf16": "bf16"}[precision],
+        # Left to itself it takes bf16 where the processor has it. Of int8 this is for what the graph leaves in float32.
+        "INFERENCE_PRECISION_HINT": "f32" if precision == "float32" or not has_bf16() else "bf16",
         "INFERENCE_NUM_THREADS": max(torch.get_num_threads(), threads),
         "NUM_STREAMS": max(torch.get_num_threads() // threads, 1),
     }
@@ -112,17 +120,24 @@ def _engine(network: Network, run: Predict) -> Predict:
 
 
 @torch.inference_mode()
-def _check(network: Network, engine: Predict, name: str, precision: str) -> None:
-    """Compare the values for an image of noise; in float32 those of the boxes and their probabilities."""
-    image = torch.rand(1, *network.input, generator=torch.Generator().manual_seed(0))
-    values = [function(image) for function in (network.predict, engine)]
+def _check(network: Network, engine: Predict, name: str, precision: str, calibration: int8.Calibration | None) -> None:
+    """Compare the values for an image of noise; in float32 those of the boxes and their probabilities.
+
+    In int8 for the first image of the calibration: noise takes values that no image does.
+    """
+    if calibration:
+        images = torch.from_numpy(next(calibration.inputs(network)))
+    else:
+        images = torch.rand(1, *network.input, generator=torch.Generator().manual_seed(0))
+    values = [function(images) for function in (network.predict, engine)]
     if precision == "float32":
         values = [_meant(network, value) for value in values]
-    difference = max(_difference(found, expected, precision) for expected, found in zip(*values, strict=True))
+    # Not max(), which may pass over NaN.
+    difference = np.max([_difference(found, expected, precision) for expected, found in zip(*values, strict=True)])
     if not difference <= TOLERANCE[precision]:
         raise ExportError(
             f"-engine {name}: its outputs are off by {difference:.2g} from torch's; expected at most "
-            f"{TOLERANCE[precision]:g}; use -engine torch"
+            f"{TOLERANCE[precision]:g}; use {'-precision bf16' if calibration else '-engine torch'}"
         )
 
 
@@ -133,6 +148,8 @@ def _meant(network: Network, outputs: list[Tensor]) -> list[Tensor]:
 
 
 def _difference(found: Tensor, expected: Tensor, precision: str) -> float:
+    if precision == "int8":
+        return float((found - expected).square().mean().sqrt() / expected.square().mean().sqrt())
     scale = expected.abs().clamp_min(1) if precision == "float32" else expected.abs().max()
     return float(((found - expected).abs() / scale).max())
 
@@ -144,7 +161,7 @@ MARK = b"darknet_compat graph\n"  # begins every file; what lacks it is not ours
 MOST_BYTES = 2**31  # of all graphs together: ten of YOLOv2's
 
 
-def _place(network: Network, name: str, precision: str) -> Path | None:
+def _place(network: Network, name: str, precision: str, calibration: int8.Calibration | None = None) -> Path | None:
     """Where the network's graph is kept; None where there is no folder for it, or no reason to keep it."""
     if getattr(network, "report", None) is None:  # no .weights file, so nothing that a later run could come back to
         return None
@@ -162,8 +179,12 @@ def _place(network: Network, name: str, precision: str) -> Path | None:
         "versions": [__version__, *(installed(package) for package in (name, "onnx", "torch"))],
         "processor": [platform.machine(), torch.backends.cpu.get_cpu_capability()],
     }
+    if calibration:
+        about["int8"] = [calibration.digest(), installed("onnxruntime"), has_vnni()]
     content = hashlib.sha256(json.dumps(about).encode())
     content.update(Path(graph.__file__).read_bytes())
+    if calibration:
+        content.update(Path(int8.__file__).read_bytes())
     for tensor in network.state_dict().values():
         content.update(memoryview(tensor.contiguous().numpy().reshape(-1)).cast("B"))
     return base / "darknet_compat" / f"{content.hexdigest()}{SUFFIX}"

@@ -113,7 +113,7 @@ def test_each_option_counts(files, monkeypatch):
     )
     assert (classifier.network.numerics, classifier.network.program) == ("cpu", "pjreddie")
     assert len(classifier([SAMPLE] * 3)) == 3
-    assert asked == [("openvino", "bf16", 2, 1)]
+    assert asked == [("openvino", "bf16", 2, 1, None)]
     assert sorted(shapes) == [(1, 3, 48, 64), (2, 3, 48, 64)]
 
 

@@ -11,7 +11,9 @@ import torch
 
 from darknet_compat import engines, load_network, save_weights
 from darknet_compat.cli.arguments import table
+from darknet_compat.engines import Calibration
 from darknet_compat.errors import DarknetError, ExportError
+from darknet_compat.images import FITTED, STRETCHED
 from darknet_compat.stock import find_stock
 from tests.cli.conftest import CFG, WEIGHTS
 
@@ -75,13 +77,13 @@ def started(monkeypatch):
     """What engines were started with, and the sizes of the batches that they ran."""
     seen = {"batches": []}
 
-    def start(network, name, precision, batch, threads):
+    def start(network, name, precision, batch, threads, calibration):
         def run(images):
             seen["batches"].append(len(images))
             return engine.run(images)
 
         engine = original(network, "torch", "float32", batch, threads)
-        seen.update(name=name, precision=precision, batch=batch)
+        seen.update(name=name, precision=precision, batch=batch, calibration=calibration)
         return replace(engine, run=run)
 
     original = engines.start_engine
@@ -98,6 +100,10 @@ def test_engine_precision_and_batch(outcome, started, name):
     outcome(name, "-engine", "openvino", "-precision", "bf16", "-batch", 2, copies=5)
     assert (started["name"], started["precision"], started["batch"]) == ("openvino", "bf16", 2)
     assert set(started["batches"]) == {2, 1}
+    views = STRETCHED if name == "recall" else FITTED
+    outcome(name, "-precision", "int8", "-calibration", find_stock("data/shapes-sample.jpg"))
+    assert (started["name"], started["precision"]) == ("openvino", "int8")
+    assert started["calibration"] == Calibration((find_stock("data/shapes-sample.jpg"),), views)
 
 
 @pytest.mark.parametrize("name", VERBS)

@@ -139,7 +139,7 @@ def test_what_is_asked_for_reaches_the_engine_and_it_runs(monkeypatch):
     assert next(detector.network.parameters()).device.type == "cpu"
     detector([SAMPLE] * 5)
     assert sorted(shapes) == [(1, 3, 128, 128), (2, 3, 128, 128), (2, 3, 128, 128)]
-    assert asked == [("openvino", "bf16", 2, 1)]
+    assert asked == [("openvino", "bf16", 2, 1, None)]
     shapes.clear()
     assert [one.names for one in detector.detect([str(SAMPLE)] * 3)] == [["square", "square", "disc"]] * 3
     assert sorted(shapes) == [(1, 3, 128, 128), (2, 3, 128, 128)]
@@ -160,7 +160,7 @@ def test_each_option_of_the_network_counts(shapes):
     ("options", "says"),
     [
         ({"engine": "tensorrt"}, "engine is 'tensorrt'; expected one of torch, onnxruntime, openvino"),
-        ({"precision": "fp16"}, "precision is 'fp16'; expected one of float32, bf16"),
+        ({"precision": "fp16"}, "precision is 'fp16'; expected one of float32, bf16, int8"),
         ({"batch": 0}, "batch is 0; expected a whole number, 1 or more"),
         ({"batch": 2.5}, "batch is 2.5; expected"),
         ({"program": "redmon"}, "program is 'redmon'; expected one of pjreddie, alexeyab"),
