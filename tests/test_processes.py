@@ -342,7 +342,7 @@ def test_a_short_list_has_the_threads_of_one_process(monkeypatch):
     network, asked = load_network(*SHAPES), []
     three = Processes(torch.device("cpu"), 0, 3)
     threads = torch.get_num_threads()
-    engines = Engines(network, "torch", "float32", 4, three)
+    engines = Engines(network, "torch", "float32", 4, processes=three)
     assert [engines.take(images)[0].threads for images in (4, 4 * 3 * threads)] == [3 * threads, 1]
     monkeypatch.setattr(predictions, "Engine", lambda run, threads: asked.append(threads) or Engine(run, threads))
     monkeypatch.setattr(predictions, "results_in_order", lambda *_, processes: iter([processes]))
