@@ -10,6 +10,8 @@ import platform
 import re
 import signal
 import stat
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from random import Random
@@ -549,6 +551,24 @@ def test_other_weights_or_numerics_make_another_graph(cache, built):
         engine = start_engine(network, "onnxruntime", threads=1)
         assert off_by(network, engine, torch.rand(1, *network.input)) <= ALIKE
     assert len(built) == len(list(cache.iterdir())) == 3
+
+
+def test_a_signal_is_answered_after_an_engine_went_away_in_another_thread():
+    """As the garbage collector may have it: with a Core of its own, OpenVINO took the memory of the signal's stack."""
+    need("openvino")
+    code = f"""
+import os, signal, threading
+from darknet_compat import load_network
+from darknet_compat.engines import start_engine
+engines = [start_engine(load_network({os.fspath(SHAPES[0])!r}, {os.fspath(SHAPES[1])!r}), "openvino")]
+gone = threading.Thread(target=engines.clear)
+gone.start()
+gone.join()
+signal.signal(signal.SIGINT, lambda *_: print("answered"))
+os.kill(os.getpid(), signal.SIGINT)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "answered\n"), done.stderr
 
 
 def test_another_runtime_or_version_compares_its_own_graph(cache, built, monkeypatch):

@@ -28,6 +28,7 @@ from darknet_compat.boxes import nms_sort
 from darknet_compat.cfg import parse_cfg, read_cfg
 from darknet_compat.cli import main
 from darknet_compat.defaults import MAP
+from darknet_compat.engines.exported import openvino_core
 from darknet_compat.errors import CfgError, DarknetError, ExportError
 from darknet_compat.export import export, read_export
 from darknet_compat.images import load_image
@@ -63,9 +64,7 @@ def run_onnxruntime(path, images):
 
 
 def run_openvino(path, images):
-    import openvino
-
-    model = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    model = openvino_core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     found = model({"images": images})
     return {name: found[name] for output in model.outputs for name in output.names}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
@@ -12,7 +13,7 @@ import threading
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -81,10 +82,21 @@ def _onnxruntime(model: bytes, network: Network, precision: str, batch: int, thr
     return lambda images: [torch.from_numpy(values) for values in session.run(None, {"images": images.numpy()})]
 
 
-def _openvino(model: bytes, network: Network, precision: str, batch: int, threads: int) -> Predict:
+@functools.cache
+def openvino_core() -> Any:
+    """The process's own ``openvino.Core``, which stays as long as the process does.
+
+    OpenVINO's plugin for CPUs gives the thread that loads it another stack for signals. Where the last that needs the
+    plugin goes away in another thread, as the garbage collector may have it, that stack's memory goes with it, and the
+    next signal (Ctrl-C) is a segmentation fault.
+    """
     import openvino
 
-    core = openvino.Core()
+    return openvino.Core()
+
+
+def _openvino(model: bytes, network: Network, precision: str, batch: int, threads: int) -> Predict:
+    core = openvino_core()
     graph = core.read_model(model)
     graph.reshape([batch, *network.input])  # a graph of one size is faster than one of any
     settings = {

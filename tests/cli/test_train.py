@@ -493,7 +493,7 @@ def test_going_on_that_was_stopped_before_an_update_goes_on(run):
 def test_stopped_before_the_first_update(run, monkeypatch):
     """Nothing is saved, and no second Ctrl-C can spoil the end."""
     before = {number: signal.getsignal(number) for number in data.STOPPING}
-    monkeypatch.setattr(Trainer, "_datum", lambda *_: os.kill(os.getpid(), signal.SIGINT))
+    monkeypatch.setattr(Trainer, "_datum", lambda *_: signal.raise_signal(signal.SIGINT))
     try:
         code, out, error = run("-seed", "4")
         assert {signal.getsignal(number) for number in data.STOPPING} == {signal.SIG_IGN}

@@ -393,7 +393,7 @@ def signalled(found, *words, **options):
     def sending():
         for number, one in enumerate(found):
             if number == 1:
-                os.kill(os.getpid(), signal.SIGTERM)
+                signal.raise_signal(signal.SIGTERM)
             assert number < 2
             yield one
     return map_of(sending(), *words, **options)

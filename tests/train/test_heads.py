@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
 import re
 import signal
 import sys
@@ -86,7 +85,7 @@ def press_ctrl_c(monkeypatch, updates):
         figures = datum(trainer, *arguments)
         taken.append(trainer.updates)
         if taken.count(updates) == 2:
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
         return figures
 
     monkeypatch.setattr(Trainer, "_datum", pressing)
