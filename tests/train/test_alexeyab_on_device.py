@@ -18,7 +18,7 @@ from darknet_compat.train.alexeyab_on_device import Decoded, Layout, _blurred, _
 from darknet_compat.train.data import AlexeyabTrainingSet, load_batches
 from darknet_compat.train.detector import DetectorTraining
 from tests.train.nets import data_set
-from tests.train.test_alexeyab import NET, v4
+from tests.train.test_alexeyab import NET, V4, v4
 from tests.train.test_alexeyab_augment import CASES, COLOURS
 from tests.train.test_augment import make_images
 from tests.train.test_heads import press_ctrl_c
@@ -83,7 +83,7 @@ def test_equals_the_loaders_augmentation(images, case, size, device):
 @pytest.mark.parametrize("device", DEVICES)
 def test_a_whole_mosaic_of_photographs(images, device):
     paths, labels = images
-    photographs = paths[:3], Labels(labels.objects[: labels.bounds[3]], labels.bounds[:4])
+    photographs = paths[:3], Labels(labels.objects[: labels.starts[3]], labels.starts[:4])
     made = training_set(photographs, mixing="mosaic", jitter=0.3, resize=1.5, **COLOURS)
     expected = collect(made, (416, 416), stop=1)
     assert_alike(collect(made, (416, 416), stop=1, device=torch.device(device)), expected, tolerance(device))
@@ -217,9 +217,9 @@ def test_what_cannot_be_is_one_line(images, tmp_path):
 @pytest.fixture
 def folder(tmp_path):
     data_set(tmp_path)
-    (tmp_path / "net.cfg").write_text(
-        NET.replace("[net]", "[net]\nmax_batches=20\nmosaic=1\nhue=.1\nsaturation=1.5\nexposure=1.5", 1) + v4()
-    )
+    more = "mosaic=1\nblur=3\ngaussian_noise=9\nhue=.1\nsaturation=1.5\nexposure=1.5\n"
+    layers = v4(options=V4 + "resize=1.5\nrandom=1\n").replace("jitter=0", "jitter=.2")
+    (tmp_path / "net.cfg").write_text(NET.format(rate=0.001, updates=20).replace("flip=0\n", more) + layers)
     return tmp_path
 
 
