@@ -2,8 +2,12 @@
 
 As in ``on_device.py``, the processes that load images then only decode them: here they leave their bytes, one image
 after another, and say of each column and row of the input which bytes it is mixed of. The rest is done for all images
-at once, in integers and by OpenCV's own rules. So it gives the bytes of ``alexeyab_augment.py``, but in the last
-columns of a width that is no multiple of 32: there OpenCV rounds colours otherwise, and they differ by one of 255.
+at once, in integers and by OpenCV's own rules. So it gives the bytes of ``alexeyab_augment.py``. Where OpenCV rounds
+colours otherwise, they differ by one of 255: in the last columns of a width that is no multiple of 32, and on a
+processor without instructions that multiply and add at once (FMA).
+
+Each image takes its whole size in the loader's memory, and on the way up to 66 bytes of the device's for each pixel of
+the input. All of these are free again before the network runs.
 """
 
 from __future__ import annotations
