@@ -166,10 +166,8 @@ def augment(decoded: Decoded, device: torch.device | str) -> Tensor:
         there(part[:m]) for part in (decoded.columns, decoded.rows, decoded.across, decoded.down)
     )
     planes = _stretched(columns, rows, across, down, there(decoded.pixels[:used]))
-    coloured = (decoded.colours[:m] != PLAIN).any(1)
-    if coloured.any():
-        recoloured = _recoloured(planes, there(decoded.colours[:m]))
-        planes = torch.where(there(coloured)[:, None, None], recoloured, planes)
+    if (decoded.colours[:m] != PLAIN).any():  # then of all images: none is drawn to stay as it is
+        planes = _recoloured(planes, there(decoded.colours[:m]))
     blurred = np.flatnonzero(decoded.blurs[:m, 0])
     if len(blurred):
         kernels, counts = decoded.blurs[blurred].T
@@ -218,8 +216,7 @@ class _Tables(NamedTuple):
 @functools.lru_cache
 def _tables(device: torch.device) -> _Tables:
     levels = np.arange(256)
-    divisors = np.maximum(levels, 1)
-    tables = (np.rint((whole << 12) / divisors) * (levels > 0) for whole in (255, TURN // 6))
+    tables = (np.rint((whole << 12) / np.maximum(levels, 1)) for whole in (255, TURN // 6))  # no colour has part in 0
     six = levels.astype(np.float32) * np.float32(6 / TURN)
     sector = np.trunc(six)
     part = six - sector

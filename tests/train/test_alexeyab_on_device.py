@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 from pathlib import Path
+from random import Random
 
 import cv2
 import numpy as np
@@ -13,7 +14,7 @@ import torch
 from darknet_compat.errors import ImageError, TrainingError
 from darknet_compat.labels import Labels
 from darknet_compat.train import alexeyab_augment, alexeyab_on_device, data
-from darknet_compat.train.alexeyab_augment import AlexeyabAugmentation
+from darknet_compat.train.alexeyab_augment import AlexeyabAugmentation, Stretched
 from darknet_compat.train.alexeyab_on_device import Decoded, Layout, _blurred, _recoloured, padded, room
 from darknet_compat.train.data import AlexeyabTrainingSet, load_batches
 from darknet_compat.train.detector import DetectorTraining
@@ -29,7 +30,7 @@ FMA = cv2.checkHardwareSupport(12)  # CV_CPU_FMA3
 NOISE = {"gaussian_noise": 20, **COLOURS}
 ALL = {"blur": 5, "jitter": 0.3, "resize": 1.5, **NOISE}
 MORE = {
-    "as they are or dark": {"exposure": 1.8, "jitter": 0.0},
+    "exposure alone": {"exposure": 1.8, "jitter": 0.0},
     "noise": NOISE,
     "noisy mosaic": {"mixing": "mosaic", **NOISE},
     "all": ALL,
@@ -195,6 +196,18 @@ def test_the_memory_is_laid_out_without_gaps(layout):
     starts = [part.__array_interface__["data"][0] for part in decoded if part.size]
     assert starts == sorted(starts)
     assert all(start < following for start, following in pairwise(starts))
+
+
+@pytest.mark.parametrize("less", [0, 1])
+def test_an_image_is_written_where_its_pixels_have_room(less):
+    """The second of two for which there is just enough, or a pixel too few."""
+    layout, image = Layout(2, 2, 32, 32, 0, False), np.full((20, 30, 3), 7, np.uint8)
+    draws = alexeyab_augment.draw(Random(0), (30, 20), (32, 32), 0, AlexeyabAugmentation())
+    shown = Stretched(image, draws, np.zeros((0, 5), np.float32), None)
+    decoded = Decoded.within(np.zeros(room(layout, 2 * padded(30, 20) - less), np.uint8), layout)
+    assert decoded.put(0, 0, shown)
+    assert decoded.put(1, 0, shown) == (less == 0)
+    assert decoded.used.tolist() == [2 - less, (2 - less) * padded(30, 20)]
 
 
 def test_there_is_no_memory_for_what_the_cfg_does_not_ask_for(images):
