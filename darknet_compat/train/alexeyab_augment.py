@@ -311,7 +311,7 @@ class Blur(NamedTuple):
     kernel: int
     """Of so many pixels; 0 for none."""
     boxes: np.ndarray
-    """int (boxes, 4): left, top, right and bottom, 0 or more, of what stays sharp."""
+    """int (boxes, 4): left, top, right and bottom of what stays sharp."""
 
 
 def blur_of(draws: AlexeyabDraws, truth: np.ndarray, size: tuple[int, int]) -> Blur:
@@ -327,7 +327,7 @@ def blur_of(draws: AlexeyabDraws, truth: np.ndarray, size: tuple[int, int]) -> B
         return Blur(blur // 2 * 2 + 1 if blur else 0, none)
     corners = ((truth[:, :2] - truth[:, 2:4] / 2.0) * np.array(size)).astype(int)
     lengths = (truth[:, 2:4] * np.array(size, np.float32)).astype(int)
-    return Blur(BACKGROUND_KERNEL, np.concatenate([corners, corners + lengths], 1).clip(0))
+    return Blur(BACKGROUND_KERNEL, np.concatenate([corners, corners + lengths], 1))
 
 
 def _blurred(pixels: np.ndarray, blur: Blur) -> np.ndarray:
