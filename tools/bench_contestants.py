@@ -135,13 +135,13 @@ def libdarknet(folder: str, net: str, batch: int, size: int = SIZE) -> Run:
 
 @contestant
 def alexeyab(folder: str, net: str, batch: int, size: int = SIZE) -> Run:
-    """His library, built with AVX and OpenMP."""
+    """His library, built with AVX and OpenMP; his verbs fuse batch normalisation too."""
     from tests.oracle.alexeyab import build_fast, find_alexeyab, load_alexeyab
 
-    return _c_library(load_alexeyab(build_fast(find_alexeyab())), folder, net, _image(batch, size))
+    return _c_library(load_alexeyab(build_fast(find_alexeyab())), folder, net, _image(batch, size), fuse=True)
 
 
-def _c_library(library: Any, folder: str, net: str, x: Any) -> Run:
+def _c_library(library: Any, folder: str, net: str, x: Any, fuse: bool = False) -> Run:
     from darknet_compat.cfg import read_cfg
     from darknet_compat.network import Network
 
@@ -149,6 +149,8 @@ def _c_library(library: Any, folder: str, net: str, x: Any) -> Run:
     heads = [head.index for head in Network(read_cfg(cfg), device="meta").detectors] or [-1]
     network = library.load_network(cfg, cfg.with_suffix(".weights"))
     network.set_batch(len(x))
+    if fuse:
+        network.fuse()
 
     def run() -> Any:
         network.predict(x)
