@@ -558,7 +558,7 @@ def one_image(bench: Bench, net: str, classes: int, sample: bool) -> None:
 
 
 def weights(bench: Bench, *nets: str) -> None:
-    """A cfg and random weights, once: of a detector for 416x416."""
+    """A cfg for one image at a time, and random weights, once: of a detector for 416x416."""
     for net in nets:
         cfg = bench.folder / f"{net}.cfg"
         if not cfg.exists():
@@ -569,7 +569,8 @@ def weights(bench: Bench, *nets: str) -> None:
             from tests.compare import calibrate, randomise
 
             own = ROOT / "cfg" / cfg.name
-            text = own.read_text()
+            # The C programs take memory for as many images as the cfg has in a mini-batch.
+            text = re.sub(r"^(batch|subdivisions) *=.*", r"\1=1", own.read_text(), flags=re.M)
             if Network(read_cfg(own), device="meta").detectors:
                 text = re.sub(r"^(width|height) *=.*", rf"\1={SIZE}", text, flags=re.M)
             cfg.write_text(text)

@@ -144,8 +144,9 @@ def work(options: argparse.Namespace) -> None:
     from darknet_compat.cfg import read_cfg
     from darknet_compat.network import Network
     from darknet_compat.processes import ALONE, join, leave
+    from darknet_compat.train.batch import Batch
     from darknet_compat.train.step import Trainer
-    from tools.gpu_check import make_batch
+    from tools.bench_contestants import training_batch
 
     processes = join("cpu")
     trainers: dict[str, Trainer] = {}
@@ -160,7 +161,7 @@ def work(options: argparse.Namespace) -> None:
             trainer.sums.processes = ALONE
         elif "meanwhile" not in way:
             vars(trainer.sums)["begin"] = lambda: None
-    batch = make_batch(options.batch, options.size, 1 + processes.rank)
+    batch = Batch(*training_batch(network, options.batch), ())
     taken: dict[str, list[float]] = {way: [] for way in WAYS}
     for _ in range(options.updates + 1):
         for way in WAYS:
