@@ -13,7 +13,14 @@ import torch
 from darknet_compat.cfg import parse_cfg, read_cfg
 from darknet_compat.detect import detect
 from darknet_compat.network import Network
-from darknet_compat.train import augment, crop_augment, crop_on_device, on_device
+from darknet_compat.train import (
+    alexeyab_augment,
+    alexeyab_on_device,
+    augment,
+    crop_augment,
+    crop_on_device,
+    on_device,
+)
 from darknet_compat.train.batch import Batch
 from darknet_compat.train.step import Trainer
 from tests.compare import net
@@ -225,3 +232,27 @@ def test_augmentation_on_the_device_does_not_wait():
         assert on_device.augment(decoded, ON).shape == (2, 3, 16, 16)
         assert crop_on_device.augment(crops, 2, ON).shape == (2, 3, 16, 16)
     assert not found
+
+
+@pytest.mark.parametrize("mixing", ["", "mixup", "mosaic"])
+def test_alexeyabs_augmentation_on_the_device_does_not_wait(mixing):
+    """Of images that are recoloured, blurred and noisy in every way, and as they are."""
+    random, image, size = Random(0), np.zeros((20, 30, 3), np.uint8), (32, 32)
+    options = alexeyab_augment.AlexeyabAugmentation(hue=0.1, mixing=mixing, blur=3, gaussian_noise=9)
+    boxes, count = np.array([[0, 0.5, 0.5, 0.9, 0.9]], np.float32), alexeyab_augment.MIXED[mixing]
+    layout = alexeyab_on_device.Layout(8, 8 * count, *size, 5, True)
+    memory = np.zeros(alexeyab_on_device.room(layout, 8 * count * alexeyab_on_device.padded(30, 20)), np.uint8)
+    decoded = alexeyab_on_device.Decoded.within(memory, layout)
+    for sample in range(8):
+        for place in range(count):
+            draws = alexeyab_augment.draw(random, (30, 20), size, 1, options)
+            truth = alexeyab_augment.augment_truth(boxes, draws, (30, 20), size, 5)
+            tile = alexeyab_augment.tile(place, (12, 14), draws, (30, 20), size) if mixing == "mosaic" else None
+            assert decoded.put(sample, place, alexeyab_augment.Stretched(image, draws, truth, tile))
+    kernels, sharp = decoded.blurs[: decoded.used[0]].T
+    assert {0, 3, 17} <= set(kernels.tolist())
+    assert sharp.any()
+    for _ in range(2):  # the second finds what the first one made
+        with waits() as found:
+            assert alexeyab_on_device.augment(decoded, ON).shape == (8, 3, 32, 32)
+        assert not found

@@ -427,6 +427,8 @@ def training_images(bench: Bench) -> None:
         ours("darknet_compat", "mosaic_loader", {**folder, "cache": False}),
         ours("darknet_compat -cache", "mosaic_loader", {**folder, "cache": True}),
         Entry("AlexeyAB's library", "alexeyab_mosaic_loader", folder, needs=["alexeyab"]),
+        part("-augment device", "mosaic_decoder", {**folder, "cache": False}),
+        part("-augment device, -cache", "mosaic_decoder", {**folder, "cache": True}),
         part("stage: read and decode", "loader_stage", {**folder, "stage": "read and decode"}),
     ]
     bench.race("training images", "mosaic, 500x375 to 416, one core", entries, items=16)

@@ -495,16 +495,38 @@ def mosaic_loader(folder: str, cache: bool) -> Run:
 
     import numpy as np
 
+    data = _mosaic_set(folder, cache)
+    slot, truth = np.empty((3, SIZE, SIZE), np.float32), np.empty((90, 5), np.float32)
+    samples = itertools.count()
+    return lambda: [data.fill(next(samples), slot, truth) for _ in range(16)]
+
+
+@contestant
+def mosaic_decoder(folder: str, cache: bool) -> Run:
+    """What is left to the loader by -augment device: in a batch's memory, to which a device turns later."""
+    import itertools
+
+    import numpy as np
+
+    data, size = _mosaic_set(folder, cache), (SIZE, SIZE)
+    memory, truth = np.empty(data.room(16, size), np.uint8), np.empty((16, 90, 5), np.float32)
+    firsts = itertools.count(step=16)
+
+    def run() -> object:
+        first = next(firsts)
+        return data.decode(range(first, first + 16), size, memory, truth)
+
+    return run
+
+
+def _mosaic_set(folder: str, cache: bool) -> Any:
     from darknet_compat.train.alexeyab_augment import AlexeyabAugmentation
     from darknet_compat.train.data import AlexeyabTrainingSet, check_labels
 
     _one_core()
     paths = _images(folder)
     labels = check_labels(paths, 20, program="alexeyab")
-    data = AlexeyabTrainingSet(paths, labels, AlexeyabAugmentation(**MOSAIC), most=90, cache=cache)
-    slot, truth = np.empty((3, SIZE, SIZE), np.float32), np.empty((90, 5), np.float32)
-    samples = itertools.count()
-    return lambda: [data.fill(next(samples), slot, truth) for _ in range(16)]
+    return AlexeyabTrainingSet(paths, labels, AlexeyabAugmentation(**MOSAIC), most=90, cache=cache)
 
 
 @contestant

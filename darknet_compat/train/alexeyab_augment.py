@@ -26,6 +26,7 @@ MOSAIC_LEAST = np.float32(0.2)  # of the input's sides, at which the four images
 BACKGROUND = 1  # of blur: everything but the objects
 BACKGROUND_KERNEL = 17
 MOST_NOISE = 127
+HUES = 179  # in a turn
 LEVELS = np.arange(256, dtype=np.float32)
 WHITE = np.float32(255)
 
@@ -234,21 +235,32 @@ def augment_image(
     sized = _stretched(image, draws, size)
     if draws.flip:
         sized = cv2.flip(sized, 1)
-    blur = _limited(draws.blur, truth, size)
-    if part is not None and not blur:
+    blur = blur_of(draws, truth, size)
+    if part is not None and not blur.kernel:
         # Whole rows: OpenCV rounds the last few pixels of a row otherwise than those before.
         sized, part = sized[part.top : part.top + part.height], part._replace(top=0)
     if draws.saturation != 1 or draws.exposure != 1 or draws.hue != 0:
         sized = _recoloured(sized, draws)
-    if blur:
-        sized = _blurred(sized, blur, truth)
+    if blur.kernel:
+        sized = _blurred(sized, blur)
     if part is not None:
         sized = part.of(sized)
     if draws.noise:
-        cv2.setRNGSeed(draws.seed)
-        deviation = min(draws.noise, MOST_NOISE)
-        sized = cv2.add(sized, cv2.randn(np.empty(sized.shape, np.uint8), np.zeros(3), np.full(3, float(deviation))))
+        sized = cv2.add(sized, noise_of(draws, sized.shape))
     return sized
+
+
+def noise_of(draws: AlexeyabDraws, shape: tuple[int, ...]) -> np.ndarray:
+    """The noise of an image, uint8 of ``shape`` (h, w, 3)."""
+    cv2.setRNGSeed(draws.seed)
+    deviation = min(draws.noise, MOST_NOISE)
+    made: np.ndarray = cv2.randn(np.empty(shape, np.uint8), np.zeros(3), np.full(3, float(deviation)))
+    return made
+
+
+def mean_colour(image: np.ndarray) -> list[int]:
+    """What is seen beyond the edges of an image, uint8 (h, w, 3)."""
+    return [round(value) for value in cv2.mean(image)[:3]]
 
 
 class Part(NamedTuple):
@@ -268,7 +280,7 @@ def _stretched(image: np.ndarray, draws: AlexeyabDraws, size: tuple[int, int]) -
     left, top, w, h = draws.left, draws.top, draws.width, draws.height
     inside = image[max(0, top) : max(0, top + h), max(0, left) : max(0, left + w)]
     if inside.shape[:2] != (h, w):
-        mean = [round(value) for value in cv2.mean(image)[:3]]
+        mean = mean_colour(image)
         if inside.size:
             y, x = max(0, -top), max(0, -left)
             below, behind = h - y - inside.shape[0], w - x - inside.shape[1]
@@ -288,31 +300,40 @@ def _recoloured(pixels: np.ndarray, draws: AlexeyabDraws) -> np.ndarray:
 def _colours(hue: np.float32, saturation: np.float32, exposure: np.float32) -> np.ndarray:
     """What each byte of the three becomes, (256, 1, 3)."""
     table = LEVELS[:, None] * np.array([1, saturation, exposure], np.float32)
-    table[:, 0] += 179 * hue
+    table[:, 0] += HUES * hue
     np.rint(table, out=table)
     return np.clip(table, 0, 255, out=table).astype(np.uint8)[:, None]
 
 
-def _limited(blur: int, truth: np.ndarray, size: tuple[int, int]) -> int:
-    """A blur of the whole image is no larger than an eighth of the smallest object, and none where there is none."""
-    if blur <= BACKGROUND:
-        return blur
-    smallest = int((truth[:, 2:4] * np.array(size, np.float32)).min(initial=np.inf)) if len(truth) else 0
-    return min(blur, smallest // 8)
+class Blur(NamedTuple):
+    """A blur of an image over the input, but for rectangles of it."""
+
+    kernel: int
+    """Of so many pixels; 0 for none."""
+    boxes: np.ndarray
+    """int (boxes, 4): left, top, right and bottom of what stays sharp."""
 
 
-def _blurred(pixels: np.ndarray, blur: int, truth: np.ndarray) -> np.ndarray:
+def blur_of(draws: AlexeyabDraws, truth: np.ndarray, size: tuple[int, int]) -> Blur:
+    """The blur that is drawn, over an input of ``size`` with this truth.
+
+    One of the whole image is no larger than an eighth of the smallest object, and there is none without objects.
+    """
+    blur, none = draws.blur, np.zeros((0, 4), int)
+    if blur > BACKGROUND:
+        smallest = int((truth[:, 2:4] * np.array(size, np.float32)).min(initial=np.inf)) if len(truth) else 0
+        blur = min(blur, smallest // 8)
     if blur != BACKGROUND:
-        kernel = blur // 2 * 2 + 1
-        return cv2.GaussianBlur(pixels, (kernel, kernel), 0)
-    blurred = cv2.GaussianBlur(pixels, (BACKGROUND_KERNEL, BACKGROUND_KERNEL), 0)
-    h, w = pixels.shape[:2]
-    sides = np.array([w, h])
-    corners = ((truth[:, :2] - truth[:, 2:4] / 2.0) * sides).astype(int)
-    lengths = (truth[:, 2:4] * sides.astype(np.float32)).astype(int)
-    for (x, y), (across, down) in zip(corners.tolist(), lengths.tolist(), strict=True):
-        region = slice(max(0, y), max(0, y + down)), slice(max(0, x), max(0, x + across))
-        blurred[region] = pixels[region]
+        return Blur(blur // 2 * 2 + 1 if blur else 0, none)
+    corners = ((truth[:, :2] - truth[:, 2:4] / 2.0) * np.array(size)).astype(int)
+    lengths = (truth[:, 2:4] * np.array(size, np.float32)).astype(int)
+    return Blur(BACKGROUND_KERNEL, np.concatenate([corners, corners + lengths], 1))
+
+
+def _blurred(pixels: np.ndarray, blur: Blur) -> np.ndarray:
+    blurred = cv2.GaussianBlur(pixels, (blur.kernel, blur.kernel), 0)
+    for left, top, right, bottom in blur.boxes.tolist():
+        blurred[top:bottom, left:right] = pixels[top:bottom, left:right]
     return blurred
 
 
@@ -326,6 +347,17 @@ class Tile(NamedTuple):
     """The first column behind it."""
     bottom: int
     shift: tuple[int, int]
+
+
+class Stretched(NamedTuple):
+    """An image of a sample, uint8 (h, w, 3), and what is stretched over the input of it."""
+
+    image: np.ndarray
+    draws: AlexeyabDraws
+    truth: np.ndarray
+    """What :func:`augment_truth` gives."""
+    tile: Tile | None
+    """Where it lands in a mosaic."""
 
 
 def tile(

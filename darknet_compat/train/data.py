@@ -39,8 +39,8 @@ from ..memory import keep_memory
 from ..processes import ALONE, Processes
 from ..program import ALEXEYAB, PJREDDIE
 from ..tree import SECRET_NUM, Tree
-from . import alexeyab_augment, crop_on_device, on_device
-from .alexeyab_augment import AlexeyabAugmentation, tile, tile_truth
+from . import alexeyab_augment, alexeyab_on_device, crop_on_device, on_device
+from .alexeyab_augment import MIXED, AlexeyabAugmentation, Stretched, tile, tile_truth
 from .augment import Augmentation, Draws, Random, augment_image, augment_truth, draw
 from .batch import Batch
 from .crop_augment import (
@@ -61,7 +61,7 @@ from .sources import ImageFiles
 if not hasattr(os, "fork"):
     raise TrainingError("training needs a system that forks processes, as Linux and macOS do; this one does not")
 
-MEASURED = 1000  # images of a classifier's set whose size says how much memory decoded batches get
+MEASURED = 1000  # images whose size says how much memory decoded batches get where several go into a sample
 SHOWN = 5  # as many bad lines are shown one by one; the rest is counted
 STOPPING = signal.SIGINT, signal.SIGTERM, signal.SIGHUP  # what asks a training to stop
 BURIAL = 1.0  # seconds; a worker that is killed is gone at once, but for one whose disk does not answer
@@ -142,7 +142,20 @@ class ImageSet:
 
     def pixels(self, index: int) -> int:
         """Those of an image, as the file's head says. Raises ImageError where it has none."""
-        return math.prod(self.cached[index].shape[:2] if self.cached else self.source.size(index))
+        return math.prod(self.size(index))
+
+    def size(self, index: int) -> tuple[int, int]:
+        """Width and height of an image, as the file's head says. Raises ImageError where it has none."""
+        if not self.cached:
+            return self.source.size(index)
+        height, width, _ = self.cached[index].shape
+        return width, height
+
+    def pixels_of_largest(self, count: int) -> int:
+        """Those of the ``count`` largest of MEASURED images; where there are fewer, in proportion."""
+        indices = numbered(self.seed, "measured", 0).sample(range(len(self)), min(len(self), MEASURED))
+        pixels = sorted(map(self.pixels, indices), reverse=True)[:count]
+        return -(-sum(pixels) * count // len(pixels))
 
     def choose(self, sample: int) -> tuple[Random, int]:
         """The generator of a sample, and the number of its image."""
@@ -276,13 +289,28 @@ class AlexeyabTrainingSet(DetectionSet):
 
     def fill(self, sample: int, slot: np.ndarray, truth: np.ndarray) -> str:
         random, index = self.choose(sample)
-        indices = itertools.chain([index], iter(lambda: random.randrange(len(self)), None))
-        self.mix_in(random, indices, slot, truth)
+        self.mix_in(random, self._indices(random, index), slot, truth)
         return self.path(index)
+
+    def _indices(self, random: Random, first: int) -> Iterator[int]:
+        """Of a sample's images, the first of which is drawn."""
+        return itertools.chain([first], iter(lambda: random.randrange(len(self)), None))
 
     def mix_in(self, random: Random, indices: Iterator[int], slot: np.ndarray, truth: np.ndarray) -> None:
         """Write what becomes of the images that ``indices`` gives, as many as are drawn."""
         size = slot.shape[2], slot.shape[1]
+        for place, (image, draws, boxes, seen) in enumerate(self.take(random, indices, size, truth)):
+            if seen is None:
+                pixels = alexeyab_augment.augment_image(image, draws, size, boxes)
+                alexeyab_augment.write(pixels, slot, mean=place > 0)
+            else:
+                pixels = alexeyab_augment.augment_image(image, draws, size, boxes, seen.part)
+                alexeyab_augment.write(pixels, slot, seen.left, seen.top)
+
+    def take(
+        self, random: Random, indices: Iterator[int], size: tuple[int, int], truth: np.ndarray
+    ) -> Iterator[Stretched]:
+        """The images of a sample one by one, for an input of (width, height); their truth is written on the way."""
         mix, found = alexeyab_augment.draw_mix(random, size, self.options), 0
         truth[:] = 0
         for place, index in enumerate(itertools.islice(indices, mix.images)):
@@ -291,17 +319,43 @@ class AlexeyabTrainingSet(DetectionSet):
             corner = None if mix.cut is None else place
             draws = alexeyab_augment.draw(random, shape, size, len(objects), self.options, corner)
             boxes = alexeyab_augment.augment_truth(objects, draws, shape, size, self.most)
-            if mix.cut is not None:
-                seen = tile(place, mix.cut, draws, shape, size)
-                pixels = alexeyab_augment.augment_image(image, draws, size, boxes, seen.part)
-                alexeyab_augment.write(pixels, slot, seen.left, seen.top)
+            seen = None if mix.cut is None else tile(place, mix.cut, draws, shape, size)
+            yield Stretched(image, draws, boxes, seen)
+            if seen is not None:
                 boxes = tile_truth(boxes, seen, size, self.most - found, self.options.mosaic_bound)
-            else:
-                pixels = alexeyab_augment.augment_image(image, draws, size, boxes)
-                alexeyab_augment.write(pixels, slot, mean=place > 0)
-                boxes = boxes[: self.most - found]
+            boxes = boxes[: self.most - found]
             truth[found : found + len(boxes)] = boxes
             found += len(boxes)
+
+    def pixels(self, index: int) -> int:
+        return alexeyab_on_device.padded(*self.size(index))
+
+    def room(self, count: int, largest: tuple[int, int]) -> int:
+        """Enough for the largest of MEASURED images; a batch that takes more is augmented by the loader."""
+        layout = self._layout(count, largest)
+        return alexeyab_on_device.room(layout, self.pixels_of_largest(layout.images))
+
+    def decode(self, samples: range, size: tuple[int, int], memory: np.ndarray, truth: np.ndarray) -> list[str] | None:
+        decoded, paths = self._decoded(memory, len(samples), size), []
+        decoded.used[:] = 0
+        for i, sample in enumerate(samples):
+            random, index = self.choose(sample)
+            images = self.take(random, self._indices(random, index), size, truth[i])
+            if not all(decoded.put(i, place, one) for place, one in enumerate(images)):
+                return None
+            paths.append(self.path(index))
+        return paths
+
+    def augment(self, memory: np.ndarray, count: int, size: tuple[int, int], device: torch.device) -> torch.Tensor:
+        return alexeyab_on_device.augment(self._decoded(memory, count, size), device)
+
+    def _decoded(self, memory: np.ndarray, count: int, size: tuple[int, int]) -> alexeyab_on_device.Decoded:
+        return alexeyab_on_device.Decoded.within(memory, self._layout(count, size))
+
+    def _layout(self, count: int, size: tuple[int, int]) -> alexeyab_on_device.Layout:
+        options = self.options
+        most, boxes = count * MIXED[options.mixing], self.most if options.blur else 0
+        return alexeyab_on_device.Layout(count, most, *size, boxes, bool(options.gaussian_noise))
 
 
 class Crop(NamedTuple):
@@ -383,10 +437,8 @@ class ClassTrainingSet(ImageSet):
         """Enough for the largest of MEASURED images; a batch that takes more is augmented by the loader."""
         if self.options.center:
             raise TrainingError("images are augmented on a device only with center=0")
-        indices = numbered(self.seed, "measured", 0).sample(range(len(self)), min(len(self), MEASURED))
         count *= self.options.most_mixed
-        pixels = sorted(map(self.pixels, indices), reverse=True)[:count]
-        return crop_on_device.room(count, largest[0], -(-sum(pixels) * count // len(pixels)))
+        return crop_on_device.room(count, largest[0], self.pixels_of_largest(count))
 
     def decode(self, samples: range, size: tuple[int, int], memory: np.ndarray, truth: np.ndarray) -> list[str] | None:
         decoded, paths = self._decoded(memory, len(samples), size), []
@@ -427,7 +479,7 @@ class _Ring:
     def __init__(self, data: ImageSet, count: int, largest: tuple[int, int], most: int, batches: int) -> None:
         """For ``count`` images of the size ``largest``, or up to ``most`` of smaller ones that take no more memory."""
         self.data = data
-        self.images = self._shared(batches, self._image_bytes(count, largest))
+        self.images = self._shared(batches, self._image_bytes(count, largest, most))
         self.truth = self._shared(batches, 4 * most * math.prod(data.truth_shape))
 
     def _shared(self, batches: int, size: int) -> np.ndarray:
@@ -439,7 +491,7 @@ class _Ring:
                 "more subdivisions or smaller images"
             ) from None
 
-    def _image_bytes(self, count: int, largest: tuple[int, int]) -> int:
+    def _image_bytes(self, count: int, largest: tuple[int, int], most: int) -> int:
         return 4 * count * 3 * largest[0] * largest[1]
 
     def fill(self, request: _Request) -> list[str]:
@@ -478,8 +530,9 @@ class _DecodedRing(_Ring):
         self.device = device
         self.finished = self._shared(batches, 1)  # by the loader, for there was no room for them at their full size
 
-    def _image_bytes(self, count: int, largest: tuple[int, int]) -> int:
-        return max(-(-self.data.room(count, largest) // 8) * 8, super()._image_bytes(count, largest))
+    def _image_bytes(self, count: int, largest: tuple[int, int], most: int) -> int:
+        # A decoded image does not shrink with the input.
+        return max(-(-self.data.room(most, largest) // 8) * 8, super()._image_bytes(count, largest, most))
 
     def _fill(self, request: _Request, truth: np.ndarray) -> list[str]:
         samples = range(request.first, request.first + request.images)
@@ -610,7 +663,7 @@ def load_batches(
     ones take no more memory than ``count`` of the largest (``dynamic_minibatch=1``). ``workers`` processes work ahead
     by at most ``prefetch`` batches each; 0 works in this process. Of several training processes (``world``), number
     ``rank`` gets every world-th batch of the stream. With a ``device`` the workers only decode, and images are
-    augmented there (``on_device.py``, ``crop_on_device.py``).
+    augmented there (``on_device.py``, ``alexeyab_on_device.py``, ``crop_on_device.py``).
 
     The workers are killed when the iterator is closed. Raises ImageError where an image cannot be read,
     LostProcessError where a worker process dies, and TrainingError where memory is short, and with a ``device`` where

@@ -146,10 +146,6 @@ class DetectorTraining(ImageTraining[DetectionSet]):
     def _training_set(self, paths: list[str]) -> DetectionSet:
         network, head = self.trainer.network, self.trainer.network.detector
         alexeyabs = _alexeyabs_loader(network)
-        if alexeyabs and self.on_device:
-            raise network.cfg.net.error(
-                "-augment device is not for AlexeyAB's program, whose loader works on bytes; expected no such flag"
-            )
         # Of objects without a place his load_data_detection says "Wrong annotation", and leaves them out.
         class_only = head.o.classes if head.class_only and not alexeyabs else 0
         found = check_labels(paths, head.truth_classes, self.labels, class_only, network.program, self.processes)

@@ -13,7 +13,7 @@ import pytest
 
 from darknet_compat.cfg import parse_cfg
 from darknet_compat.cfg.sections import CfgWarning
-from darknet_compat.errors import CfgError, TrainingError
+from darknet_compat.errors import CfgError
 from darknet_compat.labels import Labels
 from darknet_compat.network import Network
 from darknet_compat.train.alexeyab_augment import (
@@ -252,10 +252,3 @@ def test_it_trains_from_mosaics_and_goes_on_to_the_bit(tmp_path):
     np.testing.assert_array_equal(whole.truth, resumed.truth)
     for stream in streams:
         stream.close()
-
-
-def test_not_on_the_device(tmp_path):
-    data_set(tmp_path)
-    (tmp_path / "net.cfg").write_text(cfg_of())
-    with pytest.raises((CfgError, TrainingError), match="-augment device is not for AlexeyAB's program"):
-        DetectorTraining(tmp_path / "set.data", tmp_path / "net.cfg", device="cpu", augment="device")

@@ -265,7 +265,9 @@ def test_an_input_higher_than_wide_has_its_memory(paths):
 def test_the_pixels_of_the_largest_image(paths, tmp_path, cache):
     for name, (w, h) in (("2", (90, 20)), ("5", (30, 70))):
         cv2.imwrite(str(tmp_path / "images" / f"{name}.jpg"), np.zeros((h, w, 3), np.uint8))
-    assert training_set(paths, cache=cache).most_pixels == 2100
+    made = training_set(paths, cache=cache)
+    assert made.most_pixels == 2100
+    assert {(90, 20), (30, 70)} <= {made.size(index) for index in range(len(made))}
 
 
 def test_the_first_seed_is_0(paths):
