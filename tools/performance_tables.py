@@ -29,6 +29,11 @@ PRECISIONS = {
     "-precision int8": "`-precision int8`", "darknet_compat": "`-precision bf16`",
     "-engine openvino": "`-precision bf16 -engine openvino`", "OpenVINO": "OpenVINO without this toolkit, bf16",
 }  # fmt: skip
+LOADERS = {
+    "darknet_compat": "", "darknet_compat -cache": ", with `-cache`",
+    "-augment device": ", what `-augment device` leaves to the loader",
+    "-augment device, -cache": ", with `-cache` too",
+}  # fmt: skip
 
 
 class Figures:
@@ -199,7 +204,7 @@ def training_images(figures: Figures) -> str:
     lines = []
     for case, (name, other) in names.items():
         theirs = figures.row("training images", case, other)
-        for who, suffix in (("darknet_compat", ""), ("darknet_compat -cache", ", with `-cache`")):
+        for who, suffix in LOADERS.items():
             row = figures.row("training images", case, who)
             if row:
                 seconds = row["seconds"]
