@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import platform
 import signal
 import time
 from collections import deque
@@ -17,6 +18,8 @@ from typing import Any, NoReturn, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 
 from .device import find_device
 from .errors import DarknetError, DeviceError, LostProcessError, ProcessError, ToldError, first_line
@@ -163,6 +166,54 @@ class Processes:
             with self._all():
                 dist.broadcast(tensor, 0)
 
+    def from_first(self, make: Callable[[], Result]) -> Result:
+        """What ``make`` gives in the first process, in all. For blocks of :func:`together`."""
+        if self.world == 1:
+            return make()
+        brought: list[Any] = [None]
+        problem = None
+        if self.first:
+            try:
+                brought = [make()]
+            except DarknetError as error:
+                problem = error
+        self.meet(problem)
+        with self._all():
+            dist.broadcast_object_list(brought, 0, device=torch.device("cpu"))
+        made: Result = brought[0]
+        return made
+
+    def look_through(self, things: Sequence[Item], look: Callable[[Sequence[Item]], Result]) -> list[Result]:
+        """What ``look`` makes of the parts of ``things``, in their order: each process looks at one. For blocks of
+        :func:`together`.
+        """
+        if self.world == 1:
+            return [look(things)]
+        ends = [len(things) * rank // self.world for rank in range(self.world + 1)]
+        found, problem = None, None
+        try:
+            found = look(things[ends[self.rank] : ends[self.rank + 1]])
+        except DarknetError as error:
+            problem = error
+        self.meet(problem)
+        return self.all_gather(found)
+
+    def meet(self, problem: DarknetError | None = None) -> None:
+        """All processes come here one by one, or to another such place. Raises KnownError where one has a problem."""
+        for said in self.all_gather(None if problem is None else str(problem)):
+            if said is not None:
+                raise KnownError(said, problem)
+
+    def launchers(self) -> list[str]:
+        """The processes of ``torchrun`` that started these, one for each machine; none where ``-gpus`` did, or nobody.
+
+        Each stays while it starts its processes again and again (``--max-restarts``), and no other has its name. For
+        blocks of :func:`together`.
+        """
+        self.meet()
+        own = None if self.parent is None or STARTED_BY in os.environ else _name_of_process(self.parent)
+        return sorted({name for name in self.all_gather(own) if name})
+
     def broadcast_number(self, number: int) -> int:
         """The first process's ``number``, below 2^63."""
         tensor = torch.tensor(number)
@@ -188,29 +239,55 @@ class Processes:
                 dist.barrier()
 
 
+class KnownError(DarknetError):
+    """A problem that one process found, and all know of; ``own`` is that of this process."""
+
+    def __init__(self, said: str, own: DarknetError | None) -> None:
+        super().__init__(said)
+        self.own = own
+
+
 @contextlib.contextmanager
 def together(processes: Processes) -> Iterator[None]:
-    """What each process does by itself; then the first raises what any of them found wrong, the others ToldError."""
-    problem = None
+    """What each process does by itself; then the first raises what any of them found wrong, the others ToldError.
+
+    In between they may meet, by :meth:`Processes.from_first` and :meth:`Processes.look_through`: who has found
+    something wrong does not come there, and the others hear of it.
+    """
     with contextlib.ExitStack() as quiet:
         if not processes.first:
             quiet.enter_context(contextlib.redirect_stderr(quiet.enter_context(open(os.devnull, "w"))))
+        problem = None
         try:
-            yield
-        except DarknetError as error:
-            problem = error
-    problems = [found for found in processes.all_gather(str(problem) if problem else None) if found]
-    if not problems:
-        return
+            try:
+                yield
+            except KnownError:
+                raise
+            except DarknetError as error:
+                problem = error
+            processes.meet(problem)
+            return
+        except KnownError as error:
+            known = error
     if processes.first:
-        raise problem or ProcessError(problems[0])
+        raise known.own or ProcessError(str(known)) from None
     processes.barrier()
-    raise ToldError(problems[0])
+    raise ToldError(str(known)) from None
 
 
 def _next(things: Iterator[Any]) -> tuple[Any, ...]:
     """The next one in a tuple of one; an empty tuple where there is none."""
     return tuple(islice(things, 1))
+
+
+def _name_of_process(pid: int) -> str:
+    """A name that no other process has, on this machine or another: with the time it began at, where Linux tells it."""
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            began = file.read().rpartition(")")[2].split()[19]
+    except OSError:
+        began = ""
+    return f"{platform.node()} {pid} {began}".rstrip()
 
 
 ALONE = Processes(torch.device("cpu"))
@@ -230,8 +307,12 @@ def join(name: str | None) -> Processes:
         device = find_device(f"cuda:{local}") if device.index is None else device
         torch.cuda.set_device(device)
     try:
+        store, _, _ = next(rendezvous("env://", rank, world, timeout=PATIENCE))
+        # torchrun keeps its store where it starts processes again, and in it the addresses of those that died.
+        store = PrefixStore(f"{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)} of {world}", store)
         # What is no tensor of the GPU goes from process to process by gloo.
-        dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
+        backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+        dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=PATIENCE)
     except (RuntimeError, ValueError) as error:
         raise ProcessError(f"cannot join the {world} processes of this job: {first_line(error)}") from None
     return Processes(device, rank, world, os.getppid())

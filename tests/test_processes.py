@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
+import platform
 import signal
+import subprocess
 import sys
+from itertools import pairwise
 from types import SimpleNamespace
 
 import pytest
@@ -17,9 +20,18 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from darknet_compat import load_network, processes
 from darknet_compat.classify import predictions
 from darknet_compat.engines import Engine, Engines
-from darknet_compat.errors import DeviceError, LostProcessError, ProcessError
+from darknet_compat.errors import DataError, DeviceError, LostProcessError, ProcessError
 from darknet_compat.output import STARTED_BY
-from darknet_compat.processes import LAUNCHER, Processes, await_launcher, join, launch, launch_processes, leave
+from darknet_compat.processes import (
+    LAUNCHER,
+    Processes,
+    await_launcher,
+    join,
+    launch,
+    launch_processes,
+    leave,
+    together,
+)
 from tests.conftest import SHAPES
 from tests.train.test_distributed import in_processes
 
@@ -56,6 +68,8 @@ def launched(monkeypatch):
         monkeypatch.setenv(name, str(value))
     monkeypatch.setattr(processes, "find_device", lambda name: torch.device(name or "cuda"))
     monkeypatch.setattr(torch.cuda, "set_device", asked.append)
+    place = dist.HashStore(), 1, 3
+    monkeypatch.setattr(processes, "rendezvous", lambda url, rank, world, **_: iter([place]))
     monkeypatch.setattr(dist, "init_process_group", lambda backend, **_: asked.append(backend))
     return asked
 
@@ -250,6 +264,114 @@ def test_what_processes_bring_comes_in_the_order_of_the_list():
     expected += [[*range(number), "end"] for number in range(1, 9)]
     assert lines[:-1] == [str(one) for one in expected]
     assert lines[-1] == "share [0, 3, 6] 3 5"
+
+
+# What three processes find together, case by case: each prints what it has, or how the block ended.
+TOGETHER = """
+from darknet_compat.errors import DarknetError, DataError, ToldError
+from darknet_compat.processes import join, together
+
+processes = join("cpu")
+looked = []
+
+def look(part):
+    looked.append(list(part))
+    if any(thing in broken for thing in part):
+        raise DataError(f"{min(broken)} is broken, says {processes.rank}")
+    return [10 * thing for thing in part]
+
+def make():
+    if "first" in broken:
+        raise DataError("no list")
+    return f"of {processes.rank}"
+
+def block(count, alone=None):
+    with together(processes):
+        if processes.rank == alone:
+            raise DataError(f"{alone} alone")
+        made = processes.from_first(make)
+        if processes.rank == broken:
+            raise DataError("in between")
+        found = processes.look_through(range(count), look)
+        return made, found
+
+cases = [(dict(count=count), ()) for count in (0, 1, 2, 7)]
+cases += [(dict(count=7), (number,)) for number in range(7)]
+cases += [(dict(count=3, alone=rank), ()) for rank in range(3)]
+cases += [(dict(count=3), ("first",)), (dict(count=7), (1, 6))]
+for case, broken in cases:
+    looked.clear()
+    try:
+        said = block(**case)
+    except DarknetError as error:
+        said = type(error).__name__, str(error)
+        if processes.first:
+            processes.barrier()  # the others wait until it has spoken, or ended
+    # All in step still, whatever became of the block.
+    for line in processes.all_gather(f"{said} {looked}"):
+        print(line, flush=True)
+"""
+
+
+def test_what_one_process_finds_wrong_between_two_meetings_all_hear_of():
+    codes, out, error = in_processes(3, [sys.executable, "-c", TOGETHER])
+    assert (codes, error) == ([0, 0, 0], "")
+    lines = iter(out.splitlines())
+    for count in (0, 1, 2, 7):
+        ends = [0, count // 3, 2 * count // 3, count]
+        parts = [list(range(*pair)) for pair in pairwise(ends)]
+        found = [[10 * thing for thing in part] for part in parts]
+        for part in parts:
+            assert next(lines) == f"('of 0', {found}) [{part}]"
+    kinds, parts = ("DataError", "ToldError", "ToldError"), [[0, 1], [2, 3], [4, 5, 6]]
+    for number in range(7):
+        owner = next(rank for rank, part in enumerate(parts) if number in part)
+        kind = (kinds[0] if owner == 0 else "ProcessError", *kinds[1:])
+        for rank in range(3):
+            assert next(lines) == f"{(kind[rank], f'{number} is broken, says {owner}')} [{parts[rank]}]"
+    for alone in range(3):
+        for kind in ("ProcessError" if alone else "DataError", "ToldError", "ToldError"):
+            assert next(lines) == f"{(kind, f'{alone} alone')} []"
+    for kind in kinds:
+        assert next(lines) == f"{(kind, 'no list')} []"
+    for rank, kind in enumerate(kinds):
+        assert next(lines) == f"{(kind, '1 is broken, says 0')} [{parts[rank]}]"
+    assert not list(lines)
+
+
+def test_one_process_looks_through_all():
+    alone = Processes(torch.device("cpu"))
+    assert alone.look_through([3, 4], sum) == [7]
+    assert alone.from_first(lambda: 5) == 5
+    with pytest.raises(DataError, match=r"^mine$"), together(alone):
+        raise DataError("mine")
+
+
+def test_a_launcher_has_a_name_of_its_own(monkeypatch):
+    def launchers(parent):
+        return Processes(torch.device("cpu"), parent=parent).launchers()
+
+    monkeypatch.delenv(STARTED_BY, raising=False)
+    assert launchers(None) == []
+    [own], [other] = launchers(os.getpid()), launchers(os.getppid())
+    assert own != other
+    assert own.startswith(f"{platform.node()} {os.getpid()}")
+    assert launchers(os.getpid()) == [own], "the same each time"
+    monkeypatch.setenv(STARTED_BY, str(os.getpid()))
+    assert launchers(os.getpid()) == [], "-gpus never starts its processes again"
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/stat"), reason="needs Linux's /proc")
+def test_a_later_process_of_the_same_number_has_another_name():
+    """A process's name holds when it began."""
+    began = []
+    for _ in range(2):
+        with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+            name = processes._name_of_process(process.pid)
+            began.append(int(name.removeprefix(f"{platform.node()} {process.pid} ")))
+            process.communicate(b"\n")
+    assert began[0] < began[1]
+    assert processes._name_of_process(process.pid) == f"{platform.node()} {process.pid}", "it has ended"
 
 
 def test_one_process_gets_what_it_brings():

@@ -330,15 +330,16 @@ def classifying(bench: Bench) -> None:
     nets = {"darknet19": 7.29e9, "tiny": 0.98e9}
     weights(bench, *nets)
     for net, flops in nets.items():
-        arguments = {"folder": str(bench.folder), "net": net, "batch": 8, "images": 2048}
+        arguments = {"folder": str(bench.folder), "net": net, "batch": 8, "images": IMAGES}
         entries = [
             Entry("network alone", "classifying", {**arguments, "whole": False}),
             ours("classifier valid", "classifying", {**arguments, "whole": True}),
         ]
-        bench.race("classifying", net, entries, items=2048, limit=flops / bench.rates["float32"])
+        bench.race("classifying", net, entries, items=IMAGES, limit=flops / bench.rates["float32"])
 
 
 FRAMES = 60  # of the video
+IMAGES = 512  # that are classified
 
 
 # Whose training step is raced: floating point operations forward, of an image at 416 or a classifier's own size.

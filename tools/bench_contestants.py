@@ -279,17 +279,18 @@ def classifying(folder: str, net: str, batch: int, images: int, whole: bool) -> 
 # --- contestants: training
 
 
-def _training_batch(network: Any, batch: int) -> Any:
+def training_batch(network: Any, batch: int) -> Any:
+    """So many random images, and what a training wants to know of them."""
     import torch
 
     generator = torch.Generator().manual_seed(0)
     if network.detectors:
         truth = torch.rand(batch, 30, 5, generator=generator)
         truth[:, :, 2:4] = truth[:, :, 2:4] * 0.5 + 0.05
-        truth[:, :, 4] = (truth[:, :, 4] * 20).floor()
+        truth[:, :, 4] = (truth[:, :, 4] * network.heads[0].truth_classes).floor()
         truth[:, 5:] = 0  # five objects in each image
     else:
-        classes = network.heads[0].truth_classes
+        classes = network.heads[0].input.outputs
         truth = torch.eye(classes)[torch.randint(classes, (batch,), generator=generator)]
     return torch.rand(batch, *network.input, generator=generator), truth
 
@@ -302,7 +303,7 @@ def training(folder: str, net: str, batch: int, fast: bool) -> Run:
     network = _load(folder, net)
     vars(network.net).update(batch=batch, subdivisions=1, mini_batch=batch, learning_rate=1e-6, burn_in=0)
     trainer = Trainer(network, fast=fast)
-    data = Batch(*_training_batch(network, batch), ())
+    data = Batch(*training_batch(network, batch), ())
     return lambda: trainer.update([data])
 
 
@@ -336,7 +337,7 @@ def bare(folder: str, net: str, batch: int, fast: bool) -> Run:
     heads = [layer.index for layer in network.heads]
     before = [layer for layer in network.layers if layer.index not in heads]
     modules = nn.ModuleDict({str(layer.index): _bare_layer(layer) for layer in before}).train()
-    x, _ = _training_batch(network, batch)
+    x, _ = training_batch(network, batch)
     if fast:
         modules, x = modules.to(memory_format=torch.channels_last), x.to(memory_format=torch.channels_last)
 
@@ -395,7 +396,7 @@ def loss_alone(folder: str, net: str, batch: int) -> Run:
 
     network = _load(folder, net)
     heads = network.heads
-    _, truth = _training_batch(network, batch)
+    _, truth = training_batch(network, batch)
     generator = torch.Generator().manual_seed(0)
     maps = [torch.randn(batch, *head.input, generator=generator).requires_grad_() for head in heads]
 
@@ -419,7 +420,7 @@ def libdarknet_training(folder: str, net: str, batch: int) -> Run:
     cfg = Path(folder) / f"{net}-batch.cfg"
     cfg.write_text(text)
     network = load_oracle().load_network(cfg, Path(folder) / f"{net}.weights")
-    x, truth = (tensor.numpy() for tensor in _training_batch(_load(folder, net), batch))
+    x, truth = (tensor.numpy() for tensor in training_batch(_load(folder, net), batch))
     return lambda: network.train_step(x, truth, update=True)
 
 

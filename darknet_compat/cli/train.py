@@ -18,9 +18,10 @@ if TYPE_CHECKING:
 FAILED = 1
 # The flags that a command to go on repeats: name -> its default. No verb has all of them.
 REPEATED = {"gpus": None, "device": None, "threads": None, "numerics": "cudnn", "program": None, "seed": None,
-            "map": None, "topk": None, "top": None, "amp": None, "fast": False, "workers": None, "cache": False,
-            "augment": "loader", "epochs": False, "backup": None, "snapshot": None, "tensorboard": False,
-            "gradient": "darknet", "classify": None, "ratio": None, "mAP_epochs": 4, "iou_thresh": 0.5}  # fmt: skip
+            "map": None, "topk": None, "top": None, "amp": None, "compress": None, "fast": False, "workers": None,
+            "cache": False, "augment": "loader", "epochs": False, "backup": None, "snapshot": None,
+            "tensorboard": False, "gradient": "darknet", "classify": None, "ratio": None, "mAP_epochs": 4,
+            "iou_thresh": 0.5}  # fmt: skip
 LABELS = {"classifier": "path"}  # the default of -labels, where it is not "error"
 OPTIONAL = ("map", "topk")  # flags whose number may be left away, which is 0 then
 
@@ -101,6 +102,8 @@ def _parser(
          help="which batch normalisation: cudnn's made the published weights (default)")  # fmt: skip
     add_program(parser)
     flag("amp", choices=("bf16", "fp16"), help="run the layers at half precision; the loss stays in float32")
+    flag("compress", choices=("bf16",),
+         help="send gradients between processes as bf16 numbers, half the bytes: for a slow network")  # fmt: skip
     flag("fast", action="store_true",
          help="channels last; on a GPU also TF32, and one compiled program for all sizes of images, or a CUDA graph "
          "for one: faster, with other last digits")  # fmt: skip
@@ -148,6 +151,7 @@ def train(parser: argparse.ArgumentParser, options: argparse.Namespace, start: S
     shared = {
         "clear": options.clear, "resume": options.resume, "device": device, "numerics": options.numerics,
         "program": options.program, "amp": options.amp, "fast": options.fast, "seed": options.seed,
+        "compress": options.compress,
         "epochs": options.epochs, "backup": options.backup, "snapshot": options.snapshot,
         "tensorboard": options.tensorboard, "workers": options.workers, "cache": options.cache,
         "augment": options.augment, "processes": processes,

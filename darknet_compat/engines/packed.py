@@ -46,14 +46,15 @@ def mish_of_negative_(y: Tensor) -> Tensor:
     """mish(-y) in place of y: with r = 1/(1 + e^-y), tanh(log(1 + e^-y)) is 2/(1 + r^2) - 1.
 
     Three passes, where F.mish computes three functions for every number. A convolution with weights and biases
-    negated gives y.
+    negated gives y. bf16 is computed in float32 and rounded once.
     """
-    if y.dtype != torch.float32:  # F.mish computes in float32 and rounds once
-        return F.mish(y.neg_(), inplace=True)
-    one = y.new_ones(())
+    one = torch.ones((), device=y.device)
     for part in (y if y.is_contiguous() else y.permute(0, 2, 3, 1)).view(-1).split(PART):
-        r = part.sigmoid()
-        part.addcdiv_(part, torch.addcmul(one, r, r, out=r), value=-2)
+        exact = part.float()
+        r = exact.sigmoid()
+        exact.addcdiv_(exact, torch.addcmul(one, r, r, out=r), value=-2)
+        if exact is not part:
+            part.copy_(exact)
     return y
 
 

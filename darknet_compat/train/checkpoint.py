@@ -7,6 +7,7 @@ the .state holds all that the next update hangs on.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
@@ -63,6 +64,10 @@ def by_epochs(images: int) -> Numbered:
     return lambda before, after, _: after // images if passed(before, after, images) else None
 
 
+class OtherStateError(TrainingError):
+    """What bears the name of a .state, and no training of this version wrote it whole."""
+
+
 class Snapshots:
     """Where the files of one training stand: ``folder``/``name``.backup, ``name``_100.weights, ``name``.csv ...
 
@@ -90,6 +95,8 @@ class Snapshots:
         self.final = self.path(end)
         self.backup = self.path(rolling)
         self.state = self.path(f"{rolling}.state")
+        self.launchers: list[str] = []
+        """Those of this job (:meth:`.Processes.launchers`)."""
         self.last: str | None = None
         """The snapshot written last, and its batch."""
 
@@ -132,6 +139,7 @@ class Snapshots:
             "settings": self.settings,
             "trainer": trainer.state(),
             "extra": extra,
+            "launchers": self.launchers,
         }
         payload = io.BytesIO()
         torch.save(state, payload)
@@ -142,16 +150,31 @@ class Snapshots:
         except OSError as error:
             raise TrainingError(f"{self.state}: {error.strerror}; the file was not written") from None
 
-    def resume(self, trainer: Trainer) -> tuple[dict[str, Any], list[str]]:
+    def read_state(self) -> bytes:
+        """What :meth:`resume` takes. Raises :class:`TrainingError` where there is no .state, or a damaged one."""
+        return _read_state(self.state)
+
+    def read_own_state(self) -> bytes | None:
+        """That of this very job, whose processes a launcher has started again; None where it left none yet."""
+        if not self.state.exists():
+            return None
+        with contextlib.suppress(OtherStateError):  # an earlier training's, by another version
+            payload = self.read_state()
+            with contextlib.suppress(Exception):  # as in resume, it may hold anything
+                if {*_load(payload)["launchers"]} & {*self.launchers}:
+                    return payload
+        return None
+
+    def resume(self, trainer: Trainer, payload: bytes | None = None) -> tuple[dict[str, Any], list[str]]:
         """Take ``trainer`` to where the .state was written. Returns its ``extra``, and what of [net] has changed since.
 
-        Only the schedule may have changed. Raises :class:`TrainingError` in one line where there is no state, where it
-        is damaged, and where it is that of another cfg or of other settings.
+        ``payload`` is what :meth:`read_state` gave, in this process or the first. Only the schedule may have changed.
+        Raises :class:`TrainingError` in one line where it is that of another cfg or of other settings.
         """
         path = self.state
-        payload = _read_state(path)
+        payload = self.read_state() if payload is None else payload
         try:
-            state = dict(torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True))
+            state = _load(payload)
             changed = self._compare(json.loads(state["cfg"]), path)
             for key, value in state["settings"].items():
                 if self.settings.get(key) != value:
@@ -193,6 +216,10 @@ class Snapshots:
         return changed
 
 
+def _load(payload: bytes) -> dict[str, Any]:
+    return dict(torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True))
+
+
 def _read_state(path: Path) -> bytes:
     """What a .state holds behind its head. Raises :class:`TrainingError` where one byte is not as it was written."""
     try:
@@ -206,9 +233,11 @@ def _read_state(path: Path) -> bytes:
         ) from None
     if format != FORMAT:
         expected = FORMAT.decode().strip()
-        raise TrainingError(f"{path}: no training state of this version; expected `{expected}` at its start; {INSTEAD}")
+        raise OtherStateError(
+            f"{path}: no training state of this version; expected `{expected}` at its start; {INSTEAD}"
+        )
     if digest != _digest(payload):
-        raise TrainingError(f"{path}: damaged, its bytes do not have the SHA-256 that its head says; {INSTEAD}")
+        raise OtherStateError(f"{path}: damaged, its bytes do not have the SHA-256 that its head says; {INSTEAD}")
     return payload
 
 

@@ -16,6 +16,7 @@ from ..cfg.sections import printable
 from ..classify.labels import LabelRule, PathClasses, match_labels, path_classes
 from ..errors import DataError
 from ..image_files import SHARD, check_some, listed_images
+from ..processes import ALONE, Processes
 from ..stock import find_stock
 from .shards import ShardImages
 from .sources import ImageFiles
@@ -25,17 +26,18 @@ MOST_SHARDS = 10**6
 NUMBERS = re.compile(r"\{(\d{1,18})\.\.(\d{1,18})\}")
 
 
-def training_images(data: DataFile) -> ImageFiles:
+def training_images(data: DataFile, processes: Processes = ALONE) -> ImageFiles:
     """The images that ``train=`` of a .data file names.
 
     It names a list of paths; or a folder with a folder for each class; or tar shards (``shards.py``): one, several as
     ``train-{000..146}.tar``, or a list of such lines. Of the files of a list some are looked for
-    (:func:`.check_some`). Raises :class:`DataError` where there is none, or one of these is not there.
+    (:func:`.check_some`). Of ``processes`` the first lists a folder, and each reads a part of the shards. Raises
+    :class:`DataError` where there is none, or one of these is not there.
     """
     given = data.source("train", TRAIN)
     if given.endswith(SHARD):
-        return ShardImages(_numbered([given]))
-    paths = listed_images(find_stock(given))
+        return ShardImages(_numbered([given]), processes)
+    paths = processes.from_first(lambda: listed_images(find_stock(given)))
     if not paths[0].endswith(SHARD):
         images = ImageFiles(paths)
         check_some(images, given)
@@ -46,7 +48,7 @@ def training_images(data: DataFile) -> ImageFiles:
             f"{printable(given)}: {printable(other)} is no {SHARD} file, and the first line names one; expected images "
             "or shards, not both"
         )
-    return ShardImages(_numbered(paths))
+    return ShardImages(_numbered(paths), processes)
 
 
 def _numbered(given: Sequence[str]) -> list[str]:

@@ -104,7 +104,7 @@ class ClassifierTraining(ImageTraining[ClassTrainingSet]):
         return read_top(self.data) if self.asked_top is None else min(self.asked_top, read_classes(self.data))
 
     def _paths(self) -> ImageFiles:
-        return training_images(self.data)
+        return training_images(self.data, self.processes)
 
     def _training_set(self, paths: ImageFiles) -> ClassTrainingSet:
         network, net = self.trainer.network, self.trainer.net

@@ -36,6 +36,7 @@ from ..classify.labels import PathClasses
 from ..errors import DataError, LostProcessError, TrainingError
 from ..labels import Labels, label_path, read_all_labels
 from ..memory import keep_memory
+from ..processes import ALONE, Processes
 from ..program import ALEXEYAB, PJREDDIE
 from ..tree import SECRET_NUM, Tree
 from . import alexeyab_augment, crop_on_device, on_device
@@ -73,8 +74,9 @@ def check_labels(
     labels: Literal["error", "warn"] = "error",
     class_only: int = 0,
     program: str = PJREDDIE,
+    processes: Processes = ALONE,
 ) -> Labels:
-    """Read the label files of all images, with a progress bar on a terminal.
+    """Read the label files of all images, with a progress bar on a terminal; of ``processes`` each reads a part.
 
     A label file that is missing means no objects; so many such are one warning. Bad lines are counted; then ``labels``
     says whether they are an error, or a warning and left out. What is bad says :func:`..labels.read_all_labels`, and
@@ -82,14 +84,21 @@ def check_labels(
 
     Raises DataError for bad lines, for images that do not exist, and where no image has an object.
     """
-    absent = [image for image in images if not os.path.isfile(image)]
+
+    def absent_ones(images: Sequence[str]) -> list[str]:
+        return [image for image in images if not os.path.isfile(image)]
+
+    def read(images: Sequence[str]) -> Labels:
+        bar = tqdm(images, "checking labels", unit=" images", disable=None if processes.first else True, leave=False)
+        return read_all_labels(bar, classes, class_only, program)
+
+    absent = [image for part in processes.look_through(images, absent_ones) for image in part]
     if absent:
         raise DataError(
             f"{absent[0]}: no such image; {len(absent)} of the {len(images)} images in the list are missing; its paths "
             f"are relative to the current folder, {os.getcwd()}"
         )
-    bar = tqdm(images, "checking labels", unit=" images", disable=None, leave=False)
-    found = read_all_labels(bar, classes, class_only, program)
+    found = functools.reduce(Labels.join, processes.look_through(images, read))
     if found.bad and labels == "error":
         raise DataError(f"{found.bad_lines()}; correct them, or leave them out with -labels warn")
     for line in found.bad[:SHOWN]:
@@ -237,7 +246,11 @@ class TrainingSet(DetectionSet):
     @functools.cached_property
     def most_pixels(self) -> int:
         """Those of the largest image. Raises ImageError where a file's head does not say."""
-        return max(map(self.pixels, range(len(self))))
+        return self.most_pixels_of(range(len(self)))
+
+    def most_pixels_of(self, indices: Sequence[int]) -> int:
+        """Of some images, 0 of none; reads the head of each."""
+        return max(map(self.pixels, indices), default=0)
 
     def room(self, count: int, largest: tuple[int, int]) -> int:
         return on_device.room(count, *largest, self.most_pixels)

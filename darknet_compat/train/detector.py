@@ -18,7 +18,7 @@ from ..defaults import MAP, MAP_HIER, YOLO, Verbs
 from ..detect import Detections, detect_files
 from ..detect.scores import map_of
 from ..errors import DataError, TrainingError
-from ..evaluate.annotations import read_label_files
+from ..evaluate.annotations import LabelBoxes, read_label_files
 from ..image_files import check_some
 from ..labels import Labels, class_labels
 from ..layers.net import read_net
@@ -152,7 +152,7 @@ class DetectorTraining(ImageTraining[DetectionSet]):
             )
         # Of objects without a place his load_data_detection says "Wrong annotation", and leaves them out.
         class_only = head.o.classes if head.class_only and not alexeyabs else 0
-        found = check_labels(paths, head.truth_classes, self.labels, class_only, network.program)
+        found = check_labels(paths, head.truth_classes, self.labels, class_only, network.program, self.processes)
         mix = None
         if self.classify is not None:
             if alexeyabs:
@@ -160,25 +160,28 @@ class DetectorTraining(ImageTraining[DetectionSet]):
                     "-classify is not for AlexeyAB's Darknet, whose loader leaves out images without boxes; expected "
                     "-program pjreddie"
                 )
-            images = read_list(find_stock(self.classify))
+            images, shown = self.processes.from_first(self._classified)
             mix = len(paths), self.ratio
-            paths, found = [*paths, *images], found.join(self._classified(images))
+            paths, found = [*paths, *images], found.join(shown)
         made = detection_set(
             network, paths, found, seed=self.trainer.seed, replacement=not self.epochs, cache=self.cache, mix=mix
         )
         if self.on_device and isinstance(made, TrainingSet):
-            _ = made.most_pixels  # reads the head of every image, now rather than before the first batch
+            # Now rather than before the first batch.
+            made.most_pixels = max(self.processes.look_through(range(len(made)), made.most_pixels_of))
         return made
 
-    def _classified(self, images: list[str]) -> Labels:
-        """What stands in the place of label files of images that show a class each, and nobody knows where."""
+    def _classified(self) -> tuple[list[str], Labels]:
+        """The images that show a class each, and nobody knows where; and what stands in the place of label files."""
+        assert self.classify is not None
+        images = read_list(find_stock(self.classify))
         head = self.trainer.network.detector
         if not head.class_only:
             raise head.section.error(
                 "-classify trains along a tree of classes, and this network has none; expected tree=, or no -classify"
             )
         self.data.require("classes")  # or the labels of two would be read
-        check_some(images, str(self.classify))
+        check_some(images, self.classify)
         labels = read_labels(self.data)
         found = match_labels(images, labels)
         classes = found.first()
@@ -189,7 +192,7 @@ class DetectorTraining(ImageTraining[DetectionSet]):
                 f"and {int((classes < 0).sum())} have none"
             )
         found.warn(labels)
-        return class_labels(classes)
+        return images, class_labels(classes)
 
     def _scoring(self, best: float | None) -> Scoring | None:
         if self.map_every is None:
@@ -197,11 +200,16 @@ class DetectorTraining(ImageTraining[DetectionSet]):
         network, net = self.trainer.network, self.trainer.net
         classes = network.detector.o.classes
         file = self.data.require("valid")
-        paths = read_list(find_stock(file))
-        check_some(paths, file)
+
+        def labelled() -> tuple[list[str], LabelBoxes]:
+            paths = read_list(find_stock(file))
+            check_some(paths, file)
+            return paths, read_label_files(paths, classes, network.program)
+
+        paths, truths = self.processes.from_first(labelled)
+        check_some(paths, file)  # on this machine
         names = read_names(find_stock(self.data.source("names", "data/names.list")))
         check_names(self.data, names, classes, self.snapshots.cfg.file)
-        truths = read_label_files(paths, classes, network.program)
 
         def score(progress: Progress[Detections] = unseen) -> list[float]:
             found = detect_files(

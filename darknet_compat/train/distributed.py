@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Sequence
 
+import torch
 from torch import Tensor
 
 from ..processes import Processes
@@ -24,10 +25,19 @@ class Sums:
     bucket of them, of so many bytes or more, is summed as soon as its last gradient is there. Backward passes begin
     with the last parameters, and so do the buckets. Which they are, and in what order they are summed, is the same in
     all processes, whatever becomes of an update in one of them.
+
+    With ``compress`` gradients go from process to process as numbers of that type, such as bf16, and are added up in
+    it; the other numbers go as they are.
     """
 
-    def __init__(self, processes: Processes, parameters: Sequence[Tensor], flat: Tensor) -> None:
-        self.processes = processes
+    def __init__(
+        self,
+        processes: Processes,
+        parameters: Sequence[Tensor],
+        flat: Tensor,
+        compress: torch.dtype | None = None,
+    ) -> None:
+        self.processes, self.compress = processes, compress
         self.buckets: list[Tensor] = []
         self.waits: list[Callable[[], None]] = []
         """Of the buckets that are being summed."""
@@ -60,7 +70,18 @@ class Sums:
             self._sum()
 
     def _sum(self) -> None:
-        self.waits.append(self.processes.all_reduce(self.buckets[len(self.waits)]))
+        bucket = self.buckets[len(self.waits)]
+        if self.compress is None or bucket is self.buckets[-1]:
+            self.waits.append(self.processes.all_reduce(bucket))
+            return
+        sent = bucket.to(self.compress)
+        wait = self.processes.all_reduce(sent)
+
+        def take() -> None:
+            wait()
+            bucket.copy_(sent)
+
+        self.waits.append(take)
 
     def finish(self) -> None:
         """Sum what is left of ``flat``, and wait for all."""

@@ -28,6 +28,7 @@ from ..cfg.sections import printable
 from ..errors import DataError, ImageError
 from ..files import regular_file
 from ..images import SUFFIXES, decode_image, size_in_header
+from ..processes import ALONE, Processes
 from ..tar_files import tar_members
 from .sources import ImageFiles
 
@@ -52,16 +53,16 @@ class _Index(NamedTuple):
 class ShardImages(ImageFiles):
     """The images in tar shards. Their paths are ``SHARD/MEMBER``, so labels may stand in these.
 
-    Raises :class:`DataError` where a shard is missing, damaged, cut short, compressed or without an image, and where
-    some images have a ``.cls`` and others have none.
+    Of ``processes`` each reads the headers of a part of the shards. Raises :class:`DataError` where a shard is missing,
+    damaged, cut short, compressed or without an image, and where some images have a ``.cls`` and others have none.
     """
 
     by_epochs = True
     classes: np.ndarray | None
     """(N,) int64: the classes that the ``.cls`` members say, None where there are none."""
 
-    def __init__(self, shards: Sequence[str]) -> None:
-        found = _read_indices(shards)
+    def __init__(self, shards: Sequence[str], processes: Processes = ALONE) -> None:
+        found = [index for part in processes.look_through(shards, _read_indices) for index in part]
         super().__init__(
             [f"{shard}/{name}" for shard, index in zip(shards, found, strict=True) for name in index.names]
         )
@@ -145,8 +146,8 @@ def _stamp(file: BinaryIO) -> tuple[int, int]:
 
 
 def _read_indices(shards: Sequence[str]) -> list[_Index]:
-    if len(shards) == 1:
-        return [_read_index(shards[0])]
+    if len(shards) < 2:
+        return [_read_index(shard) for shard in shards]
     ignore = signal.SIGINT, signal.SIG_IGN  # Ctrl-C is the main process's to answer
     try:
         with ProcessPoolExecutor(

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from .batch import Batch
 
 AMP = {"bf16": torch.bfloat16, "fp16": torch.float16}
+COMPRESS = {"bf16": torch.bfloat16}  # fp16 would need the loss scaled
 AVERAGE = 0.9  # train_detector: avg_loss*.9 + loss*.1
 
 
@@ -58,7 +59,8 @@ class Trainer:
     what :func:`.fast.speed_up` says. ``gradient`` "true" trains by the derivatives of AlexeyAB's IOU losses, where his
     program and "darknet" have deltas of their own. ``seed`` is for what an update draws itself (``policy=random``,
     [dropout]): torch's random numbers start anew from the seed, the process and the mini-batch, so that a resumed
-    training draws the same.
+    training draws the same. ``compress`` ("bf16"): several processes send each other their gradients as such numbers,
+    which are half as many bytes.
 
     Raises :class:`CfgError` where the cfg cannot be trained.
     """
@@ -72,9 +74,12 @@ class Trainer:
         fast: bool = False,
         gradient: Literal["darknet", "true"] = "darknet",
         seed: int = 0,
+        compress: str | None = None,
     ) -> None:
         if amp not in (None, *AMP):
             raise ValueError(f"amp is {amp!r}; expected one of {', '.join(AMP)}, or None")
+        if compress not in (None, *COMPRESS):
+            raise ValueError(f"compress is {compress!r}; expected one of {', '.join(COMPRESS)}, or None")
         self.network = network
         self.net = network.net
         check_schedule(self.net, network.cfg.net)
@@ -101,7 +106,8 @@ class Trainer:
         self.losses: Losses = speed_up(network, self._losses) if fast else self._losses
         # Behind the gradients: this update's cost, and how many processes give it up.
         self.gradients = Gradients(network, extra=2)
-        self.sums = Sums(self.processes, list(network.parameters()), self.gradients.flat)
+        sent = COMPRESS[compress] if compress else None
+        self.sums = Sums(self.processes, list(network.parameters()), self.gradients.flat, sent)
         self.optimizer = make_optimizer(network)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=amp == "fp16")
         alpha = getattr(self.net, "ema_alpha", 0.0)  # AlexeyAB's [net] alone has it

@@ -58,9 +58,9 @@ class Training:
 
     ``clear`` counts images seen from 0, whatever the weights say. ``resume`` goes on from ``NAME.backup.state`` in the
     folder of the snapshots. ``snapshot``: batches from one ``NAME.backup`` to the next. ``device``, ``numerics``,
-    ``program``, ``amp``, ``fast``, ``gradient`` and ``seed`` are those of :func:`darknet_compat.load_network` and
-    :class:`darknet_compat.train.step.Trainer`. ``processes`` are the others that train too; ``command`` gives the words
-    that start this training anew or, called with True, go on with it.
+    ``program``, ``amp``, ``fast``, ``gradient``, ``seed`` and ``compress`` are those of
+    :func:`darknet_compat.load_network` and :class:`darknet_compat.train.step.Trainer`. ``processes`` are the others
+    that train too; ``command`` gives the words that start this training anew or, called with True, go on with it.
 
     Raises :class:`DarknetError` in one line that names file and place. Of several processes the first raises what any
     of them found wrong, and the others :class:`ToldError`.
@@ -90,6 +90,7 @@ class Training:
         fast: bool = False,
         gradient: Literal["darknet", "true"] = "darknet",
         seed: int | None = None,
+        compress: str | None = None,
         snapshot: int | None = None,
         tensorboard: bool = False,
         processes: Processes | None = None,
@@ -109,21 +110,39 @@ class Training:
             read = read_cfg(find_stock(os.fspath(cfg)))
             follows = program or read_program(read)[0]
             settings = {
-                "numerics": numerics, "program": follows, "amp": amp, "gradient": gradient, **self._choices(),
+                "numerics": numerics, "program": follows, "amp": amp, "compress": compress, "gradient": gradient,
+                **self._choices(),
             }  # fmt: skip
             self.snapshots = self._make_snapshots(read, settings, snapshot, follows)
             self.snapshots.make_folder()
             self._check_final(weights)
+            state = self._read_state()
             torch.manual_seed(seed + self.processes.rank)
             if not fast:
                 strict()
+            weights, clear = (None, False) if self.resumed else (weights, clear)
             network = load_network(read, weights, numerics=numerics, program=program, clear=clear)
             self._check(network)
-            self.trainer = Trainer(network, self.processes, amp=amp, fast=fast, gradient=gradient, seed=seed)
-            extra, self.changed = self.snapshots.resume(self.trainer) if resume else ({}, [])
-            if not resume:
+            self.trainer = Trainer(
+                network, self.processes, amp=amp, fast=fast, gradient=gradient, seed=seed, compress=compress
+            )
+            extra, self.changed = self.snapshots.resume(self.trainer, state) if self.resumed else ({}, [])
+            if not self.resumed:
                 self._check_batches()
             self._make_ready(extra.get("best"))
+
+    def _read_state(self) -> bytes | None:
+        """The .state to go on from, which the first process reads for all; None where the training begins.
+
+        Where ``torchrun`` starts the processes again it gives the same command, and the training goes on from what it
+        left before, if that is a .state.
+        """
+        self.snapshots.launchers = self.processes.launchers()
+        if self.resumed:
+            return self.processes.from_first(self.snapshots.read_state)
+        state = self.processes.from_first(self.snapshots.read_own_state) if self.snapshots.launchers else None
+        self.resumed = state is not None
+        return state
 
     def _read_data(self) -> None:
         """Read what else the cfg is read for."""
@@ -287,7 +306,7 @@ class ImageTraining(Training, Generic[Images]):
 
     def _paths(self) -> Sequence[str]:
         """Of the images to train on; :meth:`_training_set` is given them."""
-        return read_list(find_stock(self.data.source("train", "data/train.list")))
+        return self.processes.from_first(lambda: read_list(find_stock(self.data.source("train", "data/train.list"))))
 
     def _choices(self) -> dict[str, Any]:
         return {"epochs": self.epochs, **self._settings()}

@@ -456,6 +456,12 @@ def test_all_processes_have_the_first_ones_seed(run):
         def all_gather(self, thing):
             return [None, thing]
 
+        def from_first(self, make):
+            return make()
+
+        def look_through(self, things, look):
+            return [look(things)]
+
     job = made_ready(processes=Second(torch.device("cpu"), 1, 2))
     assert job.trainer.seed == job.images.seed == 77
 
@@ -583,13 +589,14 @@ def test_a_wrong_command_ends_with_2(run, flags, says):
 @pytest.mark.parametrize("verbs", ["detector", "yolo"])
 def test_the_command_to_go_on_repeats_its_flags(verbs):
     given = f"{verbs} train a.data b.cfg c.weights -clear -gpus 0,2 -amp bf16 -fast -seed 5 -epochs -map -snapshot 50"
-    given += " -tensorboard -gradient true -classify more.txt -ratio 2.5 -mAP_epochs 7 -iou_thresh 0.6 -backup own"
+    given += " -compress bf16 -tensorboard -gradient true -classify more.txt -ratio 2.5"
+    given += " -mAP_epochs 7 -iou_thresh 0.6 -backup own"
     options = build_parser().parse_args(given.split())
     again = _arguments(options, resume=False)
     assert vars(build_parser().parse_args(again)) | {"run": 0} == vars(options) | {"run": 0}
     assert " ".join(_arguments(options, resume=True)) == (
-        f"{verbs} train a.data b.cfg -resume -gpus 0,2 -map -amp bf16 -fast -epochs -backup own -snapshot 50 "
-        "-tensorboard -gradient true -classify more.txt -ratio 2.5 -mAP_epochs 7 -iou_thresh 0.6"
+        f"{verbs} train a.data b.cfg -resume -gpus 0,2 -map -amp bf16 -compress bf16 -fast -epochs -backup own "
+        "-snapshot 50 -tensorboard -gradient true -classify more.txt -ratio 2.5 -mAP_epochs 7 -iou_thresh 0.6"
     )
 
 
@@ -608,8 +615,8 @@ def test_the_flags_of_a_joint_training_reach_it(verbs, verb, monkeypatch):
 
 
 SHARED = {"clear": True, "resume": False, "device": "cpu", "numerics": "gpu", "program": "alexeyab", "amp": None,
-          "fast": True, "seed": 5, "epochs": True, "backup": "own", "snapshot": 7, "tensorboard": True, "workers": 2,
-          "cache": True, "augment": "device"}  # fmt: skip
+          "compress": None, "fast": True, "seed": 5, "epochs": True, "backup": "own", "snapshot": 7,
+          "tensorboard": True, "workers": 2, "cache": True, "augment": "device"}  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -228,6 +228,139 @@ class Recording(Processes):
         return lambda: tensor.mul_(2)
 
 
+def test_compressed_gradients_are_sums_of_rounded_ones(tmp_path):
+    """Two real processes: each gradient is rounded, and their sum; the cost goes as it is. All have the same bits."""
+    torch.manual_seed(1)
+    ours = [torch.randn(1000) * 10.0 ** torch.randint(-8, 4, (1000,)) for _ in range(2)]
+    torch.save(ours, tmp_path / "gradients")
+    codes, _, error = in_processes(2, [sys.executable, "-c", COMPRESSED, str(tmp_path)])
+    assert (codes, error) == ([0, 0], "")
+    expected = (ours[0].bfloat16() + ours[1].bfloat16()).float()
+    found = [torch.load(tmp_path / f"sums{rank}") for rank in range(2)]
+    for one in found:
+        assert torch.equal(one[:900], expected[:900])
+        assert torch.equal(one[900:], ours[0][900:] + ours[1][900:])
+    assert not torch.equal(expected[:900], ours[0][:900] + ours[1][:900])
+
+
+# The last 100 numbers stand for the cost, which no parameter has.
+COMPRESSED = """
+import sys, torch
+from darknet_compat.processes import join
+from darknet_compat.train.distributed import Sums
+
+processes = join("cpu")
+flat = torch.load(f"{sys.argv[1]}/gradients")[processes.rank]
+sums = Sums(processes, [torch.nn.Parameter(torch.zeros(900))], flat, torch.bfloat16)
+sums.finish()
+torch.save(flat, f"{sys.argv[1]}/sums{processes.rank}")
+"""
+
+
+def test_training_with_compressed_gradients(tmp_path):
+    """Near that without; the state knows how it was, and goes on so."""
+    final = {}
+    for words in ((), ("-compress", "bf16")):
+        folder = tmp_path / f"{len(words)}"
+        data_set(folder)
+        codes, _, error = train_in(2, folder, plain(max_batches=16, learning_rate=0.01), "-seed", "3", *words)
+        assert (codes, error) == ([0, 0], "")
+        final[words] = weights(folder)[0]
+    pairs = zip(final[()].named_parameters(), final["-compress", "bf16"].named_parameters(), strict=True)
+    for (name, one), (_, other) in pairs:
+        assert 0 < (one - other).norm() < 0.01 * one.norm(), name
+    codes, _, error = train_in(2, folder, plain(max_batches=20, learning_rate=0.01), "-resume")
+    assert codes == [1, 1]
+    assert "that training has -compress bf16, this command None" in error
+
+
+# A training in which a process is killed the first time it comes so far; the words are RANK UPDATE and the command's.
+KILLED = """
+import os, signal, sys
+from darknet_compat.cli import main
+from darknet_compat.train.step import Trainer
+
+rank, last = sys.argv[1:3]
+update = Trainer.update
+
+def killed(trainer, batches):
+    if (os.environ["RANK"], trainer.updates, os.environ["TORCHELASTIC_RESTART_COUNT"]) == (rank, int(last), "0"):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return update(trainer, batches)
+
+Trainer.update = killed
+sys.exit(main(sys.argv[3:]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("rank", "last", "kept"),
+    [(0, 6, 4), pytest.param(1, 6, 6, marks=pytest.mark.slow), pytest.param(0, 2, 0, marks=pytest.mark.slow)],
+)
+def test_torchrun_starts_again_and_the_training_goes_on(tmp_path, rank, last, kept):
+    """From the last .state, to the bit: that of a snapshot every 4 updates, or what the first process saved of its own
+    accord as it found the other one dead. Without a .state it begins anew, also where an earlier training left one.
+    """
+    (tmp_path / "killed.py").write_text(KILLED)
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    launcher += ["--max-restarts", "1", str(tmp_path / "killed.py")]
+    net, words = small("max_batches=16\nbatch=4\nsubdivisions=2"), ["-seed", "3", "-snapshot", "8", "-workers", "1"]
+    for name, place in (("straight", (0, 99)), ("broken", (rank, last))):
+        folder = tmp_path / name
+        data_set(folder)
+        if not kept:
+            earlier = in_processes(1, command(folder, net, "-seed", "5", two=False))
+            assert earlier[0] == [0], earlier
+        train = command(folder, net, *words, two=False)[3:]
+        done = subprocess.run([*launcher, *map(str, place), *train], capture_output=True, text=True, check=False,
+                              env=environment(), timeout=240)  # fmt: skip
+        assert done.returncode == 0, done.stderr
+    assert ("going on after batch" in done.stdout) == bool(kept)
+    assert (f"going on after batch {2 * kept}, {8 * kept} images seen" in done.stdout) == bool(kept)
+    for name in ("small_final.weights", "small.backup"):
+        assert (folder / "backup" / name).read_bytes() == (tmp_path / "straight/backup" / name).read_bytes()
+    rows = [(tmp_path / name / "backup/small.csv").read_text().splitlines() for name in ("straight", "broken")]
+    figures = [[line.split(",")[:4] for line in lines] for lines in rows]
+    assert figures[0] == figures[1]
+
+
+# What each process looks for and reads of the images' files, into one file for each process.
+LOOKED = """
+import builtins, os, sys
+from darknet_compat import labels
+from darknet_compat.cli import main
+
+said = open(f"{sys.argv[1]}.{os.environ['RANK']}", "w")
+isfile, read_labels = os.path.isfile, labels.read_labels
+os.path.isfile = lambda path: (print("isfile", path, file=said), isfile(path))[1]
+labels.read_labels = lambda path: (print("read", path, file=said), read_labels(path))[1]
+sys.exit(main(sys.argv[2:]))
+"""
+
+
+def test_each_label_file_is_read_by_one_process(tmp_path):
+    """And what is wrong with any is said as one process says it."""
+    data_set(tmp_path)
+    train = command(tmp_path, small("max_batches=2\nbatch=2\nsubdivisions=1"), "-workers", "0", two=False)[3:]
+    paths = (tmp_path / "list.txt").read_text().split()
+    labels = [path.replace("JPEGImages", "labels").replace(".png", ".txt") for path in paths]
+    look = [sys.executable, "-c", LOOKED, str(tmp_path / "looked"), *train]
+    codes, _, error = in_processes(2, look)
+    assert (codes, error) == ([0, 0], "")
+    looked = [(tmp_path / f"looked.{rank}").read_text().splitlines() for rank in range(2)]
+    for what, files in (("isfile", paths), ("read", labels)):
+        each = [[line.split()[1] for line in lines if line.startswith(what) and line.split()[1].endswith(files[0][-4:])]
+                for lines in looked]  # fmt: skip
+        assert sorted(each[0] + each[1]) == sorted(files)
+        assert min(map(len, each)) == len(files) // 2
+    for path in (labels[-1], labels[0]):
+        Path(path).write_text("0 2 2 2 2\n")
+    said = [in_processes(world, [sys.executable, "-m", "darknet_compat", *train]) for world in (1, 2)]
+    assert [codes for codes, _, _ in said] == [[1], [1, 1]]
+    assert said[0][2] == said[1][2]
+    assert "bad lines in all: 2" in said[0][2]
+
+
 @pytest.fixture
 def recording():
     processes = Recording(torch.device("cpu"), 0, 2)
