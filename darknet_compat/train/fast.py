@@ -60,11 +60,14 @@ def compiled(network: Network, losses: Losses) -> Losses:
             head.image = Shape(*images.shape[1:])  # as variables: its numbers would be parts of the program
         return losses(images, truth, seen)
 
-    run = torch.compile(
-        sized, fullgraph=True, dynamic=True if sizes else None, mode="reduce-overhead" if fixed else "default"
-    )
+    run = torch.compile(sized, fullgraph=True, mode="reduce-overhead" if fixed else "default")
 
     def call(images: Tensor, truth: Tensor, seen: int | Tensor) -> tuple[Tensor, Tensor]:
+        if sizes:
+            # These and no others: with dynamic=True torch.compile takes two sizes that are equal at first for one, and
+            # a side for the number of filters of a layer.
+            torch._dynamo.maybe_mark_dynamic(images, [0, 2, 3])
+            torch._dynamo.maybe_mark_dynamic(truth, 0)
         torch.compiler.cudagraph_mark_step_begin()
         # As a number it would be a part of the program, and there would be a new one for each.
         count = torch.full((), int(seen), device=images.device)
