@@ -151,7 +151,7 @@ LAYERS = {
     "normalization": ("pjreddie", "[normalization]\nalpha=.01\n"),
     "reorg": ("pjreddie", "[reorg]\nstride=2\n"),
     "reorg3d": ("alexeyab", "[reorg3d]\nstride=2\n"),
-    "rnn": ("pjreddie", "[rnn]\noutput=6\nhidden=5\nactivation=tanh\nbatch_normalize=1\n"),
+    "rnn": ("pjreddie", "[rnn]\noutput=6\nactivation=tanh\nbatch_normalize=1\n"),
     "route": ("pjreddie", "[maxpool]\nsize=2\nstride=1\n[route]\nlayers=-1,0\n"),
     "sam": ("alexeyab", CONV.format("logistic") + "[sam]\nfrom=-2\n"),
     "scale_channels": ("alexeyab", "[avgpool]\n[scale_channels]\nfrom=-2\n"),

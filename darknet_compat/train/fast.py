@@ -60,6 +60,8 @@ def compiled(network: Network, losses: Losses) -> Losses:
             head.image = Shape(*images.shape[1:])  # as variables: its numbers would be parts of the program
         return losses(images, truth, seen)
 
+    # Of a code torch.compile makes eight programs, and then none: each training has a code of its own.
+    sized.__code__ = sized.__code__.replace()
     run = torch.compile(sized, fullgraph=True, mode="reduce-overhead" if fixed else "default")
 
     def call(images: Tensor, truth: Tensor, seen: int | Tensor) -> tuple[Tensor, Tensor]:
