@@ -5,8 +5,9 @@
     python tools/gpu_check.py --device cpu --quick # does the script itself run? all that a CPU can, at small sizes
 
 Needs torch, numpy and lark (pure Python: where there is no pip, copy another machine's folder site-packages/lark into
-tools/). Images are made in memory; what needs OpenCV is left out where there is none, and says so. At the end stands
-one table: each check, what was found, its goal, and whether it was reached. --json writes it to a file too.
+tools/). Images are made in memory. Reading JPEG files alone needs OpenCV and tqdm; without them that line says so. At
+the end stands one table: each check, what was found, its goal, and whether it was reached. --json writes it to a file
+too.
 
 1. each layer, and each head's loss, with their gradients, GPU against CPU; boxes and their suppression
 2. training: updates of a YOLOv2, a v3, a v4 and a classifier from the same start, GPU against CPU; twice on the GPU, to
@@ -15,7 +16,7 @@ one table: each check, what was found, its goal, and whether it was reached. --j
 4. -fast, with images of one size and of many: how many programs are made of it, and whether it gives the same
 5. batches on their way to the GPU: whether they arrive whole, how fast, and whether the host waits
 6. augmentation of whole batches, GPU against CPU, and images/s
-7. detection of one image, and training from JPEG files to updates, in time
+7. detection of one image, and training from decoded images, and from JPEG files, to updates: in time
 8. training steps of yolov2-tiny-voc and yolov2-voc: images/s, peak memory, and the share of the matrix rate that
    torch.matmul reaches on this card in the same number format
 """
@@ -35,7 +36,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from random import Random
 from typing import Any, NamedTuple
@@ -50,6 +51,8 @@ try:
     from darknet_compat.boxes import nms_sort
     from darknet_compat.cfg import parse_cfg, read_cfg
     from darknet_compat.detect.detections import detect
+    from darknet_compat.device import find_device
+    from darknet_compat.errors import DarknetError
     from darknet_compat.layers import TYPES
     from darknet_compat.network import Network
     from darknet_compat.train import crop_augment, crop_on_device, on_device
@@ -408,48 +411,53 @@ def check_fast(place: Place) -> Iterator[Row]:
 # --- 5. the way of batches to the GPU
 
 
+def shared(size: int) -> np.ndarray:
+    """So many bytes as the loader has them, which its processes share."""
+    return np.frombuffer(mmap.mmap(-1, size), np.uint8)
+
+
 def check_copies(place: Place) -> Iterator[Row]:
     if not place.gpu:
         yield left_out("batches through page-locked memory", "a GPU")
         return
-    shape, places, rounds = (place.batch, 3, 416, 416), 4, 5 if place.quick else 50
+    shape, places, rounds = (place.batch, 3, 416, 416), 4, 10 if place.quick else 50
     count = int(np.prod(shape))
-    memory = np.frombuffer(mmap.mmap(-1, places * 4 * count), np.float32).reshape(places, count)
+    memory = shared(places * 4 * count).view(np.float32).reshape(places, count)
     copies = Copies(torch.device(place.device))
     copies.lock(memory)
-    truth = torch.zeros(1, 1)
+    # Both parts of a batch lie in page-locked memory, as the loader's do.
+    batches = [Batch(torch.from_numpy(row).view(shape), torch.from_numpy(row[:5]).view(1, 5)) for row in memory]
     busy = torch.randn(4096, 4096, device=place.device)
-    under_way: list[tuple[int, Any]] = []
-    sums, waited, whole = [], 0.0, True
+    under_way: list[Any] = []
+    sums, waited = [], []
     place.wait()
     for number in range(rounds):
         slot = number % places
         if len(under_way) == places:
-            under_way.pop(0)[1].synchronize()
+            under_way.pop(0).synchronize()
         memory[slot] = number
-        images = torch.from_numpy(memory[slot]).view(shape)
         start = time.perf_counter()
-        sent = copies.send(functools.partial(Batch, images, truth))
+        sent = copies.send(functools.partial(batches.__getitem__, slot))
         batch = copies.arrive(sent)
-        waited = max(waited, time.perf_counter() - start)
-        under_way.append((number, sent.copied))
+        waited.append(time.perf_counter() - start)
+        under_way.append(sent.copied)
         busy = torch.tanh(busy @ busy)  # the update's stream is behind
         sums.append(batch.images.double().mean())
         del batch, sent
     whole = [float(one) for one in sums] == [float(number) for number in range(rounds)]
     yield Row(f"{rounds} batches through {places} places", "whole" if whole else "not whole", "whole", whole)
-    make = functools.partial(Batch, torch.from_numpy(memory[0]).view(shape), truth)
 
     def copy() -> None:
-        copies.send(make).copied.synchronize()
+        copies.send(functools.partial(batches.__getitem__, 0)).copied.synchronize()
 
     taken = clock(copy, place)
     locked = bool(copies.locked)
     yield Row("the memory is page-locked", "yes" if locked else "no", "yes", locked)
     yield Row("copies to the GPU", f"{4 * count / taken / 2**30:.1f} GiB/s, {1000 * taken:.1f} ms a batch")
+    usual = sorted(waited)[rounds // 2]  # the first ones ask CUDA for memory
     yield Row(
-        "the longest that the host waits to begin a copy", f"{1000 * waited:.2f} ms",
-        f"under half a copy's {1000 * taken:.1f} ms", waited < taken / 2,
+        "how long the host is at it to begin a copy", f"{1000 * usual:.2f} ms",
+        f"under half a copy's {1000 * taken:.1f} ms", usual < taken / 2,
     )  # fmt: skip
     copies.close()
 
@@ -457,22 +465,22 @@ def check_copies(place: Place) -> Iterator[Row]:
 # --- 6. augmentation
 
 
-def decoded_batch(count: int, size: int) -> on_device.Decoded:
-    """Images of 500x375 as the loader's processes leave them, with all augmentation on."""
+def decoded_batch(count: int, size: int) -> tuple[np.ndarray, on_device.Decoded]:
+    """Memory, and in it images of 500x375 as the loader's processes leave them, with all augmentation on."""
     random, generator = Random(0), torch.Generator().manual_seed(0)
-    memory = np.zeros(on_device.room(count, size, size, 500 * 375), np.uint8)
+    memory = shared(on_device.room(count, size, size, 500 * 375))
     decoded = on_device.Decoded.within(memory, count, size, size)
     for i in range(count):
         image = torch.randint(0, 256, (375, 500, 3), dtype=torch.uint8, generator=generator).numpy()
         draws = draw(random, (500, 375), (size, size), 0, Augmentation(0.2, 0.1, 1.5, 1.5))
         decoded.put(i, image, draws)
-    return decoded
+    return memory, decoded
 
 
 def decoded_crops(count: int, size: int) -> crop_on_device.DecodedCrops:
     """The same for a classifier; each second sample is made of two images."""
     random, generator = Random(0), torch.Generator().manual_seed(0)
-    memory = np.zeros(crop_on_device.room(2 * count, size, 2 * count * 500 * 375), np.uint8)
+    memory = shared(crop_on_device.room(2 * count, size, 2 * count * 500 * 375))
     decoded = crop_on_device.DecodedCrops.within(memory, 2 * count, size)
     options = crop_augment.CropAugmentation(0.5, 1.5, 7, 0.75, 0.1, 0.75, 0.75)
     for i in range(count):
@@ -487,7 +495,7 @@ def decoded_crops(count: int, size: int) -> crop_on_device.DecodedCrops:
 def check_augmentation(place: Place) -> Iterator[Row]:
     count, size = (4, 96) if place.quick else (place.batch, 416)
     kinds: list[tuple[str, Callable[[str], Tensor]]] = [
-        ("a detector's images", functools.partial(on_device.augment, decoded_batch(count, size))),
+        ("a detector's images", functools.partial(on_device.augment, decoded_batch(count, size)[1])),
         ("a classifier's images", functools.partial(crop_on_device.augment, decoded_crops(count, size), count)),
     ]
     for name, augment in kinds:
@@ -497,7 +505,7 @@ def check_augmentation(place: Place) -> Iterator[Row]:
         yield Row(f"{name}, copied and augmented", f"{rate:.0f} images/s")
 
 
-# --- 7. detection, and training from files
+# --- 7. detection, and training from decoded images and from files
 
 
 def check_detection(place: Place) -> Iterator[Row]:
@@ -513,48 +521,78 @@ def check_detection(place: Place) -> Iterator[Row]:
         yield Row(check, f"{taken:.2f} ms")
 
 
-def check_files(place: Place) -> Iterator[Row]:
+def check_rate(place: Place, size: int, count: int, source: str, batches: Generator[Batch, None, None]) -> Row:
+    """Training in time, of batches from somewhere, which are closed then."""
+    with contextlib.closing(batches):
+        trainer = Trainer(make_network("yolov2-tiny", size, count).to(place.device), amp="bf16", fast=True)
+        for _ in range(5):
+            trainer.update(itertools.islice(batches, 1))
+        updates, start = 0, time.perf_counter()
+        while updates < 3 or time.perf_counter() < start + 2 * place.seconds:
+            trainer.update(itertools.islice(batches, 1))
+            updates += 1
+        rate = updates * count / (time.perf_counter() - start)
+    strict()
+    check = f"training yolov2-tiny at {size}, batch {count}, bf16, from {source} to updates"
+    if place.gpu and not place.quick:
+        return Row(check, f"{rate:.0f} images/s", f"{RATE} images/s", rate >= RATE)
+    return Row(check, f"{rate:.0f} images/s")
+
+
+def batches_of_decoded(place: Place, size: int, count: int) -> Generator[Batch, None, None]:
+    """The same batch again and again on the loader's way to the GPU, each a batch ahead, and augmented there."""
+    memory, decoded = decoded_batch(count, size)
+    truth = shared(4 * count * 30 * 5).view(np.float32).reshape(count, 30, 5)
+
+    def make() -> Batch:
+        return Batch(on_device.augment(decoded, place.device), torch.from_numpy(truth))
+
+    truth[:, :2] = (0.5, 0.5, 0.3, 0.3, 1), (0.2, 0.2, 0.1, 0.3, 3)
+    copies = copies_to(torch.device(place.device))
+    if copies is None:
+        while True:
+            yield make()
+    try:
+        for part in (memory, truth):
+            copies.lock(part)
+        sent = copies.send(make)
+        while True:
+            following = copies.send(make)
+            yield copies.arrive(sent)
+            sent = following
+    finally:
+        copies.close()
+
+
+def check_training_in_time(place: Place) -> Iterator[Row]:
     size, count = (96, 8) if place.quick else (416, place.batch)
-    check = f"training yolov2-tiny at {size}, batch {count}, bf16, from JPEG files to updates"
+    batches = batches_of_decoded(place, size, count)
+    yield check_rate(place, size, count, "decoded images", batches)
+    workers = min(16, os.cpu_count() or 1)
+    source = f"JPEG files, with {workers} workers,"
     try:
         import cv2
 
         from darknet_compat.train.data import TrainingSet, check_labels, load_batches
     except ImportError as error:
-        yield left_out(check, f"OpenCV and tqdm ({error})")
+        yield left_out(f"training from {source} to updates", f"OpenCV and tqdm ({error})")
         return
-    workers = min(16, os.cpu_count() or 1)
     random = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as folder:
         paths = []
         for number in range(16 if place.quick else 512):
             paths.append(f"{folder}/{number}.jpg")
-            image = cv2.resize(
-                random.integers(0, 256, (24, 32, 3), np.uint8), (500, 375), interpolation=cv2.INTER_CUBIC
-            )
-            cv2.imwrite(paths[-1], image, [cv2.IMWRITE_JPEG_QUALITY, 92])
+            # Of some 80 KB each, as photographs of this size are.
+            image = cv2.resize(random.uniform(0, 255, (24, 32, 3)), (500, 375), interpolation=cv2.INTER_CUBIC)
+            image += cv2.GaussianBlur(random.normal(0, 30, image.shape), (3, 3), 0)
+            cv2.imwrite(paths[-1], image.clip(0, 255).astype(np.uint8), [cv2.IMWRITE_JPEG_QUALITY, 92])
             Path(folder, f"{number}.txt").write_text("1 .5 .5 .3 .3\n3 .2 .2 .1 .3\n")
-        network = make_network("yolov2-tiny", size, count).to(place.device)
-        trainer = Trainer(network, amp="bf16", fast=True)
         data = TrainingSet(paths, check_labels(paths, 80), Augmentation(0.2, 0.1, 1.5, 1.5))
+        device = torch.device(place.device)
         batches = load_batches(
-            data, count, lambda _: (size, size), (size, size), workers=workers, device=torch.device(place.device),
-            copies=copies_to(torch.device(place.device)),
-        )  # fmt: skip
-        with contextlib.closing(batches):
-            for _ in range(5):
-                trainer.update(itertools.islice(batches, 1))
-            updates, start = 0, time.perf_counter()
-            while updates < 3 or time.perf_counter() < start + 2 * place.seconds:
-                trainer.update(itertools.islice(batches, 1))
-                updates += 1
-            rate = updates * count / (time.perf_counter() - start)
-    strict()
-    found = f"{rate:.0f} images/s, {workers} workers"
-    if place.gpu and not place.quick:
-        yield Row(check, found, f"{RATE} images/s", rate >= RATE)
-    else:
-        yield Row(check, found)
+            data, count, lambda _: (size, size), (size, size), workers=workers, device=device, copies=copies_to(device)
+        )
+        yield check_rate(place, size, count, source, batches)
 
 
 # --- 8. training steps
@@ -623,7 +661,7 @@ def check_steps(place: Place) -> Iterator[Row]:
 
 CHECKS: list[Callable[[Place], Iterator[Row]]] = [
     check_layers, check_losses, check_boxes, check_training, check_waits, check_fast, check_copies, check_augmentation,
-    check_detection, check_files, check_steps,
+    check_detection, check_training_in_time, check_steps,
 ]  # fmt: skip
 
 
@@ -639,19 +677,23 @@ def table(rows: list[Row]) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", default="cuda", help="cuda (default), cuda:1 ..., or cpu")
+    parser.add_argument("--device", default="cuda", help="cuda (default: the first GPU), cuda:1 ..., or cpu")
     parser.add_argument("--quick", action="store_true", help="small sizes, to see that the script runs")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--seconds", type=float, default=5.0, help="time given to each measurement (5)")
     parser.add_argument("--json", type=Path, metavar="FILE")
     options = parser.parse_args()
-    place = Place(
-        options.device, options.quick, 0.2 if options.quick else options.seconds, 4 if options.quick else options.batch
-    )
-    if place.gpu:
-        if not torch.cuda.is_available():
-            sys.exit("gpu_check: torch finds no CUDA GPU; --device cpu --quick shows that the script runs")
-        torch.cuda.set_device(place.device)
+    try:
+        device = find_device(options.device)
+    except DarknetError as error:
+        sys.exit(f"gpu_check: {error}; --device cpu --quick shows that the script runs")
+    if device.type not in ("cuda", "cpu"):
+        sys.exit(f"gpu_check: --device {device}: expected a GPU that torch runs by CUDA, or cpu")
+    if device.type == "cuda":
+        device = torch.device("cuda", device.index or 0)
+        torch.cuda.set_device(device)
+    quick = options.quick
+    place = Place(str(device), quick, 0.2 if quick else options.seconds, 4 if quick else options.batch)
     strict()
     report: dict[str, Any] = {
         "command": sys.argv,
