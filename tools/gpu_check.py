@@ -69,6 +69,7 @@ ROOT = Path(__file__).resolve().parents[1]
 LAYER, LOSS, COST, TENSORS, AUGMENTATION, HALF, FAST = 1e-4, 1e-4, 1e-3, 1e-3, 1e-4, 0.05, 0.02
 LATENCY = 1.5  # ms, of detection with yolov2-tiny at 416 in bf16
 RATE = 4300  # images/s, of training yolov2-tiny at 416 in bf16, from JPEG files to updates
+SIZE = 416  # of the input that both goals are for
 SIZES = range(320, 609, 32)  # of random=1
 
 
@@ -316,6 +317,7 @@ def apart(losses: list[float], reference: list[float]) -> float:
 
 
 TRAINED = ("yolov2-tiny-voc", "yolov3-tiny", "yolov4-tiny", "tiny")
+QUICK = ("yolov2-tiny-voc", "tiny")
 
 
 def check_training(place: Place) -> Iterator[Row]:
@@ -378,8 +380,7 @@ def compiling(place: Place) -> Iterator[None]:
 def check_fast(place: Place) -> Iterator[Row]:
     import torch._dynamo
 
-    names = ("yolov2-tiny-voc", "tiny") if place.quick else TRAINED
-    for name, drawn in itertools.product(names, (False, True)):
+    for name, drawn in itertools.product(QUICK if place.quick else TRAINED, (False, True)):
         usual = 96 if place.quick else 224 if name == "tiny" else 416
         sizes = [usual] * 3 if not drawn else [64, 96, 128] if place.quick else list(SIZES)
         losses: dict[bool, list[float]] = {}
@@ -420,14 +421,15 @@ def check_copies(place: Place) -> Iterator[Row]:
     if not place.gpu:
         yield left_out("batches through page-locked memory", "a GPU")
         return
-    shape, places, rounds = (place.batch, 3, 416, 416), 4, 10 if place.quick else 50
+    side, work, rounds = (96, 256, 10) if place.quick else (416, 4096, 50)
+    shape, places = (place.batch, 3, side, side), 4
     count = int(np.prod(shape))
     memory = shared(places * 4 * count).view(np.float32).reshape(places, count)
     copies = Copies(torch.device(place.device))
     copies.lock(memory)
     # Both parts of a batch lie in page-locked memory, as the loader's do.
     batches = [Batch(torch.from_numpy(row).view(shape), torch.from_numpy(row[:5]).view(1, 5)) for row in memory]
-    busy = torch.randn(4096, 4096, device=place.device)
+    busy = torch.randn(work, work, device=place.device)
     under_way: list[Any] = []
     sums, waited = [], []
     place.wait()
@@ -509,7 +511,7 @@ def check_augmentation(place: Place) -> Iterator[Row]:
 
 
 def check_detection(place: Place) -> Iterator[Row]:
-    size = 96 if place.quick else 416
+    size = 96 if place.quick else SIZE
     network = make_network("yolov2-tiny", size, 1).eval().fuse().to(place.device)
     network = network.to(torch.bfloat16, memory_format=torch.channels_last)  # type: ignore[call-overload]
     images = torch.rand(1, 3, size, size, device=place.device, dtype=torch.bfloat16)
@@ -565,7 +567,7 @@ def batches_of_decoded(place: Place, size: int, count: int) -> Generator[Batch, 
 
 
 def check_training_in_time(place: Place) -> Iterator[Row]:
-    size, count = (96, 8) if place.quick else (416, place.batch)
+    size, count = (96, 8) if place.quick else (SIZE, place.batch)
     batches = batches_of_decoded(place, size, count)
     yield check_rate(place, size, count, "decoded images", batches)
     workers = min(16, os.cpu_count() or 1)
@@ -580,7 +582,7 @@ def check_training_in_time(place: Place) -> Iterator[Row]:
     random = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as folder:
         paths = []
-        for number in range(16 if place.quick else 512):
+        for number in range(16 if place.quick else 128):
             paths.append(f"{folder}/{number}.jpg")
             # Of some 80 KB each, as photographs of this size are.
             image = cv2.resize(random.uniform(0, 255, (24, 32, 3)), (500, 375), interpolation=cv2.INTER_CUBIC)
