@@ -105,7 +105,8 @@ def _parser(
     flag("compress", choices=("bf16",),
          help="send gradients between processes as bf16 numbers, half the bytes: for a slow network")  # fmt: skip
     flag("fast", action="store_true",
-         help="channels last, torch.compile, on a GPU TF32 too: faster, with other last digits")  # fmt: skip
+         help="channels last; on a GPU also TF32, and one compiled program for all sizes of images, or a CUDA graph "
+         "for one: faster, with other last digits")  # fmt: skip
     flag("seed", type=_seed, metavar="N", help="seed of all random numbers (default: a new one, which is printed)")
     flag("epochs", action="store_true", help="show every image once in each epoch; Darknet draws with replacement")
     flag("backup", metavar="FOLDER", help="folder for all that training writes (default: backup= of DATA)")

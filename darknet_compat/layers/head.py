@@ -18,7 +18,7 @@ from torch import Tensor
 from ..cfg import Section
 from ..errors import CfgWarning
 from ..tree import read_map
-from .base import Layer
+from .base import Layer, Place, Shape
 
 if TYPE_CHECKING:
     from ..export.graph import Graph
@@ -72,8 +72,14 @@ class Head(Layer):
     """May a truth have a class and no place?"""
     alexeyabs_number: int | None = None
     """Of the layer's type in AlexeyAB's program, where ``detector test`` prints it (``darknet.h``, LAYER_TYPE)."""
+    image: Shape
+    """That of the network's input."""
     remark: str | None = None
     """What the log says of it as training starts, where its loss may surprise."""
+
+    def set_shape(self, place: Place) -> None:
+        super().set_shape(place)
+        self.image = place.image
 
     @property
     def relative_anchors(self) -> Tensor | None:

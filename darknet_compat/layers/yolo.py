@@ -164,10 +164,6 @@ class Yolo(Head):
                 "counters_per_class",
             )
 
-    def set_shape(self, place: Place) -> None:
-        super().set_shape(place)
-        self.image = place.image
-
     def shape(self) -> Shape:
         o = self.o
         for name in ("num", "classes", "max"):
@@ -281,6 +277,7 @@ class Yolo(Head):
 
         Gives the same bits in every run; waits for no device.
         """
+        self.input = self.output = Shape(*raw.shape[1:])  # as variables, where torch.compile makes a program of it
         with torch.autocast(raw.device.type, enabled=False):
             return self.rule(self, raw.float(), truth[:, : self.o.max].float())
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -68,7 +67,7 @@ class AlexeyABFigures(NamedTuple):
     rewritten: Tensor
 
 
-@dataclass(frozen=True)
+@dataclass
 class Taken:
     """Which boxes the truths take: A of them per image, in the order in which Darknet writes."""
 
@@ -84,18 +83,21 @@ class Taken:
     """(N, A, 2) column and row."""
     takes: Tensor
     """(N, A)"""
+    _same: Tensor | None = None
 
-    @cached_property
+    @property
     def same(self) -> Tensor:
         """(N, A, A): do both take the same box?"""
-        return (self.slot[:, :, None] == self.slot[:, None]) & self.takes[:, :, None] & self.takes[:, None]
+        if self._same is None:  # a cached_property has a lock, which torch.compile cannot take
+            self._same = (self.slot[:, :, None] == self.slot[:, None]) & self.takes[:, :, None] & self.takes[:, None]
+        return self._same
 
-    @cached_property
+    @property
     def first(self) -> Tensor:
         """(N, A): the number of the first that takes the same box; any where none is taken."""
         return self.same.byte().argmax(2)
 
-    @cached_property
+    @property
     def last(self) -> Tensor:
         """(N, A): and of the last."""
         return last_true(self.same)
@@ -237,7 +239,7 @@ def activated(head: Yolo, raw: Tensor) -> tuple[Tensor, Tensor]:
 def ended(truth: Tensor) -> Tensor:
     """Zeros in the rows behind the first x of 0; on a CPU the rows behind the last image's end are cut off."""
     truth = torch.where((truth[:, :, :1] != 0).cumprod(1) != 0, truth, 0)
-    if truth.device.type == "cpu":
+    if truth.device.type == "cpu" and not torch.compiler.is_compiling():
         truth = truth[:, : max(int((truth[..., 0] != 0).sum(1).max()), 1)]
     return truth
 
@@ -251,7 +253,9 @@ def counted(head: Yolo, truth: Tensor) -> Tensor:
 
 def best_truths(predicted: Tensor, truth: Tensor, counted: Tensor) -> tuple[Tensor, Tensor]:
     """Each box's best IOU (N, B) with a truth that is ``counted``, and that truth's number."""
-    at_once = max(1, MOST_VALUES // (truth.shape[1] * predicted.shape[1]))
+    # A compiler looks for the best as it computes them, and has no such tensor.
+    whole = torch.compiler.is_compiling()
+    at_once = len(truth) if whole else max(1, MOST_VALUES // (truth.shape[1] * predicted.shape[1]))
     parts = [
         torch.where(seen[..., None], iou(guess[:, None], real[:, :, None, :4]), 0).nan_to_num_(nan=0).max(1)
         for guess, real, seen in zip(

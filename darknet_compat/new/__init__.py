@@ -31,6 +31,7 @@ from ..network import Network
 from ..processes import Processes
 from ..program import read_program
 from ..stock import find_stock
+from ..train.copies import copies_to
 from ..train.data import load_batches
 from ..train.detector import detection_set
 from ..train.step import Trainer
@@ -191,7 +192,7 @@ def seconds_per_update(cfg: Cfg, device: torch.device, images: list[Labelled]) -
     labels = Labels(objects, np.cumsum([0, *(len(image.objects) for image in images)]))
     data = detection_set(trainer.network, [image.path for image in images], labels)
     size = net.width, net.height
-    batches = load_batches(data, net.mini_batch, lambda _: size, size, workers=1)
+    batches = load_batches(data, net.mini_batch, lambda _: size, size, workers=1, copies=copies_to(trainer.device))
     ends: list[float] = []
     with closing(batches):
         while len(ends) < LEAST_TIMED or (ends[-1] - ends[0] < TIMED and len(ends) < MOST_TIMED):

@@ -16,7 +16,7 @@ class Batch(NamedTuple):
 
     images: Tensor
     """float32 (n, channels, h, w), RGB, 0..1. Of :func:`..data.load_batches` the memory is used again once the next
-    batch but one is asked for."""
+    batch but one is asked for, unless the batch lies on a GPU."""
     truth: Tensor
     """float32 (n, most, 5): x, y, w, h, relative to the image, and the class; a list ends at the first x = 0. Of a
     classifier (n, classes): 1 for the classes that an image shows."""

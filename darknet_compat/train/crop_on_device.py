@@ -71,8 +71,6 @@ def room(m: int, size: int, pixels: int) -> int:
 def augment(decoded: DecodedCrops, n: int, device: torch.device | str) -> Tensor:
     """Cut out, distort, flip and mix a batch of n samples: float32 (n, 3, size, size), 0..1, on ``device``."""
     m, used = decoded.used.tolist()
-    owners = decoded.images[:m, 0]
-    grounds = torch.from_numpy(np.searchsorted(owners, np.arange(n))).to(device, non_blocking=True)
     filled = *(part[:m] for part in decoded[1:-1]), decoded.pixels[:used]
     images, patches, columns, rows, opacities, colours, pixels = (
         torch.from_numpy(part).to(device, non_blocking=True) for part in filled
@@ -84,7 +82,8 @@ def augment(decoded: DecodedCrops, n: int, device: torch.device | str) -> Tensor
     left, top, right, bottom = patches[:, :, None].unbind(1)
     down, across = (at >= top) & (at < bottom), (at >= left) & (at < right)
     seen = opacities[:, None, None] * (down[:, :, None] & across[:, None])
-    owner, ground = images[:, 0], planes[grounds]
+    owner = images[:, 0].contiguous()
+    ground = planes[torch.searchsorted(owner, torch.arange(n, device=owner.device))]  # the first of each sample
     # Patches of one sample do not overlap, and its ground differs from itself by nothing.
     return ground.index_add(0, owner, seen[:, None] * (planes - ground[owner]))
 

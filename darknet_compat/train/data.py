@@ -43,6 +43,7 @@ from . import alexeyab_augment, alexeyab_on_device, crop_on_device, on_device
 from .alexeyab_augment import MIXED, AlexeyabAugmentation, Stretched, tile, tile_truth
 from .augment import Augmentation, Draws, Random, augment_image, augment_truth, draw
 from .batch import Batch
+from .copies import Copies, Sent
 from .crop_augment import (
     CropAugmentation,
     CropDraws,
@@ -479,8 +480,14 @@ class _Ring:
     def __init__(self, data: ImageSet, count: int, largest: tuple[int, int], most: int, batches: int) -> None:
         """For ``count`` images of the size ``largest``, or up to ``most`` of smaller ones that take no more memory."""
         self.data = data
+        self.places = batches
         self.images = self._shared(batches, self._image_bytes(count, largest, most))
         self.truth = self._shared(batches, 4 * most * math.prod(data.truth_shape))
+
+    def lock(self, copies: Copies) -> None:
+        """Page-lock what is copied to a GPU."""
+        for memory in (self.images, self.truth):
+            copies.lock(memory)
 
     def _shared(self, batches: int, size: int) -> np.ndarray:
         try:
@@ -559,6 +566,10 @@ class _Worker(NamedTuple):
             self.pipe.send(request)
         except OSError:
             self._lost()
+
+    def has_answered(self) -> bool:
+        """Would :meth:`answer` not wait?"""
+        return self.pipe.poll()
 
     def answer(self) -> list[str]:
         """The paths of the batch asked for first. Raises what stood in its way, LostProcessError for a death."""
@@ -655,6 +666,7 @@ def load_batches(
     world: int = 1,
     prefetch: int = 2,
     device: torch.device | None = None,
+    copies: Copies | None = None,
 ) -> Generator[Batch, None, None]:
     """Batches 0, 1, ... (up to ``stop``, else without end) of ``count`` images each, from sample ``first`` on.
 
@@ -663,11 +675,12 @@ def load_batches(
     ones take no more memory than ``count`` of the largest (``dynamic_minibatch=1``). ``workers`` processes work ahead
     by at most ``prefetch`` batches each; 0 works in this process. Of several training processes (``world``), number
     ``rank`` gets every world-th batch of the stream. With a ``device`` the workers only decode, and images are
-    augmented there (``on_device.py``, ``alexeyab_on_device.py``, ``crop_on_device.py``).
+    augmented there (``on_device.py``, ``alexeyab_on_device.py``, ``crop_on_device.py``). ``copies`` takes batches to a
+    GPU, one of them ahead if it is there; they then have memory of their own.
 
-    The workers are killed when the iterator is closed. Raises ImageError where an image cannot be read,
-    LostProcessError where a worker process dies, and TrainingError where memory is short, and with a ``device`` where
-    the data set cannot be augmented there.
+    When the iterator is closed the workers are killed, and ``copies`` closed. Raises ImageError where an image cannot
+    be read, LostProcessError where a worker process dies, and TrainingError where memory is short, and with a
+    ``device`` where the data set cannot be augmented there.
     """
     places = workers * prefetch + 2
     if device is None:
@@ -677,32 +690,85 @@ def load_batches(
     numbers = itertools.count() if stop is None else range(stop)
     counted = map(counts, itertools.count()) if counts else itertools.repeat(count)
     requests = _requests(numbers, counted, size, first, rank, world)
-    if not workers:
-        for request in requests:
-            yield ring.batch(request, ring.fill(request))
-        return
+    started: list[_Worker] = []
+    try:
+        if workers:
+            _start_workers(ring, workers, started)
+        if copies:
+            ring.lock(copies)  # behind the forks, whose memory it is too
+        if workers:
+            yield from _ahead(ring, requests, started, workers * prefetch, copies)
+        else:
+            yield from _one_by_one(ring, requests, copies)
+    finally:
+        try:
+            _end_workers(started)
+        finally:
+            if copies:
+                copies.close()
+
+
+def _start_workers(ring: _Ring, count: int, started: list[_Worker]) -> None:
     # OpenCV's pool of threads does not outlive a fork: a child that takes it down waits for ever. So it is taken down
     # here, and the workers inherit none.
     threads = cv2.getNumThreads()
     cv2.setNumThreads(1)
-    started: list[_Worker] = []
     try:
-        try:
-            for _ in range(workers):
-                started.append(_start_worker(ring))
-        finally:
-            cv2.setNumThreads(threads)
-        asked: deque[tuple[_Worker, _Request]] = deque()
-        turns = zip(itertools.cycle(started), requests, strict=False)
-        for worker, request in itertools.islice(turns, workers * prefetch):
+        for _ in range(count):
+            started.append(_start_worker(ring))
+    finally:
+        cv2.setNumThreads(threads)
+
+
+def _one_by_one(ring: _Ring, requests: Iterable[_Request], copies: Copies | None) -> Iterator[Batch]:
+    copied: deque[torch.cuda.Event] = deque()
+    for request in requests:
+        if len(copied) == ring.places:
+            copied.popleft().synchronize()
+        make = functools.partial(ring.batch, request, ring.fill(request))
+        if copies:
+            sent = copies.send(make)
+            copied.append(sent.copied)
+            yield copies.arrive(sent)
+        else:
+            yield make()
+
+
+def _ahead(
+    ring: _Ring, requests: Iterable[_Request], workers: Sequence[_Worker], ahead: int, copies: Copies | None
+) -> Iterator[Batch]:
+    """What the workers fill, who are asked for so many batches ``ahead``.
+
+    Without ``copies`` a batch keeps its place in the ring while the next is used. With them a place is given back as
+    soon as the copy from it is done: that is looked at, and not waited for, until nothing else is left to do.
+    """
+    turns = zip(itertools.cycle(workers), requests, strict=False)
+    asked: deque[tuple[_Worker, _Request]] = deque()
+    sent: deque[Sent] = deque()
+    copied: deque[torch.cuda.Event] = deque()
+
+    def ask() -> None:
+        while copied and copied[0].query():
+            copied.popleft()
+        for worker, request in itertools.islice(turns, min(ahead, ring.places - len(copied)) - len(asked)):
             worker.ask(request)
             asked.append((worker, request))
-        while asked:
+
+    while True:
+        ask()
+        # The batch behind the one that is used next is sent too, but it is not waited for.
+        if asked and (not sent or (len(sent) == 1 and asked[0][0].has_answered())):
             worker, request = asked.popleft()
-            paths = worker.answer()
-            for worker, more in itertools.islice(turns, 1):
-                worker.ask(more)
-                asked.append((worker, more))
-            yield ring.batch(request, paths)
-    finally:
-        _end_workers(started)
+            make = functools.partial(ring.batch, request, worker.answer())
+            if copies:
+                sent.append(copies.send(make))
+                copied.append(sent[-1].copied)
+            else:
+                ask()
+                yield make()
+        elif copies and sent:
+            yield copies.arrive(sent.popleft())
+        elif copied:
+            copied.popleft().synchronize()
+        else:
+            return

@@ -21,9 +21,19 @@ from ..program import ALEXEYAB
 from ..progress import Result
 from .batch import Batch
 from .checkpoint import Snapshots, passed
+from .copies import copies_to
 from .data import STOPPING, ImageSet, load_batches
 from .log import Log
-from .schedule import CLASSIFICATION, DETECTION, USUAL_FACTOR, Resizing, Scaling, batch_number, images_per_update
+from .schedule import (
+    CLASSIFICATION,
+    DETECTION,
+    USUAL_FACTOR,
+    Resizing,
+    Scaling,
+    batch_number,
+    drawn_sizes,
+    images_per_update,
+)
 from .step import Trainer
 
 SAME = 1.0  # seconds; a launcher passes on the Ctrl-C that the terminal has sent already, and fingers press twice
@@ -118,6 +128,7 @@ def train(
     batches = load_batches(
         data, net.mini_batch, sizes.of_batch, sizes.largest, counts=sizes.images, most=sizes.most, first=trainer.images,
         workers=workers, rank=processes.rank, world=processes.world, device=trainer.device if on_device else None,
+        copies=copies_to(trainer.device),
     )  # fmt: skip
     return train_on(trainer, batches, sizes, snapshots, log, stopping, scoring)
 
@@ -266,14 +277,10 @@ class Sizes:
 
     def __init__(self, trainer: Trainer) -> None:
         self.trainer = trainer
+        drawn = drawn_sizes(trainer.network)
+        self.drawn = bool(drawn)
         self.resizing: Resizing | Scaling = CLASSIFICATION
-        # AlexeyAB's [net] has none.
-        self.drawn = bool(getattr(trainer.net, "random", 0))
         if trainer.network.detectors:
-            head = trainer.network.heads[-1]
-            drawn = getattr(head.o, "random", 0)
-            # One that takes no other size means something else by it ([detection]).
-            self.drawn = head.resizable and bool(drawn)
             self.resizing = DETECTION
             if trainer.network.program == ALEXEYAB:
                 self.resizing = Scaling(USUAL_FACTOR if drawn == 1 else drawn)

@@ -18,6 +18,7 @@ import numpy as np
 
 from ..cfg import Section
 from ..layers.net import ALEXEYAB_POLICY
+from ..network import Network
 from ..program import ALEXEYAB
 from .augment import draw_scale
 
@@ -110,6 +111,15 @@ class Scaling(NamedTuple):
 DETECTION = Resizing(range(320, 609, 32), 10, 200)  # rand() % 10 + 10, times 32
 CLASSIFICATION = Resizing(range(128, 449, 32), 40, 0)  # rand() % 11 + 4, times 32
 USUAL_FACTOR = 1.4  # of AlexeyAB's random=1
+
+
+def drawn_sizes(network: Network) -> float:
+    """``random``, by which images get a new size now and then; 0 where they keep the cfg's."""
+    if not network.detectors:
+        return float(getattr(network.net, "random", 0))  # AlexeyAB's [net] has none
+    head = network.heads[-1]
+    # One that takes no other size means something else by it ([detection]).
+    return float(getattr(head.o, "random", 0)) if head.resizable else 0.0
 
 
 def images_per_update(net: SimpleNamespace) -> int:

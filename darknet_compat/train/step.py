@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -24,6 +24,7 @@ from ..network import Network
 from ..processes import Processes
 from .distributed import Sums
 from .ema import Ema
+from .fast import Losses, speed_up
 from .optimizer import Gradients, change_images, clip_weights, make_optimizer, set_rate
 from .schedule import batch_number, check_schedule, current_rate, draw, images_per_update
 
@@ -55,7 +56,7 @@ class Trainer:
     """A network in training, and all that goes on from one update to the next.
 
     ``amp`` ("bf16", "fp16") runs the layers before the head at half precision; the loss stays in float32. ``fast`` is
-    what :func:`speed_up` says. ``gradient`` "true" trains by the derivatives of AlexeyAB's IOU losses, where his
+    what :func:`.fast.speed_up` says. ``gradient`` "true" trains by the derivatives of AlexeyAB's IOU losses, where his
     program and "darknet" have deltas of their own. ``seed`` is for what an update draws itself (``policy=random``,
     [dropout]): torch's random numbers start anew from the seed, the process and the mini-batch, so that a resumed
     training draws the same. ``compress`` ("bf16"): several processes send each other their gradients as such numbers,
@@ -102,9 +103,7 @@ class Trainer:
         self.amp = amp
         self.seed = seed
         network.train().to(self.device)
-        self.raw_maps: Callable[[Tensor], list[Tensor]] = network.raw_maps
-        if fast:
-            self.raw_maps = speed_up(network)
+        self.losses: Losses = speed_up(network, self._losses) if fast else self._losses
         # Behind the gradients: this update's cost, and how many processes give it up.
         self.gradients = Gradients(network, extra=2)
         sent = COMPRESS[compress] if compress else None
@@ -147,7 +146,7 @@ class Trainer:
         before = self.network.seen, {name: buffer.clone() for name, buffer in self.network.named_buffers()}
         self.gradients.zero()
         taken: list[Batch] = []
-        figures: list[list[Any]] = []
+        logged: list[Tensor] = []
         try:
             for batch in batches:
                 # A copy: the loader may use a batch's memory again, and a loss that is not finite is looked into below.
@@ -155,17 +154,17 @@ class Trainer:
                 truth = batch.truth.to(self.device, copy=True, non_blocking=True)
                 taken.append(batch._replace(images=images, truth=truth))
                 # Here, since whatever loads the batches may have drawn torch's random numbers too.
-                what = f"process {self.processes.rank} mini-batch {len(figures)}"
+                what = f"process {self.processes.rank} mini-batch {len(logged)}"
                 torch.manual_seed(draw(self.seed, what, self.updates).getrandbits(63))
                 if len(taken) == self.net.subdivisions:
                     self.sums.begin()
-                figures.append(self._datum(taken[-1]))
+                logged.append(self._datum(taken[-1]))
         except BaseException:
             self._go_back(*before)
             raise
         if len(taken) != self.net.subdivisions:
             raise ValueError(f"{len(taken)} batches; expected one for each of {self.net.subdivisions} subdivisions")
-        cost = sum(map(network_cost, figures))
+        cost = torch.stack(logged)[:, 0].sum()
         self.gradients.extra.copy_(torch.stack([cost, torch.zeros_like(cost)]))
         try:
             self.sums.finish()
@@ -176,14 +175,14 @@ class Trainer:
         number = self.batch
         rate = current_rate(self.net, number, draw(self.seed, "rate", self.updates).random()) * self.processes.world
         # The one point where the host waits: all figures at once.
-        parts = [value.double() for heads in figures for one in heads for value in one]
-        values = torch.stack([*parts, *self.gradients.extra.double(), self.gradients.sums.sum().double()]).cpu()
-        cost, given_up, total = values[-3:].tolist()
+        last = [*self.gradients.extra, self.gradients.sums.sum()]
+        values = torch.cat([*logged, torch.stack(last).double()]).cpu().tolist()
+        cost, given_up, total = values[-3:]
         if given_up:
             self._go_back(*before)
             return None
-        numbers = iter(values.tolist())
-        figures = [[type(one)(*islice(numbers, len(one))) for one in heads] for heads in figures]
+        numbers = iter(values)
+        figures = [self._figures(numbers) for _ in logged]
         if not math.isfinite(cost) or not (math.isfinite(total) or self._scaled_up()):
             raise TrainingError(self._diagnose(number, taken, figures))
 
@@ -227,18 +226,29 @@ class Trainer:
         count: int = len(batch.images) * self.net.subdivisions
         return count
 
-    def _datum(self, batch: Batch) -> list[Any]:
-        """``train_network_datum``, without the update: the figures of each head."""
+    def _datum(self, batch: Batch) -> Tensor:
+        """``train_network_datum``, without the update; what :meth:`_losses` says is logged."""
         # Updates count alike, also those of more images by dynamic_minibatch, or resuming would not find its batch.
         self.network.seen += self.net.mini_batch * self.processes.world
-        with self._autocast():
-            maps = self.raw_maps(batch.images)
-        found = [
-            head.loss(raw, batch.truth, self.network.seen) for head, raw in zip(self.network.heads, maps, strict=True)
-        ]
-        loss: Any = sum(one.loss for one in found)  # a tensor: there is a head
+        loss, logged = self.losses(batch.images, batch.truth, self.network.seen)
         self.scaler.scale(loss / (self._images(batch) * self.processes.world)).backward()
-        return [one.figures for one in found]
+        return logged
+
+    def _losses(self, images: Tensor, truth: Tensor, seen: int | Tensor) -> tuple[Tensor, Tensor]:
+        """The loss of a mini-batch; and float64 (k,) what is logged: its cost, and the figures of each head."""
+        with self._autocast():
+            maps = self.network.raw_maps(images)
+        found = [head.loss(raw, truth, seen) for head, raw in zip(self.network.heads, maps, strict=True)]
+        loss: Any = sum(one.loss for one in found)  # a tensor: there is a head
+        figures = [one.figures for one in found]
+        logged = [network_cost(figures), *chain.from_iterable(figures)]
+        return loss, torch.stack([value.detach().double() for value in logged])
+
+    def _figures(self, numbers: Iterator[float]) -> list[Any]:
+        """The figures of each head, of the next numbers that :meth:`_losses` gave to be logged."""
+        next(numbers)
+        kinds: list[Any] = [head.Figures for head in self.network.heads]
+        return [kind(*islice(numbers, len(kind._fields))) for kind in kinds]
 
     def _scaled_up(self) -> bool:
         """May the scale of the loss be why a gradient is not finite? Waits for the device, so ask only then.
@@ -330,21 +340,3 @@ def strict() -> None:
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cudnn.deterministic = True
     torch.backends.cudnn.benchmark = False
-
-
-def speed_up(network: Network) -> Callable[[Tensor], list[Tensor]]:
-    """``-fast``: what is quicker and changes the last digits. Returns the function to use for ``network.raw_maps``.
-
-    Weights and maps are laid out channels last. On a GPU TF32 takes the place of float32 in the convolutions, cuDNN
-    tries its algorithms on the first batch of each size, and ``torch.compile`` fuses what stands between the
-    convolutions. On a CPU compiling takes a minute and gains 5 %, so it is left.
-    """
-    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's overloads lack it
-    torch.backends.cuda.matmul.allow_tf32 = True
-    torch.backends.cudnn.allow_tf32 = True
-    torch.backends.cudnn.deterministic = False
-    torch.backends.cudnn.benchmark = True
-    run = network.raw_maps
-    if next(network.parameters()).device.type == "cuda":
-        run = torch.compile(run)
-    return lambda images: run(images.contiguous(memory_format=torch.channels_last))
