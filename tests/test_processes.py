@@ -10,6 +10,7 @@ import subprocess
 import sys
 from itertools import pairwise
 from types import SimpleNamespace
+from unittest import mock
 
 import pytest
 import torch
@@ -34,6 +35,13 @@ from darknet_compat.processes import (
 )
 from tests.conftest import SHAPES
 from tests.train.test_distributed import in_processes
+
+
+@pytest.fixture(autouse=True)
+def environment_as_before():
+    """A launcher says in it who started what it starts: tests that come later are not started by it."""
+    with mock.patch.dict(os.environ):
+        yield
 
 
 def test_gpus_that_are_not_there(monkeypatch):

@@ -192,7 +192,7 @@ def seconds_per_update(cfg: Cfg, device: torch.device, images: list[Labelled]) -
     labels = Labels(objects, np.cumsum([0, *(len(image.objects) for image in images)]))
     data = detection_set(trainer.network, [image.path for image in images], labels)
     size = net.width, net.height
-    batches = load_batches(data, net.mini_batch, lambda _: size, size, workers=1, copies=copies_to(trainer.device))
+    batches = load_batches(data, net.mini_batch, lambda _: size, size, workers=1, copies=copies_to(device))
     ends: list[float] = []
     with closing(batches):
         while len(ends) < LEAST_TIMED or (ends[-1] - ends[0] < TIMED and len(ends) < MOST_TIMED):
