@@ -190,7 +190,7 @@ class Bench:
     ) -> None:  # fmt: skip
         """Let the entries take turns for some seconds; ``items`` is how many images (files, calls) one run is.
 
-        ``limit``: seconds per item that the machine allows.
+        ``limit``: seconds per item that the machine allows. ``budget``: seconds that are enough for this race.
         """
         workers = [Worker(entry, self.options.threads) for entry in entries if available(entry)]
         turns = {}
@@ -201,7 +201,7 @@ class Bench:
                 workers.remove(worker)
                 continue
             turns[worker] = max(1, min(50, round(TURN / first[-1][0])))
-        end = time.monotonic() + (budget or self.options.budget)
+        end = time.monotonic() + min(budget or self.options.budget, self.options.budget)
         rounds = 0
         while workers and (rounds < 2 or time.monotonic() < end):
             for worker in workers:

@@ -432,7 +432,11 @@ def tiny(shared, darknet_share, tmp_path):
 
 
 @pytest.mark.real_data
-@pytest.mark.parametrize("name", ["valid", "valid10", "validmulti", "validfull", "label", "csv", "test", "fout"])
+@pytest.mark.parametrize(
+    "name",
+    ["valid", *(pytest.param(name, marks=pytest.mark.slow) for name in ("valid10", "validmulti", "validfull")), "label",
+     "csv", "test", "fout"],
+)  # fmt: skip
 @pytest.mark.filterwarnings("ignore:.*no label is in the path")
 def test_a_real_classifiers_lines_are_the_c_programs(pjreddie, tiny, verb, capsys, name):
     more = ["paths.list"] if name == "fout" else []

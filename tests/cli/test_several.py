@@ -117,7 +117,7 @@ def run_lines(folder, lines, world, threads, monkeypatch):
     return plain(out).split("###"), plain(error).split("###"), files(folder)
 
 
-@pytest.mark.parametrize("world", [2, 3])
+@pytest.mark.parametrize("world", [pytest.param(2, marks=pytest.mark.slow), 3])
 def test_several_processes_print_and_write_what_one_does(made, tmp_path, monkeypatch, world):
     for name in ("one", "several"):
         shutil.copytree(made, tmp_path / name)
@@ -198,13 +198,15 @@ def lives(pid):
 @pytest.mark.parametrize(
     ("which", "number", "code", "says"),
     [
-        (0, signal.SIGKILL, 137, "^darknet-compat: process 0 of 2 was ended by SIGKILL; -resume goes on$"),
+        pytest.param(
+            0, signal.SIGKILL, 137, "^darknet-compat: process 0 of 2 was ended by SIGKILL; -resume goes on$",
+            marks=pytest.mark.slow,
+        ),
         (1, signal.SIGKILL, 137, "^darknet-compat: process 1 of 2 was ended by SIGKILL; -resume goes on$"),
-        (
-            "launcher",
-            signal.SIGKILL,
-            -9,
+        pytest.param(
+            "launcher", signal.SIGKILL, -9,
             r"^darknet-compat: the process that started this one has ended; [\d,]+ of 800 images are ",
+            marks=pytest.mark.slow,
         ),
         ("all", signal.SIGINT, 130, r"^darknet-compat: stopped; [\d,]+ of 800 images are kept, and -resume goes on$"),
         pytest.param("launcher", signal.SIGINT, 130, "^darknet-compat: stopped; ", marks=pytest.mark.slow),
@@ -213,7 +215,7 @@ def lives(pid):
             1, signal.SIGTERM, 143, "^darknet-compat: process 1 of 2 ended with exit code 143", marks=pytest.mark.slow
         ),
     ],
-)
+)  # fmt: skip
 def test_a_killed_process_ends_all_and_a_run_goes_on(long, which, number, code, says):
     """In one line, with nothing half-written; and what another run adds makes the same bytes."""
     shutil.rmtree(long / "results", ignore_errors=True)

@@ -57,7 +57,7 @@ def record(path, **values):
     path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
 
 
-@pytest.mark.parametrize("name", ["region", "yolo"])
+@pytest.mark.parametrize("name", ["region", pytest.param("yolo", marks=pytest.mark.slow)])
 def test_the_commands_on_the_page_give_what_it_shows(person, name, tmp_path):
     done = report(f"runs/{name}", out=tmp_path / "shown", thresh=0.001, images=3)
     shown = tmp_path / "shown"

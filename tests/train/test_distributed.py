@@ -15,8 +15,10 @@ import torch
 
 from darknet_compat import load_network
 from darknet_compat.cfg import parse_cfg, read_cfg
+from darknet_compat.errors import TrainingError
 from darknet_compat.processes import Processes
 from darknet_compat.train import distributed
+from darknet_compat.train.detector import DetectorTraining
 from darknet_compat.train.distributed import Sums
 from darknet_compat.train.step import Trainer
 from darknet_compat.weights import load_weights
@@ -257,6 +259,7 @@ torch.save(flat, f"{sys.argv[1]}/sums{processes.rank}")
 """
 
 
+@pytest.mark.slow
 def test_training_with_compressed_gradients(tmp_path):
     """Near that without; the state knows how it was, and goes on so."""
     final = {}
@@ -272,6 +275,15 @@ def test_training_with_compressed_gradients(tmp_path):
     codes, _, error = train_in(2, folder, plain(max_batches=20, learning_rate=0.01), "-resume")
     assert codes == [1, 1]
     assert "that training has -compress bf16, this command None" in error
+
+
+def test_a_training_goes_on_with_the_compression_it_began_with(tmp_path):
+    data_set(tmp_path)
+    (tmp_path / "small.cfg").write_text(small("max_batches=1"))
+    files = tmp_path / "set.data", tmp_path / "small.cfg"
+    DetectorTraining(*files, device="cpu", workers=0, seed=3, compress="bf16").run()
+    with pytest.raises(TrainingError, match="that training has -compress bf16, this command None"):
+        DetectorTraining(*files, device="cpu", workers=0, resume=True)
 
 
 # A training in which a process is killed the first time it comes so far; the words are RANK UPDATE and the command's.
@@ -483,7 +495,7 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
-@pytest.mark.parametrize("family", ["detector", "classifier"])
+@pytest.mark.parametrize("family", ["detector", pytest.param("classifier", marks=pytest.mark.slow)])
 def test_scores_while_training_are_those_of_the_first_process_alone(tmp_path, family):
     """To the last bit, though all score, and each has rolling statistics of its own."""
     left = []

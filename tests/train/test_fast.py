@@ -175,7 +175,8 @@ def test_the_sizes_of_a_stock_network_are_one_program(compiler, meta, name):
     one_program_for(trainer, [(side, side) for side in DETECTION.sizes], compiler)
 
 
-@pytest.mark.parametrize("name", quick_and_slow(("region",), *SLOW_HEADS))
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["region", *SLOW_HEADS])
 def test_other_sides_and_counts_are_the_same_program(compiler, meta, name):
     """AlexeyAB's program: images that are not square, and with dynamic_minibatch more of the small ones. The first has
     as many images as there are classes, and as many columns as filters."""
@@ -262,7 +263,8 @@ def test_a_recurrent_layer_trains_as_without(compiler):
     assert compiler.options == [{"fullgraph": True, "mode": "default"}]
 
 
-@pytest.mark.parametrize("name", quick_and_slow(("region",), "yolo of alexeyab"))
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["region", "yolo of alexeyab"])
 def test_many_sizes_train_as_without(compiler, name):
     sizes = [(32, 32), (64, 96), (96, 64), (32, 32), (128, 128)]
     batches = [
