@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import logging
 import os
@@ -315,6 +316,8 @@ def join(name: str | None) -> Processes:
         dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=PATIENCE)
     except (RuntimeError, ValueError) as error:
         raise ProcessError(f"cannot join the {world} processes of this job: {first_line(error)}") from None
+    # A thread of gloo's that gives a Python object back while Python ends is ended itself, and the process by signal 6.
+    atexit.register(leave)
     return Processes(device, rank, world, os.getppid())
 
 
