@@ -269,9 +269,11 @@ def inference(bench: Bench) -> None:
                         Entry("OpenCV 4", "opencv", shared, python=bench.options.opencv4, kept=kept, gives="rows")
                     )
                 if batch == 1 and kept:
-                    entries.append(Entry("AlexeyAB's library", "alexeyab", shared, needs=["alexeyab, fast"]))
+                    entries.append(
+                        Entry("AlexeyAB's library", "alexeyab", shared, needs=["alexeyab, fast"], gives="raw")
+                    )
                 if batch == 1 and kept and net in PJREDDIES:
-                    entries.append(Entry("libdarknet", "libdarknet", shared, needs=["darknet"]))
+                    entries.append(Entry("libdarknet", "libdarknet", shared, needs=["darknet"], gives="raw"))
                 bench.race(
                     "inference", f"{net} batch {batch}, {memory}", entries, items=batch,
                     limit=flops / bench.rates["float32"], compare=off_by(bench.folder / f"{net}.cfg"),

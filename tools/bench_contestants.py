@@ -146,7 +146,8 @@ def _c_library(library: Any, folder: str, net: str, x: Any, fuse: bool = False) 
     from darknet_compat.network import Network
 
     cfg = Path(folder) / f"{net}.cfg"
-    heads = [head.index for head in Network(read_cfg(cfg), device="meta").detectors] or [-1]
+    # The maps that enter the heads: each program lays out and scales a head's outputs in its own way.
+    outputs = [head.index - 1 for head in Network(read_cfg(cfg), device="meta").detectors] or [-1]
     network = library.load_network(cfg, cfg.with_suffix(".weights"))
     network.set_batch(len(x))
     if fuse:
@@ -154,7 +155,7 @@ def _c_library(library: Any, folder: str, net: str, x: Any, fuse: bool = False) 
 
     def run() -> Any:
         network.predict(x)
-        return [network.layer_output(index) for index in heads]
+        return [network.layer_output(index) for index in outputs]
 
     return run
 
