@@ -16,12 +16,12 @@ import torch
 from darknet_compat import load_network
 from darknet_compat.cfg import parse_cfg, read_cfg
 from darknet_compat.errors import TrainingError
-from darknet_compat.processes import Processes
+from darknet_compat.processes import Processes, join, leave
 from darknet_compat.train import distributed
 from darknet_compat.train.detector import DetectorTraining
 from darknet_compat.train.distributed import Sums
 from darknet_compat.train.step import Trainer
-from darknet_compat.weights import load_weights
+from darknet_compat.weights import load_weights, save_weights
 from tests.train import nets
 from tests.train.nets import data_set, dropping, small
 from tests.trainings import CLASSIFIER
@@ -287,6 +287,7 @@ def test_a_training_goes_on_with_the_compression_it_began_with(tmp_path):
 
 
 # A training in which a process is killed the first time it comes so far; the words are RANK UPDATE and the command's.
+# The second process has a folder of its own for snapshots, as on another machine.
 KILLED = """
 import os, signal, sys
 from darknet_compat.cli import main
@@ -301,7 +302,7 @@ def killed(trainer, batches):
     return update(trainer, batches)
 
 Trainer.update = killed
-sys.exit(main(sys.argv[3:]))
+sys.exit(main([*sys.argv[3:], *["-backup", "other"] * (os.environ["RANK"] == "1")]))
 """
 
 
@@ -325,7 +326,7 @@ def test_torchrun_starts_again_and_the_training_goes_on(tmp_path, rank, last, ke
             assert earlier[0] == [0], earlier
         train = command(folder, net, *words, two=False)[3:]
         done = subprocess.run([*launcher, *map(str, place), *train], capture_output=True, text=True, check=False,
-                              env=environment(), timeout=240)  # fmt: skip
+                              cwd=folder, env=environment(), timeout=240)  # fmt: skip
         assert done.returncode == 0, done.stderr
     assert ("going on after batch" in done.stdout) == bool(kept)
     assert (f"going on after batch {2 * kept}, {8 * kept} images seen" in done.stdout) == bool(kept)
@@ -334,6 +335,49 @@ def test_torchrun_starts_again_and_the_training_goes_on(tmp_path, rank, last, ke
     rows = [(tmp_path / name / "backup/small.csv").read_text().splitlines() for name in ("straight", "broken")]
     figures = [[line.split(",")[:4] for line in lines] for lines in rows]
     assert figures[0] == figures[1]
+
+
+class Launched(Processes):
+    """A process that torchrun starts, again and again."""
+
+    def launchers(self):
+        return ["torchrun"]
+
+
+def test_weights_and_clear_count_at_the_first_start_only(tmp_path):
+    data_set(tmp_path)
+    files = tmp_path / "set.data", tmp_path / "small.cfg", tmp_path / "initial.weights"
+    options = {"clear": True, "processes": Launched(torch.device("cpu")), "workers": 0, "seed": 3}
+    files[1].write_text(small())
+    network = load_network(read_cfg(files[1]))
+    network.seen = 800
+    save_weights(network, files[2])
+    for batches in (2, 3):
+        files[1].write_text(small(f"max_batches={batches}"))
+        training = DetectorTraining(*files, **options)
+        assert training.trainer.batch == (0 if batches == 2 else 2)
+        training.run()
+        files[2].unlink(missing_ok=True)
+
+
+# The second of two machines has a folder of its own for snapshots.
+OWN_FOLDERS = """
+import os, sys
+from darknet_compat.cli import main
+sys.exit(main([*sys.argv[1:], *["-backup", "other"] * (os.environ["RANK"] == "1")]))
+"""
+
+
+def test_the_first_process_reads_the_state_for_all(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    data_set(tmp_path)
+    for batches in (2, 4):
+        train = command(tmp_path, small(f"max_batches={batches}\nbatch=2\nsubdivisions=1"), two=False)[3:]
+        train += ["-workers", "0", *["-resume"] * (batches == 4)]
+        codes, out, error = in_processes(2, [sys.executable, "-c", OWN_FOLDERS, *train])
+        assert (codes, error) == ([0, 0], "")
+    assert "going on after batch 2, 4 images seen" in out
+    assert not list((tmp_path / "other").iterdir()), "the first process writes all"
 
 
 # What each process looks for and reads of the images' files, into one file for each process.
@@ -371,6 +415,31 @@ def test_each_label_file_is_read_by_one_process(tmp_path):
     assert [codes for codes, _, _ in said] == [[1], [1, 1]]
     assert said[0][2] == said[1][2]
     assert "bad lines in all: 2" in said[0][2]
+
+
+def print_opened(folder, make):
+    """In one of several processes: the first prints what each opens of the files and folders below ``folder``, while it
+    makes a training of its ``make(processes=..., ...)``; a line for each.
+    """
+    processes, opened = join("cpu"), []
+
+    def heard(event, given):
+        if event in ("open", "os.scandir") and str(given[0]).startswith(folder):
+            opened.append(os.path.relpath(given[0], folder))
+
+    sys.addaudithook(heard)
+    make(processes=processes, workers=0, seed=3)
+    for line in processes.all_gather(" ".join(opened)):
+        if processes.first:
+            print(line)
+    leave()
+
+
+def opened_in_two(folder, code):
+    """What each of two processes opens, sorted, by ``code`` that ends in :func:`print_opened`."""
+    codes, out, error = in_processes(2, [sys.executable, "-c", code, str(folder)])
+    assert (codes, error) == ([0, 0], "")
+    return [sorted(line.split()) for line in out.splitlines()]
 
 
 @pytest.fixture
