@@ -337,6 +337,67 @@ def test_torchrun_starts_again_and_the_training_goes_on(tmp_path, rank, last, ke
     assert figures[0] == figures[1]
 
 
+# A training whose second process is killed at its fourth update, and its launcher with it: so a machine fails. The
+# words are a file that says so, and the command's.
+FAILED = """
+import os, signal, sys
+from darknet_compat.cli import main
+from darknet_compat.train.step import Trainer
+
+update = Trainer.update
+
+def fails(trainer, batches):
+    if os.environ["RANK"] == "1" and trainer.updates == 3 and not os.path.exists(sys.argv[1]):
+        open(sys.argv[1], "w").close()
+        for process in (os.getppid(), os.getpid()):
+            os.kill(process, signal.SIGKILL)
+    return update(trainer, batches)
+
+Trainer.update = fails
+sys.exit(main(sys.argv[2:]))
+"""
+
+
+@pytest.mark.slow
+def test_a_machine_that_failed_comes_back(tmp_path):
+    """Its torchrun knows of no restart, the other one of one. They go on together, to the bit.
+
+    But for the variable torch 2.13's torchrun cannot come to another one that goes on.
+    """
+    (tmp_path / "fails.py").write_text(FAILED)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        place = f"127.0.0.1:{free.getsockname()[1]}"
+
+    def machine(folder, number, failed):
+        launcher = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "1"]
+        launcher += ["--max-restarts", "1", "--rdzv-backend", "c10d", "--rdzv-endpoint", place]
+        launcher += ["--rdzv-conf", f"is_host={number == 0}", "--local-addr", "127.0.0.1"]
+        train = command(folder, net, "-seed", "3", "-workers", "1", two=False)[3:]
+        with open(folder / f"{number}.out", "w") as out:
+            words = [*launcher, str(tmp_path / "fails.py"), str(failed), *train]
+            own = {**environment(), "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
+            return subprocess.Popen(words, stdout=out, stderr=out, env=own)
+
+    net = small("max_batches=16\nbatch=4\nsubdivisions=2")
+    for name, failed in (("straight", tmp_path), ("broken", tmp_path / "failed")):
+        folder = tmp_path / name
+        data_set(folder)
+        machines = [machine(folder, number, failed) for number in range(2)]
+        try:
+            if failed != tmp_path:
+                assert machines[1].wait(timeout=120) == -signal.SIGKILL
+                machines[1] = machine(folder, 1, failed)
+            assert [one.wait(timeout=120) for one in machines] == [0, 0], (folder / "0.out").read_text()
+        finally:
+            for one in machines:
+                one.terminate()
+                one.wait()
+    assert "going on after batch 6, 24 images seen" in (folder / "0.out").read_text()
+    final = "backup/small_final.weights"
+    assert (folder / final).read_bytes() == (tmp_path / "straight" / final).read_bytes()
+
+
 class Launched(Processes):
     """A process that torchrun starts, again and again."""
 
