@@ -236,9 +236,11 @@ print(dist.is_initialized())
 
 
 @pytest.mark.parametrize("comes", [0, 1, 2])
-def test_processes_find_each_other_where_others_have_died(comes):
+def test_processes_find_each_other_where_others_have_died(comes, monkeypatch):
     """In a store that torchrun keeps, whoever comes first: by a name that those before them did not have."""
+    monkeypatch.setattr(processes, "PATIENCE", timedelta(seconds=10))
     store = dist.HashStore()
+    store.set_timeout(processes.PATIENCE)
     earlier = []
     for left in ("nothing", "all of a start", "a question", "a question and an answer"):
         if left.startswith("a question"):
@@ -249,7 +251,7 @@ def test_processes_find_each_other_where_others_have_died(comes):
             found = {comes: pool.submit(processes._find_each_other, store, comes, 3)}
             wait(found.values(), 0.2)
             found |= {rank: pool.submit(processes._find_each_other, store, rank, 3) for rank in {0, 1, 2} - {comes}}
-            names = {one.result(10) for one in found.values()}
+            names = {one.result() for one in found.values()}
         assert len(names) == 1
         earlier += names
     assert len(set(earlier)) == 4
