@@ -179,6 +179,26 @@ def test_what_one_process_alone_finds_wrong_ends_all(tmp_path, missing):
     assert error.count("small.cfgx: no such file") == error.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("more", "cfg", "says"),
+    [("-compress bf16", "", "process 1 has -compress bf16, the first one None; expected the same command on all"),
+     ("-resume", "", "process 1 has -resume True, the first one False; expected the same command on all machines"),
+     ("", "learning_rate=1", "small.cfg: process 1 has another cfg than the first one; expected the same files on")],
+)  # fmt: skip
+def test_machines_that_would_train_otherwise_are_refused(tmp_path, more, cfg, says):
+    for rank in "01":
+        data_set(tmp_path / rank)
+        command(tmp_path / rank, small(f"max_batches=2\n{cfg if rank == '1' else ''}"), two=False)[3:]
+    code = (
+        "import os, sys; from darknet_compat.cli import main; rank = os.environ['RANK']; os.chdir(sys.argv[1] + rank); "
+    )
+    code += "sys.exit(main(['detector', 'train', 'set.data', 'small.cfg', *sys.argv[2:] * int(rank)]))"
+    codes, _, error = in_processes(2, [sys.executable, "-c", code, f"{tmp_path}/", *more.split()])
+    assert codes == [1, 1]
+    assert says in error
+    assert error.count("\n") == 1
+
+
 @pytest.mark.slow
 def test_a_training_goes_on_in_two_processes_and_in_one_again(tmp_path):
     """With random=1: what two processes load must have the size that they resize to."""
