@@ -109,6 +109,15 @@ def test_processes_that_do_not_meet_are_one_line(launched, monkeypatch, error):
         join("cpu")
 
 
+def test_the_others_wait_for_an_hour_and_more(launched, monkeypatch):
+    """While the first process writes snapshots and scores."""
+    given = []
+    monkeypatch.setattr(dist, "init_process_group", lambda *_, timeout, **__: given.append(timeout))
+    join("cpu")
+    assert given == [processes.PATIENCE]
+    assert processes.PATIENCE > timedelta(hours=1)
+
+
 def test_a_process_parts_only_from_those_it_joined(monkeypatch):
     parted = []
     monkeypatch.setattr(dist, "destroy_process_group", lambda: parted.append(True))
