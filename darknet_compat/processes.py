@@ -7,6 +7,7 @@ import contextlib
 import logging
 import os
 import platform
+import secrets
 import signal
 import time
 from collections import deque
@@ -19,7 +20,7 @@ from typing import Any, NoReturn, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
 from .device import find_device
@@ -309,8 +310,7 @@ def join(name: str | None) -> Processes:
         torch.cuda.set_device(device)
     try:
         store, _, _ = next(rendezvous("env://", rank, world, timeout=PATIENCE))
-        # torchrun keeps its store where it starts processes again, and in it the addresses of those that died.
-        store = PrefixStore(f"{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)} of {world}", store)
+        store = PrefixStore(_find_each_other(store, rank, world), store)
         # What is no tensor of the GPU goes from process to process by gloo.
         backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
         dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=PATIENCE)
@@ -319,6 +319,29 @@ def join(name: str | None) -> Processes:
     # A thread of gloo's that gives a Python object back while Python ends is ended itself, and the process by signal 6.
     atexit.register(leave)
     return Processes(device, rank, world, os.getppid())
+
+
+def _find_each_other(store: Store, rank: int, world: int) -> str:
+    """A name for these processes together, which no others have had in this store.
+
+    torchrun keeps its store where it starts processes again, and in it the addresses of those that died. Nothing that
+    it tells them says which start this is: each machine counts its own restarts. So the first process asks who is
+    there, and the others answer until it has heard them: a question may still be that of a first process that died.
+    """
+    own = secrets.token_hex(8)
+    if rank == 0:
+        store.set("question", own)
+        store.set(f"{own} heard", " ".join(store.get(f"{own} {other}").decode() for other in range(1, world)))
+        return own
+    limit = time.monotonic() + PATIENCE.total_seconds()
+    while time.monotonic() < limit:
+        question: str = store.get("question").decode()
+        store.set(f"{question} {rank}", own)
+        heard = f"{question} heard"
+        if store.check([heard]) and own in store.get(heard).decode():
+            return question
+        time.sleep(0.05)
+    raise RuntimeError("the first one did not answer")
 
 
 def _launched(name: str) -> int:

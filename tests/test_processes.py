@@ -8,6 +8,8 @@ import platform
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor, wait
+from datetime import timedelta
 from itertools import pairwise
 from types import SimpleNamespace
 from unittest import mock
@@ -78,6 +80,7 @@ def launched(monkeypatch):
     monkeypatch.setattr(torch.cuda, "set_device", asked.append)
     place = dist.HashStore(), 1, 3
     monkeypatch.setattr(processes, "rendezvous", lambda url, rank, world, **_: iter([place]))
+    monkeypatch.setattr(processes, "_find_each_other", lambda *_: "these")
     monkeypatch.setattr(dist, "init_process_group", lambda backend, **_: asked.append(backend))
     return asked
 
@@ -104,6 +107,15 @@ def test_processes_that_do_not_meet_are_one_line(launched, monkeypatch, error):
     monkeypatch.setattr(dist, "init_process_group", failed)
     with pytest.raises(ProcessError, match=r"^cannot join the 3 processes of this job: no rendezvous$"):
         join("cpu")
+
+
+def test_the_others_wait_for_an_hour_and_more(launched, monkeypatch):
+    """While the first process writes snapshots and scores."""
+    given = []
+    monkeypatch.setattr(dist, "init_process_group", lambda *_, timeout, **__: given.append(timeout))
+    join("cpu")
+    assert given == [processes.PATIENCE]
+    assert timedelta(hours=1) < processes.PATIENCE
 
 
 def test_a_process_parts_only_from_those_it_joined(monkeypatch):
@@ -232,6 +244,50 @@ print(dist.is_initialized())
     assert in_processes(2, [sys.executable, "-c", code]) == ([0, 0], "True\nFalse\n", "")
 
 
+@pytest.mark.parametrize("comes", [0, 1, 2])
+def test_processes_find_each_other_where_others_have_died(comes, monkeypatch):
+    """In a store that torchrun keeps, whoever comes first: by a name that those before them did not have."""
+    monkeypatch.setattr(processes, "PATIENCE", timedelta(seconds=10))
+    store = dist.HashStore()
+    store.set_timeout(processes.PATIENCE)
+    earlier = []
+    for left in ("nothing", "all of a start", "a question", "a question and an answer"):
+        if left.startswith("a question"):
+            store.set("question", left.replace(" ", ""))
+        if left.endswith("answer"):
+            store.set(f"{left.replace(' ', '')} 1", "one that died")
+        with ThreadPoolExecutor(3) as pool:
+            found = {comes: pool.submit(processes._find_each_other, store, comes, 3)}
+            wait(found.values(), 0.2)
+            found |= {rank: pool.submit(processes._find_each_other, store, rank, 3) for rank in {0, 1, 2} - {comes}}
+            names = {one.result() for one in found.values()}
+        assert len(names) == 1
+        earlier += names
+    assert len(set(earlier)) == 4
+
+
+def test_processes_whose_first_one_does_not_answer_are_one_line(launched, monkeypatch):
+    store = dist.HashStore()
+    store.set("question", "that of one that died")
+    monkeypatch.undo()
+    monkeypatch.setattr(processes, "PATIENCE", timedelta(seconds=0.2))
+    with pytest.raises(RuntimeError, match=r"^the first one did not answer$"):
+        processes._find_each_other(store, 1, 3)
+
+
+def test_each_machine_may_have_counted_other_restarts():
+    """torchrun counts those that a process of its own machine was the reason of."""
+    code = """
+import os
+os.environ["TORCHELASTIC_RESTART_COUNT"] = os.environ["RANK"]
+from darknet_compat import processes
+from datetime import timedelta
+processes.PATIENCE = timedelta(seconds=30)
+print(processes.join("cpu").broadcast_number(7))
+"""
+    assert in_processes(2, [sys.executable, "-c", code]) == ([0, 0], "7\n", "")
+
+
 # What three processes bring, case by case: the first one prints what it gets, the others how they end.
 BRING = """
 import sys
@@ -301,6 +357,7 @@ def look(part):
     return [10 * thing for thing in part]
 
 def make():
+    assert processes.first
     if "first" in broken:
         raise DataError("no list")
     return f"of {processes.rank}"
@@ -379,6 +436,18 @@ def test_a_launcher_has_a_name_of_its_own(monkeypatch):
     assert launchers(os.getpid()) == [own], "the same each time"
     monkeypatch.setenv(STARTED_BY, str(os.getpid()))
     assert launchers(os.getpid()) == [], "-gpus never starts its processes again"
+
+
+def test_the_launchers_of_all_machines_are_known_to_each(monkeypatch):
+    class Second(Processes):
+        """Of four processes, of which the others were started by another launcher, by this one and by none."""
+
+        def all_gather(self, thing):
+            return [thing and "another", thing, thing, None]
+
+    monkeypatch.delenv(STARTED_BY, raising=False)
+    found = Second(torch.device("cpu"), 1, 4, parent=os.getpid()).launchers()
+    assert found == sorted(["another", processes._name_of_process(os.getpid())])
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/stat"), reason="needs Linux's /proc")

@@ -119,8 +119,8 @@ class ClassifierTraining(ImageTraining[ClassTrainingSet]):
             return None
         network, net = self.trainer.network, self.trainer.net
         file = self.data.require("valid")
-        paths = listed_images(find_stock(file))
-        check_some(paths, file)
+        paths = self.processes.from_first(lambda: listed_images(find_stock(file)))
+        check_some(paths, file)  # on this machine
         truths = path_classes(paths, read_labels(self.data), self.labels, file)
         batch = max(min(net.mini_batch, SCORED), 1)
 

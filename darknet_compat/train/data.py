@@ -89,7 +89,7 @@ def check_labels(
         return [image for image in images if not os.path.isfile(image)]
 
     def read(images: Sequence[str]) -> Labels:
-        bar = tqdm(images, "checking labels", unit=" images", disable=None if processes.first else True, leave=False)
+        bar = tqdm(images, "checking labels", unit=" images", disable=None, leave=False)
         return read_all_labels(bar, classes, class_only, program)
 
     absent = [image for part in processes.look_through(images, absent_ones) for image in part]

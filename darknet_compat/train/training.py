@@ -113,6 +113,7 @@ class Training:
                 "numerics": numerics, "program": follows, "amp": amp, "compress": compress, "gradient": gradient,
                 **self._choices(),
             }  # fmt: skip
+            self._check_alike(read, {"resume": resume, **settings})
             self.snapshots = self._make_snapshots(read, settings, snapshot, follows)
             self.snapshots.make_folder()
             self._check_final(weights)
@@ -130,6 +131,21 @@ class Training:
             if not self.resumed:
                 self._check_batches()
             self._make_ready(extra.get("best"))
+
+    def _check_alike(self, cfg: Cfg, flags: dict[str, Any]) -> None:
+        """Refuse what differs from the first process's, on another machine: each would train a network of its own."""
+        first, theirs = self.processes.from_first(lambda: (cfg.meaning(), flags))
+        for name in sorted({*flags, *theirs}):
+            if flags.get(name) != theirs.get(name):
+                raise TrainingError(
+                    f"process {self.processes.rank} has -{name} {flags.get(name)}, the first one {theirs.get(name)}; "
+                    "expected the same command on all machines"
+                )
+        if cfg.meaning() != first:
+            raise TrainingError(
+                f"{cfg.file}: process {self.processes.rank} has another cfg than the first one; expected the same "
+                "files on all machines"
+            )
 
     def _read_state(self) -> bytes | None:
         """The .state to go on from, which the first process reads for all; None where the training begins.

@@ -144,6 +144,31 @@ def test_a_state_of_another_cfg_is_refused_in_one_line(tmp_path, text, words):
     assert "\n" not in str(caught.value)
 
 
+def test_a_job_that_is_started_again_knows_its_own_state(tmp_path):
+    """By its launchers: one that wrote it is enough, as machines come and go."""
+    trainer, snapshots = make(tmp_path)
+    snapshots.make_folder()
+    left = make(tmp_path)[1]
+    left.launchers = ["here", "there"]
+    assert left.read_own_state() is None, "nothing was saved yet"
+    for launchers, own in ((["here", "there"], True), (["there", "where"], True), (["where"], False), ([], False)):
+        snapshots.launchers = launchers
+        snapshots.save(trainer, snapshots.backup)
+        assert left.read_own_state() == (left.read_state() if own else None)
+
+
+@pytest.mark.parametrize("content", [b"damaged", [1, 2], {}, {"launchers": 3}, {"launchers": [[]]}], ids=str)
+def test_a_state_that_this_job_did_not_write_is_not_its_own(tmp_path, content):
+    """It will be overwritten, and is no reason to end."""
+    snapshots = saved(tmp_path)
+    snapshots.launchers = ["here"]
+    if isinstance(content, bytes):
+        snapshots.state.write_bytes(content)
+    else:
+        write_state(snapshots, content)
+    assert snapshots.read_own_state() is None
+
+
 def test_other_settings_are_refused(tmp_path):
     saved(tmp_path)
     trainer, snapshots = make(tmp_path, settings={**SETTINGS, "numerics": "cpu"})
@@ -195,6 +220,16 @@ class Planted:
         return open, ("planted", "w")
 
 
+def write_state(snapshots, content):
+    """A .state that holds these bytes, or this object."""
+    payload = content
+    if not isinstance(content, bytes):
+        buffer = io.BytesIO()
+        torch.save(content, buffer)
+        payload = buffer.getvalue()
+    snapshots.state.write_bytes(FORMAT + hashlib.sha256(payload).hexdigest().encode() + b"\n" + payload)
+
+
 FOREIGN = {
     "no zip": b"some bytes",
     "a list": [1, 2],
@@ -215,12 +250,7 @@ def test_a_state_that_another_program_wrote_is_refused_in_one_line(tmp_path, mon
     snapshots.make_folder()
     if isinstance(content, dict) and content.get("cfg", 1) is None:
         content = {**content, "cfg": json.dumps(snapshots.cfg.meaning())}
-    payload = content
-    if not isinstance(content, bytes):
-        buffer = io.BytesIO()
-        torch.save(content, buffer)
-        payload = buffer.getvalue()
-    snapshots.state.write_bytes(FORMAT + hashlib.sha256(payload).hexdigest().encode() + b"\n" + payload)
+    write_state(snapshots, content)
     with pytest.raises(TrainingError, match=r"no state of this training .*; start anew") as caught:
         snapshots.resume(trainer)
     assert "\n" not in str(caught.value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import subprocess
@@ -29,7 +30,8 @@ from darknet_compat.train.step import Trainer, network_cost, strict
 from darknet_compat.weights import save_weights
 from tests.oracle import PROGRAM
 from tests.train.classes import ENDS, LABELS, batches, classifier, data_set
-from tests.train.test_distributed import in_processes
+from tests.train.shard_cases import make_shards
+from tests.train.test_distributed import in_processes, opened_in_two, print_opened
 from tests.train.test_heads import press_ctrl_c, rows
 
 LINE = re.compile(
@@ -465,6 +467,27 @@ def test_a_cache_changes_no_bit_and_the_device_the_last_ones(train, net):
 def test_what_mixes_images_changes_them(train):
     losses = [[row["loss"] for row in rows(train(folder=str(number), net=net))] for number, net in enumerate(MIXED)]
     assert losses[0] != losses[1] != losses[2] != losses[0]
+
+
+def print_made(folder):
+    """What each of the two processes of the next test does."""
+    files = f"{folder}/a.data", f"{folder}/a.cfg"
+    print_opened(folder, lambda **given: ClassifierTraining(*files, topk_every=0, **given))
+
+
+@pytest.mark.parametrize("given", ["set", "shards/train-{000..001}.tar"])
+def test_lists_and_folders_are_read_by_one_process_and_shards_by_each_a_part(tmp_path, given):
+    data = data_set(tmp_path)
+    shards = make_shards(tmp_path / "shards", (tmp_path / "list.txt").read_text().split(), 2)
+    (tmp_path / "a.cfg").write_text(classifier())
+    text = data.read_text().replace(f"train={tmp_path}/list.txt", f"train={tmp_path}/{given}")
+    (tmp_path / "a.data").write_text(text)
+    code = "import sys; from tests.train.test_classifier import print_made; print_made(sys.argv[1])"
+    both = ["a.cfg", "a.data", *["the.labels"] * 2]  # for train= and valid=
+    firsts, seconds = ["set", *(f"set/{label}" for label in sorted(LABELS))], []
+    if given != "set":
+        firsts, seconds = ([os.path.relpath(shard, tmp_path)] for shard in shards)
+    assert opened_in_two(tmp_path, code) == [sorted([*both, *firsts, "list.txt"]), sorted([*both, *seconds])]
 
 
 PAIR = {"policy": "constant", "max_batches": 100, "norm": ""}

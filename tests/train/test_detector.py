@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -14,6 +16,7 @@ from darknet_compat.train.augment import CLASS_ONLY
 from darknet_compat.train.detector import DetectorTraining, train_detector
 from darknet_compat.train.log import Log
 from tests.train.nets import data_set, of_heads
+from tests.train.test_distributed import opened_in_two, print_opened
 
 TREE = "warm -1\ncold -1\nred 0\norange 0\ngreen 1\nblue 1\n"
 NAMES = [line.split()[0] for line in TREE.splitlines()]
@@ -61,6 +64,25 @@ def test_both_lists_are_taken_from_by_their_ratio(joint):
         for part in (range(12), range(12, 17)):
             mean = sum(drawn[index] for index in part) / len(part)
             assert all(abs(drawn[index] - mean) < 5 * mean**0.5 for index in part)
+
+
+def print_made(folder):
+    """What each of the two processes of the next test does."""
+    print_opened(folder, lambda **given: made(Path(folder), map_every=0, augment="device", **given))
+
+
+def test_lists_are_read_by_one_process_and_the_images_by_each_a_part(joint):
+    code = "import sys; from tests.train.test_detector import print_made; print_made(sys.argv[1])"
+    first, second = opened_in_two(joint, code)
+    both = ["class.names", "net.cfg", "set.data", "the.tree"]
+    lists = ["classify.txt", "list.txt", "list.txt", "the.labels"]  # the one of train= is that of valid= too
+    boxes, shown = ([str(path.relative_to(joint)) for path in sorted(joint.glob(files))]
+                    for files in ("JPEGImages/*", "shown/*/*"))  # fmt: skip
+    labels = [path.replace("JPEGImages", "labels").replace("png", "txt") for path in boxes]
+    shown.sort(key=os.path.basename)
+    # Of the images the sizes, and their labels; of those that are scored the first reads all labels.
+    assert first == sorted([*both, *lists, *labels, *labels[:6], *boxes[:8]])
+    assert second == sorted([*both, *labels[6:], *boxes[8:], *shown])
 
 
 def test_without_a_ratio_it_is_that_of_yolo9000(joint):

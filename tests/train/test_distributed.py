@@ -16,12 +16,12 @@ import torch
 from darknet_compat import load_network
 from darknet_compat.cfg import parse_cfg, read_cfg
 from darknet_compat.errors import TrainingError
-from darknet_compat.processes import Processes
+from darknet_compat.processes import Processes, join, leave
 from darknet_compat.train import distributed
 from darknet_compat.train.detector import DetectorTraining
 from darknet_compat.train.distributed import Sums
 from darknet_compat.train.step import Trainer
-from darknet_compat.weights import load_weights
+from darknet_compat.weights import load_weights, save_weights
 from tests.train import nets
 from tests.train.nets import data_set, dropping, small
 from tests.trainings import CLASSIFIER
@@ -179,6 +179,26 @@ def test_what_one_process_alone_finds_wrong_ends_all(tmp_path, missing):
     assert error.count("small.cfgx: no such file") == error.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("more", "cfg", "says"),
+    [("-compress bf16", "", "process 1 has -compress bf16, the first one None; expected the same command on all"),
+     ("-resume", "", "process 1 has -resume True, the first one False; expected the same command on all machines"),
+     ("", "learning_rate=1", "small.cfg: process 1 has another cfg than the first one; expected the same files on")],
+)  # fmt: skip
+def test_machines_that_would_train_otherwise_are_refused(tmp_path, more, cfg, says):
+    for rank in "01":
+        data_set(tmp_path / rank)
+        command(tmp_path / rank, small(f"max_batches=2\n{cfg if rank == '1' else ''}"), two=False)[3:]
+    code = (
+        "import os, sys; from darknet_compat.cli import main; rank = os.environ['RANK']; os.chdir(sys.argv[1] + rank); "
+    )
+    code += "sys.exit(main(['detector', 'train', 'set.data', 'small.cfg', *sys.argv[2:] * int(rank)]))"
+    codes, _, error = in_processes(2, [sys.executable, "-c", code, f"{tmp_path}/", *more.split()])
+    assert codes == [1, 1]
+    assert says in error
+    assert error.count("\n") == 1
+
+
 @pytest.mark.slow
 def test_a_training_goes_on_in_two_processes_and_in_one_again(tmp_path):
     """With random=1: what two processes load must have the size that they resize to."""
@@ -287,6 +307,7 @@ def test_a_training_goes_on_with_the_compression_it_began_with(tmp_path):
 
 
 # A training in which a process is killed the first time it comes so far; the words are RANK UPDATE and the command's.
+# The second process has a folder of its own for snapshots, as on another machine.
 KILLED = """
 import os, signal, sys
 from darknet_compat.cli import main
@@ -301,7 +322,7 @@ def killed(trainer, batches):
     return update(trainer, batches)
 
 Trainer.update = killed
-sys.exit(main(sys.argv[3:]))
+sys.exit(main([*sys.argv[3:], *["-backup", "other"] * (os.environ["RANK"] == "1")]))
 """
 
 
@@ -325,7 +346,7 @@ def test_torchrun_starts_again_and_the_training_goes_on(tmp_path, rank, last, ke
             assert earlier[0] == [0], earlier
         train = command(folder, net, *words, two=False)[3:]
         done = subprocess.run([*launcher, *map(str, place), *train], capture_output=True, text=True, check=False,
-                              env=environment(), timeout=240)  # fmt: skip
+                              cwd=folder, env=environment(), timeout=240)  # fmt: skip
         assert done.returncode == 0, done.stderr
     assert ("going on after batch" in done.stdout) == bool(kept)
     assert (f"going on after batch {2 * kept}, {8 * kept} images seen" in done.stdout) == bool(kept)
@@ -334,6 +355,110 @@ def test_torchrun_starts_again_and_the_training_goes_on(tmp_path, rank, last, ke
     rows = [(tmp_path / name / "backup/small.csv").read_text().splitlines() for name in ("straight", "broken")]
     figures = [[line.split(",")[:4] for line in lines] for lines in rows]
     assert figures[0] == figures[1]
+
+
+# A training whose second process is killed at its fourth update, and its launcher with it: so a machine fails. The
+# words are a file that says so, and the command's.
+FAILED = """
+import os, signal, sys
+from darknet_compat.cli import main
+from darknet_compat.train.step import Trainer
+
+update = Trainer.update
+
+def fails(trainer, batches):
+    if os.environ["RANK"] == "1" and trainer.updates == 3 and not os.path.exists(sys.argv[1]):
+        open(sys.argv[1], "w").close()
+        for process in (os.getppid(), os.getpid()):
+            os.kill(process, signal.SIGKILL)
+    return update(trainer, batches)
+
+Trainer.update = fails
+sys.exit(main(sys.argv[2:]))
+"""
+
+
+@pytest.mark.slow
+def test_a_machine_that_failed_comes_back(tmp_path):
+    """Its torchrun knows of no restart, the other one of one. They go on together, to the bit.
+
+    But for the variable torch 2.13's torchrun cannot come to another one that goes on.
+    """
+    (tmp_path / "fails.py").write_text(FAILED)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        place = f"127.0.0.1:{free.getsockname()[1]}"
+
+    def machine(folder, number, failed):
+        launcher = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "1"]
+        launcher += ["--max-restarts", "1", "--rdzv-backend", "c10d", "--rdzv-endpoint", place]
+        launcher += ["--rdzv-conf", f"is_host={number == 0}", "--local-addr", "127.0.0.1"]
+        train = command(folder, net, "-seed", "3", "-workers", "1", two=False)[3:]
+        with open(folder / f"{number}.out", "w") as out:
+            words = [*launcher, str(tmp_path / "fails.py"), str(failed), *train]
+            own = {**environment(), "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
+            return subprocess.Popen(words, stdout=out, stderr=out, env=own)
+
+    net = small("max_batches=16\nbatch=4\nsubdivisions=2")
+    for name, failed in (("straight", tmp_path), ("broken", tmp_path / "failed")):
+        folder = tmp_path / name
+        data_set(folder)
+        machines = [machine(folder, number, failed) for number in range(2)]
+        try:
+            if failed != tmp_path:
+                assert machines[1].wait(timeout=120) == -signal.SIGKILL
+                machines[1] = machine(folder, 1, failed)
+            assert [one.wait(timeout=120) for one in machines] == [0, 0], (folder / "0.out").read_text()
+        finally:
+            for one in machines:
+                one.terminate()
+                one.wait()
+    assert "going on after batch 6, 24 images seen" in (folder / "0.out").read_text()
+    final = "backup/small_final.weights"
+    assert (folder / final).read_bytes() == (tmp_path / "straight" / final).read_bytes()
+
+
+class Launched(Processes):
+    """A process that torchrun starts, again and again."""
+
+    def launchers(self):
+        return ["torchrun"]
+
+
+def test_weights_and_clear_count_at_the_first_start_only(tmp_path):
+    data_set(tmp_path)
+    files = tmp_path / "set.data", tmp_path / "small.cfg", tmp_path / "initial.weights"
+    options = {"clear": True, "processes": Launched(torch.device("cpu")), "workers": 0, "seed": 3}
+    files[1].write_text(small())
+    network = load_network(read_cfg(files[1]))
+    network.seen = 800
+    save_weights(network, files[2])
+    for batches in (2, 3):
+        files[1].write_text(small(f"max_batches={batches}"))
+        training = DetectorTraining(*files, **options)
+        assert training.trainer.batch == (0 if batches == 2 else 2)
+        training.run()
+        files[2].unlink(missing_ok=True)
+
+
+# The second of two machines has a folder of its own for snapshots.
+OWN_FOLDERS = """
+import os, sys
+from darknet_compat.cli import main
+sys.exit(main([*sys.argv[1:], *["-backup", "other"] * (os.environ["RANK"] == "1")]))
+"""
+
+
+def test_the_first_process_reads_the_state_for_all(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    data_set(tmp_path)
+    for batches in (2, 4):
+        train = command(tmp_path, small(f"max_batches={batches}\nbatch=2\nsubdivisions=1"), two=False)[3:]
+        train += ["-workers", "0", *["-resume"] * (batches == 4)]
+        codes, out, error = in_processes(2, [sys.executable, "-c", OWN_FOLDERS, *train])
+        assert (codes, error) == ([0, 0], "")
+    assert "going on after batch 2, 4 images seen" in out
+    assert not list((tmp_path / "other").iterdir()), "the first process writes all"
 
 
 # What each process looks for and reads of the images' files, into one file for each process.
@@ -371,6 +496,31 @@ def test_each_label_file_is_read_by_one_process(tmp_path):
     assert [codes for codes, _, _ in said] == [[1], [1, 1]]
     assert said[0][2] == said[1][2]
     assert "bad lines in all: 2" in said[0][2]
+
+
+def print_opened(folder, make):
+    """In one of several processes: the first prints what each opens of the files and folders below ``folder``, while it
+    makes a training of its ``make(processes=..., ...)``; a line for each.
+    """
+    processes, opened = join("cpu"), []
+
+    def heard(event, given):
+        if event in ("open", "os.scandir") and str(given[0]).startswith(folder):
+            opened.append(os.path.relpath(given[0], folder))
+
+    sys.addaudithook(heard)
+    make(processes=processes, workers=0, seed=3)
+    for line in processes.all_gather(" ".join(opened)):
+        if processes.first:
+            print(line)
+    leave()
+
+
+def opened_in_two(folder, code):
+    """What each of two processes opens, sorted, by ``code`` that ends in :func:`print_opened`."""
+    codes, out, error = in_processes(2, [sys.executable, "-c", code, str(folder)])
+    assert (codes, error) == ([0, 0], "")
+    return [sorted(line.split()) for line in out.splitlines()]
 
 
 @pytest.fixture
