@@ -196,7 +196,7 @@ def quick_to_trace(tool, monkeypatch):
     monkeypatch.setattr(tool, "QUICK", ("tiny",))
 
 
-@pytest.mark.parametrize("fault", ["none", "cost", "tensors", "repeat", "half"])
+@pytest.mark.parametrize("fault", ["none", "cost", "tensors", "nan", "repeat", "half"])
 def test_a_training_that_goes_otherwise_is_seen(tool, place, monkeypatch, fault):
     """The first training is the CPU's, the second and third are the GPU's, the fourth is in bf16."""
     quick_to_trace(tool, monkeypatch)
@@ -209,13 +209,16 @@ def test_a_training_that_goes_otherwise_is_seen(tool, place, monkeypatch, fault)
             costs = [1.1 * cost for cost in costs]
         if (fault, len(calls)) in (("tensors", 2), ("tensors", 3)):
             tensors = {name: 1.1 * tensor for name, tensor in tensors.items()}
+        if (fault, len(calls)) in (("nan", 2), ("nan", 3)):  # of one tensor, which is neither the first nor the last
+            tensors[list(tensors)[1]] = torch.full((), float("nan"))
         if (fault, len(calls)) == ("repeat", 3):
             tensors = {name: torch.nextafter(tensor, tensor + 1) for name, tensor in tensors.items()}
         return costs, tensors
 
     monkeypatch.setattr(tool, "train", other)
     found = dict(zip(("cost", "tensors", "repeat", "half"), passed(tool.check_training(place)), strict=True))
-    assert [name for name, one in found.items() if not one] == [fault] * (fault != "none")
+    expected = {"none": [], "nan": ["tensors", "repeat"]}.get(fault, [fault])
+    assert [name for name, one in found.items() if not one] == expected
     assert calls == [{}, {}, {}, {"amp": "bf16"}]
 
 
