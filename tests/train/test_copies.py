@@ -16,8 +16,8 @@ from torch.utils._pytree import tree_leaves
 
 from darknet_compat.errors import ImageError, LostProcessError
 from darknet_compat.labels import Labels
+from darknet_compat.train import alexeyab_on_device, loop
 from darknet_compat.train import data as loader
-from darknet_compat.train import loop
 from darknet_compat.train.alexeyab_augment import AlexeyabAugmentation
 from darknet_compat.train.copies import Copies, copies_to
 from darknet_compat.train.crop_augment import CropAugmentation
@@ -312,6 +312,7 @@ def test_all_that_is_copied_lies_in_locked_memory(paths, tmp_path, monkeypatch, 
         options = AlexeyabAugmentation(hue=0.1, mixing="mosaic", blur=1, gaussian_noise=9)
         labels = Labels(np.tile(np.float32([0, 0.5, 0.5, 0.4, 0.4]), (700 * len(paths), 1)), 700 * np.arange(8))
         data, taken_along = AlexeyabTrainingSet(paths, labels, options, most=700), 2**16
+        alexeyab_on_device._tables(torch.device("meta"))  # of colours, which are copied once
     elif kind != "objects":
         data = class_set(paths, CropAugmentation(1, 1.5, mixing="cutmix" if kind == "mixed classes" else ""))
     size = (32, 32)
