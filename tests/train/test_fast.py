@@ -48,7 +48,8 @@ class Compiler:
     def compile(self, function, **options):
         self.options.append(options)
         backend = aot_autograd(fw_compiler=self._forward, bw_compiler=self._backward)
-        return torch_compile(function, backend=backend, fullgraph=options.get("fullgraph", False))
+        more = {name: value for name, value in options.items() if name != "options"}  # which are the generator's
+        return torch_compile(function, backend=backend, **more)
 
     def _forward(self, module, inputs):
         self.forward += 1
