@@ -307,24 +307,31 @@ def test_augmentation_that_differs_is_seen(tool, place, monkeypatch):
     assert passed(tool.check_augmentation(place)) == [False, None, True, None]
 
 
-@pytest.mark.parametrize("fault", ["none", "programs", "costs"])
+@pytest.mark.parametrize("fault", ["none", "programs", "later", "costs"])
 def test_what_fast_does_otherwise_is_seen(tool, place, monkeypatch, fault):
-    """A program for each size, and other costs; of a network that is quick to trace."""
+    """A program for each size, one more in the second round, and other costs; of a network that is quick to trace."""
     quick_to_trace(tool, monkeypatch)
     compiled = tool.compiled
 
     def other(network, losses):
-        run = compiled(network, losses)
-        return lambda *batch: [one * 1.1 for one in run(*batch)] if fault == "costs" else run(*batch)
+        run, calls = compiled(network, losses), []
+
+        def losses_of(*batch):
+            calls.append(batch)
+            if fault == "later" and len(calls) == 4:
+                torch._dynamo.reset()
+            return [one * 1.1 for one in run(*batch)] if fault == "costs" else run(*batch)
+
+        return losses_of
 
     monkeypatch.setattr(tool, "compiled", other)
     if fault == "programs":
         monkeypatch.setattr(torch._dynamo, "maybe_mark_dynamic", lambda *_: None)
     rows = {row.check: row.passed for row in tool.check_fast(place)}
     assert rows == {
-        "-fast tiny, one size: programs": True,
+        "-fast tiny, one size: programs": fault != "later",
         "-fast tiny, one size: costs": fault != "costs",
-        "-fast tiny, 3 sizes: programs": fault != "programs",
+        "-fast tiny, 3 sizes: programs": fault not in ("programs", "later"),
         "-fast tiny, 3 sizes: costs": fault != "costs",
     }
 
