@@ -12,6 +12,7 @@ import torch
 
 from darknet_compat.cfg import parse_cfg, read_cfg
 from darknet_compat.detect import detect
+from darknet_compat.layers.activation import ACTIVATIONS
 from darknet_compat.network import Network
 from darknet_compat.train import (
     alexeyab_augment,
@@ -22,13 +23,16 @@ from darknet_compat.train import (
     on_device,
 )
 from darknet_compat.train.batch import Batch
+from darknet_compat.train.fast import compiled
 from darknet_compat.train.step import Trainer
 from tests.compare import net
 from tests.conftest import ROOT
 from tests.layers.head_cases import text as head_text
+from tests.tools.run import load_tool
 from tests.waits import ON, waits
 
 CFGS = sorted(path.stem for path in (ROOT / "cfg").glob("*.cfg"))
+GPU_CHECK = load_tool("gpu_check")  # which has a network with each section type
 
 
 def on_meta(path, program=None):
@@ -94,11 +98,41 @@ def test_no_layer_and_no_loss_waits(name):
     assert not found
 
 
+@pytest.mark.parametrize("name", GPU_CHECK.LAYERS)
+def test_no_section_type_waits(name):
+    """Most of them stand in no cfg of ours."""
+    program, text = GPU_CHECK.layer_text(name)
+    network = Network(parse_cfg(text), device=ON, program=program).to(ON)
+    x = torch.empty(2, *network.input, device=ON)
+    with waits() as found:
+        network.train()(x).sum().backward()
+        network.eval()(x)
+    assert not found
+
+
+@pytest.mark.parametrize("numerics", ["cpu", "gpu", "cudnn"])
+def test_no_batch_normalisation_waits(numerics):
+    network = Network(parse_cfg(GPU_CHECK.layer_text("batchnorm")[1]), numerics, ON).to(ON)
+    x = torch.empty(2, *network.input, device=ON)
+    with waits() as found:
+        network.train()(x).sum().backward()
+        network.eval()(x)
+    assert not found
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_no_activation_waits(name):
+    x = torch.empty(2, 3, 4, 4, device=ON, requires_grad=True)
+    with waits() as found:
+        ACTIVATIONS[name](x).sum().backward()
+    assert not found
+
+
 YOLO = ["", "ignore_thresh=.5\ntruth_thresh=.7"]
 ALEXEYABS_YOLO = [
     "iou_loss=iou", "iou_loss=giou\niou_normalizer=.07", "iou_loss=diou\nmax_delta=5", "iou_loss=ciou\niou_thresh=.2",
     "counters_per_class=10,20,30", "focal_loss=1", "label_smooth_eps=.1", "objectness_smooth=1",
-    "scale_x_y=2\nnew_coords=1",
+    "scale_x_y=2\nnew_coords=1", "nms_kind=diounms\nbeta_nms=.6",
 ]  # fmt: skip
 REGION = ["", "rescore=1\nbias_match=1\nrandom=1", "softmax=1\nobject_scale=5"]
 DETECTION_HEAD = ["", "random=1", "forced=1", "sqrt=1\nrescore=1", "softmax=1\njitter=.2"]
@@ -124,6 +158,23 @@ HEADS = [
 ]
 
 
+CLASS_HEADS = [
+    *("softmax]", "softmax]\ngroups=2\ntemperature=2", "softmax]\nnoloss=1", "logistic]"),
+    *(f"cost]\ntype={kind}" for kind in ("sse", "masked", "smooth", "L1")),
+]
+
+
+@pytest.mark.parametrize("text", CLASS_HEADS)
+def test_no_head_that_classifies_waits(text):
+    network = Network(parse_cfg(net(4, 4, 3, f"[connected]\noutput=6\n[{text}")), device=ON).to(ON)
+    x = torch.empty(2, *network.input, device=ON)
+    with waits() as found:
+        (raw,) = network.train().raw_maps(x)
+        network.heads[0].loss(raw, truth_of(network.heads[0], 2), 100).loss.backward()
+        network.eval().predict(x)
+    assert not found
+
+
 @pytest.mark.parametrize(("program", "text"), HEADS)
 @pytest.mark.parametrize("gradient", ["darknet", "true"])
 def test_no_option_of_a_loss_waits(program, text, gradient):
@@ -136,39 +187,64 @@ def test_no_option_of_a_loss_waits(program, text, gradient):
     assert not found
 
 
-def test_a_trees_loss_does_not_wait(tmp_path):
+@pytest.mark.parametrize("section", ["region", "softmax"])
+def test_a_trees_loss_does_not_wait(tmp_path, section):
     (tmp_path / "a.tree").write_text("animal -1\nthing -1\ncat 0\ndog 0\n")
-    text = head_text(f"tree={tmp_path / 'a.tree'}", mask="", classes=4, section="region")
+    tree = f"tree={tmp_path / 'a.tree'}"
+    text = net(4, 4, 3, f"[connected]\noutput=4\n[softmax]\n{tree}")
+    if section == "region":
+        text = head_text(tree, mask="", classes=4, section="region")
     network = Network(parse_cfg(text), device=ON).to(ON).train()
     with waits() as found:
         (raw,) = network.raw_maps(torch.empty(2, *network.input, device=ON))
-        network.detector.loss(raw, truth_of(network.detector, 2), 100).loss.backward()
+        network.heads[0].loss(raw, truth_of(network.heads[0], 2), 100).loss.backward()
+        network.eval().predict(torch.empty(2, *network.input, device=ON))
     assert not found
 
 
 TRAINED = {
-    "yolov2-tiny-voc": {}, "yolov3-tiny": {}, "yolov4-tiny": {"adam": "1"}, "yolov7-tiny": {}, "yolov1-tiny": {},
-    "tiny": {}, "char-lstm": {}, "yolov4": {"ema_alpha": ".99"},
+    "yolov2-tiny-voc": {}, "yolov3-tiny": {}, "yolov4-tiny": {"adam": 1}, "yolov7-tiny": {}, "yolov1-tiny": {},
+    "tiny": {"clip": 1.0}, "char-lstm": {}, "yolov4": {"ema_alpha": 0.99, "max_batches": 2002},
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("fast", [False, True])
 @pytest.mark.parametrize("name", TRAINED)
-def test_an_update_waits_once(name, fast):
-    """From batches in pinned memory to the weights: for the figures of all its mini-batches, before the optimiser."""
+def test_an_update_waits_once(name, fast, monkeypatch):
+    """From batches in pinned memory to the weights: for the figures of all its mini-batches, before the optimiser.
+
+    ``fast``: what runs around the program that torch.compile makes.
+    """
     cfg = read_cfg(ROOT / f"cfg/{name}.cfg")
-    net = cfg.net
-    for option, value in ({"batch": "4", "subdivisions": "2"} | TRAINED[name]).items():
-        net = net.with_option(option, value)
+    net = cfg.net.with_option("batch", "4").with_option("subdivisions", "2")
     network = Network(replace(cfg, sections=(net, *cfg.layers)), device=ON).to(ON)
+    assert TRAINED[name].keys() <= vars(network.net).keys()
+    vars(network.net).update(TRAINED[name])
     trainer = Trainer(network, fast=fast)
-    count = 2 * network.net.time_steps
-    truth = torch.zeros(truth_of(network.heads[0], count).shape)
-    batch = Batch(torch.zeros(count, *network.input), truth, ())
-    for _ in range(2):  # the second finds what the first one made
+    if fast:
+        monkeypatch.setattr(torch, "compile", lambda function, **_: function)
+        trainer.losses = compiled(network, trainer._losses)
+    network.seen = 1000 * 4  # the means of ema_alpha begin with the first update, and are taken over by the second
+    # The second finds what the first one made; the third has other images (dynamic_minibatch), by SGD and by Adam.
+    for images in (2, 2, 3) if name in ("yolov3-tiny", "yolov4-tiny") else (2, 2):
+        count = images * network.net.time_steps
+        truth = torch.zeros(truth_of(network.heads[0], count).shape)
+        batch = Batch(torch.zeros(count, *network.input), truth, ())
         with waits() as found:
             assert trainer.update([batch] * network.net.subdivisions)
         assert found == {("reads", "train/step.py:update"): 1}
+    assert bool(trainer.ema) == bool(trainer.ema and trainer.ema.means) == (name == "yolov4")
+
+
+def test_an_update_in_fp16_waits_once_more():
+    """torch's scaler reads whether a gradient is too large."""
+    network = on_meta(ROOT / "cfg/yolov2-tiny.cfg")
+    vars(network.net).update(subdivisions=1, max_batches=9)
+    batch = Batch(torch.zeros(2, *network.input), torch.zeros(2, 5, 5), ())
+    trainer = Trainer(network, amp="fp16")
+    with waits() as found:
+        trainer.update([batch])
+    assert found == {("reads", "train/step.py:update"): 2}
 
 
 # Boxes are for the host, and how many there are decides what is computed next.
@@ -183,8 +259,8 @@ DETECTION = {
 }
 
 
-def detection_waits(name, images, number):
-    network = on_meta(ROOT / f"cfg/{name}.cfg").eval()
+def detection_waits(network, images, number):
+    network.eval()
     with waits(number) as found:
         x = torch.empty(images, *network.input, device=ON)
         detect(network, x, [(640, 480)] * images, [""] * images, thresh=0.1, nms=0.4)
@@ -195,19 +271,28 @@ def detection_waits(name, images, number):
 @pytest.mark.parametrize("name", ["yolov2-tiny-voc", "yolov3-tiny", "yolov4", "yolov1-tiny"])
 def test_detection_waits_where_its_boxes_are_counted(name, number):
     """For a batch as often as for one image, with boxes to suppress and without."""
-    found = detection_waits(name, 2, number)
+    network = on_meta(ROOT / f"cfg/{name}.cfg")
+    found = detection_waits(network, 2, number)
     assert {where for _, where in found} <= DETECTION
     assert not any(what == "mixes devices" for what, _ in found)
     of_nms = {key for key in found if key[1] in ("boxes.py:_pairs", "boxes.py:_keep")}
     assert bool(of_nms) == bool(number)
-    more = detection_waits(name, 5, number)
+    more = detection_waits(network, 5, number)
     assert {key: count for key, count in more.items() if key not in of_nms} == {
         key: count for key, count in found.items() if key not in of_nms
     }
 
 
 def test_no_place_stands_here_that_does_not_wait():
-    assert {where for _, where in detection_waits("yolov3-tiny", 1, 1)} == DETECTION
+    network = on_meta(ROOT / "cfg/yolov3-tiny.cfg")
+    assert {where for _, where in detection_waits(network, 1, 1)} == DETECTION
+
+
+@pytest.mark.parametrize(("program", "text"), HEADS)
+def test_no_option_of_a_head_adds_a_wait_to_detection(program, text):
+    found = detection_waits(Network(parse_cfg(text), device=ON, program=program).to(ON), 2, 1)
+    assert {where for _, where in found} <= DETECTION
+    assert not any(what == "mixes devices" for what, _ in found)
 
 
 @pytest.mark.parametrize("name", ["tiny", "darknet19"])

@@ -115,6 +115,12 @@ def relative(a: Tensor, b: Tensor) -> float:
     return float(difference.nan_to_num(nan=torch.inf))
 
 
+def of_norm(a: Tensor, b: Tensor) -> float:
+    """The norm of the difference, in parts of the norm; infinite where one is NaN."""
+    distance = (a - b).double().norm() / b.double().norm().clamp_min(1e-12)
+    return float(distance.nan_to_num(nan=torch.inf))
+
+
 def clock(run: Callable[[], object], place: Place) -> float:
     """Seconds of one call: the median of calls for ``place.seconds``, each waited for."""
     for _ in range(3):
@@ -191,6 +197,13 @@ def both(text: str, program: str, device: str) -> tuple[Network, Network]:
     return reference, other.to(device)
 
 
+def layer_text(name: str) -> tuple[str, str]:
+    """The program, and the network in which a section type is checked."""
+    program, text = LAYERS[name]
+    parts = (text, CONV.format("leaky")) if name == "crop" else (CONV.format("leaky"), text)  # [crop] comes first
+    return program, "[net]\nwidth=16\nheight=16\nchannels=3\nbatch=2\n" + "".join(parts)
+
+
 def layer_distance(text: str, program: str, device: str, training: bool) -> float:
     """Of the output of a network, and in training of all gradients."""
     values: list[list[Tensor]] = []
@@ -211,9 +224,8 @@ def check_layers(place: Place) -> Iterator[Row]:
     missing = sorted(TYPES.keys() - LAYERS.keys() - {name for name, *_ in HEADS})
     yield Row("section types without a check", ", ".join(missing) or "none", "none", not missing)
     worst = {"layers, in inference": 0.0, "layers, in training, with gradients": 0.0}
-    for name, (program, text) in LAYERS.items():
-        start = "[net]\nwidth=16\nheight=16\nchannels=3\nbatch=2\n"
-        text = start + (text + CONV.format("leaky") if name == "crop" else CONV.format("leaky") + text)
+    for name in LAYERS:
+        program, text = layer_text(name)
         for training, check in enumerate(worst):
             if not (training and name in DRAWN):
                 worst[check] = max(worst[check], layer_distance(text, program, place.device, bool(training)))
@@ -326,10 +338,7 @@ def check_training(place: Place) -> Iterator[Row]:
         reference, tensors = train(name, "cpu", size, updates)
         losses, ours = train(name, place.device, size, updates)
         again, same = train(name, place.device, size, updates)
-        distance = max(
-            float((ours[key] - tensor).double().norm() / tensor.double().norm().clamp_min(1e-12))
-            for key, tensor in tensors.items()
-        )
+        distance = max(of_norm(ours[key], tensor) for key, tensor in tensors.items())
         yield within(f"{updates} updates of {name}: costs", apart(losses, reference), COST)
         yield within(f"{updates} updates of {name}: tensors", distance, TENSORS)
         equal = losses == again and all(torch.equal(ours[key], same[key]) for key in ours)
@@ -368,7 +377,7 @@ def compiling(place: Place) -> Iterator[None]:
     """On a CPU ``torch.compile`` traces and differentiates, and does not generate code, which would take minutes."""
     before = torch.compile
     if not place.gpu:
-        torch.compile = lambda function, *, mode, **options: before(function, backend="aot_eager", **options)
+        torch.compile = lambda function, *, fullgraph, **_: before(function, backend="aot_eager", fullgraph=fullgraph)
     torch._dynamo.reset()
     try:
         yield
@@ -680,10 +689,10 @@ def table(rows: list[Row]) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda", help="cuda (default: the first GPU), cuda:1 ..., or cpu")
-    parser.add_argument("--quick", action="store_true", help="small sizes, to see that the script runs")
-    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--quick", action="store_true", help="small sizes and short times, to see that the script runs")
+    parser.add_argument("--batch", type=int, default=64, help="images in a batch of what is timed (64)")
     parser.add_argument("--seconds", type=float, default=5.0, help="time given to each measurement (5)")
-    parser.add_argument("--json", type=Path, metavar="FILE")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the table there too")
     options = parser.parse_args()
     try:
         device = find_device(options.device)

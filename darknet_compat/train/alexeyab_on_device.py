@@ -171,7 +171,8 @@ def augment(decoded: Decoded, device: torch.device | str) -> Tensor:
     blurred = np.flatnonzero(decoded.blurs[:m, 0])
     if len(blurred):
         kernels, counts = decoded.blurs[blurred].T
-        which, boxes = there(blurred), there(decoded.boxes[blurred, : counts.max()])
+        which = there(blurred)
+        boxes = there(decoded.boxes[:m])[which, : counts.max()]  # some of them would be a copy, in memory not locked
         sharp = planes[:, which]
         parts = torch.where(_inside(boxes, there(counts), *planes.shape[2:]), sharp, _blurred(sharp, kernels))
         planes = planes.index_copy(1, which, parts)

@@ -62,7 +62,9 @@ def compiled(network: Network, losses: Losses) -> Losses:
 
     # Of a code torch.compile makes eight programs, and then none: each training has a code of its own.
     sized.__code__ = sized.__code__.replace()
-    run = torch.compile(sized, fullgraph=True, mode="reduce-overhead" if fixed else "default")
+    # Unless torch lays out the maps of convolutions itself, channels last as here, their strides in a backward pass are
+    # parts of the program (torch/_inductor/kernel/conv.py, convolution_backward_lowering): one for each size.
+    run = torch.compile(sized, fullgraph=True, options={"triton.cudagraphs": fixed, "force_layout_optimization": sizes})
 
     def call(images: Tensor, truth: Tensor, seen: int | Tensor) -> tuple[Tensor, Tensor]:
         if sizes:

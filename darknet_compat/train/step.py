@@ -133,7 +133,8 @@ class Trainer:
         """Train on ``subdivisions`` mini-batches, taken one by one, and update the weights.
 
         With several processes each brings its own batches, and None comes where one of them gave the update up
-        (:meth:`give_up`). The host waits for the device once, before the optimiser.
+        (:meth:`give_up`). The host waits for the device once, before the optimiser; with ``amp`` "fp16" torch's scaler
+        waits once more.
 
         Whatever exception ``batches`` or a signal's handler raises while they are taken, and where None comes, the
         trainer is as before the update, and can be saved.

@@ -196,7 +196,7 @@ def quick_to_trace(tool, monkeypatch):
     monkeypatch.setattr(tool, "QUICK", ("tiny",))
 
 
-@pytest.mark.parametrize("fault", ["none", "cost", "tensors", "repeat", "half"])
+@pytest.mark.parametrize("fault", ["none", "cost", "tensors", "nan", "repeat", "half"])
 def test_a_training_that_goes_otherwise_is_seen(tool, place, monkeypatch, fault):
     """The first training is the CPU's, the second and third are the GPU's, the fourth is in bf16."""
     quick_to_trace(tool, monkeypatch)
@@ -209,13 +209,16 @@ def test_a_training_that_goes_otherwise_is_seen(tool, place, monkeypatch, fault)
             costs = [1.1 * cost for cost in costs]
         if (fault, len(calls)) in (("tensors", 2), ("tensors", 3)):
             tensors = {name: 1.1 * tensor for name, tensor in tensors.items()}
+        if (fault, len(calls)) in (("nan", 2), ("nan", 3)):  # of one tensor, which is neither the first nor the last
+            tensors[list(tensors)[1]] = torch.full((), float("nan"))
         if (fault, len(calls)) == ("repeat", 3):
             tensors = {name: torch.nextafter(tensor, tensor + 1) for name, tensor in tensors.items()}
         return costs, tensors
 
     monkeypatch.setattr(tool, "train", other)
     found = dict(zip(("cost", "tensors", "repeat", "half"), passed(tool.check_training(place)), strict=True))
-    assert [name for name, one in found.items() if not one] == [fault] * (fault != "none")
+    expected = {"none": [], "nan": ["tensors", "repeat"]}.get(fault, [fault])
+    assert [name for name, one in found.items() if not one] == expected
     assert calls == [{}, {}, {}, {"amp": "bf16"}]
 
 
@@ -304,24 +307,31 @@ def test_augmentation_that_differs_is_seen(tool, place, monkeypatch):
     assert passed(tool.check_augmentation(place)) == [False, None, True, None]
 
 
-@pytest.mark.parametrize("fault", ["none", "programs", "costs"])
+@pytest.mark.parametrize("fault", ["none", "programs", "later", "costs"])
 def test_what_fast_does_otherwise_is_seen(tool, place, monkeypatch, fault):
-    """A program for each size, and other costs; of a network that is quick to trace."""
+    """A program for each size, one more in the second round, and other costs; of a network that is quick to trace."""
     quick_to_trace(tool, monkeypatch)
     compiled = tool.compiled
 
     def other(network, losses):
-        run = compiled(network, losses)
-        return lambda *batch: [one * 1.1 for one in run(*batch)] if fault == "costs" else run(*batch)
+        run, calls = compiled(network, losses), []
+
+        def losses_of(*batch):
+            calls.append(batch)
+            if fault == "later" and len(calls) == 4:
+                torch._dynamo.reset()
+            return [one * 1.1 for one in run(*batch)] if fault == "costs" else run(*batch)
+
+        return losses_of
 
     monkeypatch.setattr(tool, "compiled", other)
     if fault == "programs":
         monkeypatch.setattr(torch._dynamo, "maybe_mark_dynamic", lambda *_: None)
     rows = {row.check: row.passed for row in tool.check_fast(place)}
     assert rows == {
-        "-fast tiny, one size: programs": True,
+        "-fast tiny, one size: programs": fault != "later",
         "-fast tiny, one size: costs": fault != "costs",
-        "-fast tiny, 3 sizes: programs": fault != "programs",
+        "-fast tiny, 3 sizes: programs": fault not in ("programs", "later"),
         "-fast tiny, 3 sizes: costs": fault != "costs",
     }
 

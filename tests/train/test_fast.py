@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,11 +15,12 @@ from darknet_compat import load_network
 from darknet_compat.cfg import parse_cfg, read_cfg
 from darknet_compat.errors import CfgError, TrainingError
 from darknet_compat.network import Network
+from darknet_compat.train import fast as module
 from darknet_compat.train.batch import Batch
-from darknet_compat.train.fast import compiled
+from darknet_compat.train.fast import compiled, speed_up
 from darknet_compat.train.loop import Sizes
 from darknet_compat.train.schedule import CLASSIFICATION, DETECTION
-from darknet_compat.train.step import Trainer
+from darknet_compat.train.step import Trainer, strict
 from tests.conftest import ROOT
 from tests.layers.head_cases import text as head_text
 from tests.train import classes, nets
@@ -45,7 +48,7 @@ class Compiler:
     def compile(self, function, **options):
         self.options.append(options)
         backend = aot_autograd(fw_compiler=self._forward, bw_compiler=self._backward)
-        more = {name: value for name, value in options.items() if name != "mode"}
+        more = {name: value for name, value in options.items() if name != "options"}  # which are the generator's
         return torch_compile(function, backend=backend, **more)
 
     def _forward(self, module, inputs):
@@ -83,6 +86,14 @@ def compiler(monkeypatch):
     monkeypatch.setattr(torch, "compile", made.compile)
     yield made
     torch._dynamo.reset()
+
+
+def options(graph=False, sizes=False):
+    """Of torch.compile."""
+    return {
+        "fullgraph": True,
+        "options": {"triton.cudagraphs": graph, "force_layout_optimization": sizes},
+    }
 
 
 def fast(trainer):
@@ -131,7 +142,7 @@ def one_program_for(trainer, sizes, compiler, count=2):
         for size in sizes:
             run(trainer, size, count)
     assert (compiler.forward, compiler.backward) == (1, 1)
-    assert compiler.options == [{"fullgraph": True, "mode": "default"}]
+    assert compiler.options == [options(sizes=True)]
 
 
 # A convolution and a head.
@@ -176,6 +187,34 @@ def test_the_sizes_of_a_stock_network_are_one_program(compiler, meta, name):
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("g++"), reason="needs a C++ compiler (g++)")
+def test_sizes_are_one_program_for_torchs_own_code_generator_too():
+    """Of the CPU, which has the same rule for a convolution's gradient."""
+    text = (
+        "[net]\nbatch=2\nwidth=8\nheight=8\nchannels=3\nlearning_rate=.1\npolicy=constant\nmax_batches=9\n"
+        "[convolutional]\nfilters=4\nsize=3\npad=1\nactivation=leaky\n"
+        "[convolutional]\nfilters=3\nsize=3\npad=1\nactivation=linear\n[avgpool]\n[softmax]\n"
+    )
+    torch._dynamo.reset()
+    found = []
+    for compiles in (False, True):
+        torch.manual_seed(1)
+        network = load_network(parse_cfg(text)).to(memory_format=torch.channels_last)
+        network.net.random = 1
+        trainer = Trainer(network)
+        losses = compiled(network, trainer._losses) if compiles else trainer._losses
+        torch._dynamo.utils.counters.clear()
+        for side in (8, 12, 20):
+            network.resize(side, side)
+            images = torch.rand(2, 3, side, side).contiguous(memory_format=torch.channels_last)
+            loss, _ = losses(images, torch.eye(3)[[2, 0]], 0)
+            loss.backward()
+            found.append([loss.item(), *(parameter.grad.norm().item() for parameter in network.parameters())])
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
+    torch.testing.assert_close(torch.tensor(found[3:]), torch.tensor(found[:3]))
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["region", *SLOW_HEADS])
 def test_other_sides_and_counts_are_the_same_program(compiler, meta, name):
     """AlexeyAB's program: images that are not square, and with dynamic_minibatch more of the small ones. The first has
@@ -198,7 +237,42 @@ def test_one_size_is_one_program_and_a_cuda_graph(compiler, meta, name):
     for _ in range(3):
         run(trainer, (network.width, network.height), 2 * network.net.time_steps)
     assert (compiler.forward, compiler.backward) == (programs, programs)
-    assert compiler.options == [{"fullgraph": True, "mode": "default" if recurrent else "reduce-overhead"}]
+    assert compiler.options == [options(graph=not recurrent)]
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_it_is_compiled_on_a_gpu_alone_and_images_lie_channels_last(monkeypatch, device):
+    parameter = SimpleNamespace(device=torch.device(device))
+    network = SimpleNamespace(parameters=lambda: iter([parameter]), to=lambda **_: None)
+    given, programs = [], []
+    monkeypatch.setattr(module, "compiled", lambda *both: programs.append(both) or both[1])
+
+    def losses(*batch):
+        given.extend(batch)
+
+    batch = torch.rand(2, 3, 4, 5), torch.rand(2, 1), 7
+    try:
+        speed_up(network, losses)(*batch)
+    finally:
+        strict()
+    assert programs == [(network, losses)] * (device == "cuda")
+    assert given[0].is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(given[0], batch[0])
+    assert tuple(given[1:]) == batch[1:]
+
+
+def test_a_cuda_graph_begins_anew_with_each_call(monkeypatch):
+    """torch is told so: what the last call gave may be written over."""
+    order = []
+
+    def compile(function, **_):
+        return lambda *batch: order.append("run") or function(*batch)
+
+    monkeypatch.setattr(torch, "compile", compile)
+    monkeypatch.setattr(torch.compiler, "cudagraph_mark_step_begin", lambda: order.append("begin"))
+    (update,) = nets.batches(7, 1, count=2)
+    fast(Trainer(load_network(parse_cfg(nets.of_heads("region"))))).update(update)
+    assert order == ["begin", "run"] * 2
 
 
 # --- what it gives
@@ -260,7 +334,7 @@ def test_a_recurrent_layer_trains_as_without(compiler):
     made = [[Batch(torch.rand(4, 12, 1, 1), torch.eye(5)[[0, 1, 4, 2]]) for _ in range(2)] for _ in range(3)]
     assert_alike(both(text, made))
     assert compiler.forward == 2
-    assert compiler.options == [{"fullgraph": True, "mode": "default"}]
+    assert compiler.options == [options()]
 
 
 @pytest.mark.slow
@@ -293,6 +367,18 @@ def test_the_count_of_images_is_a_variable(compiler):
         assert found.item() == pytest.approx(costs[-1], rel=1e-6)
     assert compiler.forward == 1
     assert costs[0] > 1.0001 * costs[1]
+
+
+def test_each_gradient_is_told_once_per_mini_batch(compiler):
+    """Which several processes wait for, to sum it (distributed.py)."""
+    trainer = Trainer(load_network(parse_cfg(nets.of_heads("region"))))
+    told = []
+    for name, parameter in trainer.network.named_parameters():
+        parameter.register_post_accumulate_grad_hook(lambda _, name=name: told.append(name))
+    fast(trainer)
+    (update,) = nets.batches(7, 1, count=2)
+    trainer.update(update)
+    assert sorted(told) == sorted(2 * [name for name, _ in trainer.network.named_parameters()])
 
 
 # --- what goes wrong
