@@ -70,7 +70,7 @@ def test_the_commands_on_the_page_give_what_it_shows(person, name, tmp_path):
     assert list(typed) == ["The data", "The network", "Training", "Scores", "Detections", "From here"]
     map_every = " -map 1" * (name == "yolo")
     assert typed["Training"] == [
-        f"darknet-compat detector train shapes.data {name}.cfg -seed 3{map_every} -backup runs/{name}"
+        f"darknet-compat detector train shapes.data {name}.cfg -seed 3 -workers 0{map_every} -backup runs/{name}"
     ]
     before = {
         file: (shown / file).read_bytes()

@@ -70,7 +70,7 @@ def test_a_training_writes_it_and_adds_what_goes_on_with_it(trainings, tmp_path)
     """The cfg is the one of the last command: its schedule may be another."""
     (tmp_path / "region.cfg").write_text(REGION)
     words = ["detector", "train", "shapes.data", tmp_path / "region.cfg", "-backup", tmp_path / "own"]
-    run(trainings, *words, "-seed", "5", "-snapshot", "1")
+    run(trainings, *words, "-seed", "5", "-snapshot", "1", "-workers", "0")
     first = read_record(tmp_path / "own/region.run.json")
     assert (first.family, first.data, first.seed, first.device) == ("detector", "shapes.data", 5, "cpu")
     assert (first.folder, first.program, first.numerics) == (os.path.realpath(trainings), "pjreddie", "cudnn")
@@ -78,14 +78,14 @@ def test_a_training_writes_it_and_adds_what_goes_on_with_it(trainings, tmp_path)
     assert first.text == REGION
     assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", first.started)
     assert first.commands == [
-        f"darknet-compat detector train shapes.data {tmp_path}/region.cfg -seed 5 -backup {tmp_path}/own -snapshot 1"
+        f"darknet-compat detector train shapes.data {tmp_path}/region.cfg -seed 5 -workers 0 -backup {tmp_path}/own -snapshot 1"
     ]
     (tmp_path / "region.cfg").write_text(REGION.replace("max_batches=2", "max_batches=3"))
-    run(trainings, *words, "-resume")
+    run(trainings, *words, "-resume", "-workers", "0")
     then = read_record(tmp_path / "own/region.run.json")
     assert "max_batches=3" in then.text
     assert then.seed == 5
-    went_on = f"darknet-compat detector train shapes.data {tmp_path}/region.cfg -resume -backup {tmp_path}/own"
+    went_on = f"darknet-compat detector train shapes.data {tmp_path}/region.cfg -resume -workers 0 -backup {tmp_path}/own"
     assert then.commands == [*first.commands, went_on]
     assert sorted(path.name for path in (tmp_path / "own").iterdir()) == [
         "region.backup", "region.backup.state", "region.csv", "region.log", "region.png", "region.run.json",
@@ -93,9 +93,9 @@ def test_a_training_writes_it_and_adds_what_goes_on_with_it(trainings, tmp_path)
     ]  # fmt: skip
     (tmp_path / "own/region.run.json").write_text("{")
     (tmp_path / "region.cfg").write_text(REGION.replace("max_batches=2", "max_batches=4"))
-    run(trainings, *words, "-resume")  # a damaged record stops no training
+    run(trainings, *words, "-resume", "-workers", "0")  # a damaged record stops no training
     assert len(read_record(tmp_path / "own/region.run.json").commands) == 1
-    run(trainings, *words, "-seed", "6")  # anew
+    run(trainings, *words, "-seed", "6", "-workers", "0")  # anew
     assert len(read_record(tmp_path / "own/region.run.json").commands) == 1
 
 
