@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from importlib import import_module
 from itertools import cycle, islice
 from typing import Any, NoReturn, TypeVar
 
@@ -308,6 +309,9 @@ def join(name: str | None) -> Processes:
     if device.type == "cuda":
         device = find_device(f"cuda:{local}") if device.index is None else device
         torch.cuda.set_device(device)
+    # The default values of its functions are the group that stands when it is imported: here none. Imported later, by
+    # an optimiser, it would keep the group for ever, and with it gloo's threads.
+    import_module("torch.distributed.nn.functional")
     try:
         store, _, _ = next(rendezvous("env://", rank, world, timeout=PATIENCE))
         store = PrefixStore(_find_each_other(store, rank, world), store)

@@ -76,5 +76,5 @@ def make_trainings(folder, made_shapes):
     for name, cfg in (("region", REGION), ("yolo", YOLO), ("classes", CLASSIFIER)):
         (folder / f"{name}.cfg").write_text(cfg)
         family, data = ("classifier", "classes.data") if name == "classes" else ("detector", "shapes.data")
-        words = ["-map", "1"] if name == "yolo" else []
-        run(folder, family, "train", data, f"{name}.cfg", "-seed", "3", "-workers", "0", "-backup", f"runs/{name}", *words)
+        words = ["-seed", "3", "-workers", "0", *["-map", "1"] * (name == "yolo")]
+        run(folder, family, "train", data, f"{name}.cfg", *words, "-backup", f"runs/{name}")

@@ -78,15 +78,16 @@ def test_a_training_writes_it_and_adds_what_goes_on_with_it(trainings, tmp_path)
     assert first.text == REGION
     assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", first.started)
     assert first.commands == [
-        f"darknet-compat detector train shapes.data {tmp_path}/region.cfg -seed 5 -workers 0 -backup {tmp_path}/own -snapshot 1"
+        f"darknet-compat detector train shapes.data {tmp_path}/region.cfg -seed 5 -workers 0 -backup {tmp_path}/own "
+        "-snapshot 1"
     ]
     (tmp_path / "region.cfg").write_text(REGION.replace("max_batches=2", "max_batches=3"))
     run(trainings, *words, "-resume", "-workers", "0")
     then = read_record(tmp_path / "own/region.run.json")
     assert "max_batches=3" in then.text
     assert then.seed == 5
-    went_on = f"darknet-compat detector train shapes.data {tmp_path}/region.cfg -resume -workers 0 -backup {tmp_path}/own"
-    assert then.commands == [*first.commands, went_on]
+    went_on = f"shapes.data {tmp_path}/region.cfg -resume -workers 0 -backup {tmp_path}/own"
+    assert then.commands == [*first.commands, f"darknet-compat detector train {went_on}"]
     assert sorted(path.name for path in (tmp_path / "own").iterdir()) == [
         "region.backup", "region.backup.state", "region.csv", "region.log", "region.png", "region.run.json",
         "region_final.weights",
