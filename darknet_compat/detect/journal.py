@@ -115,10 +115,14 @@ class Journal:
     def add(self, found: Sequence[Detections]) -> None:
         """Write a batch. When this returns, a kill does not lose it."""
         body = b"".join(map(_packed, found))
-        with self._in_one_line():
-            self._file.write(RECORD.pack(len(body), zlib.crc32(body), len(found)) + body)
-            self._file.flush()
-        self.images += len(found)
+        self.images += len(found)  # before: Ctrl-C may come behind the last byte
+        try:
+            with self._in_one_line():
+                self._file.write(RECORD.pack(len(body), zlib.crc32(body), len(found)) + body)
+                self._file.flush()
+        except ResultsError:
+            self.images -= len(found)
+            raise
 
     def kept(self, found: Iterable[Detections], batch: int) -> Iterator[Detections]:
         """Hands them on, and adds each whole batch, and what is left at the end."""

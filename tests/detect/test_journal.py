@@ -8,6 +8,7 @@ import struct
 import subprocess
 import sys
 from contextlib import suppress
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -192,6 +193,23 @@ def test_a_full_disk_is_one_line(path, monkeypatch):
         monkeypatch.setattr(journal, "_file", type("File", (), {"write": full, "flush": full})())
         with pytest.raises(ResultsError, match=r"^\S+journal: No space left on device; no result file was written$"):
             journal.add([detections(1)])
+        assert journal.images == 0
+
+
+def test_ctrl_c_behind_the_last_byte_keeps_the_batch(path, monkeypatch):
+    """And with it the journal, where it is the first."""
+
+    def interrupted():
+        flush()
+        raise KeyboardInterrupt
+
+    with suppress(KeyboardInterrupt), Journal(path, MADE) as journal:
+        flush = journal._file.flush
+        journal._file = SimpleNamespace(write=journal._file.write, flush=interrupted)
+        journal.add([detections(0)])
+    assert journal.images == 1
+    (read,) = going_on(path)
+    same(read, detections(0))
 
 
 def test_what_made_detections():
