@@ -7,9 +7,10 @@
     python tools/bench.py --check docs/performance.json       # fails where we fell behind what stands there
 
 Contestants of a race run in processes of their own and take turns, so that a busy minute hits all of them. A turn is
-one run that is not counted and a few that are. The table gives the median of all counted runs per image (or file,
-or call), the same as a multiple of the first contestant's, the time that the machine's measured rates would allow, how
-much of that limit is reached, how many cores were busy (1.0: it runs on one thread), and the process's peak memory.
+one run that is not counted and a few that are. The table gives the shortest of all counted runs per image (or file, or
+call): other work on the machine can only make a run longer. Where runs draw what they do, as augmentation does, it is
+the median. Beside it are the same as a multiple of the first contestant's, how much is reached of what the machine's
+measured rates allow, how many cores were busy (1.0: it runs on one thread), and the process's peak memory.
 All keep their memory as the command line does, but where a row says that it is given back. What is not installed is
 left out. Winograd's method saves multiplications, so its convolutions can pass the limit of plain arithmetic.
 
@@ -36,7 +37,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -52,6 +53,7 @@ V2 = ("yolov2-tiny-voc", "yolov2-voc")
 CONTESTANTS = str(Path(__file__).with_name("bench_contestants.py"))
 SIZE = 416  # of the networks' input
 TURN = 0.3  # seconds that a contestant's turn should last
+ROUNDS = 5  # turns that each has at least
 PHOTOGRAPHS = Path("/usr/share/darknet/data")
 
 Output = tuple[Path, str]  # a contestant's saved outputs, and what they are (Entry.gives)
@@ -81,19 +83,26 @@ ours = partial(Entry, role="ours")
 part = partial(Entry, role="part")
 
 
+class Work(NamedTuple):
+    """What the machine does at one of its rates: "float32" or "bf16" operations, or bytes of "memory"."""
+
+    rate: str
+    amount: float
+
+
 @dataclass
 class Row:
     section: str
     case: str
     who: str
     seconds: float
-    """Median, of one image, file or call."""
-    least: float
+    """Of one image, file or call: the shortest run, or the median where each draws what it does."""
+    median: float
     runs: int
     times_first: float
     """How many times as long as the first contestant."""
-    limit: float | None
-    """Seconds that the machine's rate would allow."""
+    work: Work | None
+    """That of one image, file or call."""
     cores: float
     """Processor seconds per second: 1 for a contestant that runs on one thread."""
     peak_mib: float
@@ -183,14 +192,26 @@ class Bench:
         self.folder = folder
         self.rows: list[Row] = []
         self.rates: dict[str, float] = {}
+        """What the machine reached so far, per second."""
+        self.rates: dict[str, float] = {}
+
+    def measure_rates(self) -> None:
+        """Those of now; the best so far stay, since other work can only make the machine slower."""
+        found = self.value("machine")
+        self.rates = {name: max(rate, self.rates.get(name, 0)) for name, rate in found.items()}
+        print(
+            f"limits: {self.rates['float32'] / 1e9:.0f} GFLOP/s in float32, {self.rates['bf16'] / 1e9:.0f} in bf16, "
+            f"{self.rates['memory'] / 1e9:.1f} GB/s of memory (copying, both ways counted)"
+        )
 
     def race(
-        self, section: str, case: str, entries: Sequence[Entry], *, items: int = 1, limit: float | None = None,
-        compare: Compare | None = None, budget: float | None = None,
+        self, section: str, case: str, entries: Sequence[Entry], *, items: int = 1, work: Work | None = None,
+        compare: Compare | None = None, budget: float | None = None, drawn: bool = False,
     ) -> None:  # fmt: skip
         """Let the entries take turns for some seconds; ``items`` is how many images (files, calls) one run is.
 
-        ``limit``: seconds per item that the machine allows. ``budget``: seconds that are enough for this race.
+        ``work`` is that of one item. ``budget``: seconds that are enough for this race, if
+        each has five turns in them. ``drawn``: a run may have more to do than another, by chance.
         """
         workers = [Worker(entry, self.options.threads) for entry in entries if available(entry)]
         turns = {}
@@ -203,22 +224,22 @@ class Bench:
             turns[worker] = max(1, min(50, round(TURN / first[-1][0])))
         end = time.monotonic() + min(budget or self.options.budget, self.options.budget)
         rounds = 0
-        while workers and (rounds < 2 or time.monotonic() < end):
+        while workers and (rounds < ROUNDS or time.monotonic() < end):
             for worker in workers:
                 worker.take_turn(turns[worker])
                 time.sleep(0.02)  # for threads that spin a while after their work
             rounds += 1
         differences = self._compare(workers, compare)
+        typical = statistics.median if drawn else min
         for worker in workers:
-            seconds = statistics.median(worker.seconds) / items
-            first = statistics.median(workers[0].seconds) / items
+            times, first = worker.seconds, workers[0].seconds
             row = Row(
-                section, case, worker.entry.who, seconds, min(worker.seconds) / items, len(worker.seconds),
-                seconds / first, limit, worker.busy / sum(worker.seconds), worker.close(), worker.entry.role,
+                section, case, worker.entry.who, typical(times) / items, statistics.median(times) / items, len(times),
+                typical(times) / typical(first), work, worker.busy / sum(times), worker.close(), worker.entry.role,
                 differences.get(worker),
             )  # fmt: skip
             self.rows.append(row)
-            print(format_row(row), flush=True)
+            print(format_row(row, self.rates), flush=True)
 
     def _compare(self, workers: list[Worker], compare: Compare | None) -> dict:
         if compare is None:
@@ -276,7 +297,7 @@ def inference(bench: Bench) -> None:
                     entries.append(Entry("libdarknet", "libdarknet", shared, needs=["darknet"], gives="raw"))
                 bench.race(
                     "inference", f"{net} batch {batch}, {memory}", entries, items=batch,
-                    limit=flops / bench.rates["float32"], compare=off_by(bench.folder / f"{net}.cfg"),
+                    work=Work("float32", flops), compare=off_by(bench.folder / f"{net}.cfg"),
                 )  # fmt: skip
             if has_bf16():
                 bf16 = {**shared, "precision": "bf16"}
@@ -288,7 +309,7 @@ def inference(bench: Bench) -> None:
                     Entry("OpenVINO", "openvino", bf16, needs=["openvino", "onnx"]),
                 ]  # fmt: skip
                 bench.race("inference", f"{net} batch {batch}, bf16, int8", entries, items=batch,
-                           limit=flops / bench.rates["bf16"])  # fmt: skip
+                           work=Work("bf16", flops))  # fmt: skip
 
 
 @section
@@ -322,7 +343,7 @@ def video(bench: Bench) -> None:
             ours("detector demo", "video", {**arguments, "written": False}),
             ours("detector demo -out_filename", "video", {**arguments, "written": True}),
         ]
-        bench.race("video", net, entries, items=FRAMES, limit=flops / bench.rates["float32"])
+        bench.race("video", net, entries, items=FRAMES, work=Work("float32", flops))
 
 
 @section
@@ -337,7 +358,7 @@ def classifying(bench: Bench) -> None:
             Entry("network alone", "classifying", {**arguments, "whole": False}),
             ours("classifier valid", "classifying", {**arguments, "whole": True}),
         ]
-        bench.race("classifying", net, entries, items=IMAGES, limit=flops / bench.rates["float32"])
+        bench.race("classifying", net, entries, items=IMAGES, work=Work("float32", flops))
 
 
 FRAMES = 60  # of the video
@@ -355,7 +376,7 @@ def training_step(bench: Bench) -> None:
     weights(bench, *TRAINED)
     for net, flops in TRAINED.items():
         arguments = {"folder": str(bench.folder), "net": net, "batch": 8}
-        limit = 3 * flops / bench.rates["float32"]
+        work = Work("float32", 3 * flops)
         for case, fast in (("as it is", False), ("-fast", True)):
             entries = [
                 ours("darknet_compat", "training", {**arguments, "fast": fast}),
@@ -365,7 +386,7 @@ def training_step(bench: Bench) -> None:
                 entries.append(part("loss alone", "loss_alone", arguments))
             if not fast and net == "yolov2-tiny-voc":
                 entries.append(Entry("libdarknet, batch 8", "libdarknet_training", arguments, needs=["darknet"]))
-            bench.race("training step", f"{net} {case}", entries, items=8, limit=limit)
+            bench.race("training step", f"{net} {case}", entries, items=8, work=work)
 
 
 @section
@@ -410,7 +431,7 @@ def training_profile(bench: Bench) -> None:
             seconds /= batch
             row = Row("training profile", f"{net} {case}", name, seconds, seconds, 1, seconds / whole, None, 0.0, 0.0)
             bench.rows.append(row)
-            print(format_row(row), flush=True)
+            print(format_row(row, bench.rates), flush=True)
 
 
 @section
@@ -424,7 +445,7 @@ def training_images(bench: Bench) -> None:
         *(part(f"stage: {stage}", "loader_stage", {**folder, "stage": stage}) for stage in stages),
     ]
     threads, bench.options.threads = bench.options.threads, 1
-    bench.race("training images", "500x375 to 416, one core", entries, items=16)
+    bench.race("training images", "500x375 to 416, one core", entries, items=16, drawn=True)
     entries = [
         ours("darknet_compat", "mosaic_loader", {**folder, "cache": False}),
         ours("darknet_compat -cache", "mosaic_loader", {**folder, "cache": True}),
@@ -433,7 +454,7 @@ def training_images(bench: Bench) -> None:
         part("-augment device, -cache", "mosaic_decoder", {**folder, "cache": True}),
         part("stage: read and decode", "loader_stage", {**folder, "stage": "read and decode"}),
     ]
-    bench.race("training images", "mosaic, 500x375 to 416, one core", entries, items=16)
+    bench.race("training images", "mosaic, 500x375 to 416, one core", entries, items=16, drawn=True)
     for size in (256, 224):
         arguments = {**folder, "size": size}
         stages = ["read and decode", "cut out", "cut out and distort"]
@@ -442,7 +463,7 @@ def training_images(bench: Bench) -> None:
             Entry("libdarknet", "libdarknet_class_loader", arguments, needs=["darknet"]),
             *(part(f"stage: {stage}", "class_loader_stage", {**arguments, "stage": stage}) for stage in stages),
         ]
-        bench.race("training images", f"classifier, to {size}, one core", entries, items=16)
+        bench.race("training images", f"classifier, to {size}, one core", entries, items=16, drawn=True)
     bench.options.threads = threads
 
 
@@ -477,8 +498,8 @@ def weights_files(bench: Bench) -> None:
             Entry("numpy, without a network", "fromfile", arguments),
             Entry("libdarknet", "libdarknet_weights", arguments, needs=["darknet"]),
         ]
-        limit = 2 * size / bench.rates["memory"]
-        bench.race("weights", f"load {size / 1e6:.0f} MB, {where}", entries, limit=limit, budget=6)
+        work = Work("memory", 2 * size)
+        bench.race("weights", f"load {size / 1e6:.0f} MB, {where}", entries, work=work, budget=6)
     arguments = {"folder": str(bench.folder), "net": net}
     entries = [
         ours("darknet_compat", "save_weights", arguments),
@@ -737,16 +758,16 @@ def off_by(cfg: Path) -> Compare:
 # --- output
 
 
-def format_row(row: Row) -> str:
+def format_row(row: Row, rates: dict[str, float]) -> str:
     unit, factor = ("s", 1) if row.seconds >= 1 else ("ms", 1e3) if row.seconds >= 1e-3 else ("us", 1e6)
     text = f"{row.section:<18}{row.case:<38}{row.who:<28}{row.seconds * factor:8.2f} {unit:<3}{row.times_first:8.2f} x"
-    text += f"{row.limit / row.seconds:9.0%}" if row.limit else " " * 9
+    text += f"{row.work.amount / rates[row.work.rate] / row.seconds:9.0%}" if row.work else " " * 9
     text += f"{row.cores:7.1f}{row.peak_mib:8.0f}" + (f"  {row.off_by:.1e}" if row.off_by is not None else "")
     return text
 
 
 TITLE = (
-    f"{'section':<18}{'case':<38}{'who':<28}{'median':>8} {'':<3}{'of first':>10}{'of limit':>9}{'cores':>7}{'MiB':>8}"
+    f"{'section':<18}{'case':<38}{'who':<28}{'least':>8} {'':<3}{'of first':>10}{'of limit':>9}{'cores':>7}{'MiB':>8}"
     "  boxes off by"
 )
 
@@ -856,13 +877,11 @@ def main() -> int:
         header = about(bench)
         for name, value in header.items():
             print(f"{name}: {value}")
-        bench.rates = bench.value("machine")
-        print(
-            f"limits: {bench.rates['float32'] / 1e9:.0f} GFLOP/s in float32, {bench.rates['bf16'] / 1e9:.0f} in bf16, "
-            f"{bench.rates['memory'] / 1e9:.1f} GB/s of memory (copying, both ways counted)\n\n{TITLE}"
-        )
+        bench.measure_rates()
+        print(f"\n{TITLE}")
         for name in options.only:
             SECTIONS[name](bench)
+            bench.measure_rates()
         if options.json:
             content = {**header, "limits": bench.rates, "rows": [asdict(row) for row in bench.rows]}
             options.json.write_text(json.dumps(content, indent=1) + "\n")
