@@ -57,6 +57,13 @@ def test_another_precision_is_refused():
         Trainer(load_network(parse_cfg(small())), amp="fp8")
 
 
+def test_what_compressed_gradients_are_sent_as():
+    assert Trainer(load_network(parse_cfg(small())), compress="bf16").sums.compress is torch.bfloat16
+    assert Trainer(load_network(parse_cfg(small()))).sums.compress is None
+    with pytest.raises(ValueError, match="compress is 'fp16'; expected one of bf16, or None"):
+        Trainer(load_network(parse_cfg(small())), compress="fp16")
+
+
 def test_what_cannot_be_trained_is_refused_with_its_line():
     """Of a network without a loss the last section's; of a schedule without a rate the option's."""
     head = "[net]\nwidth=4\nheight=4\nchannels=3\nbatch=2\nmax_batches=9\n"
