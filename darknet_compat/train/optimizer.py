@@ -88,8 +88,10 @@ def freeze(network: Network) -> None:
         raise section.error("no layer with weights is left to train; expected one after the last stopbackward=1")
 
 
-def make_optimizer(network: Network) -> torch.optim.Optimizer:
+def make_optimizer(network: Network, scaled: bool = False) -> torch.optim.Optimizer:
     """The optimiser of the network's [net]; its rate is set before each update by :func:`set_rate`.
+
+    ``scaled``: a :class:`torch.amp.GradScaler` takes its steps, and may leave one out.
 
     ``adam=1`` follows ``adam_update_gpu``, which decays biases and scales too. (Darknet without a GPU passes over it.)
     """
@@ -105,9 +107,14 @@ def make_optimizer(network: Network) -> torch.optim.Optimizer:
         {"params": tensors, "scale": scale, "weight_decay": net.decay if decayed else 0.0}
         for (scale, decayed), tensors in groups.items()
     ]
+    # On a CPU one pass over the numbers takes a quarter of the time of torch's usual way. Where the scaler leaves out
+    # the first step, torch 2.13 goes on from momentum in memory that nobody has filled.
+    on_cpu = all(one.device.type == "cpu" for tensors in groups.values() for one in tensors)
+    fused = True if on_cpu and not scaled else None
     if net.adam:
-        return torch.optim.Adam([{**group, "summed": net.eps} for group in parameters], lr=0.0, betas=(net.B1, net.B2))
-    return torch.optim.SGD(parameters, lr=0.0, momentum=net.momentum)
+        adam = [{**group, "summed": net.eps} for group in parameters]
+        return torch.optim.Adam(adam, lr=0.0, betas=(net.B1, net.B2), fused=fused)
+    return torch.optim.SGD(parameters, lr=0.0, momentum=net.momentum, fused=fused)
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float, images: int) -> None:

@@ -108,7 +108,7 @@ class Trainer:
         self.gradients = Gradients(network, extra=2)
         sent = COMPRESS[compress] if compress else None
         self.sums = Sums(self.processes, list(network.parameters()), self.gradients.flat, sent)
-        self.optimizer = make_optimizer(network)
+        self.optimizer = make_optimizer(network, scaled=amp == "fp16")
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=amp == "fp16")
         alpha = getattr(self.net, "ema_alpha", 0.0)  # AlexeyAB's [net] alone has it
         self.ema = Ema(network, alpha, self.net.max_batches) if alpha else None

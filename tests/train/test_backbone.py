@@ -25,6 +25,7 @@ SIZE = 64
 def backbone(tmp_path_factory):
     """The tensors of a random resnet18, and resnet18.conv.36."""
     folder = tmp_path_factory.mktemp("backbone")
+    torch.manual_seed(1)
     model = randomised(restated("resnet18", classes=10))
     torch.save(model.state_dict(), folder / "model.pth")
     load_tool("from_torchvision").convert(
@@ -58,6 +59,7 @@ def test_every_layer_is_libdarknets(name, tmp_path, darknet):
 @pytest.mark.parametrize("name", NAMES)
 def test_it_starts_from_the_backbone_and_trains(name, backbone):
     model, cut = backbone
+    torch.manual_seed(1)  # of the head
     network = load_network(parse_cfg(small(name)), cut)
     assert network.report.loaded[-1] == LAYERS - 2  # a convolution, and its [shortcut] has no numbers
     assert torch.equal(network.layers[1].weights, model.conv1.weight)
@@ -73,7 +75,7 @@ def test_it_starts_from_the_backbone_and_trains(name, backbone):
     before = {key: tensor.clone() for key, tensor in network.state_dict().items()}
     trainer = Trainer(network)
     (mini_batches,) = batches(1, 1, 2, 2, SIZE, 3)
-    costs = [float(trainer.update(mini_batches).loss) for _ in range(6)]
-    assert costs[-1] < 0.9 * costs[0], costs
+    costs = [float(trainer.update(mini_batches).loss) for _ in range(14)]
+    assert costs[-1] < 0.7 * costs[0], costs
     moved = {key for key, tensor in network.state_dict().items() if not torch.equal(tensor, before[key])}
     assert before.keys() - moved == {"layers.0.weights", "layers.0.biases"}

@@ -58,6 +58,15 @@ def run(network, steps, rates):
 RATES = [0.01, 0.02, 0.005, 0.01]
 
 
+@pytest.mark.parametrize("adam", [0, 1])
+def test_one_pass_over_the_numbers_on_a_cpu(adam):
+    """But not where a scaler may leave out the first step, nor elsewhere: torch's own choice."""
+    net = network(f"adam={adam}")
+    assert all(group["fused"] for group in make_optimizer(net).param_groups)
+    assert not any(group["fused"] for group in make_optimizer(net, scaled=True).param_groups)
+    assert not any(group["fused"] for group in make_optimizer(net.to("meta")).param_groups)
+
+
 def test_sgd_is_darknets():
     net = network()
     steps = [sums(net, seed) for seed in range(4)]
