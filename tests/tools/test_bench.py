@@ -12,6 +12,7 @@ from tests.conftest import ROOT
 from tests.tools.run import run_tool
 
 
+@pytest.mark.slow
 def test_a_section_prints_a_table_and_writes_json(tmp_path):
     file = tmp_path / "bench.json"
     result = run_tool("bench", "--only", "cfg", "--budget", ".2", "--json", file)
