@@ -131,6 +131,11 @@ class Network(nn.Module):
         return f"program {self.program} ({place.file}:{place.line}: {said})"
 
     @property
+    def device(self) -> torch.device:
+        """Where its tensors stand; a network without any is at home on the CPU."""
+        return next((parameter.device for parameter in self.parameters()), torch.device("cpu"))
+
+    @property
     def width(self) -> int:
         return self.input.w
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from .cfg.reader import read_text
-from .cfg.sections import printable
+from .cfg.sections import Section, printable
 from .errors import DataError
 
 NUMBER = re.compile(r"-?[0-9]{1,9}")
@@ -100,6 +100,20 @@ def read_map(path: str | os.PathLike[str]) -> list[int]:
             raise _error(path, number, "not a number alone; expected the number of a class, 0 or more")
         numbers.append(int(text))
     return numbers
+
+
+def section_tree(section: Section, path: str, classes: int) -> Tree:
+    """The tree at ``path``, a section's ``tree=``, for so many classes.
+
+    Raises :class:`CfgError` at that line, where the file is no tree, or has another number of classes.
+    """
+    try:
+        tree = read_tree(path)
+    except DataError as error:
+        raise section.error(str(error), "tree") from None
+    if tree.n != classes:
+        raise section.error(f"{printable(path)} has {tree.n} classes; expected {classes}", "tree")
+    return tree
 
 
 def _error(path: str | os.PathLike[str], line: int, message: str) -> DataError:

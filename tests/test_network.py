@@ -111,6 +111,11 @@ def test_a_resize_that_does_not_fit_changes_nothing():
         Network(parse_cfg(net(8, 8, 3, "[connected]\noutput=4"))).resize(16, 16)
 
 
+def test_a_network_without_numbers_stands_somewhere_too():
+    assert Network(parse_cfg(net(8, 8, 3, "[avgpool]", "[softmax]"))).device == torch.device("cpu")
+    assert Network(parse_cfg(net(8, 8, 3, CONV.format(1))), device="meta").device == torch.device("meta")
+
+
 def test_maps_that_nothing_reads_are_let_go():
     """Of ten convolutions in a row, a forward pass holds no more than two outputs at a time."""
     network = Network(parse_cfg(net(64, 64, 3, *[CONV.format(8)] * 10))).start().eval()

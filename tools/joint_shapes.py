@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -141,7 +142,11 @@ def main() -> int:
     try:
         if dest.exists():
             raise DataError(f"{dest}: is there already; delete it, or name another folder")
-        counts = prepare(args.shapes, dest)
+        try:
+            counts = prepare(args.shapes, dest)
+        except BaseException:  # Ctrl-C too
+            shutil.rmtree(dest, ignore_errors=True)
+            raise
     except (DarknetError, OSError) as error:
         print(error, file=sys.stderr)
         return 1

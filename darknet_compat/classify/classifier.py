@@ -22,7 +22,7 @@ from ..processes import ALONE, Processes
 from ..program import ALEXEYAB
 from ..sources import Source, read_source
 from ..stock import find_stock
-from ..tree import Tree, read_tree
+from ..tree import Tree, section_tree
 from .labels import read_class_names, read_classes, read_labels, read_top
 from .predictions import Finish, Prediction, as_it_is, classify_files, classify_resized
 from .prepare import VIEWS
@@ -106,7 +106,7 @@ class Classifier:
             return as_it_is
         hierarchy = softmax.hierarchy
         kept = np.ones(tree.n, bool) if inner else (tree.child < 0) if leaves is None else leaves
-        mask = torch.from_numpy(kept.astype(np.float32)).to(next(self.network.parameters()).device)
+        mask = torch.from_numpy(kept.astype(np.float32)).to(self.network.device)
 
         def along(prob: Tensor) -> Tensor:
             return hierarchy.predictions(prob, 1) * mask
@@ -232,12 +232,7 @@ def network_tree(network: Network) -> Tree | None:
     softmax = _last_softmax(network)
     if softmax is None or not softmax.o.tree:
         return None
-    tree, outputs = read_tree(softmax.o.tree), network.layers[-1].output.outputs
-    if tree.n != outputs:
-        raise softmax.section.error(
-            f"the tree has {tree.n} classes, and the network {outputs}; expected the same number", "tree"
-        )
-    return tree
+    return section_tree(softmax.section, softmax.o.tree, network.layers[-1].output.outputs)
 
 
 def imagenet_data() -> str:

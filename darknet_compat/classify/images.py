@@ -156,7 +156,7 @@ def try_image(classifier: DataClassifier, path: str, layer: int) -> Tried:
             f"{network.cfg.file}: no layer {layer}; expected 0 to {len(network.layers) - 1}, as `net` lists them"
         )
     image = load_image(path)
-    inputs = torch.from_numpy(normalised(image, network.program))[None].to(next(network.parameters()).device)
+    inputs = torch.from_numpy(normalised(image, network.program))[None].to(network.device)
     with torch.inference_mode():
         outputs = network.outputs(inputs)
     prob = outputs[-1].flatten(1)[0].cpu().numpy()

@@ -139,7 +139,7 @@ def classify_files(
     network. Several ``processes`` share the batches (:func:`.flow.results_in_order`).
     """
     network.check_images()
-    device = next(network.parameters()).device
+    device = network.device
     run = engine or Engine(network.predict, torch.get_num_threads())
     turn = forward_turns(run.threads, device)
 
@@ -181,7 +181,7 @@ def classify_resized(
     where it cannot be resized.
     """
     network.check_images()
-    device = next(network.parameters()).device
+    device = network.device
     before = network.width, network.height
     run = Engine(network.predict, processes.threads)
     turn = forward_turns(run.threads, device)  # one at a time: there is one network to be resized

@@ -126,7 +126,7 @@ class Loaded:
         engine, _ = self.engines.take(1)
         images = torch.from_numpy(np.ascontiguousarray(planes, np.float32))
         with torch.inference_mode():
-            self.outputs = engine(images.to(next(self.network.parameters()).device))
+            self.outputs = engine(images.to(self.network.device))
 
 
 # --- networks

@@ -151,7 +151,7 @@ class Net:
         assert blob is not None
         if (network.width, network.height) != (blob.shape[3], blob.shape[2]):
             network.resize(blob.shape[3], blob.shape[2])
-        images = torch.from_numpy(blob).to(next(network.parameters()).device)
+        images = torch.from_numpy(blob).to(network.device)
         with torch.inference_mode():
             outputs = network.outputs(images)
             found = {}

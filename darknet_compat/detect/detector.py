@@ -144,7 +144,7 @@ class Detector:
         """What decides the last bits of its detections, beside the network and what :meth:`engine` says."""
         return {
             "engine": self._engines.name, "precision": self._engines.precision, "letter_box": self.letter_box,
-            "tiles": self.tiles, "verbs": self.verbs, "device": next(self.network.parameters()).device.type,
+            "tiles": self.tiles, "verbs": self.verbs, "device": self.network.device.type,
             "calibration": self._engines.images_digest,
         }  # fmt: skip
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from ..defaults import HIER
-from ..errors import DarknetError, ImageError
+from ..errors import DarknetError, ImageError, ResultsError
 from ..image_files import (
     check_file,
     check_written,
@@ -122,6 +122,8 @@ class _Files:
         if json is not None:
             self.lists[os.fspath(json)] = lambda found: write_objects([one.as_json() for one in found], json)
         if result is not None:
+            if json is not None and os.path.realpath(json) == os.path.realpath(result):
+                raise ResultsError(f"{result}: two lists of detections would get this name; expected another for one")
             self.lists[os.fspath(result)] = lambda found: write_result_json(found, result)
         network = detector.network
         weights = getattr(network.report, "path", "")

@@ -65,7 +65,7 @@ def detect_many(
     """
     network.check_images()
     letter_box = network.letter_box if letter_box is None else letter_box
-    device = next(network.parameters()).device
+    device = network.device
     fit = letterbox_image if letter_box else resize_image
     run = engine or Engine(network.predict, torch.get_num_threads())
     turn = forward_turns(run.threads, device)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ..cfg import Section
-from ..errors import CfgWarning
+from ..errors import CfgWarning, DataError
 from ..tree import read_map
 from .base import Layer, Place, Shape
 
@@ -274,7 +274,10 @@ def read_class_map(section: Section, path: str | None, classes: int) -> Tensor |
     """The numbers of a ``map=`` file, from a truth's class to the head's; the last entry is for all out of range."""
     if not path:
         return None
-    numbers = read_map(path)
+    try:
+        numbers = read_map(path)
+    except DataError as error:
+        raise section.error(str(error), "map") from None
     if numbers and max(numbers) >= classes:
         line = numbers.index(max(numbers)) + 1
         raise section.error(f"line {line} of {path} is beyond classes={classes}", "map")

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ..boxes import iou
 from ..cfg import Section
-from ..tree import Hierarchy, read_tree
+from ..tree import Hierarchy, section_tree
 from .base import ALEXEYAB, Place, Shape, register
 from .head import Boxes, Head, HeadLoss, average_mirrored, check_anchors, fill_anchors, focal, read_class_map
 
@@ -97,20 +97,13 @@ class Region(Head):
         super().__init__(section, place)
         check_anchors(section, self.o.anchors, self.o.num)
         self.register_buffer("anchors", self.tensor(self.o.num, 2), persistent=False)
-        self.hierarchy = self._hierarchy()
+        tree = self.o.tree
+        self.hierarchy = Hierarchy(section_tree(section, tree, self.o.classes)) if tree else None
         self.chooses_classes = self.class_only = self.hierarchy is not None
         self.register_buffer("map", read_class_map(section, self.o.map, self.o.classes), persistent=False)
 
     def constants(self) -> None:
         fill_anchors(self.anchors, self.o.anchors)
-
-    def _hierarchy(self) -> Hierarchy | None:
-        if not self.o.tree:
-            return None
-        tree = read_tree(self.o.tree)
-        if tree.n != self.o.classes:
-            raise self.section.error(f"{self.o.tree} has {tree.n} classes; expected classes={self.o.classes}", "tree")
-        return Hierarchy(tree)
 
     def shape(self) -> Shape:
         o = self.o

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..cfg import Section
-from ..tree import SECRET_NUM, Hierarchy, read_tree
+from ..tree import SECRET_NUM, Hierarchy, section_tree
 from .base import Place, register
 from .head import ClassHead
 
@@ -31,10 +31,7 @@ class Softmax(ClassHead):
         n = self.input.outputs
         self.at_least("groups", 1)
         if self.o.tree:
-            tree = read_tree(self.o.tree)
-            if tree.n != n:
-                raise section.error(f"the tree has {tree.n} nodes; expected the layer's {n} values", "tree")
-            self.hierarchy = Hierarchy(tree)
+            self.hierarchy = Hierarchy(section_tree(section, self.o.tree, n))
         elif not self.o.spatial and n % self.o.groups:
             raise section.error(f"{n} values do not divide into {self.o.groups} groups", "groups")
 

@@ -36,8 +36,7 @@ class Reader:
     def __init__(self, network: Network) -> None:
         self.symbols = check_reader(network)
         self.network = network.eval()
-        device = next((parameter.device for parameter in network.parameters()), None)
-        self.x = torch.zeros(1, *network.input, device=device)
+        self.x = torch.zeros(1, *network.input, device=network.device)
         self.reset()
 
     def feed(self, symbol: int) -> np.ndarray:

@@ -33,7 +33,7 @@ def speed_up(network: Network, losses: Losses) -> Losses:
     torch.backends.cudnn.allow_tf32 = True
     torch.backends.cudnn.deterministic = False
     torch.backends.cudnn.benchmark = True
-    if next(network.parameters()).device.type == "cuda":
+    if network.device.type == "cuda":
         losses = compiled(network, losses)
     return lambda images, truth, seen: losses(images.contiguous(memory_format=torch.channels_last), truth, seen)
 

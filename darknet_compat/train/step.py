@@ -98,7 +98,7 @@ class Trainer:
                 "-gradient true is for heads with an IOU loss of AlexeyAB's Darknet (iou_loss=ciou ...), and this "
                 "network has none"
             )
-        self.processes = processes or Processes(next(network.parameters()).device)
+        self.processes = processes or Processes(network.device)
         self.device = self.processes.device
         self.amp = amp
         self.seed = seed

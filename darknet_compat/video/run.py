@@ -72,7 +72,7 @@ def detect_frames(
     hier = HIER if hier is None else hier
     nms = NMS[network.program] if nms is None else nms
     engine, batch = detector.engine(1 if live else MANY)
-    device = next(network.parameters()).device
+    device = network.device
     turn = forward_turns(engine.threads, device)
     options: dict[str, Any] = {
         "thresh": thresh, "nms": nms, "hier": hier, "letter_box": detector.letter_box, "classes": detector.names,

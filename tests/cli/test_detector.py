@@ -239,6 +239,12 @@ def test_nothing_that_is_read_is_written_over(verb, data, wide, tmp_path, images
     assert {path: path.read_bytes() for path in tmp_path.rglob("*.*") if path.is_file()} == before
 
 
+def test_two_lists_have_two_names(verb, data, wide, tmp_path):
+    with pytest.raises(ResultsError, match=r"^\./x\.json: two lists of detections would get this name"):
+        verb("detector", "test", data([wide]), CFG, WEIGHTS, wide, "-json", "x.json", "-out", "./x.json")
+    assert not (tmp_path / "x.json").exists()
+
+
 def test_an_empty_name_is_no_folder(verb, data, wide):
     """As a shell variable without a value gives it; the present folder may hold anything."""
     with pytest.raises(ImageError, match="no such image"):

@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from darknet_compat.boxes import iou, unletterbox
 from darknet_compat.cfg import parse_cfg
 from darknet_compat.detect import detect
-from darknet_compat.errors import CfgError, CfgWarning, DataError
+from darknet_compat.errors import CfgError, CfgWarning
 from darknet_compat.layers.base import Place, Shape
 from darknet_compat.layers.region import RegionFigures
 from darknet_compat.network import Network
@@ -631,12 +631,13 @@ def test_sections_that_do_not_fit(options, message):
 def test_trees_and_maps_that_do_not_fit(tmp_path):
     (tmp_path / "a.tree").write_text("a -1\nb -1\n")
     (tmp_path / "a.map").write_text("0\n3\n")
-    with pytest.raises(CfgError, match=r"a\.tree has 2 classes; expected classes=3"):
+    with pytest.raises(CfgError, match=r"a\.tree has 2 classes; expected 3"):
         build(1, 1, [1, 2], 3, tree=tmp_path / "a.tree")
     with pytest.raises(CfgError, match=r"line 2 of .*a\.map is beyond classes=3"):
         build(1, 1, [1, 2], 3, map=tmp_path / "a.map")
-    with pytest.raises(DataError, match="no such file"):
-        build(1, 1, [1, 2], 3, tree=tmp_path / "none.tree")
+    for name in "tree", "map":
+        with pytest.raises(CfgError, match=rf"^[^:]+:\d+: {name}=.*/none: .*/none: no such file"):
+            build(1, 1, [1, 2], 3, **{name: tmp_path / "none"})
 
 
 @pytest.mark.parametrize(("name", "value"), [("background", 1), ("coords", 6), ("classfix", -1)])

@@ -38,7 +38,7 @@ def test_with_a_tree(darknet, tmp_path, temperature):
 def test_a_tree_of_other_classes_is_refused(tmp_path, output):
     (tmp_path / "small.tree").write_text(TREE)
     text = net(5, 4, 3, f"[connected]\noutput={output}", f"[softmax]\ntree={tmp_path}/small.tree")
-    with pytest.raises(CfgError, match=f"the tree has 9 nodes; expected the layer's {output} values"):
+    with pytest.raises(CfgError, match=rf"/small\.tree has 9 classes; expected {output}$"):
         Network(parse_cfg(text))
 
 

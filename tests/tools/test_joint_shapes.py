@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,6 @@ import pytest
 
 from darknet_compat.cfg import read_cfg, read_data, read_list
 from darknet_compat.classify.labels import match_labels, read_labels
-from darknet_compat.errors import DataError
 from darknet_compat.images import load_image, save_image
 from darknet_compat.labels import label_path
 from darknet_compat.network import Network
@@ -88,7 +88,13 @@ def test_its_files_are_those_of_a_joint_training(shapes, tmp_path):
     assert (ROOT / "data/shapes.names").read_text().split() == list(tool.NAMES)
 
 
-def test_another_class_is_an_error(shapes, tmp_path):
+def test_another_class_is_an_error_that_leaves_nothing_behind(shapes, tmp_path, monkeypatch, capsys):
     (shapes / "labels/b.txt").write_text("6 .5 .5 .2 .2\n")
-    with pytest.raises(DataError, match=r"b\.txt: a class that is none of the 6 of tools/make_shapes\.py"):
-        tool.prepare(shapes, tmp_path / "joint")
+    monkeypatch.setattr(sys, "argv", ["joint_shapes.py", str(shapes), str(tmp_path / "joint")])
+    assert tool.main() == 1
+    assert capsys.readouterr().err.endswith("b.txt: a class that is none of the 6 of tools/make_shapes.py\n")
+    assert not (tmp_path / "joint").exists()
+    # Nor does it take away what was there before.
+    (tmp_path / "joint").mkdir()
+    assert tool.main() == 1
+    assert (tmp_path / "joint").exists()

@@ -88,7 +88,7 @@ def run_c(program, cfg, weights, folder) -> tuple[str, range]:
     """What ``rnn train`` of a C program prints, and the seconds at one of which it called srand(time(0))."""
     started = int(time.time())
     command = [program, "rnn", "train", cfg, weights, "-file", SONNETS]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=folder, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=folder, timeout=60, check=True)
     return done.stdout + done.stderr, range(started, int(time.time()) + 1)
 
 
