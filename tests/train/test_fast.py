@@ -242,8 +242,7 @@ def test_one_size_is_one_program_and_a_cuda_graph(compiler, meta, name):
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 def test_it_is_compiled_on_a_gpu_alone_and_images_lie_channels_last(monkeypatch, device):
-    parameter = SimpleNamespace(device=torch.device(device))
-    network = SimpleNamespace(parameters=lambda: iter([parameter]), to=lambda **_: None)
+    network = SimpleNamespace(device=torch.device(device), to=lambda **_: None)
     given, programs = [], []
     monkeypatch.setattr(module, "compiled", lambda *both: programs.append(both) or both[1])
 
