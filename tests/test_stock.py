@@ -42,7 +42,8 @@ def test_all_cfgs_are_there():
 
 
 @pytest.mark.parametrize(
-    ("name", "numbers"), [("cifar-small", 24_570), ("cifar-resnet", 1_648_362), ("cifar-bccd", 829_434)]
+    ("name", "numbers"),
+    [("cifar-small", 24_570), ("cifar-resnet", 1_648_362), ("cifar-white", 1_975_970), ("cifar-bccd", 829_434)],
 )
 def test_cifars_networks_have_the_classes_of_its_data(tmp_path, monkeypatch, name, numbers):
     monkeypatch.chdir(tmp_path)

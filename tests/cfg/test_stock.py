@@ -31,9 +31,9 @@ OURS = [
     "yolov3-tiny",
 ]
 OURS_OF_ALEXEYAB = ["yolov4", "yolov4-csp", "yolov4-tiny", "yolov7-tiny"]
-OWN = ["char-gru", "char-lstm", "char-rnn", "cifar-bccd", "cifar-resnet", "cifar-small", "resnet18-cifar",
-       "resnet18-yolov1", "resnet18-yolov1-bccd", "resnet18-yolov2-bccd", "resnet18-yolov2-voc", "yolov2-bccd",
-       "yolov2-bccd-sgd", "yolov2-shapes", "yolov4-bccd", "yolov4-bccd-sgd", "yolov4-small"]  # fmt: skip
+OWN = ["char-gru", "char-lstm", "char-rnn", "cifar-bccd", "cifar-resnet", "cifar-small", "cifar-white",
+       "resnet18-cifar", "resnet18-yolov1", "resnet18-yolov1-bccd", "resnet18-yolov2-bccd", "resnet18-yolov2-voc",
+       "yolov2-bccd", "yolov2-bccd-sgd", "yolov2-shapes", "yolov4-bccd", "yolov4-bccd-sgd", "yolov4-small"]  # fmt: skip
 
 
 def test_all_stock_cfgs_parse(darknet_share):
