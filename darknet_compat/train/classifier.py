@@ -6,6 +6,7 @@ Source: ``examples/classifier.c, train_classifier``; AlexeyAB's ``src/classifier
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from ..classify.classifier import DataClassifier, check_classifier, network_tree
 from ..classify.labels import LabelRule, path_classes, read_classes, read_labels, read_top
 from ..classify.validate import Judged, judge_paths
 from ..image_files import check_some, listed_images
+from ..layers.softmax import Softmax
 from ..network import Network
 from ..program import ALEXEYAB, PJREDDIE
 from ..progress import Progress, unseen
@@ -144,6 +146,15 @@ class ClassifierTraining(ImageTraining[ClassTrainingSet]):
     def _said(self) -> str:
         least, most = self.images.options.sides(self.trainer.network.width)
         return f"{len(self.images)} images, {read_classes(self.data)} classes; sides of {least} to {most}"
+
+    def _remarks(self) -> Iterator[str]:
+        yield from super()._remarks()
+        for head in self.trainer.network.heads:
+            if self.images.smooth and isinstance(head, Softmax) and not head.o.noloss:
+                yield (
+                    f"label_smooth_eps={self.images.smooth:g} gives every class a truth, and layer {head.index} "
+                    "[softmax] sums -ln p over all of them, as in Darknet: the loss rises while the network learns"
+                )
 
 
 def update_line(images: int) -> Line:

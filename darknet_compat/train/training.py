@@ -10,7 +10,7 @@ import contextlib
 import os
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
@@ -277,10 +277,13 @@ class Training:
         log.say(f"Learning Rate: {net.learning_rate * world:g}, Momentum: {net.momentum:g}, Decay: {net.decay:g}")
         where = f"{world} processes on {trainer.device.type}" if world > 1 else str(trainer.device)
         log.say(f"{self._said()}; seed {trainer.seed}; {where}")
-        for head in trainer.network.heads:
-            if head.remark:
-                log.say(head.remark)
+        for remark in self._remarks():
+            log.say(remark)
         return log
+
+    def _remarks(self) -> Iterator[str]:
+        """What a user is told of the losses, a line each."""
+        return (head.remark for head in self.trainer.network.heads if head.remark)
 
 
 class ImageTraining(Training, Generic[Images]):

@@ -227,6 +227,19 @@ def test_what_it_writes_and_says(train):
         assert 0 <= float(row["accuracy_5"]) <= 1
 
 
+def test_a_loss_that_rises_is_announced(train):
+    """With smoothed labels: from 3 ln 3, the least of the sum of -ln p of three classes."""
+    done = train("softmax", net={"max_batches": 40, "max_crop": 34, "label_smooth_eps": 0.1})
+    said = "label_smooth_eps=0.1 gives every class a truth, and layer 5 [softmax] sums -ln p over all of them"
+    assert (done.weights.parent / "net.log").read_text().count(said) == 1
+    costs = [float(row["cost"]) for row in rows(done)]
+    assert min(costs) > 3 * np.log(3) - 1e-6
+    assert np.mean(costs[-5:]) > np.mean(costs[:5]) + 0.2
+    for end, net in (("softmax", {}), ("noloss", {"label_smooth_eps": 0.1})):
+        done = train(end, end, net | {"max_batches": 1})
+        assert "label_smooth_eps" not in (done.weights.parent / "net.log").read_text()
+
+
 def test_it_learns_and_its_scores_are_those_of_the_verb(train):
     done = train(net={"max_batches": 40, "max_crop": 34}, topk_every=20)
     data, cfg = done.weights.parent.parent / "set.data", done.weights.parent.parent / "net.cfg"
